@@ -1,0 +1,305 @@
+//! The tables, in Markdown.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::measure::{Cell, Footprint};
+use crate::rows::{ALL, Cores, Goal, Row, Work};
+use crate::servers::Kind;
+use crate::stats::{Histogram, Spread};
+
+/// All rounds of one row.
+pub struct Outcome {
+    pub row: Row,
+    /// One entry per round, with a cell per server that was measured without an error.
+    pub rounds: Vec<Vec<(Kind, Cell)>>,
+}
+
+/// What all clients at once waited for their first reply, a round each.
+pub struct Burst {
+    pub kind: Kind,
+    pub clients: usize,
+    pub waits: Histogram,
+}
+
+/// A goal that was measured.
+pub struct Verdict {
+    pub what: String,
+    pub met: bool,
+}
+
+impl Outcome {
+    fn cells(&self, kind: Kind) -> impl Iterator<Item = &Cell> {
+        self.rounds
+            .iter()
+            .flatten()
+            .filter_map(move |(of, cell)| (*of == kind).then_some(cell))
+    }
+
+    fn rate(&self, kind: Kind) -> Option<Spread> {
+        Spread::of(self.cells(kind).map(Cell::rate))
+    }
+
+    /// The ratios of each round's pair: what slows a whole round down slows both of a pair.
+    fn ratio(&self, of: Kind, against: Kind) -> Option<Spread> {
+        let rate = |round: &[(Kind, Cell)], wanted| {
+            let (_, cell) = round.iter().find(|(kind, _)| *kind == wanted)?;
+            Some(cell.rate())
+        };
+        Spread::of(
+            self.rounds
+                .iter()
+                .filter_map(|round| Some(rate(round, of)? / rate(round, against)?)),
+        )
+    }
+
+    fn latency(&self, kind: Kind) -> Histogram {
+        let mut all = Histogram::new();
+        for cell in self.cells(kind) {
+            all.merge(&cell.latency);
+        }
+        all
+    }
+
+    /// Microseconds of the server's processor time for each message, over all rounds: single cells
+    /// are only known to a clock tick.
+    fn cpu(&self, kind: Kind) -> Option<f64> {
+        let seconds: f64 = self.cells(kind).map(|cell| cell.cpu).sum();
+        let messages: f64 = self.cells(kind).map(|cell| cell.messages).sum();
+        (messages > 0.0).then(|| seconds * 1e6 / messages)
+    }
+
+    fn rate_text(&self, kind: Kind) -> String {
+        let Some(spread) = self.rate(kind) else {
+            return "—".to_owned();
+        };
+        let unit = match self.row.work {
+            Work::Echo { size, .. } if self.row.work.counts_bytes() => size as f64 / 1e6,
+            _ => 1e-3,
+        };
+        let [low, median, high] = [spread.low, spread.median, spread.high].map(|n| short(n * unit));
+        format!("{median} ({low}–{high})")
+    }
+
+    fn ratio_text(&self, of: Kind, against: Kind, verdicts: &mut Vec<Verdict>) -> String {
+        let Some(ratio) = self.ratio(of, against) else {
+            return "—".to_owned();
+        };
+        let figures = format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high);
+        let goal = self
+            .row
+            .goals
+            .iter()
+            .find(|goal| goal.of == of && goal.against == against);
+        let Some(&Goal { times, .. }) = goal else {
+            return figures;
+        };
+        let met = ratio.median >= times;
+        verdicts.push(Verdict {
+            what: format!(
+                "{}: {:.2} × {} for {times}",
+                self.row.title,
+                ratio.median,
+                against.name(),
+            ),
+            met,
+        });
+        format!("{figures}, goal {times}: {}", mark(met))
+    }
+}
+
+pub fn throughput(outcomes: &[Outcome], verdicts: &mut Vec<Verdict>) -> String {
+    let mut text = String::from(
+        "### Throughput\n\n\
+         Thousand messages a second, MB/s from 1 MiB on, thousand connections a second for connect; \
+         the median and the quartiles of the rounds. The ratios are those of each round's pair.\n\n\
+         | work | cores | raw TCP | tungstenite | fastwebsockets | wsecho | wsecho ÷ raw TCP \
+         | wsecho ÷ tungstenite | wsecho ÷ fastwebsockets |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
+    );
+    for outcome in outcomes {
+        let mut columns = vec![outcome.row.title.to_owned(), cores(outcome.row.cores)];
+        columns.extend(ALL.iter().map(|&kind| outcome.rate_text(kind)));
+        for against in [Kind::Raw, Kind::Tungstenite, Kind::Fastwebsockets] {
+            columns.push(outcome.ratio_text(Kind::Wsecho, against, verdicts));
+        }
+        line(&mut text, &columns);
+    }
+    text
+}
+
+pub fn prefix(outcomes: &[Outcome], verdicts: &mut Vec<Verdict>) -> String {
+    let mut text = String::from(
+        "### The prefix\n\n\
+         Thousand messages a second with the prefix `You have entered: ` and without.\n\n\
+         | work | wsecho | with its prefix | with ÷ without |\n|---|---|---|---|\n",
+    );
+    for outcome in outcomes {
+        let columns = [
+            outcome.row.title.to_owned(),
+            outcome.rate_text(Kind::Wsecho),
+            outcome.rate_text(Kind::Prefix),
+            outcome.ratio_text(Kind::Prefix, Kind::Wsecho, verdicts),
+        ];
+        line(&mut text, &columns);
+    }
+    text
+}
+
+pub fn latency(outcomes: &[Outcome]) -> String {
+    let mut text = String::from(
+        "### Latency\n\n\
+         From sending a message to its whole reply, µs, p50 / p99 / p99.9 over all rounds; with more \
+         in flight of one message at a time, for connect of the whole visit.\n\n\
+         | work | raw TCP | tungstenite | fastwebsockets | wsecho |\n|---|---|---|---|---|\n",
+    );
+    for outcome in outcomes {
+        let mut columns = vec![outcome.row.title.to_owned()];
+        columns.extend(ALL.iter().map(|&kind| {
+            let all = outcome.latency(kind);
+            let quantiles = [0.5, 0.99, 0.999].map(|q| match all.quantile(q) {
+                Some(latency) => short(latency.as_secs_f64() * 1e6),
+                None => "—".to_owned(),
+            });
+            quantiles.join(" / ")
+        }));
+        line(&mut text, &columns);
+    }
+    text
+}
+
+pub fn cpu(outcomes: &[Outcome], verdicts: &mut Vec<Verdict>) -> String {
+    let mut text = String::from(
+        "### Processor time of the server\n\n\
+         µs for each message, user and system, over all rounds.\n\n\
+         | work | raw TCP | tungstenite | fastwebsockets | wsecho | wsecho − raw TCP |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    for outcome in outcomes {
+        let mut columns = vec![outcome.row.title.to_owned()];
+        columns.extend(ALL.iter().map(|&kind| match outcome.cpu(kind) {
+            Some(time) => short(time),
+            None => "—".to_owned(),
+        }));
+        columns.push(match (outcome.cpu(Kind::Wsecho), outcome.cpu(Kind::Raw)) {
+            (Some(own), Some(raw)) => cpu_verdict(&outcome.row, own - raw, verdicts),
+            _ => "—".to_owned(),
+        });
+        line(&mut text, &columns);
+    }
+    text
+}
+
+fn cpu_verdict(row: &Row, more: f64, verdicts: &mut Vec<Verdict>) -> String {
+    let Work::Echo {
+        clients: 100,
+        depth: 1,
+        size: 20,
+    } = row.work
+    else {
+        return format!("{more:.2}");
+    };
+    let met = more <= 0.5;
+    verdicts.push(Verdict {
+        what: format!("{}: {more:.2} µs more than raw TCP for 0.5", row.title),
+        met,
+    });
+    format!("{more:.2}, goal 0.5: {}", mark(met))
+}
+
+/// `goal` is in KiB for each client of wsecho.
+pub fn memory(
+    title: &str,
+    footprints: &[(Kind, Footprint)],
+    goal: f64,
+    verdicts: &mut Vec<Verdict>,
+) -> String {
+    let mut text = format!(
+        "### {title}\n\n\
+         | server | clients | resident KiB each | page tables KiB each |\n|---|---|---|---|\n"
+    );
+    for (kind, footprint) in footprints {
+        let resident = footprint.each.resident;
+        let mut figure = format!("{resident:.1}");
+        if *kind == Kind::Wsecho {
+            let met = resident <= goal;
+            let _ = write!(figure, ", goal {goal}: {}", mark(met));
+            verdicts.push(Verdict {
+                what: format!("{title}: {resident:.1} KiB each for {goal}"),
+                met,
+            });
+        }
+        let columns = [
+            kind.name().to_owned(),
+            footprint.clients.to_string(),
+            figure,
+            format!("{:.1}", footprint.each.page_tables),
+        ];
+        line(&mut text, &columns);
+    }
+    text
+}
+
+pub fn bursts(bursts: &[Burst], verdicts: &mut Vec<Verdict>) -> String {
+    /// Short of the second after which a lost SYN is repeated.
+    const GOAL: Duration = Duration::from_millis(900);
+    let mut text = String::from(
+        "### Everybody at once\n\n\
+         Clients that connect at the same instant: ms until each has its first reply.\n\n\
+         | server | clients | p50 | p99 | the last |\n|---|---|---|---|---|\n",
+    );
+    for burst in bursts {
+        let waits = [0.5, 0.99, 1.0].map(|q| burst.waits.quantile(q).unwrap_or_default());
+        let [half, most, mut last] = waits.map(|wait| short(wait.as_secs_f64() * 1e3));
+        if burst.kind == Kind::Wsecho {
+            let met = waits[2] <= GOAL;
+            verdicts.push(Verdict {
+                what: format!("{} clients at once: {last} ms for 900", burst.clients),
+                met,
+            });
+            let _ = write!(last, ", goal 900: {}", mark(met));
+        }
+        let columns = [
+            burst.kind.name().to_owned(),
+            burst.clients.to_string(),
+            half,
+            most,
+            last,
+        ];
+        line(&mut text, &columns);
+    }
+    text
+}
+
+pub fn summary(verdicts: &[Verdict]) -> String {
+    let met = verdicts.iter().filter(|verdict| verdict.met).count();
+    let mut text = format!("{met} of {} goals met.\n", verdicts.len());
+    for verdict in verdicts.iter().filter(|verdict| !verdict.met) {
+        let _ = writeln!(text, "- short: {}", verdict.what);
+    }
+    text
+}
+
+fn line(text: &mut String, columns: &[String]) {
+    let _ = writeln!(text, "| {} |", columns.join(" | "));
+}
+
+fn cores(cores: Cores) -> String {
+    match cores {
+        Cores::One => "one".to_owned(),
+        Cores::Two => "two".to_owned(),
+    }
+}
+
+fn mark(met: bool) -> &'static str {
+    if met { "met" } else { "**short**" }
+}
+
+/// Three digits that matter, whole numbers from 100 on.
+fn short(number: f64) -> String {
+    match number {
+        100.0.. => format!("{number:.0}"),
+        10.0.. => format!("{number:.1}"),
+        _ => format!("{number:.2}"),
+    }
+}
