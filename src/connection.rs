@@ -1,0 +1,413 @@
+//! One client over its `TcpStream`: deadlines, reads, writes and the close.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{debug, info};
+
+use crate::buffer::{Budget, Buffer};
+use crate::cli::Config;
+use crate::clients::{self, Client, Place, Stopped};
+use crate::echo;
+use crate::frame::{self, Opcode};
+use crate::handshake::{self, Answer, Rejection, Rules};
+use crate::quote::Quoted;
+use crate::request::{self, Request};
+use crate::session::{self, Close, Session};
+use crate::violation::Cause;
+
+/// The input of a client that sends little at a time, in bytes.
+const SMALL_INPUT: usize = 2 * 1024;
+
+/// The input of a client that has filled the small one, in bytes; the longest head fits in it.
+const LARGE_INPUT: usize = 32 * 1024;
+
+/// Replies of this size are written before more input is looked at, in bytes.
+const FLUSH: usize = 16 * 1024;
+
+/// A write that moves less within the write timeout has stalled, in bytes.
+const STALL: usize = 64 * 1024;
+
+/// How long the memory of a large message waits for another one.
+const HOARD: Duration = Duration::from_millis(100);
+
+/// Serves `client` from its request to the end of its connection.
+pub fn serve(client: &Client, config: &Config, budget: &Arc<Budget>) {
+    let mut wire = Wire {
+        client,
+        config,
+        read_timeout: None,
+        received: 0,
+        sent: 0,
+    };
+    let mut input = Buffer::new(SMALL_INPUT, Arc::clone(budget));
+    match answer_request(&mut wire, &mut input) {
+        Ok(Answered::Accepted) => {}
+        Ok(Answered::Plainly) => return wire.linger(&mut input),
+        Err(end) => return debug!("client {}, {}: {end}", client.id, client.peer),
+    }
+    let opened = Instant::now();
+    wire.sent = 0;
+    wire.received = input.filled().len() as u64;
+    let mut session = Session::new(config.max_message_size, Arc::clone(budget));
+    let mut messages = 0;
+    let Err(end) = converse(&mut wire, &mut input, &mut session, &mut messages);
+    info!(
+        "client {} ended: {end}; {messages} messages, {} bytes in, {} bytes out, {:.3} s",
+        client.id,
+        wire.received,
+        wire.sent,
+        opened.elapsed().as_secs_f64(),
+    );
+    if let End::Closed(_) = end {
+        session.release();
+        wire.linger(&mut input);
+    }
+}
+
+enum Answered {
+    /// The WebSocket is open.
+    Accepted,
+    /// Nothing more is to be said.
+    Plainly,
+}
+
+/// How a connection ended.
+enum End {
+    /// One side has sent its close frame; the other one's may be still to come.
+    Closed(Close),
+    /// The peer's bytes ended without a close frame.
+    Left,
+    /// The peer did not read.
+    Stalled,
+    Lost(io::Error),
+}
+
+/// What a client is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// More, for the moment in which a large message's memory is kept.
+    Hoarding,
+    /// More.
+    Quiet,
+    /// A sign of life after a ping.
+    Pinged,
+}
+
+fn answer_request(wire: &mut Wire, input: &mut Buffer) -> Result<Answered, End> {
+    let Wire { client, config, .. } = *wire;
+    // Replies are written whole: holding one back for more would only delay it.
+    client.stream.set_nodelay(true)?;
+    client
+        .stream
+        .set_write_timeout(Some(config.write_timeout))?;
+
+    let head_len = read_head(wire, input)?;
+    let (mut answer, request) = match &head_len {
+        Ok(head_len) => {
+            let rules = Rules {
+                origins: &config.origin,
+                subprotocols: &config.subprotocol,
+            };
+            handshake::answer(&input.filled()[..*head_len], rules)
+        }
+        Err(rejection) => (Answer::Reject(rejection.clone()), None),
+    };
+    if matches!(answer, Answer::Accept { .. }) && client.place == Place::Standing {
+        answer = Answer::Reject(Rejection::Unavailable(clients::FULL));
+    }
+    if let Err(Stopped) = client.start_writing() {
+        answer = Answer::Reject(Rejection::Unavailable(clients::STOPPING));
+    }
+    log_answer(client, request.as_ref(), &answer);
+    wire.write(
+        &answer.encode(request.map_or("GET", |request| request.method)),
+        b"",
+    )?;
+    if !matches!(answer, Answer::Accept { .. }) {
+        return Ok(Answered::Plainly);
+    }
+    // The first frames may have come right behind the head.
+    let filled = input.filled().len();
+    input.keep(head_len.unwrap_or(filled)..filled);
+    wire.finish_writing()?;
+    Ok(Answered::Accepted)
+}
+
+/// Reads until the request's head is there, and tells its length.
+fn read_head(
+    wire: &mut Wire,
+    input: &mut Buffer,
+) -> Result<Result<usize, Rejection<'static>>, End> {
+    let deadline = Instant::now() + wire.config.handshake_timeout;
+    let mut searched = 0;
+    loop {
+        let read = wire.read_until(input.room(), deadline);
+        input.fill(*read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(1..) => {}
+            // A probe, or a browser that has connected ahead of time.
+            _ if input.filled().is_empty() => return Err(End::Left),
+            Ok(0) => return Ok(Err(Rejection::BadRequest("the head breaks off"))),
+            Err(error) if is_timeout(&error) => return Ok(Err(Rejection::HeadTimeout)),
+            Err(error) => return Err(End::Lost(error)),
+        }
+        match request::head_len(input.filled(), searched) {
+            Ok(Some(head_len)) => return Ok(Ok(head_len)),
+            Ok(None) => searched = input.filled().len(),
+            Err(error) => return Ok(Err(error.into())),
+        }
+        if input.room().is_empty() && input.resize(LARGE_INPUT).is_err() {
+            return Ok(Err(Rejection::Unavailable("the server's memory is short")));
+        }
+    }
+}
+
+fn log_answer(client: &Client, request: Option<&Request>, answer: &Answer) {
+    let Client { id, peer, .. } = client;
+    let path = request.and_then(Request::path).unwrap_or_default();
+    let path = Quoted(path.as_bytes());
+    // Behind a proxy, the peer is the proxy.
+    let forwarded = request
+        .and_then(|request| request.values("X-Forwarded-For").next())
+        .map_or(String::new(), |who| {
+            format!(" forwarded for {}", Quoted(who))
+        });
+    match answer {
+        Answer::Accept { subprotocol, .. } => {
+            let subprotocol = subprotocol.map_or(String::new(), |name| {
+                format!(", subprotocol {}", Quoted(name.as_bytes()))
+            });
+            info!("client {id} connected: {peer}{forwarded}, path {path}{subprotocol}");
+        }
+        Answer::Page => info!("client {id}, {peer}{forwarded}, got the page at {path}"),
+        Answer::Health => debug!("client {id}, {peer}{forwarded}, checked health"),
+        Answer::Reject(rejection) => {
+            let status = rejection.status();
+            info!("client {id}, {peer}{forwarded}, path {path}, got {status}: {rejection}");
+        }
+    }
+}
+
+/// The conversation, until one side ends it.
+fn converse(
+    wire: &mut Wire,
+    input: &mut Buffer,
+    session: &mut Session,
+    messages: &mut u64,
+) -> Result<Infallible, End> {
+    let Wire { client, config, .. } = *wire;
+    let mut replies = Vec::new();
+    let mut waiting = Waiting::Quiet;
+    loop {
+        let filled = input.filled().len();
+        let mut unread = input.filled_mut();
+        while let Some(message) = session.next(&mut unread, &mut replies) {
+            *messages += 1;
+            debug!(
+                "client {}: {:?} of {} bytes, {}",
+                client.id,
+                message.kind,
+                message.payload.len(),
+                Quoted(message.payload),
+            );
+            let rest = echo::reply(&message, &config.prefix, &mut replies);
+            if !rest.is_empty() || replies.len() >= FLUSH {
+                wire.send(&mut replies, rest)?;
+            }
+        }
+        let left = unread.len();
+        input.keep(filled - left..filled);
+        wire.send(&mut replies, b"")?;
+        if let Some(close) = session.closed() {
+            return Err(End::Closed(close.clone()));
+        }
+
+        if waiting == Waiting::Quiet && session.hoards() {
+            waiting = Waiting::Hoarding;
+        }
+        match read_more(wire, input, session, waiting) {
+            Ok(0) => return Err(End::Left),
+            Ok(_) if waiting == Waiting::Pinged => waiting = Waiting::Quiet,
+            Ok(_) => {}
+            Err(error) if !is_timeout(&error) => return Err(End::Lost(error)),
+            Err(_) => match waiting {
+                Waiting::Hoarding => {
+                    session.release();
+                    waiting = Waiting::Quiet;
+                }
+                Waiting::Quiet => {
+                    session.release();
+                    // It gets smaller, so no memory can be short.
+                    let _ = input.resize(SMALL_INPUT);
+                    replies = Vec::new();
+                    frame::encode_header(Opcode::Ping, 0, &mut replies);
+                    waiting = Waiting::Pinged;
+                }
+                Waiting::Pinged => session.close(Cause::Silent, &mut replies),
+            },
+        }
+    }
+}
+
+/// Reads what comes next to where it belongs: behind the input, or a large payload straight to its
+/// message.
+fn read_more(
+    wire: &mut Wire,
+    input: &mut Buffer,
+    session: &mut Session,
+    waiting: Waiting,
+) -> io::Result<usize> {
+    let timeout = match waiting {
+        Waiting::Hoarding => Some(HOARD),
+        Waiting::Quiet => Some(wire.config.ping_interval).filter(|interval| !interval.is_zero()),
+        Waiting::Pinged => Some(wire.config.ping_timeout),
+    };
+    if let Some(room) = session.room(input.capacity()) {
+        let read = wire.read(room, timeout)?;
+        session.filled(read);
+        return Ok(read);
+    }
+    let read = wire.read(input.room(), timeout)?;
+    input.fill(read);
+    if input.room().is_empty() && input.capacity() < LARGE_INPUT {
+        // Without it, the small input serves as well.
+        let _ = input.resize(LARGE_INPUT);
+    }
+    Ok(read)
+}
+
+/// A client's stream, read and written within its deadlines.
+struct Wire<'a> {
+    client: &'a Client,
+    config: &'a Config,
+    /// What the socket is set to.
+    read_timeout: Option<Duration>,
+    /// In bytes.
+    received: u64,
+    sent: u64,
+}
+
+impl Wire<'_> {
+    /// Reads once, for at most `timeout`.
+    fn read(&mut self, into: &mut [u8], timeout: Option<Duration>) -> io::Result<usize> {
+        if self.read_timeout != timeout {
+            self.client.stream.set_read_timeout(timeout)?;
+            self.read_timeout = timeout;
+        }
+        loop {
+            match (&self.client.stream).read(into) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(read) => {
+                    self.received += read as u64;
+                    return Ok(read);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn read_until(&mut self, into: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        match deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(ErrorKind::TimedOut.into()),
+            left => self.read(into, Some(left)),
+        }
+    }
+
+    /// Sends the replies and the `rest` of the last one, in the client's turn.
+    fn send(&mut self, replies: &mut Vec<u8>, rest: &[u8]) -> Result<(), End> {
+        if replies.is_empty() {
+            return Ok(());
+        }
+        self.client.start_writing()?;
+        self.write(replies, rest)?;
+        replies.clear();
+        self.finish_writing()
+    }
+
+    /// Ends the client's turn, and says that the server stops if that was found out meanwhile.
+    fn finish_writing(&mut self) -> Result<(), End> {
+        self.client.finish_writing().or_else(|stopped| {
+            let mut close = Vec::new();
+            session::encode_close(Cause::Stopping, &mut close);
+            self.write(&close, b"")?;
+            Err(stopped.into())
+        })
+    }
+
+    fn write(&mut self, first: &[u8], second: &[u8]) -> Result<(), End> {
+        let mut slices = [IoSlice::new(first), IoSlice::new(second)];
+        let mut slices = &mut slices[..];
+        let mut left = first.len() + second.len();
+        while left > 0 {
+            let started = Instant::now();
+            match (&self.client.stream).write_vectored(slices) {
+                // The write timeout ends this one write, so it may have moved a part.
+                Ok(written) if written < left.min(STALL) && self.is_late(started) => {
+                    return Err(End::Stalled);
+                }
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut slices, written);
+                    left -= written;
+                    self.sent += written as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => return Err(End::Stalled),
+                Err(error) => return Err(End::Lost(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_late(&self, started: Instant) -> bool {
+        started.elapsed() >= self.config.write_timeout
+    }
+
+    /// Half-closes, and gives the peer the close time to read what was sent and to close its side:
+    /// a socket that is dropped with unread input resets the connection, and what was sent is lost.
+    fn linger(&mut self, scratch: &mut Buffer) {
+        self.client.end_writing();
+        let deadline = Instant::now() + self.config.close_timeout;
+        scratch.clear();
+        while let Ok(1..) = self.read_until(scratch.room(), deadline) {}
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        End::Lost(error)
+    }
+}
+
+impl From<Stopped> for End {
+    fn from(_: Stopped) -> Self {
+        End::Closed(Close::ByServer(Cause::Stopping))
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Closed(Close::ByPeer { code: None, .. }) => write!(f, "closed by peer, no code"),
+            End::Closed(Close::ByPeer {
+                code: Some(code),
+                reason,
+            }) => {
+                write!(f, "closed by peer, {code} {}", Quoted(reason.as_bytes()))
+            }
+            End::Closed(Close::ByServer(cause)) => {
+                write!(f, "closed by server, {} {cause}", cause.code())
+            }
+            End::Left => write!(f, "peer left without a close frame"),
+            End::Stalled => write!(f, "peer did not read what it was sent"),
+            End::Lost(error) => write!(f, "connection lost, {error}"),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! One frame: its header decoded and encoded, and masking (RFC 6455 §5.2 and §5.3).
+
+use crate::violation::Violation;
+
+/// What a frame carries (§5.2, §11.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opcode {
+    /// 0x0, a further fragment of the message that is under way.
+    Continuation,
+    /// 0x1, the first fragment of a text message.
+    Text,
+    /// 0x2, the first fragment of a binary message.
+    Binary,
+    /// 0x8
+    Close,
+    /// 0x9
+    Ping,
+    /// 0xA
+    Pong,
+}
+
+/// The header of a client's frame.
+///
+/// It always has a masking key, since a client must mask every frame (§5.1): a frame without one
+/// never becomes a `Header`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Whether this is the message's last fragment.
+    pub fin: bool,
+    /// The reserved bits RSV1, RSV2 and RSV3, which extensions give a meaning to.
+    pub rsv: [bool; 3],
+    /// What the frame carries.
+    pub opcode: Opcode,
+    /// The key that the payload is masked with.
+    pub masking_key: [u8; 4],
+    /// The payload's length in bytes, below 2^63.
+    pub payload_len: u64,
+}
+
+/// Decodes the header that `input` begins with, and tells its length in bytes (6 to 14).
+///
+/// `Ok(None)` means that more bytes are needed.
+///
+/// # Errors
+///
+/// A reserved opcode, a frame without a mask, and a length that is not in its shortest form or has
+/// its top bit set (§5.2), each as soon as the bytes that show it are there.
+pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, Violation> {
+    let &[first, second, ref rest @ ..] = input else {
+        return Ok(None);
+    };
+    let opcode = match first & 0x0F {
+        0x0 => Opcode::Continuation,
+        0x1 => Opcode::Text,
+        0x2 => Opcode::Binary,
+        0x8 => Opcode::Close,
+        0x9 => Opcode::Ping,
+        0xA => Opcode::Pong,
+        _ => return Err(Violation::ReservedOpcode),
+    };
+    if second & 0x80 == 0 {
+        return Err(Violation::NotMasked);
+    }
+    let (payload_len, rest) = match second & 0x7F {
+        126 => {
+            let Some((bytes, rest)) = rest.split_first_chunk() else {
+                return Ok(None);
+            };
+            (u64::from(u16::from_be_bytes(*bytes)), rest)
+        }
+        127 => {
+            let Some((bytes, rest)) = rest.split_first_chunk() else {
+                return Ok(None);
+            };
+            (u64::from_be_bytes(*bytes), rest)
+        }
+        short => (u64::from(short), rest),
+    };
+    let shortest_form = match payload_len {
+        0..=125 => second & 0x7F <= 125,
+        126..=0xFFFF => second & 0x7F == 126,
+        _ => true,
+    };
+    if !shortest_form {
+        return Err(Violation::LengthNotMinimal);
+    }
+    if payload_len >> 63 == 1 {
+        return Err(Violation::LengthTopBit);
+    }
+    let Some((&masking_key, rest)) = rest.split_first_chunk() else {
+        return Ok(None);
+    };
+    let header = Header {
+        fin: first & 0x80 != 0,
+        rsv: [first & 0x40 != 0, first & 0x20 != 0, first & 0x10 != 0],
+        opcode,
+        masking_key,
+        payload_len,
+    };
+    Ok(Some((header, input.len() - rest.len())))
+}
+
+/// Appends the header of a server's frame, one that is a message of its own: FIN set, not masked.
+///
+/// A server's replies are never fragmented, and §5.1 forbids it to mask.
+pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
+    let opcode = match opcode {
+        Opcode::Continuation => 0x0,
+        Opcode::Text => 0x1,
+        Opcode::Binary => 0x2,
+        Opcode::Close => 0x8,
+        Opcode::Ping => 0x9,
+        Opcode::Pong => 0xA,
+    };
+    out.push(0x80 | opcode);
+    match payload_len {
+        0..=125 => out.push(payload_len as u8),
+        126..=0xFFFF => {
+            out.push(126);
+            out.extend_from_slice(&(payload_len as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(127);
+            out.extend_from_slice(&(payload_len as u64).to_be_bytes());
+        }
+    }
+}
+
+/// Unmasks `payload` in place (§5.3) and returns the key turned to where the next byte stands, so
+/// that a payload can be unmasked piece by piece.
+pub fn unmask(payload: &mut [u8], mut masking_key: [u8; 4]) -> [u8; 4] {
+    let key = u32::from_ne_bytes(masking_key);
+    let (words, tail) = payload.as_chunks_mut();
+    for word in words {
+        *word = (u32::from_ne_bytes(*word) ^ key).to_ne_bytes();
+    }
+    for (byte, key) in tail.iter_mut().zip(masking_key) {
+        *byte ^= key;
+    }
+    masking_key.rotate_left(tail.len());
+    masking_key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(payload_len: u64) -> Header {
+        Header {
+            fin: true,
+            rsv: [false; 3],
+            opcode: Opcode::Binary,
+            masking_key: [1, 2, 3, 4],
+            payload_len,
+        }
+    }
+
+    #[test]
+    fn lengths_take_their_shortest_form_in_network_byte_order() {
+        let table: [(u64, &[u8]); 7] = [
+            (0, &[0x82, 0x80, 1, 2, 3, 4]),
+            (1, &[0x82, 0x81, 1, 2, 3, 4]),
+            (125, &[0x82, 0xFD, 1, 2, 3, 4]),
+            (126, &[0x82, 0xFE, 0, 126, 1, 2, 3, 4]),
+            (65_535, &[0x82, 0xFE, 0xFF, 0xFF, 1, 2, 3, 4]),
+            (65_536, &[0x82, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4]),
+            (
+                i64::MAX as u64,
+                &[
+                    0x82, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 2, 3, 4,
+                ],
+            ),
+        ];
+        for (len, wire) in table {
+            assert_eq!(decode(wire), Ok(Some((header(len), wire.len()))), "{len}");
+            for cut in 0..wire.len() {
+                assert_eq!(decode(&wire[..cut]), Ok(None), "{len} cut at {cut}");
+            }
+            let mut encoded = Vec::new();
+            encode_header(Opcode::Binary, len as usize, &mut encoded);
+            let mut unmasked = wire[..wire.len() - 4].to_vec();
+            unmasked[1] &= 0x7F;
+            assert_eq!(encoded, unmasked, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_header_refuses_what_section_5_2_forbids_as_soon_as_it_shows() {
+        let table: [(&[u8], Violation); 8] = [
+            (&[0x83, 0x80], Violation::ReservedOpcode),
+            (&[0x87, 0x80], Violation::ReservedOpcode),
+            (&[0x8B, 0x80], Violation::ReservedOpcode),
+            (&[0x8F, 0x80], Violation::ReservedOpcode),
+            (&[0x82, 0x00], Violation::NotMasked),
+            (&[0x82, 0xFE, 0, 125], Violation::LengthNotMinimal),
+            (
+                &[0x82, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF],
+                Violation::LengthNotMinimal,
+            ),
+            (
+                &[0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0],
+                Violation::LengthTopBit,
+            ),
+        ];
+        for (wire, violation) in table {
+            assert_eq!(decode(wire), Err(violation), "{wire:02X?}");
+        }
+    }
+
+    #[test]
+    fn fin_and_each_reserved_bit_are_decoded_apart() {
+        for (first, fin, rsv) in [
+            (0x01, false, [false; 3]),
+            (0x81, true, [false; 3]),
+            (0x41, false, [true, false, false]),
+            (0x21, false, [false, true, false]),
+            (0x11, false, [false, false, true]),
+        ] {
+            let (header, _) = decode(&[first, 0x80, 0, 0, 0, 0]).unwrap().unwrap();
+            assert_eq!((header.fin, header.rsv), (fin, rsv), "{first:02X}");
+        }
+    }
+
+    #[test]
+    fn unmasking_in_two_pieces_equals_the_naive_loop_at_every_length_and_offset() {
+        let key = [0x37, 0xFA, 0x21, 0x3D];
+        for len in 0..70_u8 {
+            let masked: Vec<u8> = (0..len).map(|i: u8| i.wrapping_mul(7)).collect();
+            let naive: Vec<u8> = (masked.iter().enumerate())
+                .map(|(i, byte)| byte ^ key[i % 4])
+                .collect();
+            for cut in 0..=masked.len() {
+                let mut pieces = masked.clone();
+                let (head, tail) = pieces.split_at_mut(cut);
+                let turned = unmask(head, key);
+                unmask(tail, turned);
+                assert_eq!(pieces, naive, "{len} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_example_of_section_5_7_unmasks_to_hello() {
+        let wire = [
+            0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
+        ];
+        let (header, header_len) = decode(&wire).unwrap().unwrap();
+        let mut payload = wire[header_len..].to_vec();
+        unmask(&mut payload, header.masking_key);
+        assert_eq!(
+            (header.opcode, payload.as_slice()),
+            (Opcode::Text, &b"Hello"[..])
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! A peer's own words, made safe for a line of log or of an answer.
+
+use std::fmt;
+
+/// Displays bytes that a peer sent: in quotes, cut after 200 characters, and with everything that
+/// could forge a line or turn its order (controls, line ends, bidirectional overrides, quotes)
+/// escaped. What is not UTF-8 shows as U+FFFD.
+pub struct Quoted<'a>(pub &'a [u8]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MAX_CHARS: usize = 200;
+        // Cut before decoding, so that the cost does not grow with what the peer sent.
+        let start = &self.0[..self.0.len().min(4 * MAX_CHARS)];
+        let text = String::from_utf8_lossy(start);
+        match text.char_indices().nth(MAX_CHARS) {
+            None if start.len() == self.0.len() => write!(f, "{text:?}"),
+            None => write!(f, "{text:?}…"),
+            Some((end, _)) => write!(f, "{:?}…", &text[..end]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_peer_sends_can_forge_a_line() {
+        for (bytes, shown) in [
+            (&b"plain /path"[..], r#""plain /path""#),
+            (b"a\r\nb\tc\0", r#""a\r\nb\tc\0""#),
+            (b"\x1b[31m\x7f", r#""\u{1b}[31m\u{7f}""#),
+            ("\u{85}\u{9b}".as_bytes(), r#""\u{85}\u{9b}""#),
+            (
+                "\u{202e}\u{2066}\u{200f}".as_bytes(),
+                r#""\u{202e}\u{2066}\u{200f}""#,
+            ),
+            ("\u{2028}\u{feff}".as_bytes(), r#""\u{2028}\u{feff}""#),
+            (b"\" \\", r#""\" \\""#),
+            (b"\xff\xfe", "\"\u{fffd}\u{fffd}\""),
+            ("grün 日本".as_bytes(), "\"grün 日本\""),
+        ] {
+            assert_eq!(Quoted(bytes).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn long_words_are_cut() {
+        assert_eq!(Quoted(&[b'x'; 200]).to_string().chars().count(), 202);
+        assert_eq!(Quoted(&[b'x'; 201]).to_string().chars().count(), 203);
+        let emoji = "😀".repeat(100_000);
+        assert_eq!(Quoted(emoji.as_bytes()).to_string().chars().count(), 203);
+    }
+}
