@@ -4,7 +4,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -63,9 +64,26 @@ impl Server {
             child,
             log,
         };
-        let line = server.wait_for_log("listening on ");
-        let (_, behind) = line.split_once("ws://").expect("an address is logged");
-        server.addr = behind.split('/').next().unwrap().parse().unwrap();
+        server.addr = address_in(&server.wait_for_log("listening on "));
+        server
+    }
+
+    /// Starts wsecho with `flags` on a free port of 127.0.0.1, logging to `file` alone.
+    pub fn start_with_log_file(file: &Path, flags: &[&str]) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_wsecho"))
+            .args(["--addr", "127.0.0.1:0", "--log-file"])
+            .arg(file)
+            .args(flags)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("wsecho starts");
+        let mut server = Server {
+            addr: ([127, 0, 0, 1], 0).into(),
+            child,
+            log: Arc::default(),
+        };
+        server.addr = address_in(&wait_for_line(file, "listening on "));
         server
     }
 
@@ -166,6 +184,65 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The first address in a line that says where wsecho listens.
+pub fn address_in(line: &str) -> SocketAddr {
+    let (_, behind) = line.split_once("ws://").expect("an address is logged");
+    behind.split('/').next().unwrap().parse().unwrap()
+}
+
+/// Waits until `file` has a whole line that contains `text`, and returns the first such line.
+pub fn wait_for_line(file: &Path, text: &str) -> String {
+    let start = Instant::now();
+    loop {
+        let log = fs::read(file).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let line = log.split_inclusive('\n').find(|line| line.contains(text));
+        if let Some(line) = line.and_then(|line| line.strip_suffix('\n')) {
+            return line.to_owned();
+        }
+        assert!(start.elapsed() < SOON, "{text:?} is not logged: {log}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Any other program that runs beside a test, and is killed when it is dropped.
+pub struct Program(pub Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A directory of the test's own, which is gone when it is dropped. Its path is short enough for
+/// a socket's address.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("wsecho-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.0.join(file)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// An address that was free a moment ago, for programs that can't pick their port themselves. It
+/// is not 127.0.0.1, where every other test has its ports picked.
+pub fn free_addr() -> SocketAddr {
+    TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap()
 }
 
 /// A client's frame: the first byte as it is, any payload, masked.
