@@ -230,11 +230,7 @@ impl Client {
             Turn::Writing => *turn = Turn::Stopping,
             Turn::Idle => {
                 *turn = Turn::Over;
-                let sent = send(
-                    &self.stream,
-                    close,
-                    SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-                );
+                let sent = send(&self.stream, close, SendFlags::DONTWAIT);
                 if sent == Ok(close.len()) {
                     let _ = self.stream.shutdown(Shutdown::Write);
                 } else {

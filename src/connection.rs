@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{debug, info};
+use rustix::net::sockopt::set_socket_linger;
 
 use crate::buffer::{Budget, Buffer};
 use crate::cli::Config;
@@ -20,7 +21,8 @@ use crate::session::{self, Close, Session};
 use crate::violation::Cause;
 
 /// The input of a client that sends little at a time, in bytes.
-const SMALL_INPUT: usize = 2 * 1024;
+/// The input of a client that sends little at a time, in bytes.
+const SMALL_INPUT: usize = 1536;
 
 /// The input of a client that has filled the small one, in bytes; the longest head fits in it.
 const LARGE_INPUT: usize = 32 * 1024;
@@ -47,6 +49,8 @@ pub fn serve(client: &Client, config: &Config, budget: &Arc<Budget>) {
     match answer_request(&mut wire, &mut input) {
         Ok(Answered::Accepted) => {}
         Ok(Answered::Plainly) => return wire.linger(&mut input),
+        // A probe, or a browser that has connected ahead of time.
+        Err(End::Left) => return debug!("client {}, {}, asked nothing", client.id, client.peer),
         Err(end) => return debug!("client {}, {}: {end}", client.id, client.peer),
     }
     let opened = Instant::now();
@@ -62,9 +66,14 @@ pub fn serve(client: &Client, config: &Config, budget: &Arc<Budget>) {
         wire.sent,
         opened.elapsed().as_secs_f64(),
     );
-    if let End::Closed(_) = end {
-        session.release();
-        wire.linger(&mut input);
+    match end {
+        End::Closed(_) => {
+            session.release();
+            wire.linger(&mut input);
+        }
+        // Or the kernel would keep what the peer does not read for minutes.
+        End::Stalled => drop(set_socket_linger(&client.stream, Some(Duration::ZERO))),
+        End::Left | End::Lost(_) => {}
     }
 }
 
@@ -149,7 +158,6 @@ fn read_head(
         input.fill(*read.as_ref().unwrap_or(&0));
         match read {
             Ok(1..) => {}
-            // A probe, or a browser that has connected ahead of time.
             _ if input.filled().is_empty() => return Err(End::Left),
             Ok(0) => return Ok(Err(Rejection::BadRequest("the head breaks off"))),
             Err(error) if is_timeout(&error) => return Ok(Err(Rejection::HeadTimeout)),

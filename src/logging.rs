@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::panic;
+use std::thread;
 
 use env_logger::{Builder, Target};
 use log::LevelFilter;
@@ -31,8 +32,9 @@ pub fn start(config: &Config) -> Result<(), String> {
     }
     log.init();
     panic::set_hook(Box::new(|info| {
-        let message = info.to_string().replace('\n', ": ");
-        log::error!("{message}");
+        let thread = thread::current();
+        let message = info.to_string().replace('\n', " ");
+        log::error!("{} {message}", thread.name().unwrap_or("a thread"));
     }));
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::connection;
 use crate::handshake::{Answer, Rejection};
 use crate::limits::Limits;
 use crate::notify;
+use crate::request::MAX_HEAD_LEN;
 
 /// A client's stack, in bytes. Deep enough for all that its thread does, the log included, and small
 /// enough that many stacks share a page of page tables.
@@ -158,5 +159,5 @@ fn turn_away(mut stream: &TcpStream, peer: SocketAddr, why: &'static str) {
         .set_nonblocking(true)
         .and_then(|()| stream.write_all(&answer))
         .and_then(|()| stream.shutdown(Shutdown::Write))
-        .and_then(|()| stream.read(&mut [0; 4096]));
+        .and_then(|()| stream.read(&mut [0; MAX_HEAD_LEN]));
 }
