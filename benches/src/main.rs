@@ -1,30 +1,30 @@
-//! Measures wsecho as a whole program against the limit of its shape and against its peers, and prints
-//! the tables in Markdown.
+//! Measures wsecho as a whole program against the limit of its shape and against its peers: tables in
+//! Markdown, or the two plots.
 
 mod connects;
 mod load;
 mod machine;
 mod measure;
+mod plots;
 mod report;
 mod rows;
 mod serve;
 mod servers;
 mod stats;
+mod svg;
+mod tables;
 mod wire;
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::measure::{Bench, Pinned};
-use crate::report::{Burst, Outcome, Verdict};
-use crate::rows::{ALL, Row};
 use crate::servers::Kind;
-use crate::stats::Histogram;
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -37,15 +37,18 @@ struct Cli {
 
 #[derive(Args)]
 struct Options {
-    /// Rounds of every row, the servers taking turns within each
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
+    /// Rounds of every row, the servers taking turns within each [default: 9, 3 for the plots]
+    #[arg(long)]
+    rounds: Option<usize>,
     /// Rows to measure, by name; all without it
     #[arg(long, num_args = 1.., value_name = "NAME")]
     only: Vec<String>,
     /// Seconds for each figure, after a fifth of it to warm up
     #[arg(long, default_value_t = 0.5, value_name = "SECONDS")]
     cell: f64,
+    /// Draw benches/clients.svg and benches/sizes.svg instead
+    #[arg(long, conflicts_with = "only")]
+    plots: bool,
     /// Also write the tables to this file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -78,73 +81,42 @@ fn main() -> ExitCode {
             wsecho,
             core,
             arguments,
-        }) => serve::run(kind, port, core, &wsecho, &arguments).map(|()| ExitCode::SUCCESS),
-        None => tables(&cli.options),
+        }) => serve::run(kind, port, core, &wsecho, &arguments),
+        None => run(&cli.options),
     };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("{error}");
-        ExitCode::FAILURE
-    })
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-/// The rows that take a server of their own and no rounds.
-const IDLE: &str = "idle";
-const IDLE_AFTER_LARGE: &str = "idle-large";
-const BURST: &str = "burst";
-
-fn tables(options: &Options) -> io::Result<ExitCode> {
-    let others = chosen(rows::against_others(), &options.only);
-    let prefix = chosen(rows::with_prefix(), &options.only);
-    let wants =
-        |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
-    check_names(&options.only)?;
-
+fn run(options: &Options) -> io::Result<()> {
+    tables::check_names(&options.only)?;
     let (bench, cores) = set_up(options)?;
+    let rounds = options.rounds.unwrap_or(if options.plots { 3 } else { 9 });
+    let mut text = format!("{}\n", heading(&bench, cores, rounds));
     let mut failures = Vec::new();
-    let mut verdicts = Vec::new();
-    let mut text = format!("{}\n\n", heading(&bench, cores, options.rounds));
-
-    let (mut others, mut prefix) = (begin(others), begin(prefix));
-    for round in 0..options.rounds {
-        eprintln!("round {} of {}", round + 1, options.rounds);
-        measure(&bench, round, ALL, &mut others, &mut failures);
-        let own = [Kind::Wsecho, Kind::Prefix];
-        measure(&bench, round, &own, &mut prefix, &mut failures);
+    if options.plots {
+        text += &plots::sweep(&bench, rounds, Path::new(env!("CARGO_MANIFEST_DIR")))?;
+    } else {
+        let tables = tables::run(&bench, rounds, &options.only);
+        text += &tables.text;
+        failures = tables.failures;
     }
-    let mut sections = Vec::new();
-    if !others.is_empty() {
-        sections.push(report::throughput(&others, &mut verdicts));
-        sections.push(report::latency(&others));
-        sections.push(report::cpu(&others, &mut verdicts));
-    }
-    if !prefix.is_empty() {
-        sections.push(report::prefix(&prefix, &mut verdicts));
-    }
-    if wants(IDLE) {
-        sections.push(idle(&bench, &mut verdicts, &mut failures));
-    }
-    if wants(IDLE_AFTER_LARGE) {
-        sections.push(idle_after_large(&bench, &mut verdicts, &mut failures));
-    }
-    if wants(BURST) {
-        let rounds = options.rounds.min(3);
-        sections.push(burst(&bench, rounds, &mut verdicts, &mut failures));
-    }
-    text += &sections.join("\n");
-    text += "\n";
-    text += &report::summary(&verdicts);
     print!("{text}");
     if let Some(path) = &options.out {
         fs::write(path, &text)?;
     }
-    for failure in &failures {
-        eprintln!("failed: {failure}");
+    match &failures[..] {
+        [] => Ok(()),
+        failures => Err(io::Error::other(format!(
+            "failed:\n{}",
+            failures.join("\n")
+        ))),
     }
-    Ok(if failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }
 
 fn set_up(options: &Options) -> io::Result<(Bench, usize)> {
@@ -185,119 +157,4 @@ fn heading(bench: &Bench, cores: usize, rounds: usize) -> String {
         machine::describe(cores),
         bench.cell.as_secs_f64(),
     )
-}
-
-fn check_names(only: &[String]) -> io::Result<()> {
-    let mut names = vec![IDLE, IDLE_AFTER_LARGE, BURST];
-    names.extend(rows::against_others().iter().map(|row| row.name));
-    names.extend(rows::with_prefix().iter().map(|row| row.name));
-    match only.iter().find(|only| !names.contains(&only.as_str())) {
-        Some(unknown) => Err(io::Error::other(format!(
-            "no row {unknown}; there are: {}",
-            names.join(" ")
-        ))),
-        None => Ok(()),
-    }
-}
-
-fn chosen(mut rows: Vec<Row>, only: &[String]) -> Vec<Row> {
-    rows.retain(|row| only.is_empty() || only.iter().any(|name| name == row.name));
-    rows
-}
-
-fn begin(rows: Vec<Row>) -> Vec<Outcome> {
-    rows.into_iter()
-        .map(|row| Outcome {
-            row,
-            rounds: Vec::new(),
-        })
-        .collect()
-}
-
-/// One round: every row, every server once, each row beginning with another server.
-fn measure(
-    bench: &Bench,
-    round: usize,
-    servers: &[Kind],
-    outcomes: &mut [Outcome],
-    failures: &mut Vec<String>,
-) {
-    for (index, outcome) in outcomes.iter_mut().enumerate() {
-        let first = (round + index) % servers.len();
-        let mut cells = Vec::new();
-        for &kind in servers[first..].iter().chain(&servers[..first]) {
-            match bench.cell(kind, outcome.row.work, outcome.row.cores) {
-                Ok(cell) => cells.push((kind, cell)),
-                Err(error) => failures.push(failure(outcome.row.name, kind, &error)),
-            }
-        }
-        outcome.rounds.push(cells);
-    }
-}
-
-fn idle(bench: &Bench, verdicts: &mut Vec<Verdict>, failures: &mut Vec<String>) -> String {
-    const CLIENTS: usize = 10_000;
-    const GOAL: f64 = 12.0;
-    let mut footprints = Vec::new();
-    for &kind in ALL {
-        match bench.idle(kind, CLIENTS) {
-            Ok(footprint) => footprints.push((kind, footprint)),
-            Err(error) => failures.push(failure(IDLE, kind, &error)),
-        }
-    }
-    let title = "Memory of a client that is idle after one message";
-    report::memory(title, &footprints, GOAL, verdicts)
-}
-
-fn idle_after_large(
-    bench: &Bench,
-    verdicts: &mut Vec<Verdict>,
-    failures: &mut Vec<String>,
-) -> String {
-    const GOAL: f64 = 16.0;
-    let mut footprints = Vec::new();
-    for &kind in ALL {
-        // A library that keeps what it grew to holds megabytes for each of them.
-        let clients = match kind {
-            Kind::Tungstenite | Kind::Fastwebsockets => 500,
-            Kind::Raw | Kind::Wsecho | Kind::Prefix => 10_000,
-        };
-        match bench.idle_after_large(kind, clients) {
-            Ok(footprint) => footprints.push((kind, footprint)),
-            Err(error) => failures.push(failure(IDLE_AFTER_LARGE, kind, &error)),
-        }
-    }
-    let title = "Memory of a client that is idle after 1 MiB and a ping interval of silence";
-    report::memory(title, &footprints, GOAL, verdicts)
-}
-
-fn burst(
-    bench: &Bench,
-    rounds: usize,
-    verdicts: &mut Vec<Verdict>,
-    failures: &mut Vec<String>,
-) -> String {
-    const CLIENTS: usize = 4_000;
-    let mut bursts = Vec::new();
-    for &kind in ALL {
-        let mut waits = Histogram::new();
-        for _ in 0..rounds {
-            match bench.burst(kind, CLIENTS) {
-                Ok(more) => waits.merge(&more),
-                Err(error) => failures.push(failure(BURST, kind, &error)),
-            }
-        }
-        if !waits.is_empty() {
-            bursts.push(Burst {
-                kind,
-                clients: CLIENTS,
-                waits,
-            });
-        }
-    }
-    report::bursts(&bursts, verdicts)
-}
-
-fn failure(row: &str, kind: Kind, error: &io::Error) -> String {
-    format!("{row}, {}: {error}", kind.name())
 }

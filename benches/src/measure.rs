@@ -76,6 +76,11 @@ impl Bench {
             Work::Echo { size, .. } if work.counts_bytes() => tally.bytes / size as f64,
             _ => tally.replies as f64,
         };
+        if messages == 0.0 {
+            return Err(io::Error::other(
+                "no message came back in the time of the figure",
+            ));
+        }
         Ok(Cell {
             messages,
             seconds: tally.elapsed.as_secs_f64(),
@@ -102,9 +107,10 @@ impl Bench {
         Ok((tally, machine::cpu_seconds(server.pid)? - before))
     }
 
-    /// What `clients` cost that fell silent after one short message.
+    /// What `clients` cost that fell silent after one short message. No ping comes before all of them
+    /// have sent it: the generator knows no other frames than its echoes.
     pub fn idle(&self, kind: Kind, clients: usize) -> io::Result<Footprint> {
-        let server = self.start(kind, Cores::Two, &[])?;
+        let server = self.start(kind, Cores::Two, &["--ping-interval", "60s"])?;
         let before = machine::memory(server.pid)?;
         let message = message(kind, 20, 1);
         let mut load = Load::connect(server.address, kind.speaks_websocket(), clients, &message)?;
@@ -115,11 +121,11 @@ impl Bench {
 
     /// What `clients` cost that fell silent after one message of 1 MiB, a ping interval later.
     pub fn idle_after_large(&self, kind: Kind, clients: usize) -> io::Result<Footprint> {
-        let patient: &[&str] = match kind {
-            Kind::Wsecho | Kind::Prefix => &["--ping-interval", "2s", "--ping-timeout", "60s"],
-            Kind::Raw | Kind::Tungstenite | Kind::Fastwebsockets => &[],
-        };
-        let server = self.start(kind, Cores::Two, patient)?;
+        let server = self.start(
+            kind,
+            Cores::Two,
+            &["--ping-interval", "2s", "--ping-timeout", "60s"],
+        )?;
         let before = machine::memory(server.pid)?;
         let message = message(kind, 1 << 20, 1);
         let mut silent = Vec::with_capacity(clients);
@@ -145,6 +151,7 @@ impl Bench {
         Ok(histogram)
     }
 
+    /// `more` is for wsecho, the others take no arguments.
     fn start(&self, kind: Kind, cores: Cores, more: &[&str]) -> io::Result<Server> {
         let core = self.pinned.map(|pinned| match cores {
             Cores::Two => pinned.server,

@@ -29,6 +29,13 @@ pub struct Verdict {
 }
 
 impl Outcome {
+    pub fn new(row: Row) -> Outcome {
+        Outcome {
+            row,
+            rounds: Vec::new(),
+        }
+    }
+
     fn cells(&self, kind: Kind) -> impl Iterator<Item = &Cell> {
         self.rounds
             .iter()
@@ -110,7 +117,7 @@ impl Outcome {
 
 pub fn throughput(outcomes: &[Outcome], verdicts: &mut Vec<Verdict>) -> String {
     let mut text = String::from(
-        "### Throughput\n\n\
+        "\n### Throughput\n\n\
          Thousand messages a second, MB/s from 1 MiB on, thousand connections a second for connect; \
          the median and the quartiles of the rounds. The ratios are those of each round's pair.\n\n\
          | work | cores | raw TCP | tungstenite | fastwebsockets | wsecho | wsecho ÷ raw TCP \
@@ -130,7 +137,7 @@ pub fn throughput(outcomes: &[Outcome], verdicts: &mut Vec<Verdict>) -> String {
 
 pub fn prefix(outcomes: &[Outcome], verdicts: &mut Vec<Verdict>) -> String {
     let mut text = String::from(
-        "### The prefix\n\n\
+        "\n### The prefix\n\n\
          Thousand messages a second with the prefix `You have entered: ` and without.\n\n\
          | work | wsecho | with its prefix | with ÷ without |\n|---|---|---|---|\n",
     );
@@ -148,7 +155,7 @@ pub fn prefix(outcomes: &[Outcome], verdicts: &mut Vec<Verdict>) -> String {
 
 pub fn latency(outcomes: &[Outcome]) -> String {
     let mut text = String::from(
-        "### Latency\n\n\
+        "\n### Latency\n\n\
          From sending a message to its whole reply, µs, p50 / p99 / p99.9 over all rounds; with more \
          in flight of one message at a time, for connect of the whole visit.\n\n\
          | work | raw TCP | tungstenite | fastwebsockets | wsecho |\n|---|---|---|---|---|\n",
@@ -170,7 +177,7 @@ pub fn latency(outcomes: &[Outcome]) -> String {
 
 pub fn cpu(outcomes: &[Outcome], verdicts: &mut Vec<Verdict>) -> String {
     let mut text = String::from(
-        "### Processor time of the server\n\n\
+        "\n### Processor time of the server\n\n\
          µs for each message, user and system, over all rounds.\n\n\
          | work | raw TCP | tungstenite | fastwebsockets | wsecho | wsecho − raw TCP |\n\
          |---|---|---|---|---|---|\n",
@@ -215,7 +222,7 @@ pub fn memory(
     verdicts: &mut Vec<Verdict>,
 ) -> String {
     let mut text = format!(
-        "### {title}\n\n\
+        "\n### {title}\n\n\
          | server | clients | resident KiB each | page tables KiB each |\n|---|---|---|---|\n"
     );
     for (kind, footprint) in footprints {
@@ -244,7 +251,7 @@ pub fn bursts(bursts: &[Burst], verdicts: &mut Vec<Verdict>) -> String {
     /// Short of the second after which a lost SYN is repeated.
     const GOAL: Duration = Duration::from_millis(900);
     let mut text = String::from(
-        "### Everybody at once\n\n\
+        "\n### Everybody at once\n\n\
          Clients that connect at the same instant: ms until each has its first reply.\n\n\
          | server | clients | p50 | p99 | the last |\n|---|---|---|---|---|\n",
     );
@@ -273,7 +280,7 @@ pub fn bursts(bursts: &[Burst], verdicts: &mut Vec<Verdict>) -> String {
 
 pub fn summary(verdicts: &[Verdict]) -> String {
     let met = verdicts.iter().filter(|verdict| verdict.met).count();
-    let mut text = format!("{met} of {} goals met.\n", verdicts.len());
+    let mut text = format!("\n{met} of {} goals met.\n", verdicts.len());
     for verdict in verdicts.iter().filter(|verdict| !verdict.met) {
         let _ = writeln!(text, "- short: {}", verdict.what);
     }

@@ -44,8 +44,8 @@ impl Kind {
         match self {
             // Ten thousand clients fill the default to the last seat; the probe that waits for the
             // listener may not have left yet.
-            Kind::Wsecho => &["-q", "--max-connections", "12000", "--prefix", ""],
-            Kind::Prefix => &["-q", "--max-connections", "12000"],
+            Kind::Wsecho => &["-q", "--max-connections", "10100", "--prefix", ""],
+            Kind::Prefix => &["-q", "--max-connections", "10100"],
             Kind::Raw | Kind::Tungstenite | Kind::Fastwebsockets => &[],
         }
     }
