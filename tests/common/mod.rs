@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
+pub mod pure;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -242,7 +244,10 @@ impl Drop for Scratch {
 /// An address that was free a moment ago, for programs that can't pick their port themselves. It
 /// is not 127.0.0.1, where every other test has its ports picked.
 pub fn free_addr() -> SocketAddr {
-    TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.2:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 /// A client's frame: the first byte as it is, any payload, masked.
@@ -261,7 +266,12 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         }
     }
     frame.extend(KEY);
-    frame.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame.extend(
+        payload
+            .iter()
+            .zip(KEY.iter().cycle())
+            .map(|(byte, key)| byte ^ key),
+    );
     frame
 }
 
@@ -328,7 +338,10 @@ pub fn has_program(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).exists()));
     if !found {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{program} is missing");
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "{program} is missing"
+        );
         eprintln!("SKIPPED: {program} is not installed");
     }
     found
