@@ -337,12 +337,28 @@ pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) {
 pub fn has_program(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).exists()));
-    if !found {
-        assert!(
-            std::env::var("CI").as_deref() != Ok("true"),
-            "{program} is missing"
-        );
-        eprintln!("SKIPPED: {program} is not installed");
-    }
-    found
+    found || is_missing(program)
+}
+
+/// Python with its package `websockets`, as `PYTHON` names it or as it is installed; otherwise as
+/// [`has_program`].
+pub fn python() -> Option<Command> {
+    let python = std::env::var_os("PYTHON").unwrap_or("python3".into());
+    let has_websockets = Command::new(&python)
+        .args(["-c", "import websockets"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    (has_websockets || is_missing("websockets for Python")).then(|| Command::new(python))
+}
+
+/// Is `false`, and says so where nobody overlooks it.
+pub fn is_missing(what: &str) -> bool {
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "{what} is missing"
+    );
+    // Unlike eprintln, this is shown for tests that pass, too.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {what} is not installed");
+    false
 }
