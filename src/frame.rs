@@ -45,6 +45,7 @@ pub struct Header {
 ///
 /// A reserved opcode, a frame without a mask, and a length that is not in its shortest form or has
 /// its top bit set (§5.2), each as soon as the bytes that show it are there.
+#[inline]
 pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, Violation> {
     let &[first, second, ref rest @ ..] = input else {
         return Ok(None);
@@ -112,15 +113,15 @@ pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
         Opcode::Ping => 0x9,
         Opcode::Pong => 0xA,
     };
-    out.push(0x80 | opcode);
+    let first = 0x80 | opcode;
     match payload_len {
-        0..=125 => out.push(payload_len as u8),
+        0..=125 => out.extend_from_slice(&[first, payload_len as u8]),
         126..=0xFFFF => {
-            out.push(126);
+            out.extend_from_slice(&[first, 126]);
             out.extend_from_slice(&(payload_len as u16).to_be_bytes());
         }
         _ => {
-            out.push(127);
+            out.extend_from_slice(&[first, 127]);
             out.extend_from_slice(&(payload_len as u64).to_be_bytes());
         }
     }
