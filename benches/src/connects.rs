@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::load::{STALL, Tally, wait};
-use crate::stats::Histogram;
-use crate::wire::{self, Message, Replies};
+use wsecho_bench::stats::Histogram;
+use wsecho_bench::wire::{self, Message, Replies};
 
 /// A fixed number of clients, each at some step of its connection.
 pub struct Visitors<'a> {
@@ -65,7 +65,7 @@ impl<'a> Visitors<'a> {
         while Instant::now() < deadline {
             visitors.turn()?;
         }
-        let mut latency = Histogram::new();
+        let mut latency = Histogram::default();
         for &visit in &visitors.done {
             latency.add(visit);
         }

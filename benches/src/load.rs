@@ -8,8 +8,8 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 
-use crate::stats::Histogram;
-use crate::wire::{self, Message, Replies};
+use wsecho_bench::stats::Histogram;
+use wsecho_bench::wire::{self, Message, Replies};
 
 /// No server needs so long for anything that is measured here.
 pub const STALL: Duration = Duration::from_secs(10);
@@ -24,6 +24,7 @@ pub struct Load<'a> {
 }
 
 /// What moved in a stretch of time.
+#[derive(Default)]
 pub struct Tally {
     pub replies: usize,
     /// Half of what was sent and received together. Of large messages only some come whole in a
@@ -82,7 +83,7 @@ impl<'a> Load<'a> {
             clients,
             epoll,
             buffer: vec![0; 256 * 1024],
-            tally: Tally::new(),
+            tally: Tally::default(),
         })
     }
 
@@ -114,7 +115,7 @@ impl<'a> Load<'a> {
 
     /// Answers every reply with the next message, for so long.
     pub fn run(&mut self, time: Duration) -> io::Result<Tally> {
-        self.tally = Tally::new();
+        self.tally = Tally::default();
         let start = Instant::now();
         let deadline = start + time;
         while Instant::now() < deadline {
@@ -122,7 +123,7 @@ impl<'a> Load<'a> {
         }
         self.tally.elapsed = start.elapsed();
         self.tally.bytes /= 2.0;
-        Ok(std::mem::replace(&mut self.tally, Tally::new()))
+        Ok(std::mem::take(&mut self.tally))
     }
 
     /// The connected sockets, silent from now on.
@@ -226,17 +227,6 @@ impl<'a> Load<'a> {
             data,
             flags,
         )?)
-    }
-}
-
-impl Tally {
-    fn new() -> Tally {
-        Tally {
-            replies: 0,
-            bytes: 0.0,
-            elapsed: Duration::ZERO,
-            latency: Histogram::new(),
-        }
     }
 }
 

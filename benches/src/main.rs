@@ -10,10 +10,8 @@ mod report;
 mod rows;
 mod serve;
 mod servers;
-mod stats;
 mod svg;
 mod tables;
-mod wire;
 
 use std::fs;
 use std::io;

@@ -8,8 +8,8 @@ use crate::load::{Load, Tally};
 use crate::machine::{self, Memory};
 use crate::rows::{Cores, Work};
 use crate::servers::{Kind, Server};
-use crate::stats::Histogram;
-use crate::wire::Message;
+use wsecho_bench::stats::Histogram;
+use wsecho_bench::wire::Message;
 
 /// What holds for every figure of a run.
 pub struct Bench {
@@ -144,7 +144,7 @@ impl Bench {
         let server = self.start(kind, Cores::Two, &[])?;
         let message = message(kind, 20, 1);
         let waits = Visitors::burst(clients, server.address, kind.speaks_websocket(), &message)?;
-        let mut histogram = Histogram::new();
+        let mut histogram = Histogram::default();
         for wait in waits {
             histogram.add(wait);
         }

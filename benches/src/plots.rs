@@ -6,9 +6,11 @@ use std::io;
 use std::path::Path;
 
 use crate::measure::Bench;
+use crate::report::short;
 use crate::rows::{ALL, Cores, Work, echo};
-use crate::stats::Spread;
-use crate::svg::{Chart, Line};
+use wsecho_bench::stats::Spread;
+
+use crate::svg::{Chart, Line, thousands};
 
 const CLIENTS: &[usize] = &[1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000];
 
@@ -34,8 +36,8 @@ pub fn sweep(bench: &Bench, rounds: usize, folder: &Path) -> io::Result<String> 
         title: "Throughput against clients: 20 B, one message in flight each".to_owned(),
         x_title: "clients",
         y_title: "thousand messages/s",
-        x_ticks: [1, 10, 100, 1_000, 5_000]
-            .map(|clients| (f64::from(clients), clients.to_string()))
+        x_ticks: [1.0, 10.0, 100.0, 1e3, 5e3]
+            .map(|clients| (clients, thousands(clients)))
             .to_vec(),
         lines: lines(bench, rounds, CLIENTS, |clients| (echo(clients, 20), 1e-3))?,
     };
@@ -55,7 +57,7 @@ pub fn sweep(bench: &Bench, rounds: usize, folder: &Path) -> io::Result<String> 
     fs::write(folder.join("sizes.svg"), by_size.draw())?;
     Ok(format!(
         "{}{}",
-        table(&by_clients, |clients| clients.to_string()),
+        table(&by_clients, thousands),
         table(&by_size, |size| bytes(size as usize)),
     ))
 }
@@ -108,7 +110,7 @@ fn table(chart: &Chart, place: impl Fn(f64) -> String) -> String {
     for index in 0..places.unwrap_or(0) {
         let _ = write!(text, "\n| {} |", place(chart.lines[0].points[index].0));
         for line in &chart.lines {
-            let _ = write!(text, " {:.4} |", line.points[index].1);
+            let _ = write!(text, " {} |", short(line.points[index].1));
         }
     }
     text.push('\n');

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::measure::{Cell, Footprint};
 use crate::rows::{ALL, Cores, Goal, Row, Work};
 use crate::servers::Kind;
-use crate::stats::{Histogram, Spread};
+use wsecho_bench::stats::{Histogram, Spread};
 
 /// All rounds of one row.
 pub struct Outcome {
@@ -61,7 +61,7 @@ impl Outcome {
     }
 
     fn latency(&self, kind: Kind) -> Histogram {
-        let mut all = Histogram::new();
+        let mut all = Histogram::default();
         for cell in self.cells(kind) {
             all.merge(&cell.latency);
         }
@@ -303,7 +303,7 @@ fn mark(met: bool) -> &'static str {
 }
 
 /// Three digits that matter, whole numbers from 100 on.
-fn short(number: f64) -> String {
+pub fn short(number: f64) -> String {
     match number {
         100.0.. => format!("{number:.0}"),
         10.0.. => format!("{number:.1}"),

@@ -35,16 +35,18 @@ pub struct Histogram {
     total: u64,
 }
 
-impl Histogram {
-    /// Each power of two is cut into 128 buckets.
-    const BITS: u32 = 7;
-
-    pub fn new() -> Histogram {
+impl Default for Histogram {
+    fn default() -> Histogram {
         Histogram {
             counts: vec![0; 40 << Histogram::BITS],
             total: 0,
         }
     }
+}
+
+impl Histogram {
+    /// Each power of two is cut into 128 buckets.
+    const BITS: u32 = 7;
 
     pub fn add(&mut self, latency: Duration) {
         let bucket = Histogram::bucket(latency.as_nanos() as u64).min(self.counts.len() - 1);

@@ -6,7 +6,7 @@ use crate::measure::Bench;
 use crate::report::{self, Burst, Outcome, Verdict};
 use crate::rows::{self, ALL, Row};
 use crate::servers::Kind;
-use crate::stats::Histogram;
+use wsecho_bench::stats::Histogram;
 
 /// What a run gives.
 #[derive(Default)]
@@ -123,7 +123,7 @@ impl Tables {
         for &kind in ALL {
             // The others only show what a short backlog does; wsecho must hold every time.
             let rounds = if kind == Kind::Wsecho { 3 } else { 1 };
-            let mut waits = Histogram::new();
+            let mut waits = Histogram::default();
             for _ in 0..rounds {
                 if let Some(more) = self.noted(BURST, kind, bench.burst(kind, CLIENTS)) {
                     waits.merge(&more);

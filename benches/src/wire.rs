@@ -1,7 +1,6 @@
 //! What goes over the wire: one prepared message, and the reply that must come back for it.
 
 use std::io;
-use std::ops::Range;
 
 pub const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\
     Host: 127.0.0.1\r\n\
@@ -92,15 +91,17 @@ impl Message {
         count * self.frame
     }
 
-    /// The prepared bytes that go out next for a client that has `unsent` bytes to send: the last of
-    /// them ends a message, so the first tells how far into one it stands.
+    /// The prepared bytes that go out next for a client that has `unsent` bytes to send, at most what
+    /// `depth` messages take: the last of them ends a message, so their number tells how far into one
+    /// the first stands.
     pub fn unsent(&self, unsent: usize) -> &[u8] {
-        &self.copies[self.range(unsent)]
+        let start = (self.frame - unsent % self.frame) % self.frame;
+        &self.copies[start..start + unsent]
     }
 
-    fn range(&self, unsent: usize) -> Range<usize> {
-        let start = (self.frame - unsent % self.frame) % self.frame;
-        start..start + unsent
+    /// All prepared copies, one behind the other.
+    pub fn copies(&self) -> &[u8] {
+        &self.copies
     }
 }
 
