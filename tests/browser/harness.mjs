@@ -73,8 +73,8 @@ export function launch(port) {
   return chromium.launch({ executablePath: CHROMIUM, args: [...QUIET, led] });
 }
 
-/** One page in a context of its own; `page.said` collects whatever its console shows. */
-export async function open(browser, { url, width = 1600, height = 900, scheme = 'light', prepare = null, ...options }) {
+/** A page in a context of its own; `page.said` collects whatever its console shows. */
+export async function newPage(browser, { width = 1600, height = 900, scheme = 'light', prepare = null, ...options } = {}) {
   const context = await browser.newContext({
     viewport: { width, height },
     colorScheme: scheme,
@@ -83,15 +83,18 @@ export async function open(browser, { url, width = 1600, height = 900, scheme = 
   });
   context.setDefaultTimeout(10_000);
   const page = await context.newPage();
-  page.said = [];
-  page.requested = [];
   page.on('console', (message) => page.said.push(message.text()));
   page.on('pageerror', (error) => page.said.push(String(error)));
   page.on('dialog', (dialog) => page.said.push(`dialog: ${dialog.message()}`));
   page.on('request', (request) => page.requested.push(request.url()));
   if (prepare) await prepare(page);
-  await page.goto(url);
   return page;
+}
+
+export async function open(page, url) {
+  page.said = [];
+  page.requested = [];
+  await page.goto(url);
 }
 
 export const state = (page, name) => page.locator(`#state.${name}`, { hasText: name }).waitFor();
