@@ -47,7 +47,9 @@
 
 mod common;
 
+use std::fs;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::Arc;
 
 use common::pure::{Conversation, NEVER, server_frame};
@@ -180,14 +182,11 @@ impl std::fmt::Display for Hex<'_> {
 }
 
 /// What a client must not send on a fresh connection, and how each fails.
+#[rustfmt::skip]
 fn failures() -> Vec<(Vec<u8>, u16, Violation)> {
     use Violation::*;
     vec![
-        (
-            vec![TEXT, 0x05, b'H', b'e', b'l', b'l', b'o'],
-            1002,
-            NotMasked,
-        ),
+        (vec![TEXT, 0x05, b'H', b'e', b'l', b'l', b'o'], 1002, NotMasked),
         (vec![PING, 0x00], 1002, NotMasked),
         (frame(0xC1, b"rsv1"), 1002, ReservedBits),
         (frame(0xA2, b"rsv2"), 1002, ReservedBits),
@@ -195,28 +194,16 @@ fn failures() -> Vec<(Vec<u8>, u16, Violation)> {
         (frame(0x83, b""), 1002, ReservedOpcode),
         (frame(0x8B, b""), 1002, ReservedOpcode),
         (vec![BINARY, 0xFE, 0, 125], 1002, LengthNotMinimal),
-        (
-            vec![BINARY, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0],
-            1002,
-            LengthTopBit,
-        ),
+        (vec![BINARY, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0], 1002, LengthTopBit),
         (frame(0x09, b"part"), 1002, FragmentedControl),
         (frame(PING, &[b'x'; 126]), 1002, LongControl),
         (frame(LAST, b"of nothing"), 1002, NothingToContinue),
-        (
-            [frame(FIRST_TEXT, b"a"), frame(TEXT, b"b")].concat(),
-            1002,
-            UnfinishedMessage,
-        ),
+        ([frame(FIRST_TEXT, b"a"), frame(TEXT, b"b")].concat(), 1002, UnfinishedMessage),
         (frame(CLOSE, b"\x03"), 1002, ClosePayload),
         (close(1005), 1002, CloseCode),
         (frame(CLOSE, b"\x03\xE8\xFF"), 1007, InvalidUtf8),
         (frame(TEXT, b"\xFF"), 1007, InvalidUtf8),
-        (
-            frame(BINARY, &vec![0; LIMIT + 1])[..14].to_vec(),
-            1009,
-            MessageTooBig,
-        ),
+        (frame(BINARY, &vec![0; LIMIT + 1])[..14].to_vec(), 1009, MessageTooBig),
     ]
 }
 
@@ -343,23 +330,15 @@ fn section_5_3_every_masking_key_is_undone() {
 
 #[test]
 fn section_5_4_fragments_make_one_message_in_their_order() {
-    for (fragments, reply) in [
-        (
-            vec![(FIRST_TEXT, "Hel"), (LAST, "lo")],
-            server_frame(TEXT, b"Hello"),
-        ),
+    #[rustfmt::skip]
+    let table = [
+        (vec![(FIRST_TEXT, "Hel"), (LAST, "lo")], server_frame(TEXT, b"Hello")),
         (
             vec![(FIRST_TEXT, "a"), (MIDDLE, "b"), (MIDDLE, "c"), (LAST, "d")],
             server_frame(TEXT, b"abcd"),
         ),
-        (
-            vec![(FIRST_TEXT, ""), (MIDDLE, ""), (LAST, "")],
-            server_frame(TEXT, b""),
-        ),
-        (
-            vec![(FIRST_BINARY, ""), (MIDDLE, "x"), (LAST, "")],
-            server_frame(BINARY, b"x"),
-        ),
+        (vec![(FIRST_TEXT, ""), (MIDDLE, ""), (LAST, "")], server_frame(TEXT, b"")),
+        (vec![(FIRST_BINARY, ""), (MIDDLE, "x"), (LAST, "")], server_frame(BINARY, b"x")),
         (
             vec![(FIRST_BINARY, "one"), (LAST, "two"), (TEXT, "three")],
             [
@@ -368,7 +347,8 @@ fn section_5_4_fragments_make_one_message_in_their_order() {
             ]
             .concat(),
         ),
-    ] {
+    ];
+    for (fragments, reply) in table {
         let wire: Vec<u8> = (fragments.iter())
             .flat_map(|(first, payload)| frame(*first, payload.as_bytes()))
             .collect();
@@ -676,6 +656,7 @@ fn section_7_4_the_codes_that_may_be_sent_are_echoed_and_all_others_refused() {
 // §8.1 Handling of Errors in UTF-8-Encoded Data
 
 /// Text that is not UTF-8, and its first byte that no valid text could have there.
+#[rustfmt::skip]
 const NOT_UTF_8: [(&[u8], usize); 20] = [
     (b"\xFF", 0),
     (b"\xFE", 0),
@@ -695,14 +676,8 @@ const NOT_UTF_8: [(&[u8], usize); 20] = [
     (b"a\xC3(", 2),
     (b"ab\xE2\x82(", 4),
     (b"abc\xF0\x9F\x98(", 6),
-    (
-        b"\xCE\xBA\xE1\xBD\xB9\xCF\x83\xCE\xBC\xCE\xB5\xED\xA0\x80edited",
-        12,
-    ),
-    (
-        b"\xCE\xBA\xE1\xBD\xB9\xCF\x83\xCE\xBC\xCE\xB5\xF4\x90\x80\x80edited",
-        12,
-    ),
+    (b"\xCE\xBA\xE1\xBD\xB9\xCF\x83\xCE\xBC\xCE\xB5\xED\xA0\x80edited", 12),
+    (b"\xCE\xBA\xE1\xBD\xB9\xCF\x83\xCE\xBC\xCE\xB5\xF4\x90\x80\x80edited", 12),
 ];
 
 #[test]
@@ -957,4 +932,30 @@ fn section_10_4_memory_is_not_given_up_while_a_message_needs_it() {
         Open,
         "released all the time",
     );
+}
+
+// This file itself
+
+#[test]
+fn the_table_above_names_tests_that_exist() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let read = |file| fs::read_to_string(tests.join(file)).unwrap();
+    let (rfc6455, others) = (
+        read("rfc6455.rs"),
+        read("handshake.rs") + &read("conversation.rs"),
+    );
+    let rows = rfc6455
+        .lines()
+        .filter(|line| line.starts_with("//! | "))
+        .skip(1);
+    let mut named = 0;
+    for row in rows {
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for name in cell.split(", ").map(|name| name.trim_matches('`')) {
+            let test = format!("#[test]\nfn {name}() {{");
+            assert!(rfc6455.contains(&test) || others.contains(&test), "{name}");
+            named += 1;
+        }
+    }
+    assert!(named > 40, "{named}");
 }
