@@ -46,7 +46,7 @@ impl Said {
             let code = match number % 19 {
                 0 => (number >> 8) % 0x80,
                 1 => (number >> 8) % 0x800,
-                plane => (plane - 2) << 16 | (number >> 8) % 0x1_0000,
+                plane => ((plane - 2) << 16) | ((number >> 8) % 0x1_0000),
             };
             let fits = |c: &char| text.len() + c.len_utf8() <= self.len;
             text.push(char::from_u32(code).filter(fits).unwrap_or('x'));
