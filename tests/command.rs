@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -445,7 +445,8 @@ fn the_log_says_who_ended_a_conversation_and_why() {
     {
         let mut client = server.open();
         client.write_all(&sent).unwrap();
-        drop(client);
+        client.shutdown(Shutdown::Write).unwrap();
+        client.read_to_end(&mut Vec::new()).unwrap();
         let line = server.wait_for_log(&format!("client {} ended: ", id + 1));
         assert!(line.contains(&format!(" ended: {end}; ")), "{line}");
     }
