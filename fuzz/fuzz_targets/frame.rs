@@ -1,0 +1,118 @@
+//! Headers and masks: the server's codec agrees with the naive one on any bytes.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use wsecho::frame::{self, Opcode};
+use wsecho::violation::Violation;
+use wsecho_fuzz::naive;
+
+fuzz_target!(|input: (&[u8], u64, u16)| {
+    let (bytes, len, cut) = input;
+    check_decode(bytes);
+    check_encode(len);
+    check_unmask(bytes, usize::from(cut));
+});
+
+fn check_decode(bytes: &[u8]) {
+    let decoded = frame::decode(bytes);
+    if let Err(violation) = decoded {
+        assert!(is_there(violation, bytes), "{violation:?} in {bytes:02X?}");
+        return;
+    }
+    let header = naive::Header::read(bytes);
+    let Some((ours, len)) = decoded.unwrap() else {
+        // An unmasked header is whole without a key, and is refused.
+        assert!(header.is_none(), "{header:?} is whole");
+        return;
+    };
+    let header = header.expect("a header that is whole");
+    let rsv = ours
+        .rsv
+        .iter()
+        .fold(0, |rsv, &bit| rsv << 1 | u8::from(bit));
+    assert_eq!(
+        (
+            ours.fin,
+            rsv,
+            opcode(ours.opcode),
+            ours.payload_len,
+            Some(ours.masking_key),
+            len
+        ),
+        (
+            header.fin,
+            header.rsv,
+            header.opcode,
+            header.payload_len,
+            header.masking_key,
+            header.len
+        ),
+    );
+    assert!(
+        header.is_minimal() && header.payload_len < 1 << 63,
+        "{header:?}"
+    );
+}
+
+/// Whether `bytes` show what a header may be refused for.
+fn is_there(violation: Violation, bytes: &[u8]) -> bool {
+    // What is wrong may show before the masking key is there.
+    let header = naive::Header::read(&[bytes, &[0; 4]].concat());
+    match violation {
+        Violation::ReservedOpcode => matches!(bytes[0] & 0xF, 0x3..=0x7 | 0xB..=0xF),
+        Violation::NotMasked => bytes[1] < 0x80,
+        Violation::LengthNotMinimal => header.is_some_and(|header| !header.is_minimal()),
+        Violation::LengthTopBit => header.is_some_and(|header| header.payload_len >> 63 == 1),
+        _ => false,
+    }
+}
+
+fn check_encode(len: u64) {
+    let Ok(len) = usize::try_from(len) else {
+        return;
+    };
+    for (opcode, byte) in [
+        (Opcode::Text, 0x81),
+        (Opcode::Binary, 0x82),
+        (Opcode::Close, 0x88),
+        (Opcode::Ping, 0x89),
+        (Opcode::Pong, 0x8A),
+    ] {
+        let mut encoded = Vec::new();
+        frame::encode_header(opcode, len, &mut encoded);
+        assert_eq!(encoded[0], byte);
+        let header = naive::Header::read(&encoded).expect("a whole header");
+        assert!(
+            header.is_minimal() && header.masking_key.is_none(),
+            "{header:?}"
+        );
+        assert_eq!(
+            (header.payload_len, header.len),
+            (len as u64, encoded.len())
+        );
+    }
+}
+
+fn check_unmask(bytes: &[u8], cut: usize) {
+    let Some((&key, masked)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let mut naive = masked.to_vec();
+    naive::unmask(&mut naive, key);
+    let mut ours = masked.to_vec();
+    let (one, two) = ours.split_at_mut(cut.min(masked.len()));
+    frame::unmask(two, frame::unmask(one, key));
+    assert_eq!(ours, naive);
+}
+
+fn opcode(opcode: Opcode) -> u8 {
+    match opcode {
+        Opcode::Continuation => 0x0,
+        Opcode::Text => 0x1,
+        Opcode::Binary => 0x2,
+        Opcode::Close => 0x8,
+        Opcode::Ping => 0x9,
+        Opcode::Pong => 0xA,
+    }
+}

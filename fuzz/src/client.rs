@@ -1,0 +1,149 @@
+//! What a client may send once the WebSocket is open: mostly sense, with faults strewn in, so that
+//! a fuzzer soon gets behind the first frame.
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+
+/// Client bytes.
+#[derive(Debug)]
+pub struct Wire(pub Vec<u8>);
+
+/// No more bytes than this, about, so that a round stays short.
+const ENOUGH: usize = 400_000;
+
+/// Where lengths change their form, buffers their kind, and copies their way. The large ones, which
+/// take long, come seldom.
+const EDGES: [usize; 4] = [1, 16, 125, 126];
+const LARGE_EDGES: [usize; 6] = [4096, 16_384, 32_768, 65_535, 65_536, 300_000];
+
+impl<'a> Arbitrary<'a> for Wire {
+    fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        let mut wire = Vec::new();
+        while !u.is_empty() && wire.len() < ENOUGH {
+            match u.int_in_range(0..=15)? {
+                0..=9 => message(u, &mut wire)?,
+                10..=12 => control(u, &mut wire)?,
+                13 => {
+                    let (first, payload) = (u.arbitrary()?, binary(u)?);
+                    frame(u, first, &payload, &mut wire)?;
+                }
+                14 => wire.extend_from_slice(u.arbitrary()?),
+                _ => wire.extend_from_slice(u.bytes(u.len())?),
+            }
+        }
+        if rarely(u)? {
+            wire.truncate(u.int_in_range(0..=wire.len())?);
+        }
+        Ok(Wire(wire))
+    }
+}
+
+/// A message in one to four frames, maybe with control frames between them.
+fn message(u: &mut Unstructured, wire: &mut Vec<u8>) -> Result<()> {
+    let (mut opcode, payload) = match u.arbitrary()? {
+        true => (0x1, text(u)?),
+        false => (0x2, binary(u)?),
+    };
+    let mut rest = &payload[..];
+    for _ in 0..u.int_in_range(0..=3)? {
+        let (fragment, behind) = rest.split_at(u.int_in_range(0..=rest.len())?);
+        frame(u, opcode, fragment, wire)?;
+        if u.arbitrary()? {
+            control(u, wire)?;
+        }
+        (opcode, rest) = (0x0, behind);
+    }
+    frame(u, 0x80 | opcode, rest, wire)
+}
+
+fn control(u: &mut Unstructured, wire: &mut Vec<u8>) -> Result<()> {
+    let first = *u.choose(&[0x89, 0x89, 0x8A, 0x88])?;
+    let mut payload = Vec::new();
+    if first == 0x88 && u.arbitrary()? {
+        let code = match u.arbitrary()? {
+            true => u.int_in_range(998..=1017)?,
+            false => u.arbitrary::<u16>()?,
+        };
+        payload.extend(code.to_be_bytes());
+    }
+    payload.extend_from_slice(u.arbitrary()?);
+    if !rarely(u)? {
+        payload.truncate(125);
+    }
+    frame(u, first, &payload, wire)
+}
+
+/// Text of short and long characters, seldom with a byte that breaks it.
+fn text(u: &mut Unstructured) -> Result<Vec<u8>> {
+    let mut text = match u.arbitrary()? {
+        true => Vec::from(u.arbitrary::<&str>()?),
+        false => "wé日😀".repeat(len(u)? / 10).into_bytes(),
+    };
+    if !text.is_empty() && rarely(u)? {
+        let at = u.choose_index(text.len())?;
+        text[at] = u.arbitrary()?;
+    }
+    Ok(text)
+}
+
+fn binary(u: &mut Unstructured) -> Result<Vec<u8>> {
+    Ok(match u.arbitrary()? {
+        true => Vec::from(u.arbitrary::<&[u8]>()?),
+        false => (0..=255).cycle().take(len(u)?).collect(),
+    })
+}
+
+/// A length at, just below or just above an edge.
+fn len(u: &mut Unstructured) -> Result<usize> {
+    let edge = match u.int_in_range(0..=15)? {
+        0..=13 => *u.choose(&EDGES)?,
+        _ => *u.choose(&LARGE_EDGES)?,
+    };
+    Ok((edge + u.int_in_range(0..=2)?).saturating_sub(1))
+}
+
+/// A frame, most often as §5.2 wants it.
+fn frame(u: &mut Unstructured, first: u8, payload: &[u8], wire: &mut Vec<u8>) -> Result<()> {
+    let len = payload.len();
+    let key: [u8; 4] = u.arbitrary()?;
+    let (mut first, mut mask, mut form) = (first, 0x80, len);
+    let mut declared = len as u64;
+    if rarely(u)? {
+        match u.int_in_range(0..=5)? {
+            0 => first |= 0x10 << u.int_in_range(0..=2)?,
+            1 => mask = 0,
+            2 => form = form.max(126),
+            3 => form = usize::MAX,
+            4 => (form, declared) = (usize::MAX, 1 << 63 | declared),
+            _ => (form, declared) = (usize::MAX, u.arbitrary()?),
+        }
+    }
+    wire.push(first);
+    match form {
+        0..126 => wire.push(mask | len as u8),
+        126..65_536 => {
+            wire.push(mask | 126);
+            wire.extend((len as u16).to_be_bytes());
+        }
+        65_536.. => {
+            wire.push(mask | 127);
+            wire.extend(declared.to_be_bytes());
+        }
+    }
+    if mask == 0 {
+        wire.extend(payload);
+        return Ok(());
+    }
+    wire.extend(key);
+    wire.extend(
+        payload
+            .iter()
+            .zip(key.iter().cycle())
+            .map(|(byte, key)| byte ^ key),
+    );
+    Ok(())
+}
+
+/// Once in 32 times, and not once the fuzzer's bytes are used up.
+fn rarely(u: &mut Unstructured) -> Result<bool> {
+    Ok(u.int_in_range(0..=31)? == 31)
+}

@@ -1,0 +1,145 @@
+//! Frames read in the most naive way, straight from the picture in RFC 6455 §5.2, as a second
+//! opinion: it shares no line with the server.
+
+/// A frame's header by the picture alone: no rule is checked.
+#[derive(Debug)]
+pub struct Header {
+    pub fin: bool,
+    pub rsv: u8,
+    pub opcode: u8,
+    /// The seven bits of the second byte.
+    pub short_len: u8,
+    pub payload_len: u64,
+    pub masking_key: Option<[u8; 4]>,
+    /// In bytes.
+    pub len: usize,
+}
+
+impl Header {
+    /// The header that `bytes` begin with, if it is there as a whole.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let mut number = |len: usize| {
+            let (taken, behind) = rest.split_at_checked(len)?;
+            rest = behind;
+            Some(
+                taken
+                    .iter()
+                    .fold(0, |number, &byte| (number << 8) | u64::from(byte)),
+            )
+        };
+        let first = number(1)?;
+        let second = number(1)?;
+        let short_len = (second & 0x7F) as u8;
+        let payload_len = match short_len {
+            126 => number(2)?,
+            127 => number(8)?,
+            _ => u64::from(short_len),
+        };
+        let masking_key = match second & 0x80 {
+            0 => None,
+            _ => Some((number(4)? as u32).to_be_bytes()),
+        };
+        Some(Header {
+            fin: first & 0x80 != 0,
+            rsv: (first >> 4 & 0x7) as u8,
+            opcode: (first & 0xF) as u8,
+            short_len,
+            payload_len,
+            masking_key,
+            len: bytes.len() - rest.len(),
+        })
+    }
+
+    /// Whether the payload's length is told in as few bytes as it can be.
+    pub fn is_minimal(&self) -> bool {
+        match self.payload_len {
+            0..126 => self.short_len < 126,
+            126..65_536 => self.short_len == 126,
+            65_536.. => self.short_len == 127,
+        }
+    }
+
+    /// The frame's length, if it is no longer than `limit`.
+    fn frame_len(&self, limit: usize) -> Option<usize> {
+        let len = usize::try_from(self.payload_len)
+            .ok()?
+            .checked_add(self.len)?;
+        (len <= limit).then_some(len)
+    }
+}
+
+/// Cuts what a client sends into frames. The last piece may be the beginning of a frame.
+pub fn frames(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let len = whole_frame(wire).unwrap_or(wire.len());
+        let (frame, rest) = wire.split_at(len);
+        wire = rest;
+        (!frame.is_empty()).then_some(frame)
+    })
+}
+
+/// The length of the frame that `bytes` begin with, if it is there as a whole.
+pub fn whole_frame(bytes: &[u8]) -> Option<usize> {
+    Header::read(bytes)?.frame_len(bytes.len())
+}
+
+/// Unmasks as §5.3 words it: octet i is XORed with octet i modulo 4 of the key.
+pub fn unmask(payload: &mut [u8], masking_key: [u8; 4]) {
+    for (i, byte) in payload.iter_mut().enumerate() {
+        *byte ^= masking_key[i % 4];
+    }
+}
+
+/// The frames that a server wrote, as opcode and payload.
+///
+/// # Panics
+///
+/// If RFC 6455 lets no server write this.
+pub fn server_frames(wire: &[u8]) -> Vec<(u8, &[u8])> {
+    let mut frames = Vec::new();
+    for frame in self::frames(wire) {
+        assert_eq!(
+            whole_frame(frame),
+            Some(frame.len()),
+            "a frame is cut off: {frame:02X?}"
+        );
+        let header = Header::read(frame).unwrap();
+        let payload = &frame[header.len..];
+        assert_eq!(header.masking_key, None, "§5.1: a server must not mask");
+        assert_eq!(header.rsv, 0, "§5.2: no extension was agreed");
+        assert!(header.is_minimal(), "§5.2: {header:?}");
+        assert!(header.fin, "no reply is fragmented");
+        match header.opcode {
+            0x1 => assert!(str::from_utf8(payload).is_ok(), "§5.6: text is UTF-8"),
+            0x2 => {}
+            0x8 => check_close(payload),
+            0xA => assert!(payload.len() <= 125, "§5.5: {header:?}"),
+            opcode => panic!("a server has no reason to write opcode {opcode:X}"),
+        }
+        let closed = frames.last().is_some_and(|&(opcode, _)| opcode == 0x8);
+        assert!(!closed, "§5.5.1: nothing is sent after a close frame");
+        frames.push((header.opcode, payload));
+    }
+    frames
+}
+
+/// §5.5.1 and §7.4, with the codes that were registered since.
+fn check_close(payload: &[u8]) {
+    assert!(
+        payload.len() <= 125,
+        "§5.5: a close of {} bytes",
+        payload.len()
+    );
+    if payload.is_empty() {
+        return;
+    }
+    let (code, reason) = payload.split_at(2);
+    let code = u16::from(code[0]) << 8 | u16::from(code[1]);
+    let is_open = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+    assert!(is_open, "§7.4: code {code} is not to be sent");
+    assert!(
+        str::from_utf8(reason).is_ok(),
+        "§5.5.1: the reason is UTF-8"
+    );
+}
