@@ -111,6 +111,10 @@ function everySetting({ from, width, scheme }) {
       return element.scrollWidth > element.clientWidth;
     }));
     assert.deepEqual(wider, [], 'nothing scrolls sideways');
+    const widths = await page.evaluate(() => ['.received .body', '#log'].map((selector) => document.querySelector(selector).clientWidth));
+    assert.ok(widths[0] > widths[1] / 2, `messages have the most room: ${widths}`);
+    const rows = await page.locator('.bytes').first().evaluate((bytes) => bytes.getClientRects().length);
+    assert.equal(rows, (await page.locator('.bytes').first().innerText()).split('\n').length, 'no row of bytes is broken');
   });
 
   check('nothing moves when a message, a problem or another state comes', async (page) => {
@@ -202,7 +206,7 @@ function everySetting({ from, width, scheme }) {
     await say(page, '0x48,0x69 00:ff 21');
     for (const direction of ['sent', 'received']) {
       const shown = await entries(page, direction).innerText();
-      assert.match(shown, /0000 48 69 00 ff 21 +Hi\.\.!/);
+      assert.match(shown, /0000: 48 69 00 ff 21 +Hi\.\.!/);
       assert.match(shown, /5 B/);
     }
     assert.equal(await page.locator('.roundtrip').count(), 1);
@@ -561,6 +565,11 @@ describe('the file itself', () => {
     assert.doesNotMatch(source, /<link(?![^>]*href="data:)|@import|url\(|<img|<iframe/);
   });
 
+  test('the server under test holds this very page', { skip }, async () => {
+    const served = await (await fetch(server.page)).text();
+    assert.ok(served === await readFile(PAGE, 'utf8'), 'the page inside the binary is another one: build it again');
+  });
+
   testPage('the server sends it with a policy that admits its own style and script only', {}, async (page) => {
     await state(page, 'open');
     const response = await page.reload();
@@ -573,7 +582,7 @@ describe('the file itself', () => {
 
 test('a picture for the README', { skip: skip || !process.env.SCREENSHOT }, async () => {
   const page = await newPage(browser, { width: 1000, height: 680, deviceScaleFactor: 1.5 });
-  await open(page, server.page);
+  await open(page, urlOf('file')); // shows the default address
   await state(page, 'open');
   await say(page, 'hello');
   await say(page, 'What you send comes back ✓');
