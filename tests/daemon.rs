@@ -115,6 +115,32 @@ fn the_log_goes_on_without_a_hole_after_logrotate_has_copied_and_truncated_it() 
     assert_events(&after, &["client 2 connected: ", "client 2 ended: "]);
 }
 
+/// As on a full disk, and as after the terminal is gone.
+#[test]
+fn a_log_that_cannot_be_written_costs_nobody_an_answer() {
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    for log in [&["--log-file", "/dev/full"][..], &[]] {
+        let addr = free_addr();
+        let child = Command::new(WSECHO)
+            .args(["--addr", &addr.to_string()])
+            .args(log)
+            .stderr(full.try_clone().unwrap())
+            .spawn();
+        let mut wsecho = Program(child.unwrap());
+        eventually(SOON, || TcpStream::connect(addr).is_ok());
+        let mut client = open(addr);
+        client.write_all(&frame(0x81, b"hi")).unwrap();
+        assert_eq!(read_frame(&mut client).1, b"You have entered: hi");
+        kill_process(Pid::from_child(&wsecho.0), Signal::TERM).unwrap();
+        assert_eq!(read_close(&mut client), 1001);
+        drop(client);
+        assert!(succeeds(&mut wsecho));
+    }
+}
+
 #[test]
 fn probes_are_logged_at_debug_only() {
     let server = Server::start(&["-v"]);
@@ -181,6 +207,7 @@ fn is_told_ready_and_stopping(socket: &UnixDatagram, name: &str) {
     let child = Command::new(WSECHO)
         .args(["--addr", &addr.to_string()])
         .env("NOTIFY_SOCKET", name)
+        .stderr(Stdio::null())
         .spawn();
     let mut wsecho = Program(child.unwrap());
     assert_eq!(told(), "READY=1");
@@ -190,12 +217,7 @@ fn is_told_ready_and_stopping(socket: &UnixDatagram, name: &str) {
     kill_process(pid, Signal::TERM).unwrap();
     assert_eq!(told(), "STOPPING=1");
     drop(client);
-    let mut status = None;
-    eventually(SOON, || {
-        status = wsecho.0.try_wait().unwrap();
-        status.is_some()
-    });
-    assert!(status.unwrap().success());
+    assert!(succeeds(&mut wsecho));
 }
 
 #[test]
@@ -259,6 +281,16 @@ fn analyze(flags: &[&str], unit: &Path) {
     let table = String::from_utf8_lossy(&found.stdout);
     assert!(found.status.success(), "{said}\n{table}");
     assert!(!said.contains("wsecho.service:"), "{said}");
+}
+
+/// Whether a program that was told to stop says that all went well.
+fn succeeds(program: &mut Program) -> bool {
+    let mut status = None;
+    eventually(SOON, || {
+        status = program.0.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap().success()
 }
 
 /// A wsecho that is no child of the test, and is killed when this is dropped.
