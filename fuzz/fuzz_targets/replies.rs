@@ -17,16 +17,16 @@ use wsecho_fuzz::talk::{Cuts, Talk};
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
     prefix: &'a str,
-    /// In KiB.
-    max_message_size: u8,
-    max_buffered: u8,
+    /// In steps of 8 bytes, so that limits go from nothing to beyond the largest message.
+    max_message_size: u16,
+    max_buffered: u16,
     cuts: Cuts,
     wire: Wire,
 }
 
 fuzz_target!(|input: Input| {
-    let max_message_size = usize::from(input.max_message_size) * 2 * 1024;
-    let max_buffered = usize::from(input.max_buffered) * 1024;
+    let max_message_size = usize::from(input.max_message_size) * 8;
+    let max_buffered = usize::from(input.max_buffered) * 8;
     let budget = Arc::new(Budget::new(max_buffered));
     let held_is_at_most = |held: usize| {
         let free = max_buffered.saturating_sub(held);

@@ -65,7 +65,7 @@ fn control(u: &mut Unstructured, wire: &mut Vec<u8>) -> Result<()> {
         };
         payload.extend(code.to_be_bytes());
     }
-    payload.extend_from_slice(u.arbitrary()?);
+    payload.extend(binary(u)?);
     if !rarely(u)? {
         payload.truncate(125);
     }
