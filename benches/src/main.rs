@@ -7,6 +7,7 @@ mod machine;
 mod measure;
 mod plots;
 mod report;
+mod rounds;
 mod rows;
 mod serve;
 mod servers;

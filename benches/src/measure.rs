@@ -15,7 +15,7 @@ use wsecho_bench::wire::Message;
 pub struct Bench {
     /// The path of the wsecho binary.
     pub wsecho: String,
-    /// How long one figure is measured, after a fifth of it to warm up.
+    /// How long one figure is measured at least, after a fifth of it to warm up.
     pub cell: Duration,
     /// `None`: the kernel chooses.
     pub pinned: Option<Pinned>,
@@ -101,16 +101,17 @@ impl Bench {
         let mut load = Load::connect(server.address, kind.speaks_websocket(), clients, &message)?;
         load.echo_once()?;
         load.ask(depth)?;
-        load.run(self.cell / 5)?;
+        // So many clients have to come round a few times.
+        let time = self.cell.max(Duration::from_micros(200) * clients as u32);
+        load.run(time / 5)?;
         let before = machine::cpu_seconds(server.pid)?;
-        let tally = load.run(self.cell)?;
+        let tally = load.run(time)?;
         Ok((tally, machine::cpu_seconds(server.pid)? - before))
     }
 
-    /// What `clients` cost that fell silent after one short message. No ping comes before all of them
-    /// have sent it: the generator knows no other frames than its echoes.
+    /// What `clients` cost that fell silent after one short message.
     pub fn idle(&self, kind: Kind, clients: usize) -> io::Result<Footprint> {
-        let server = self.start(kind, Cores::Two, &["--ping-interval", "60s"])?;
+        let server = self.start(kind, Cores::Two, &[])?;
         let before = machine::memory(server.pid)?;
         let message = message(kind, 20, 1);
         let mut load = Load::connect(server.address, kind.speaks_websocket(), clients, &message)?;

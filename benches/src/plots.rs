@@ -7,12 +7,14 @@ use std::path::Path;
 
 use crate::measure::Bench;
 use crate::report::short;
+use crate::rounds::Rounds;
 use crate::rows::{ALL, Cores, Work, echo};
-use wsecho_bench::stats::Spread;
-
+use crate::servers::Kind;
 use crate::svg::{Chart, Line, thousands};
 
-const CLIENTS: &[usize] = &[1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000];
+const CLIENTS: &[usize] = &[
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000,
+];
 
 /// From 16 B to 16 MiB.
 const SIZES: &[usize] = &[
@@ -32,89 +34,113 @@ const SIZE_CLIENTS: usize = 10;
 
 /// Measures both sweeps, writes the two plots into `folder`, and gives the same figures as Markdown.
 pub fn sweep(bench: &Bench, rounds: usize, folder: &Path) -> io::Result<String> {
-    let by_clients = Chart {
+    let by_clients = Sweep {
         title: "Throughput against clients: 20 B, one message in flight each".to_owned(),
-        x_title: "clients",
-        y_title: "thousand messages/s",
-        x_ticks: [1.0, 10.0, 100.0, 1e3, 5e3]
-            .map(|clients| (clients, thousands(clients)))
-            .to_vec(),
-        lines: lines(bench, rounds, CLIENTS, |clients| (echo(clients, 20), 1e-3))?,
+        place_title: "clients",
+        unit: "thousand messages/s",
+        places: measure(bench, rounds, CLIENTS, |clients| echo(clients, 20))?,
+        scale: |_| 1e-3,
+        label: |clients| thousands(clients as f64),
     };
-    let by_size = Chart {
+    let by_size = Sweep {
         title: format!("Throughput against message size: {SIZE_CLIENTS} clients, one in flight"),
-        x_title: "payload",
-        y_title: "MB/s",
-        x_ticks: SIZES
-            .iter()
-            .map(|&size| (size as f64, bytes(size)))
-            .collect(),
-        lines: lines(bench, rounds, SIZES, |size| {
-            (echo(SIZE_CLIENTS, size), size as f64 / 1e6)
-        })?,
+        place_title: "payload",
+        unit: "MB/s",
+        places: measure(bench, rounds, SIZES, |size| echo(SIZE_CLIENTS, size))?,
+        scale: |size| size as f64 / 1e6,
+        label: bytes,
     };
-    fs::write(folder.join("clients.svg"), by_clients.draw())?;
-    fs::write(folder.join("sizes.svg"), by_size.draw())?;
-    Ok(format!(
-        "{}{}",
-        table(&by_clients, thousands),
-        table(&by_size, |size| bytes(size as usize)),
-    ))
+    let ticks = [1, 10, 100, 1_000, 10_000];
+    fs::write(folder.join("clients.svg"), by_clients.draw(&ticks))?;
+    fs::write(folder.join("sizes.svg"), by_size.draw(SIZES))?;
+    Ok(by_clients.table() + &by_size.table())
 }
 
-/// A line per server through the medians; `work` gives what to measure at a place, and what turns its
-/// messages a second into the plot's unit.
-fn lines(
+/// One kind of work at growing places, such as numbers of clients.
+struct Sweep {
+    title: String,
+    place_title: &'static str,
+    unit: &'static str,
+    places: Vec<(usize, Rounds)>,
+    /// What turns messages a second at a place into the unit.
+    scale: fn(usize) -> f64,
+    label: fn(usize) -> String,
+}
+
+fn measure(
     bench: &Bench,
     rounds: usize,
     places: &[usize],
-    work: impl Fn(usize) -> (Work, f64),
-) -> io::Result<Vec<Line>> {
-    let mut lines: Vec<Line> = ALL
-        .iter()
-        .map(|kind| Line {
-            name: kind.name(),
-            points: Vec::new(),
-        })
-        .collect();
+    work: impl Fn(usize) -> Work,
+) -> io::Result<Vec<(usize, Rounds)>> {
+    let mut measured = Vec::new();
     for &place in places {
-        let (work, unit) = work(place);
-        let mut rates = vec![Vec::new(); ALL.len()];
+        let mut figures = Rounds::default();
         for round in 0..rounds {
-            for turn in 0..ALL.len() {
-                let server = (round + turn) % ALL.len();
-                let cell = bench.cell(ALL[server], work, Cores::Two)?;
-                rates[server].push(cell.rate() * unit);
+            let errors = figures.measure(bench, ALL, round, work(place), Cores::Two);
+            if let Some((kind, error)) = errors.into_iter().next() {
+                let error = format!("{} at {place}: {error}", kind.name());
+                return Err(io::Error::other(error));
             }
         }
-        for (line, rates) in lines.iter_mut().zip(rates) {
-            if let Some(spread) = Spread::of(rates) {
-                line.points.push((place as f64, spread.median));
-            }
-        }
+        measured.push((place, figures));
     }
-    Ok(lines)
+    Ok(measured)
 }
 
-fn table(chart: &Chart, place: impl Fn(f64) -> String) -> String {
-    let mut text = format!(
-        "\n### {} ({})\n\n| {} |",
-        chart.title, chart.y_title, chart.x_title
-    );
-    for line in &chart.lines {
-        let _ = write!(text, " {} |", line.name);
+impl Sweep {
+    fn draw(&self, ticks: &[usize]) -> String {
+        let line = |&kind: &Kind| Line {
+            name: kind.name(),
+            points: self
+                .places
+                .iter()
+                .filter_map(|(place, rounds)| {
+                    let rate = rounds.rate(kind)?.median * (self.scale)(*place);
+                    Some((*place as f64, rate))
+                })
+                .collect(),
+        };
+        let chart = Chart {
+            title: &self.title,
+            x_title: self.place_title,
+            y_title: self.unit,
+            x_ticks: ticks
+                .iter()
+                .map(|&tick| (tick as f64, (self.label)(tick)))
+                .collect(),
+            lines: ALL.iter().map(line).collect(),
+        };
+        chart.draw()
     }
-    text += "\n|---|";
-    text += &"---|".repeat(chart.lines.len());
-    let places = chart.lines.iter().map(|line| line.points.len()).min();
-    for index in 0..places.unwrap_or(0) {
-        let _ = write!(text, "\n| {} |", place(chart.lines[0].points[index].0));
-        for line in &chart.lines {
-            let _ = write!(text, " {} |", short(line.points[index].1));
+
+    /// Throughput and processor time.
+    fn table(&self) -> String {
+        let names = ALL.iter().map(|kind| kind.name());
+        let mut text = format!(
+            "\n### {}\n\nMedians in {} / µs of the server's processor time for each message.\n\n\
+             | {} | {} |\n|---{}|\n",
+            self.title,
+            self.unit,
+            self.place_title,
+            names.collect::<Vec<_>>().join(" | "),
+            "|---".repeat(ALL.len()),
+        );
+        for (place, rounds) in &self.places {
+            let _ = write!(text, "| {} |", (self.label)(*place));
+            for &kind in ALL {
+                match (rounds.rate(kind), rounds.cpu(kind)) {
+                    (Some(rate), Some((cpu, _))) => {
+                        let rate = short(rate.median * (self.scale)(*place));
+                        let _ = write!(text, " {rate} / {} |", short(cpu));
+                    }
+                    _ => text.push_str(" — |"),
+                }
+            }
+            text.push('\n');
         }
+        text
     }
-    text.push('\n');
-    text
 }
 
 fn bytes(size: usize) -> String {

@@ -3,16 +3,16 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::measure::{Cell, Footprint};
+use crate::measure::Footprint;
+use crate::rounds::Rounds;
 use crate::rows::{ALL, Cores, Goal, Row, Work};
 use crate::servers::Kind;
-use wsecho_bench::stats::{Histogram, Spread};
+use wsecho_bench::stats::Histogram;
 
 /// All rounds of one row.
 pub struct Outcome {
     pub row: Row,
-    /// One entry per round, with a cell per server that was measured without an error.
-    pub rounds: Vec<Vec<(Kind, Cell)>>,
+    pub rounds: Rounds,
 }
 
 /// What all clients at once waited for their first reply, a round each.
@@ -29,55 +29,8 @@ pub struct Verdict {
 }
 
 impl Outcome {
-    pub fn new(row: Row) -> Outcome {
-        Outcome {
-            row,
-            rounds: Vec::new(),
-        }
-    }
-
-    fn cells(&self, kind: Kind) -> impl Iterator<Item = &Cell> {
-        self.rounds
-            .iter()
-            .flatten()
-            .filter_map(move |(of, cell)| (*of == kind).then_some(cell))
-    }
-
-    fn rate(&self, kind: Kind) -> Option<Spread> {
-        Spread::of(self.cells(kind).map(Cell::rate))
-    }
-
-    /// The ratios of each round's pair: what slows a whole round down slows both of a pair.
-    fn ratio(&self, of: Kind, against: Kind) -> Option<Spread> {
-        let rate = |round: &[(Kind, Cell)], wanted| {
-            let (_, cell) = round.iter().find(|(kind, _)| *kind == wanted)?;
-            Some(cell.rate())
-        };
-        Spread::of(
-            self.rounds
-                .iter()
-                .filter_map(|round| Some(rate(round, of)? / rate(round, against)?)),
-        )
-    }
-
-    fn latency(&self, kind: Kind) -> Histogram {
-        let mut all = Histogram::default();
-        for cell in self.cells(kind) {
-            all.merge(&cell.latency);
-        }
-        all
-    }
-
-    /// Microseconds of the server's processor time for each message, over all rounds: single cells
-    /// are only known to a clock tick.
-    fn cpu(&self, kind: Kind) -> Option<f64> {
-        let seconds: f64 = self.cells(kind).map(|cell| cell.cpu).sum();
-        let messages: f64 = self.cells(kind).map(|cell| cell.messages).sum();
-        (messages > 0.0).then(|| seconds * 1e6 / messages)
-    }
-
     fn rate_text(&self, kind: Kind) -> String {
-        let Some(spread) = self.rate(kind) else {
+        let Some(spread) = self.rounds.rate(kind) else {
             return "—".to_owned();
         };
         let unit = match self.row.work {
@@ -89,7 +42,7 @@ impl Outcome {
     }
 
     fn ratio_text(&self, of: Kind, against: Kind, verdicts: &mut Vec<Verdict>) -> String {
-        let Some(ratio) = self.ratio(of, against) else {
+        let Some(ratio) = self.rounds.ratio(of, against) else {
             return "—".to_owned();
         };
         let figures = format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high);
@@ -163,7 +116,7 @@ pub fn latency(outcomes: &[Outcome]) -> String {
     for outcome in outcomes {
         let mut columns = vec![outcome.row.title.to_owned()];
         columns.extend(ALL.iter().map(|&kind| {
-            let all = outcome.latency(kind);
+            let all = outcome.rounds.latency(kind);
             let quantiles = [0.5, 0.99, 0.999].map(|q| match all.quantile(q) {
                 Some(latency) => short(latency.as_secs_f64() * 1e6),
                 None => "—".to_owned(),
@@ -178,20 +131,25 @@ pub fn latency(outcomes: &[Outcome]) -> String {
 pub fn cpu(outcomes: &[Outcome], verdicts: &mut Vec<Verdict>) -> String {
     let mut text = String::from(
         "\n### Processor time of the server\n\n\
-         µs for each message, user and system, over all rounds.\n\n\
+         µs for each message, user and system, over all rounds, and the share of a core that it kept busy.\n\n\
          | work | raw TCP | tungstenite | fastwebsockets | wsecho | wsecho − raw TCP |\n\
          |---|---|---|---|---|---|\n",
     );
     for outcome in outcomes {
         let mut columns = vec![outcome.row.title.to_owned()];
-        columns.extend(ALL.iter().map(|&kind| match outcome.cpu(kind) {
-            Some(time) => short(time),
+        columns.extend(ALL.iter().map(|&kind| match outcome.rounds.cpu(kind) {
+            Some((time, busy)) => format!("{} ({:.0} %)", short(time), 100.0 * busy),
             None => "—".to_owned(),
         }));
-        columns.push(match (outcome.cpu(Kind::Wsecho), outcome.cpu(Kind::Raw)) {
-            (Some(own), Some(raw)) => cpu_verdict(&outcome.row, own - raw, verdicts),
-            _ => "—".to_owned(),
-        });
+        columns.push(
+            match (
+                outcome.rounds.cpu(Kind::Wsecho),
+                outcome.rounds.cpu(Kind::Raw),
+            ) {
+                (Some((own, _)), Some((raw, _))) => cpu_verdict(&outcome.row, own - raw, verdicts),
+                _ => "—".to_owned(),
+            },
+        );
         line(&mut text, &columns);
     }
     text

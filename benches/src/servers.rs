@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -66,9 +67,7 @@ impl Server {
         core: Option<usize>,
         more: &[&str],
     ) -> io::Result<Server> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-            .local_addr()?
-            .port();
+        let port = free_port()?;
         let mut command = Command::new(env::current_exe()?);
         command.arg("serve").arg(format!("{kind:?}").to_lowercase());
         command.arg(port.to_string()).arg(wsecho);
@@ -114,6 +113,16 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A port that nobody listens on, below those that the kernel gives to clients: it would else be one of
+/// theirs before the server has it.
+fn free_port() -> io::Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    (0..1_000)
+        .map(|_| 20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000)
+        .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+        .ok_or_else(|| io::Error::other("no port is free"))
 }
 
 /// The path of the release binary: `WSECHO` in the environment, or built now.

@@ -87,3 +87,32 @@ impl Histogram {
         ((bucket - (shift << Histogram::BITS)) as u64) << shift
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_true_to_a_hundredth() {
+        let mut histogram = Histogram::default();
+        for micros in 1..=10_000 {
+            histogram.add(Duration::from_micros(micros));
+        }
+        for (q, expected) in [
+            (0.5, 5_000.0),
+            (0.99, 9_900.0),
+            (0.999, 9_990.0),
+            (1.0, 10_000.0),
+        ] {
+            let found = histogram.quantile(q).unwrap().as_secs_f64() * 1e6;
+            assert!((found / expected - 1.0).abs() < 0.01, "{q}: {found}");
+        }
+    }
+
+    #[test]
+    fn quartiles_lie_between_the_figures() {
+        let spread = Spread::of([4.0, 1.0, 3.0, 2.0]).unwrap();
+        assert_eq!([spread.low, spread.median, spread.high], [1.75, 2.5, 3.25]);
+        assert!(Spread::of([]).is_none());
+    }
+}

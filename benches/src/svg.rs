@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-pub struct Chart {
-    pub title: String,
+pub struct Chart<'a> {
+    pub title: &'a str,
     pub x_title: &'static str,
     pub y_title: &'static str,
     /// Labelled places on the horizontal axis.
@@ -36,7 +36,7 @@ const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#757e88}\
     .title{font-size:15px;font-weight:600}\
     .grid{stroke:#757e88;stroke-opacity:.3}";
 
-impl Chart {
+impl Chart<'_> {
     pub fn draw(&self) -> String {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let x = Axis::over(points().map(|point| point.0), LEFT, RIGHT);

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::measure::Bench;
 use crate::report::{self, Burst, Outcome, Verdict};
+use crate::rounds::Rounds;
 use crate::rows::{self, ALL, Row};
 use crate::servers::Kind;
 use wsecho_bench::stats::Histogram;
@@ -42,7 +43,11 @@ pub fn run(bench: &Bench, rounds: usize, only: &[String]) -> Tables {
     let wants = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
     let begin = |mut rows: Vec<Row>| -> Vec<Outcome> {
         rows.retain(|row| wants(row.name));
-        rows.into_iter().map(Outcome::new).collect()
+        let begin = |row| Outcome {
+            row,
+            rounds: Rounds::default(),
+        };
+        rows.into_iter().map(begin).collect()
     };
     let mut others = begin(rows::against_others());
     let mut prefix = begin(rows::with_prefix());
@@ -76,15 +81,11 @@ pub fn run(bench: &Bench, rounds: usize, only: &[String]) -> Tables {
 impl Tables {
     /// One round: every row, every server once, each row beginning with another server.
     fn round(&mut self, bench: &Bench, round: usize, servers: &[Kind], outcomes: &mut [Outcome]) {
-        for (index, outcome) in outcomes.iter_mut().enumerate() {
-            let first = (round + index) % servers.len();
-            let mut cells = Vec::new();
-            for &kind in servers[first..].iter().chain(&servers[..first]) {
-                let row = &outcome.row;
-                let cell = bench.cell(kind, row.work, row.cores);
-                cells.extend(self.noted(row.name, kind, cell).map(|cell| (kind, cell)));
+        for (index, Outcome { row, rounds }) in outcomes.iter_mut().enumerate() {
+            let errors = rounds.measure(bench, servers, round + index, row.work, row.cores);
+            for (kind, error) in errors {
+                self.fail(row.name, kind, &error);
             }
-            outcome.rounds.push(cells);
         }
     }
 
@@ -143,10 +144,12 @@ impl Tables {
     /// Keeps a failure for the end: one figure that is missing is no reason to lose the others.
     fn noted<T>(&mut self, row: &str, kind: Kind, outcome: io::Result<T>) -> Option<T> {
         outcome
-            .inspect_err(|error| {
-                self.failures
-                    .push(format!("{row}, {}: {error}", kind.name()))
-            })
+            .inspect_err(|error| self.fail(row, kind, error))
             .ok()
+    }
+
+    fn fail(&mut self, row: &str, kind: Kind, error: &io::Error) {
+        let failure = format!("{row}, {}: {error}", kind.name());
+        self.failures.push(failure);
     }
 }

@@ -113,7 +113,12 @@ pub struct Replies {
     /// Bytes of the current reply that have come.
     at: usize,
     whole: usize,
+    /// A ping has begun in place of the next reply.
+    ping: bool,
 }
+
+/// The first byte of a ping, which a server sends to clients that wait long for the others.
+const PING: u8 = 0x89;
 
 impl Replies {
     /// One reply in so many is compared to its last byte, the first of each client among them.
@@ -122,7 +127,15 @@ impl Replies {
     /// Takes what was read; the number of replies it completes.
     pub fn take(&mut self, mut bytes: &[u8], message: &Message) -> io::Result<usize> {
         let before = self.whole;
-        while !bytes.is_empty() {
+        while let [first, after @ ..] = bytes {
+            if self.at == 0 && (self.ping || *first == PING) {
+                if self.ping && *first != 0 {
+                    return Err(io::Error::other("a ping that is not empty"));
+                }
+                self.ping = !self.ping;
+                bytes = after;
+                continue;
+            }
             let rest = &message.reply[self.at..];
             let part = bytes.len().min(rest.len());
             let compared = if self.whole.is_multiple_of(Replies::SAMPLE) {
@@ -169,4 +182,52 @@ fn text(length: usize) -> Vec<u8> {
         b'a' + (state >> 24) as u8 % 26
     };
     std::iter::repeat_with(letter).take(length).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_counted_however_they_are_cut() {
+        for message in [
+            Message::websocket(20, 1),
+            Message::prefixed(300, 1),
+            Message::raw(70_000, 1),
+        ] {
+            let mut stream = message.reply.repeat(3);
+            if message.reply_header > 0 {
+                stream.extend([PING, 0]);
+                stream.extend(&message.reply);
+            }
+            let expected = stream.len() / message.reply.len();
+            for cut in [1, 2, 3, 21, 1000, stream.len()] {
+                let mut replies = Replies::default();
+                let counted: usize = stream
+                    .chunks(cut)
+                    .map(|part| replies.take(part, &message).unwrap())
+                    .sum();
+                assert_eq!(counted, expected, "cut every {cut} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reply_of_another_length_or_text_is_refused() {
+        let message = Message::websocket(20, 1);
+        let longer = Message::websocket(21, 1).reply;
+        assert!(Replies::default().take(&longer, &message).is_err());
+        let mut garbled = message.reply.clone();
+        garbled[21] ^= 1;
+        assert!(Replies::default().take(&garbled, &message).is_err());
+    }
+
+    #[test]
+    fn what_is_unsent_ends_with_a_whole_message() {
+        let message = Message::websocket(20, 4);
+        let all = message.bytes(4);
+        for unsent in 0..=all {
+            assert!(message.copies()[..all].ends_with(message.unsent(unsent)));
+        }
+    }
 }
