@@ -18,52 +18,14 @@ use rustix::process::{Pid, Resource, Rlimit, geteuid, getrlimit, prlimit};
 use wsecho::clients::Clients;
 
 use attack::{
-    ask, connect_from, is_ended_within, need_descriptors, reset, take_at_once, write_until_stuck,
+    ask, assert_echoes, assert_is_503, crowd, is_ended_within, reset, take_at_once,
+    write_until_stuck,
 };
 use common::{
-    SOON, Scratch, Server, UPGRADE, close, eventually, frame, has_program, read_close, read_frame,
-    read_head,
+    SOON, Scratch, Server, UPGRADE, close, eventually, frame, has_program, read_close, read_head,
 };
 
 const WSECHO: &str = env!("CARGO_BIN_EXE_wsecho");
-
-fn assert_is_503(answer: &str, why: &str) {
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(
-        answer.contains("\r\nRetry-After: ") && answer.contains(why),
-        "{answer}"
-    );
-}
-
-fn assert_echoes(stream: &mut TcpStream, text: &str) {
-    stream.write_all(&frame(0x81, text.as_bytes())).unwrap();
-    let reply = format!("You have entered: {text}").into_bytes();
-    assert_eq!(read_frame(stream), (0x81, reply));
-}
-
-/// As many clients as asked for, asking all at once: those with a seat, and the refusals.
-fn crowd(server: &Server, clients: usize) -> (Vec<TcpStream>, Vec<String>) {
-    let waiting: Vec<_> = (0..clients)
-        .map(|client| {
-            let stream = connect_from((client / 4_000 + 1) as u8, server.addr).unwrap();
-            let _ = (&stream).write_all(UPGRADE.as_bytes());
-            stream
-        })
-        .collect();
-    let mut seated = Vec::new();
-    let mut refused = Vec::new();
-    for mut stream in waiting {
-        let head = read_head(&mut stream);
-        if head.starts_with("HTTP/1.1 101 ") {
-            seated.push(stream);
-        } else {
-            let mut body = String::new();
-            let _ = stream.read_to_string(&mut body);
-            refused.push(head + &body);
-        }
-    }
-    (seated, refused)
-}
 
 #[test]
 fn exactly_as_many_clients_as_there_are_seats_are_let_in() {
@@ -234,56 +196,6 @@ fn a_thread_that_panics_gives_its_seat_back() {
 }
 
 #[test]
-fn two_thousand_clients_at_once_are_each_answered_on_the_default_settings() {
-    need_descriptors(2_200);
-    let server = Server::start(&[]);
-    let before = server.at_rest();
-    let (mut seated, refused) = crowd(&server, 2_000);
-    assert_eq!((seated.len(), refused.len()), (2_000, 0));
-    for (client, stream) in seated.iter_mut().enumerate() {
-        let text = format!("client {client}");
-        stream.write_all(&frame(0x81, text.as_bytes())).unwrap();
-    }
-    for (client, stream) in seated.iter_mut().enumerate() {
-        let reply = format!("You have entered: client {client}").into_bytes();
-        assert_eq!(read_frame(stream), (0x81, reply));
-    }
-    drop(seated);
-    server.has_recovered(before);
-}
-
-#[test]
-#[ignore = "17,000 clients need as many descriptors, and a minute"]
-fn seventeen_thousand_clients_do_not_bring_the_process_down() {
-    need_descriptors(17_500);
-    let mut server = Server::start(&["--max-connections=100000", "--ping-interval=0"]);
-    let before = server.at_rest();
-    let warning = server.wait_for_log("--max-connections is ");
-    let (_, cap) = warning.split_once("--max-connections is ").unwrap();
-    let cap: usize = cap.split(' ').next().unwrap().parse().unwrap();
-    assert!(cap < 17_000, "this kernel carries them all: {warning}");
-
-    let (mut seated, refused) = crowd(&server, 17_000);
-    assert_eq!((seated.len(), refused.len()), (cap, 17_000 - cap));
-    for answer in refused {
-        assert_is_503(&answer, "no seat left");
-    }
-    for stream in &mut seated {
-        assert_echoes(stream, "still here");
-    }
-    assert!(server.is_running());
-    let warnings = server
-        .log()
-        .iter()
-        .filter(|line| line.contains(" WARN "))
-        .count();
-    assert_eq!(warnings, 1, "{warning}");
-    drop(seated);
-    eventually(SOON * 3, || server.client_threads() == 0);
-    server.has_recovered(before);
-}
-
-#[test]
 fn with_few_descriptors_the_cap_is_lowered_and_the_server_goes_on() {
     let mut command = Command::new("sh");
     let few = "ulimit -n 64 && exec \"$0\" --addr 127.0.0.1:0";
@@ -313,6 +225,7 @@ fn without_a_descriptor_the_server_waits_for_one_and_never_spins() {
     let server = Server::start(&["--ping-interval=0"]);
     let before = server.at_rest();
     let mut inside = server.open();
+    server.wait_until_asleep();
     let open = server.figures().descriptors as u64;
     limit(&server, Resource::Nofile, Some(open));
     // The accept that is under way has its descriptor already.

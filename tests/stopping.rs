@@ -5,8 +5,9 @@
 mod attack;
 mod common;
 
+use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -212,9 +213,21 @@ fn a_restart_binds_the_same_port_at_once() {
     // The server has closed first, so that its side is what lies in TIME_WAIT.
     clients.into_iter().for_each(say_goodbye);
     assert_eq!(first.wait(SOON).code(), Some(0));
+    assert!(rests(first.addr), "there is nothing in the way");
     let again = start(&addr);
     assert_eq!(again.addr.to_string(), addr);
     again.answers_at_once();
+}
+
+/// Whether the kernel keeps an end of a connection at `addr` in TIME_WAIT.
+fn rests(addr: SocketAddr) -> bool {
+    const TIME_WAIT: &str = "06";
+    let port = format!(":{:04X}", addr.port());
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+    sockets.lines().any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[1].ends_with(&port) && fields[3] == TIME_WAIT
+    })
 }
 
 #[test]

@@ -34,6 +34,7 @@ impl Server {
     pub fn at_rest(&self) -> AtRest {
         self.answers_at_once();
         eventually(SOON, || self.client_threads() == 0);
+        self.wait_until_asleep();
         self.figures()
     }
 
@@ -185,6 +186,46 @@ pub fn ask(mut stream: TcpStream) -> Result<TcpStream, String> {
     let mut body = String::new();
     let _ = stream.read_to_string(&mut body);
     Err(head + &body)
+}
+
+/// As many clients as asked for, asking all at once: those with a seat, and the refusals.
+pub fn crowd(server: &Server, clients: usize) -> (Vec<TcpStream>, Vec<String>) {
+    let waiting: Vec<_> = (0..clients)
+        .map(|client| {
+            let stream = connect_from(1 + (client / 4_000) as u8, server.addr).unwrap();
+            let _ = (&stream).write_all(UPGRADE.as_bytes());
+            stream
+        })
+        .collect();
+    let mut seated = Vec::new();
+    let mut refused = Vec::new();
+    for mut stream in waiting {
+        let head = read_head(&mut stream);
+        if head.starts_with("HTTP/1.1 101 ") {
+            seated.push(stream);
+        } else {
+            let mut body = String::new();
+            let _ = stream.read_to_string(&mut body);
+            refused.push(head + &body);
+        }
+    }
+    (seated, refused)
+}
+
+/// Fails unless the answer is a 503 that says `why`.
+pub fn assert_is_503(answer: &str, why: &str) {
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(
+        answer.contains("\r\nRetry-After: ") && answer.contains(why),
+        "{answer}"
+    );
+}
+
+/// Fails unless text comes back.
+pub fn assert_echoes(stream: &mut TcpStream, text: &str) {
+    stream.write_all(&frame(0x81, text.as_bytes())).unwrap();
+    let reply = format!("You have entered: {text}").into_bytes();
+    assert_eq!(read_frame(stream), (0x81, reply));
 }
 
 /// Ends the connection by a reset.
