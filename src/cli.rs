@@ -116,17 +116,19 @@ pub struct Config {
     )]
     pub log_file: Option<PathBuf>,
 
-    /// Log more: -v every message and health check, -vv everything; else RUST_LOG decides
+    /// Log more: every message and health check. Without -v and -q RUST_LOG decides, or info
     #[arg(
         short, long, env = "WSECHO_VERBOSE", help_heading = "Logging",
-        action = ArgAction::Count
+        action = ArgAction::Count,
+        value_parser = times
     )]
     pub verbose: u8,
 
     /// Log less: -q warnings and errors, -qq errors only
     #[arg(
         short, long, env = "WSECHO_QUIET", help_heading = "Logging",
-        action = ArgAction::Count, conflicts_with = "verbose"
+        action = ArgAction::Count,
+        value_parser = times
     )]
     pub quiet: u8,
 }
@@ -134,12 +136,12 @@ pub struct Config {
 impl Config {
     /// How much to log, when the command line says it.
     pub fn log_level(&self) -> Option<LevelFilter> {
-        match (self.quiet, self.verbose) {
-            (0, 0) => None,
-            (0, 1) => Some(LevelFilter::Debug),
-            (0, _) => Some(LevelFilter::Trace),
-            (1, _) => Some(LevelFilter::Warn),
-            (_, _) => Some(LevelFilter::Error),
+        match i16::from(self.verbose) - i16::from(self.quiet) {
+            0 => None,
+            1 => Some(LevelFilter::Debug),
+            2.. => Some(LevelFilter::Trace),
+            -1 => Some(LevelFilter::Warn),
+            ..=-2 => Some(LevelFilter::Error),
         }
     }
 }
@@ -162,6 +164,11 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(0) | Err(_) => Err("say a whole number from 1 on".into()),
         Ok(number) => Ok(number),
     }
+}
+
+fn times(text: &str) -> Result<u8, String> {
+    text.parse()
+        .map_err(|_| "say how many times, such as 1".into())
 }
 
 fn origin(text: &str) -> Result<String, String> {
@@ -296,7 +303,15 @@ mod tests {
     }
 
     #[test]
-    fn louder_and_quieter_exclude_each_other() {
-        assert!(parse(&["-v", "-q"]).is_err());
+    fn louder_and_quieter_cancel_each_other_out() {
+        for (flags, level) in [
+            (&["-v"][..], Some(LevelFilter::Debug)),
+            (&["-q"], Some(LevelFilter::Warn)),
+            (&["-qq"], Some(LevelFilter::Error)),
+            (&["-v", "-q"], None),
+            (&["-v", "-qq"], Some(LevelFilter::Warn)),
+        ] {
+            assert_eq!(parse(flags).unwrap().log_level(), level, "{flags:?}");
+        }
     }
 }

@@ -21,7 +21,6 @@ use crate::session::{self, Close, Session};
 use crate::violation::Cause;
 
 /// The input of a client that sends little at a time, in bytes.
-/// The input of a client that sends little at a time, in bytes.
 const SMALL_INPUT: usize = 1536;
 
 /// The input of a client that has filled the small one, in bytes; the longest head fits in it.
@@ -46,19 +45,21 @@ pub fn serve(client: &Client, config: &Config, budget: &Arc<Budget>) {
         sent: 0,
     };
     let mut input = Buffer::new(SMALL_INPUT, Arc::clone(budget));
-    match answer_request(&mut wire, &mut input) {
-        Ok(Answered::Accepted) => {}
+    let acceptance = match answer_request(&mut wire, &mut input) {
+        Ok(Answered::Accepted(acceptance)) => acceptance,
         Ok(Answered::Plainly) => return wire.linger(&mut input),
         // A probe, or a browser that has connected ahead of time.
         Err(End::Left) => return debug!("client {}, {}, asked nothing", client.id, client.peer),
         Err(end) => return debug!("client {}, {}: {end}", client.id, client.peer),
-    }
+    };
     let opened = Instant::now();
-    wire.sent = 0;
     wire.received = input.filled().len() as u64;
     let mut session = Session::new(config.max_message_size, Arc::clone(budget));
     let mut messages = 0;
-    let Err(end) = converse(&mut wire, &mut input, &mut session, &mut messages);
+    // Its end is a part of its story from here on, even if it ends before its first message.
+    let Err(end) = wire
+        .open(&acceptance)
+        .and_then(|()| converse(&mut wire, &mut input, &mut session, &mut messages));
     info!(
         "client {} ended: {end}; {messages} messages, {} bytes in, {} bytes out, {:.3} s",
         client.id,
@@ -78,8 +79,8 @@ pub fn serve(client: &Client, config: &Config, budget: &Arc<Budget>) {
 }
 
 enum Answered {
-    /// The WebSocket is open.
-    Accepted,
+    /// The WebSocket is open as soon as this is written.
+    Accepted(Vec<u8>),
     /// Nothing more is to be said.
     Plainly,
 }
@@ -132,18 +133,15 @@ fn answer_request(wire: &mut Wire, input: &mut Buffer) -> Result<Answered, End> 
         answer = Answer::Reject(Rejection::Unavailable(clients::STOPPING));
     }
     log_answer(client, request.as_ref(), &answer);
-    wire.write(
-        &answer.encode(request.map_or("GET", |request| request.method)),
-        b"",
-    )?;
+    let answered = answer.encode(request.map_or("GET", |request| request.method));
     if !matches!(answer, Answer::Accept { .. }) {
+        wire.write(&answered, b"")?;
         return Ok(Answered::Plainly);
     }
     // The first frames may have come right behind the head.
     let filled = input.filled().len();
     input.keep(head_len.unwrap_or(filled)..filled);
-    wire.finish_writing()?;
-    Ok(Answered::Accepted)
+    Ok(Answered::Accepted(answered))
 }
 
 /// Reads until the request's head is there, and tells its length.
@@ -178,12 +176,15 @@ fn log_answer(client: &Client, request: Option<&Request>, answer: &Answer) {
     let Client { id, peer, .. } = client;
     let path = request.and_then(Request::path).unwrap_or_default();
     let path = Quoted(path.as_bytes());
-    // Behind a proxy, the peer is the proxy.
-    let forwarded = request
-        .and_then(|request| request.values("X-Forwarded-For").next())
-        .map_or(String::new(), |who| {
-            format!(" forwarded for {}", Quoted(who))
-        });
+    // Behind a proxy the peer is the proxy, which adds the client to what it was told itself.
+    let chain: Vec<_> = request
+        .into_iter()
+        .flat_map(|request| request.values("X-Forwarded-For"))
+        .collect();
+    let forwarded = match &chain[..] {
+        [] => String::new(),
+        chain => format!(" forwarded for {}", Quoted(&chain.join(&b", "[..]))),
+    };
     match answer {
         Answer::Accept { subprotocol, .. } => {
             let subprotocol = subprotocol.map_or(String::new(), |name| {
@@ -231,6 +232,13 @@ fn converse(
         input.keep(filled - left..filled);
         wire.send(&mut replies, b"")?;
         if let Some(close) = session.closed() {
+            if let Close::ByPeer { reason, .. } = close {
+                debug!(
+                    "client {}: close reason {}",
+                    client.id,
+                    Quoted(reason.as_bytes())
+                );
+            }
             return Err(End::Closed(close.clone()));
         }
 
@@ -325,6 +333,13 @@ impl Wire<'_> {
         }
     }
 
+    /// Opens the WebSocket. Only what is sent after that counts.
+    fn open(&mut self, acceptance: &[u8]) -> Result<(), End> {
+        self.write(acceptance, b"")?;
+        self.sent = 0;
+        self.finish_writing()
+    }
+
     /// Sends the replies and the `rest` of the last one, in the client's turn.
     fn send(&mut self, replies: &mut Vec<u8>, rest: &[u8]) -> Result<(), End> {
         if replies.is_empty() {
@@ -405,11 +420,8 @@ impl fmt::Display for End {
         match self {
             End::Closed(Close::ByPeer { code: None, .. }) => write!(f, "closed by peer, no code"),
             End::Closed(Close::ByPeer {
-                code: Some(code),
-                reason,
-            }) => {
-                write!(f, "closed by peer, {code} {}", Quoted(reason.as_bytes()))
-            }
+                code: Some(code), ..
+            }) => write!(f, "closed by peer, {code}"),
             End::Closed(Close::ByServer(cause)) => {
                 write!(f, "closed by server, {} {cause}", cause.code())
             }
