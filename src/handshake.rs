@@ -116,7 +116,8 @@ fn decide<'h>(request: &Request<'h>, rules: Rules) -> Result<Answer<'h>, Rejecti
     match request.values("Sec-WebSocket-Version").collect::<Vec<_>>()[..] {
         [b"13"] => {}
         [] => return Err(Rejection::WebSocketVersion(None)),
-        [version, ..] => return Err(Rejection::WebSocketVersion(Some(version))),
+        [version] => return Err(Rejection::WebSocketVersion(Some(version))),
+        _ => return Err(BadRequest("Sec-WebSocket-Version is repeated")),
     }
     let mut keys = request.values("Sec-WebSocket-Key");
     let accept = match (keys.next(), keys.next()) {
