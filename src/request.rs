@@ -37,10 +37,16 @@ pub enum NoRequest {
 ///
 /// # Errors
 ///
-/// [`NoRequest::TooLarge`] as soon as no end can come within the limit.
+/// What shows before the end: a head over its limits, and TLS where there is none.
 pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, NoRequest> {
+    const TLS_HANDSHAKE: u8 = 0x16;
+    if input.first() == Some(&TLS_HANDSHAKE) {
+        return Err(NoRequest::Malformed(
+            "this is TLS, and here it is ws:// or http://; for wss:// put a proxy in front",
+        ));
+    }
     let within_limit = &input[..input.len().min(MAX_HEAD_LEN)];
-    // A bare LF ends a line here, so that a client that sends them is told so, not kept waiting.
+    // A bare LF ends a line here, so that a client that sends it is told so, not kept waiting.
     let end =
         (searched.saturating_sub(2)..within_limit.len()).find_map(|at| match &within_limit[at..] {
             [b'\n', b'\n', ..] => Some(at + 2),
@@ -49,8 +55,14 @@ pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, NoReques
         });
     match end {
         None if within_limit.len() == MAX_HEAD_LEN => Err(NoRequest::TooLarge),
+        None if has_too_many_fields(within_limit) => Err(NoRequest::TooLarge),
         end => Ok(end),
     }
+}
+
+/// Whether there are more lines than a request line, the fields, and an empty line at the end.
+fn has_too_many_fields(head: &[u8]) -> bool {
+    head.iter().filter(|&&byte| byte == b'\n').count() > MAX_FIELDS + 2
 }
 
 impl<'h> Request<'h> {
@@ -64,9 +76,7 @@ impl<'h> Request<'h> {
         use NoRequest::Malformed;
         // RFC 9112 §2.2: an empty line before the request line is to be ignored.
         let head = head.strip_prefix(b"\r\n").unwrap_or(head);
-        let line_feeds = head.iter().filter(|&&byte| byte == b'\n').count();
-        // The request line and the empty line end so as well.
-        if line_feeds > MAX_FIELDS + 2 {
+        if has_too_many_fields(head) {
             return Err(NoRequest::TooLarge);
         }
         if head.iter().enumerate().any(|(at, &byte)| match byte {

@@ -967,3 +967,21 @@ fn a_target_names_a_path_or_none() {
         assert_eq!(request.path(), path, "{target}");
     }
 }
+
+#[test]
+fn what_shows_before_the_head_has_ended_is_answered_at_once() {
+    let server = Server::start(&["--handshake-timeout", "1h"]);
+    let many = format!("GET / HTTP/1.1\r\n{}", "X: y\r\n".repeat(150));
+    let long = format!("GET / HTTP/1.1\r\nX: {}", "y".repeat(16 * 1024));
+    for (request, answer) in [
+        (many.as_bytes(), "HTTP/1.1 431 "),
+        (long.as_bytes(), "HTTP/1.1 431 "),
+        (b"\x16\x03\x01\x02\x00\x01", "this is TLS"),
+    ] {
+        let mut client = server.connect();
+        client.write_all(request).unwrap();
+        let mut answered = String::new();
+        client.read_to_string(&mut answered).unwrap();
+        assert!(answered.contains(answer), "{answered}");
+    }
+}
