@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use attack::{is_ended_within, take_at_once, write_until_stuck};
+use attack::{is_ended_within, open_taking, write_until_stuck};
 use common::{SOON, Server, close, eventually, frame, read_close, read_frame};
 
 const PING: (u8, Vec<u8>) = (0x89, Vec::new());
@@ -66,8 +66,7 @@ fn a_connection_without_a_byte_is_closed_in_silence_at_the_handshakes_deadline()
 fn a_client_that_sends_and_never_reads_is_cut_at_the_writes_deadline() {
     let server = Server::start(&["--write-timeout=1s"]);
     let before = server.at_rest();
-    let mut stream = server.open();
-    take_at_once(&stream, 4 * 1024);
+    let mut stream = open_taking(4 * 1024, &server);
     let started = Instant::now();
     write_until_stuck(&mut stream, &frame(0x82, &[7; 64 * 1024]));
     let line = server.wait_for_log("client 2 ended: peer did not read");
@@ -82,21 +81,16 @@ fn a_client_that_sends_and_never_reads_is_cut_at_the_writes_deadline() {
 fn a_client_that_reads_at_a_trickle_is_cut_at_the_writes_deadline() {
     let server = Server::start(&["--write-timeout=1s"]);
     let before = server.at_rest();
-    let mut stream = server.open();
-    take_at_once(&stream, 4 * 1024);
-    let message = frame(0x82, &vec![7; 8 << 20]);
-    stream.write_all(&message).unwrap();
+    let mut stream = open_taking(16 * 1024, &server);
+    stream.write_all(&frame(0x82, &vec![7; 8 << 20])).unwrap();
     let started = Instant::now();
-    let mut trickle = [0; 512];
-    // Four seconds at most for the two writes: one that fills the buffers, one that stalls.
-    while server
-        .log()
-        .iter()
-        .all(|line| !line.contains("client 2 ended: peer did not read"))
-    {
+    // At most 40 KiB a second: something moves all the time, but less than 64 KiB in any write.
+    let mut trickle = [0; 1024];
+    let is_cut = |line: &String| line.contains("client 2 ended: peer did not read");
+    while !server.log().iter().any(is_cut) {
         assert!(started.elapsed() < SOON, "it is still served");
-        let _ = stream.read(&mut trickle);
-        thread::sleep(Duration::from_millis(20));
+        stream.read_exact(&mut trickle).unwrap();
+        thread::sleep(Duration::from_millis(25));
     }
     assert_took(started, Duration::from_secs(1));
     server.has_recovered(before);
@@ -106,8 +100,7 @@ fn a_client_that_reads_at_a_trickle_is_cut_at_the_writes_deadline() {
 fn a_client_that_reads_slowly_but_not_at_a_trickle_gets_everything() {
     let server = Server::start(&["--write-timeout=1s"]);
     let before = server.at_rest();
-    let mut stream = server.open();
-    take_at_once(&stream, 256 * 1024);
+    let mut stream = open_taking(256 * 1024, &server);
     let len = 8 << 20;
     stream.write_all(&frame(0x82, &vec![7; len])).unwrap();
     // The reply takes several write timeouts, and moves more than 64 KiB in each.
@@ -265,8 +258,9 @@ fn wakes_for_pings_only(flags: &[&str], time: Duration) {
     server.wait_until_asleep();
     let wakes = server.sleeps() - sleeps;
     assert!(pings >= 2 * clients.len(), "{pings} pings");
+    // One more ping may be under way to each.
     assert!(
-        wakes <= WAKES_PER_PING * pings,
+        wakes <= WAKES_PER_PING * (pings + clients.len()),
         "woke {wakes} times for {pings} pings"
     );
 }

@@ -17,10 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, geteuid, getrlimit, prlimit};
 use wsecho::clients::Clients;
 
-use attack::{
-    ask, assert_echoes, assert_is_503, crowd, is_ended_within, reset, take_at_once,
-    write_until_stuck,
-};
+use attack::{ask, assert_echoes, assert_is_503, crowd, is_ended_within, reset, write_until_stuck};
 use common::{
     SOON, Scratch, Server, UPGRADE, close, eventually, frame, has_program, read_close, read_head,
 };
@@ -82,7 +79,6 @@ fn a_seat_is_given_back_on_every_way_out() {
             Some(stream)
         }),
         ("sends and never reads", |mut stream| {
-            take_at_once(&stream, 4 * 1024);
             write_until_stuck(&mut stream, &frame(0x82, &[0; 64 * 1024]));
             Some(stream)
         }),

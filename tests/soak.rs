@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use attack::{connect_from, is_ended_within, reset, take_at_once, write_until_stuck};
+use attack::{connect_from, is_ended_within, open_taking, reset, write_until_stuck};
 use common::{SOON, Scratch, Server, UPGRADE, frame, read_frame, read_head};
 
 /// How many clients of each sort there are at any time.
@@ -305,9 +305,8 @@ const MISDEEDS: [(&str, Misdeed); 12] = [
         let mut stream = open(server, random);
         assert!(is_ended_within(SOON, &mut stream));
     }),
-    ("sent and never read", |server, random| {
-        let mut stream = open(server, random);
-        take_at_once(&stream, 4 * 1024);
+    ("sent and never read", |server, _| {
+        let mut stream = open_taking(4 * 1024, server);
         write_until_stuck(&mut stream, &frame(0x82, &[7; 32 * 1024]));
         thread::sleep(Duration::from_secs(4));
     }),

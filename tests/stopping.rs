@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use attack::{ask, connect_from, need_descriptors, take_at_once, write_until_stuck};
-use common::{SOON, Server, close, eventually, frame, has_program, read_close, read_frame};
+use attack::{ask, connect_from, need_descriptors, open_taking, write_until_stuck};
+use common::{
+    SOON, Server, UPGRADE, close, eventually, frame, has_program, read_close, read_frame, read_head,
+};
 
 const WSECHO: &str = env!("CARGO_BIN_EXE_wsecho");
 
@@ -78,8 +80,7 @@ fn a_client_in_the_middle_of_a_message_sees_1001() {
 #[test]
 fn a_client_that_is_being_written_to_gets_its_reply_whole_and_then_1001() {
     let mut server = Server::start(&["--close-timeout=1m", "--write-timeout=1m"]);
-    let mut stream = server.open();
-    take_at_once(&stream, 64 * 1024);
+    let mut stream = open_taking(64 * 1024, &server);
     let payload = vec![7; 1 << 20];
     let stuck = write_until_stuck(&mut stream, &frame(0x82, &payload));
     assert!(stuck, "the server has hung up");
@@ -101,8 +102,7 @@ fn a_client_that_is_being_written_to_gets_its_reply_whole_and_then_1001() {
 #[test]
 fn a_client_that_is_written_to_and_never_reads_is_cut_at_the_closes_deadline() {
     let mut server = Server::start(&["--close-timeout=1s", "--write-timeout=1m"]);
-    let mut stream = server.open();
-    take_at_once(&stream, 4 * 1024);
+    let mut stream = open_taking(4 * 1024, &server);
     assert!(write_until_stuck(
         &mut stream,
         &frame(0x82, &vec![7; 1 << 20])
@@ -152,6 +152,39 @@ fn a_client_that_has_not_asked_yet_is_let_go_at_once_though_others_take_their_ti
     early
         .read_to_string(&mut answer)
         .expect("the connection is closed");
+}
+
+#[test]
+fn a_client_that_was_let_in_just_now_has_its_time_as_well() {
+    let mut server = Server::start(&["--close-timeout=1m"]);
+    // It holds the stop up until all the others have been asked what they saw.
+    let mut first = server.open();
+    let waiting: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.write_all(UPGRADE.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    server.signal(Signal::TERM);
+    assert_eq!(read_close(&mut first), 1001);
+    let mut told = vec![first];
+    for mut stream in waiting {
+        let head = read_head(&mut stream);
+        if head.starts_with("HTTP/1.1 101 ") {
+            assert_eq!(read_close(&mut stream), 1001);
+            told.push(stream);
+        } else {
+            assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        }
+    }
+    eventually(SOON, || server.client_threads() == told.len());
+    for stream in &mut told {
+        stream.write_all(&close(1001)).unwrap();
+    }
+    drop(told);
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    server.wait_for_log(" clients were connected, 0 of them had to be cut");
 }
 
 #[test]

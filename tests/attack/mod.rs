@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -160,16 +161,30 @@ pub fn need_descriptors(descriptors: u64) {
 
 /// A connection from one of many local addresses, since one alone has too few ports for thousands.
 pub fn connect_from(source: u8, server: SocketAddr) -> io::Result<TcpStream> {
-    let SocketAddr::V4(server) = server else {
-        panic!("{server} is not an IPv4 address");
-    };
-    let stream = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    let socket = new_socket()?;
     bind(
-        &stream,
+        &socket,
         &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, source), 0),
     )?;
-    connect(&stream, &server)?;
-    let stream = TcpStream::from(stream);
+    connect_socket(socket, server)
+}
+
+/// A WebSocket for which the kernel takes no more than about `bytes` before the client reads them, so
+/// that the server soon notices a client that does not.
+pub fn open_taking(bytes: usize, server: &Server) -> TcpStream {
+    let socket = new_socket().unwrap();
+    // A window that was once offered can't be taken back, so it has to be small from the start.
+    set_socket_recv_buffer_size(&socket, bytes).unwrap();
+    ask(connect_socket(socket, server.addr).unwrap()).expect("it is let in")
+}
+
+fn new_socket() -> io::Result<OwnedFd> {
+    Ok(socket(AddressFamily::INET, SocketType::STREAM, None)?)
+}
+
+fn connect_socket(socket: OwnedFd, server: SocketAddr) -> io::Result<TcpStream> {
+    connect(&socket, &server)?;
+    let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(SOON))?;
     stream.set_write_timeout(Some(SOON))?;
     Ok(stream)
@@ -231,11 +246,6 @@ pub fn assert_echoes(stream: &mut TcpStream, text: &str) {
 /// Ends the connection by a reset.
 pub fn reset(stream: TcpStream) {
     set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
-}
-
-/// Bounds what the kernel takes for a client that does not read, so that the server soon notices.
-pub fn take_at_once(stream: &TcpStream, bytes: usize) {
-    set_socket_recv_buffer_size(stream, bytes).unwrap();
 }
 
 /// Writes `bytes` again and again until the server takes no more, and says whether it still is there.
