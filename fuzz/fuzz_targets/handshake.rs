@@ -154,8 +154,10 @@ fn is_known(error: &Error, request: &Request) -> bool {
         }
         _ => return false,
     };
-    let is_list =
-        |name| request.values(name).nth(1).is_some() || request.list(name).nth(1).is_some();
+    let is_list = |name| {
+        request.values(name).nth(1).is_some()
+            || request.values(name).any(|value| value.contains(&b','))
+    };
     match error {
         // It reads the first field of a name only, and takes Upgrade for one value. §4.2.1 asks for
         // fields that contain a token; by RFC 9110 §5.3 and §7.8 both are lists.
