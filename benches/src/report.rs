@@ -68,7 +68,8 @@ impl Outcome {
     }
 }
 
-pub fn throughput(outcomes: &[Outcome], verdicts: &mut Vec<Verdict>) -> String {
+/// `pinned` tells whether the rows' own choice of cores was kept to.
+pub fn throughput(outcomes: &[Outcome], pinned: bool, verdicts: &mut Vec<Verdict>) -> String {
     let mut text = String::from(
         "\n### Throughput\n\n\
          Thousand messages a second, MB/s from 1 MiB on, thousand connections a second for connect; \
@@ -78,7 +79,12 @@ pub fn throughput(outcomes: &[Outcome], verdicts: &mut Vec<Verdict>) -> String {
          |---|---|---|---|---|---|---|---|---|\n",
     );
     for outcome in outcomes {
-        let mut columns = vec![outcome.row.title.to_owned(), cores(outcome.row.cores)];
+        let cores = match outcome.row.cores {
+            _ if !pinned => "any",
+            Cores::One => "one",
+            Cores::Two => "two",
+        };
+        let mut columns = vec![outcome.row.title.to_owned(), cores.to_owned()];
         columns.extend(ALL.iter().map(|&kind| outcome.rate_text(kind)));
         for against in [Kind::Raw, Kind::Tungstenite, Kind::Fastwebsockets] {
             columns.push(outcome.ratio_text(Kind::Wsecho, against, verdicts));
@@ -247,13 +253,6 @@ pub fn summary(verdicts: &[Verdict]) -> String {
 
 fn line(text: &mut String, columns: &[String]) {
     let _ = writeln!(text, "| {} |", columns.join(" | "));
-}
-
-fn cores(cores: Cores) -> String {
-    match cores {
-        Cores::One => "one".to_owned(),
-        Cores::Two => "two".to_owned(),
-    }
 }
 
 fn mark(met: bool) -> &'static str {

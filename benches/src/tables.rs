@@ -58,7 +58,7 @@ pub fn run(bench: &Bench, rounds: usize, only: &[String]) -> Tables {
         tables.round(bench, round, &[Kind::Wsecho, Kind::Prefix], &mut prefix);
     }
     if !others.is_empty() {
-        tables.text += &report::throughput(&others, &mut tables.verdicts);
+        tables.text += &report::throughput(&others, bench.pinned.is_some(), &mut tables.verdicts);
         tables.text += &report::latency(&others);
         tables.text += &report::cpu(&others, &mut tables.verdicts);
     }
