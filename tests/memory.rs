@@ -8,7 +8,7 @@ mod common;
 use std::io::Write as _;
 use std::thread;
 
-use attack::{PER_CLIENT, PROGRAM, need_descriptors};
+use attack::{PER_CLIENT, PROGRAM, need_descriptors, write_until_stuck};
 use common::{SOON, Server, eventually, frame, read_close, read_frame};
 
 const MIB: usize = 1 << 20;
@@ -156,6 +156,37 @@ fn a_message_of_64_kib_is_never_refused_though_others_hold_all_the_memory() {
     large.write_all(&frame(0x82, &payload)).unwrap();
     assert_eq!(read_frame(&mut large), (0x82, payload));
     drop((small, large));
+    server.has_recovered(before);
+}
+
+#[test]
+fn a_client_that_fills_all_that_is_its_own_holds_no_more_than_promised() {
+    const CLIENTS: usize = 48;
+    let server = Server::start(&["--max-buffered=0", "--write-timeout=1m"]);
+    let before = server.at_rest();
+    let mut streams: Vec<_> = (0..CLIENTS).map(|_| server.open()).collect();
+    // An unfinished message, and so many pings whose answers nobody reads that everything is full:
+    // the message, the replies, and the input that can't be looked at any more.
+    let message = first_fragment(OWN);
+    let pings = frame(0x89, &[b'p'; 125]).repeat(500);
+    thread::scope(|scope| {
+        for some in streams.chunks_mut(CLIENTS / 8) {
+            let (message, pings) = (&message, &pings);
+            scope.spawn(move || {
+                for stream in some {
+                    stream.write_all(message).unwrap();
+                    assert!(write_until_stuck(stream, pings), "the server has hung up");
+                }
+            });
+        }
+    });
+    let grown = server.peak() - before.resident;
+    assert!(
+        (CLIENTS * OWN / 1024..=CLIENTS * PER_CLIENT).contains(&grown),
+        "{} KiB a client",
+        grown / CLIENTS
+    );
+    drop(streams);
     server.has_recovered(before);
 }
 
