@@ -261,7 +261,9 @@ impl Drop for Seat {
         if self.client.place == Place::Seat {
             house.seated -= 1;
         }
-        self.clients.left.notify_all();
+        if !house.open {
+            self.clients.left.notify_all();
+        }
     }
 }
 
