@@ -155,7 +155,9 @@ impl Clients {
         for client in &told {
             client.tell_stop(&close);
         }
-        let told = told.len();
+        let connected = told.len();
+        // Or the connections that end now would be held open here.
+        drop(told);
         let late: Vec<_> = self.wait_until_empty(deadline).values().cloned().collect();
         for client in &late {
             client.cut();
@@ -163,7 +165,7 @@ impl Clients {
         let cut = late.len();
         drop(late);
         drop(self.wait_until_empty(Instant::now() + FAREWELL));
-        (told, cut)
+        (connected, cut)
     }
 
     fn wait_until_empty(&self, deadline: Instant) -> HashMap<u64, Arc<Client>> {

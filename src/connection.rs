@@ -23,8 +23,9 @@ use crate::violation::Cause;
 /// The input of a client that sends little at a time, in bytes.
 const SMALL_INPUT: usize = 1536;
 
-/// The input of a client that has filled the small one, in bytes; the longest head fits in it.
-const LARGE_INPUT: usize = 32 * 1024;
+/// The input of a client that has filled the small one, in bytes; the longest head fits in it. With
+/// its pongs, its own part of a message and its stack a client stays below 128 KiB.
+const LARGE_INPUT: usize = 17 * 1024;
 
 /// Replies of this size are written before more input is looked at, in bytes.
 const FLUSH: usize = 16 * 1024;
@@ -45,9 +46,11 @@ pub fn serve(client: &Client, config: &Config, budget: &Arc<Budget>) {
         sent: 0,
     };
     let mut input = Buffer::new(SMALL_INPUT, Arc::clone(budget));
-    let acceptance = match answer_request(&mut wire, &mut input) {
+    let deadline = Instant::now() + config.handshake_timeout;
+    let acceptance = match answer_request(&mut wire, &mut input, deadline) {
         Ok(Answered::Accepted(acceptance)) => acceptance,
-        Ok(Answered::Plainly) => return wire.linger(&mut input),
+        // It has its seat until then and no longer.
+        Ok(Answered::Plainly) => return wire.linger(&mut input, deadline),
         // A probe, or a browser that has connected ahead of time.
         Err(End::Left) => return debug!("client {}, {}, asked nothing", client.id, client.peer),
         Err(end) => return debug!("client {}, {}: {end}", client.id, client.peer),
@@ -70,7 +73,7 @@ pub fn serve(client: &Client, config: &Config, budget: &Arc<Budget>) {
     match end {
         End::Closed(_) => {
             session.release();
-            wire.linger(&mut input);
+            wire.linger(&mut input, Instant::now() + config.close_timeout);
         }
         // Or the kernel would keep what the peer does not read for minutes.
         End::Stalled => drop(set_socket_linger(&client.stream, Some(Duration::ZERO))),
@@ -107,7 +110,7 @@ enum Waiting {
     Pinged,
 }
 
-fn answer_request(wire: &mut Wire, input: &mut Buffer) -> Result<Answered, End> {
+fn answer_request(wire: &mut Wire, input: &mut Buffer, deadline: Instant) -> Result<Answered, End> {
     let Wire { client, config, .. } = *wire;
     // Replies are written whole: holding one back for more would only delay it.
     client.stream.set_nodelay(true)?;
@@ -115,7 +118,7 @@ fn answer_request(wire: &mut Wire, input: &mut Buffer) -> Result<Answered, End> 
         .stream
         .set_write_timeout(Some(config.write_timeout))?;
 
-    let head_len = read_head(wire, input)?;
+    let head_len = read_head(wire, input, deadline)?;
     let (mut answer, request) = match &head_len {
         Ok(head_len) => {
             let rules = Rules {
@@ -148,8 +151,8 @@ fn answer_request(wire: &mut Wire, input: &mut Buffer) -> Result<Answered, End> 
 fn read_head(
     wire: &mut Wire,
     input: &mut Buffer,
+    deadline: Instant,
 ) -> Result<Result<usize, Rejection<'static>>, End> {
-    let deadline = Instant::now() + wire.config.handshake_timeout;
     let mut searched = 0;
     loop {
         let read = wire.read_until(input.room(), deadline);
@@ -391,9 +394,9 @@ impl Wire<'_> {
 
     /// Half-closes, and gives the peer the close time to read what was sent and to close its side:
     /// a socket that is dropped with unread input resets the connection, and what was sent is lost.
-    fn linger(&mut self, scratch: &mut Buffer) {
+    fn linger(&mut self, scratch: &mut Buffer, deadline: Instant) {
         self.client.end_writing();
-        let deadline = Instant::now() + self.config.close_timeout;
+        let deadline = deadline.min(Instant::now() + self.config.close_timeout);
         scratch.clear();
         while let Ok(1..) = self.read_until(scratch.room(), deadline) {}
     }
