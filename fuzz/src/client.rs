@@ -72,7 +72,7 @@ fn control(u: &mut Unstructured, wire: &mut Vec<u8>) -> Result<()> {
     frame(u, first, &payload, wire)
 }
 
-/// Text of short and long characters, seldom with a byte that breaks it.
+/// Text of short and long characters, seldom broken by a wrong byte or cut inside a character.
 fn text(u: &mut Unstructured) -> Result<Vec<u8>> {
     let mut text = match u.arbitrary()? {
         true => Vec::from(u.arbitrary::<&str>()?),
@@ -80,7 +80,10 @@ fn text(u: &mut Unstructured) -> Result<Vec<u8>> {
     };
     if !text.is_empty() && rarely(u)? {
         let at = u.choose_index(text.len())?;
-        text[at] = u.arbitrary()?;
+        match u.arbitrary()? {
+            Some(byte) => text[at] = byte,
+            None => text.truncate(at),
+        }
     }
     Ok(text)
 }
