@@ -1,5 +1,11 @@
 //! The command line: flags, defaults, environment.
 
+#![allow(
+    rustdoc::bare_urls,
+    rustdoc::broken_intra_doc_links,
+    reason = "the comments on the flags are the text of --help"
+)]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

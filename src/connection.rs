@@ -365,12 +365,17 @@ impl Wire<'_> {
     }
 
     fn write(&mut self, first: &[u8], second: &[u8]) -> Result<(), End> {
-        let mut slices = [IoSlice::new(first), IoSlice::new(second)];
-        let mut slices = &mut slices[..];
+        let count = if second.is_empty() { 1 } else { 2 };
+        let mut slices = &mut [IoSlice::new(first), IoSlice::new(second)][..count];
         let mut left = first.len() + second.len();
         while left > 0 {
             let started = Instant::now();
-            match (&self.client.stream).write_vectored(slices) {
+            let mut stream = &self.client.stream;
+            let written = match &*slices {
+                [one] => stream.write(one),
+                both => stream.write_vectored(both),
+            };
+            match written {
                 // The write timeout ends this one write, so it may have moved a part.
                 Ok(written) if written < left.min(STALL) && self.is_late(started) => {
                     return Err(End::Stalled);
