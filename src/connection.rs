@@ -75,8 +75,10 @@ pub fn serve(client: &Client, config: &Config, budget: &Arc<Budget>) {
             session.release();
             wire.linger(&mut input, Instant::now() + config.close_timeout);
         }
-        // Or the kernel would keep what the peer does not read for minutes.
-        End::Stalled => drop(set_socket_linger(&client.stream, Some(Duration::ZERO))),
+        End::Stalled => {
+            // Or the kernel would keep for minutes what the peer does not read.
+            let _ = set_socket_linger(&client.stream, Some(Duration::ZERO));
+        }
         End::Left | End::Lost(_) => {}
     }
 }
@@ -138,7 +140,7 @@ fn answer_request(wire: &mut Wire, input: &mut Buffer, deadline: Instant) -> Res
     log_answer(client, request.as_ref(), &answer);
     let answered = answer.encode(request.map_or("GET", |request| request.method));
     if !matches!(answer, Answer::Accept { .. }) {
-        wire.write(&answered, b"")?;
+        wire.write_last(&answered)?;
         return Ok(Answered::Plainly);
     }
     // The first frames may have come right behind the head.
@@ -233,17 +235,16 @@ fn converse(
         }
         let left = unread.len();
         input.keep(filled - left..filled);
-        wire.send(&mut replies, b"")?;
         if let Some(close) = session.closed() {
             if let Close::ByPeer { reason, .. } = close {
-                debug!(
-                    "client {}: close reason {}",
-                    client.id,
-                    Quoted(reason.as_bytes())
-                );
+                let reason = Quoted(reason.as_bytes());
+                debug!("client {}: close reason {reason}", client.id);
             }
+            client.start_writing()?;
+            wire.write_last(&replies)?;
             return Err(End::Closed(close.clone()));
         }
+        wire.send(&mut replies, b"")?;
 
         if waiting == Waiting::Quiet && session.hoards() {
             waiting = Waiting::Hoarding;
@@ -359,9 +360,16 @@ impl Wire<'_> {
         self.client.finish_writing().or_else(|stopped| {
             let mut close = Vec::new();
             session::encode_close(Cause::Stopping, &mut close);
-            self.write(&close, b"")?;
+            self.write_last(&close)?;
             Err(stopped.into())
         })
+    }
+
+    /// Writes what nothing may follow, whoever else has something to say, and half-closes.
+    fn write_last(&mut self, bytes: &[u8]) -> Result<(), End> {
+        self.write(bytes, b"")?;
+        self.client.end_writing();
+        Ok(())
     }
 
     fn write(&mut self, first: &[u8], second: &[u8]) -> Result<(), End> {
@@ -397,10 +405,9 @@ impl Wire<'_> {
         started.elapsed() >= self.config.write_timeout
     }
 
-    /// Half-closes, and gives the peer the close time to read what was sent and to close its side:
-    /// a socket that is dropped with unread input resets the connection, and what was sent is lost.
+    /// Gives the peer the close time to read what was written last and to close its side: a socket
+    /// that is dropped with unread input resets the connection, and what was written is lost.
     fn linger(&mut self, scratch: &mut Buffer, deadline: Instant) {
-        self.client.end_writing();
         let deadline = deadline.min(Instant::now() + self.config.close_timeout);
         scratch.clear();
         while let Ok(1..) = self.read_until(scratch.room(), deadline) {}
