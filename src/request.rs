@@ -46,6 +46,7 @@ pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, NoReques
         ));
     }
     let within_limit = &input[..input.len().min(MAX_HEAD_LEN)];
+    let searched = searched.min(within_limit.len());
     // A bare LF ends a line here, so that a client that sends it is told so, not kept waiting.
     let end =
         (searched.saturating_sub(2)..within_limit.len()).find_map(|at| match &within_limit[at..] {
@@ -55,7 +56,10 @@ pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, NoReques
         });
     match end {
         None if within_limit.len() == MAX_HEAD_LEN => Err(NoRequest::TooLarge),
-        None if has_too_many_fields(within_limit) => Err(NoRequest::TooLarge),
+        // Counted only when a line has ended, or a head that drips in would cost its square.
+        None if within_limit[searched..].contains(&b'\n') && has_too_many_fields(within_limit) => {
+            Err(NoRequest::TooLarge)
+        }
         end => Ok(end),
     }
 }
