@@ -8,7 +8,7 @@ mod common;
 use std::io::Write as _;
 use std::thread;
 
-use attack::{PER_CLIENT, PROGRAM, need_descriptors, write_until_stuck};
+use attack::{PROGRAM, need_descriptors, per_client, write_until_stuck};
 use common::{SOON, Server, eventually, frame, read_close, read_frame};
 
 const MIB: usize = 1 << 20;
@@ -100,7 +100,7 @@ fn fill_up(
         inside > 0 && refused > 0,
         "{inside} inside, {refused} refused"
     );
-    let ceiling = max_buffered_mib * 1024 + PER_CLIENT * clients + PROGRAM;
+    let ceiling = max_buffered_mib * 1024 + per_client() * clients + PROGRAM;
     assert!(
         server.peak() <= ceiling,
         "{} KiB, the ceiling is {ceiling}",
@@ -182,7 +182,7 @@ fn a_client_that_fills_all_that_is_its_own_holds_no_more_than_promised() {
     });
     let grown = server.peak() - before.resident;
     assert!(
-        (CLIENTS * OWN / 1024..=CLIENTS * PER_CLIENT).contains(&grown),
+        (CLIENTS * OWN / 1024..=CLIENTS * per_client()).contains(&grown),
         "{} KiB a client",
         grown / CLIENTS
     );
@@ -295,7 +295,7 @@ fn fall_silent_after_three_large_messages(clients: usize) {
         }
     }
     // What is left a client: its stack and its buffers, and by far not a megabyte.
-    let small = before.resident + clients * PER_CLIENT;
+    let small = before.resident + clients * per_client();
     eventually(SOON, || server.figures().resident <= small);
     drop(streams);
     server.has_recovered(before);

@@ -4,6 +4,8 @@
 
 pub mod pure;
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -23,6 +25,11 @@ pub const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: web
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
 
+/// The wsecho under test: the one that `WSECHO` names, such as a release build, or that of the tests.
+pub fn program() -> OsString {
+    env::var_os("WSECHO").unwrap_or_else(|| env!("CARGO_BIN_EXE_wsecho").into())
+}
+
 /// A running wsecho, which is killed when it is dropped.
 pub struct Server {
     pub addr: SocketAddr,
@@ -39,7 +46,7 @@ struct Log {
 impl Server {
     /// Starts wsecho with `flags` on a free port of 127.0.0.1.
     pub fn start(flags: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wsecho"));
+        let mut command = Command::new(program());
         command.args(["--addr", "127.0.0.1:0"]).args(flags);
         Self::start_command(command)
     }
@@ -72,7 +79,7 @@ impl Server {
 
     /// Starts wsecho with `flags` on a free port of 127.0.0.1, logging to `file` alone.
     pub fn start_with_log_file(file: &Path, flags: &[&str]) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_wsecho"))
+        let child = Command::new(program())
             .args(["--addr", "127.0.0.1:0", "--log-file"])
             .arg(file)
             .args(flags)
@@ -225,7 +232,7 @@ pub struct Scratch(PathBuf);
 
 impl Scratch {
     pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("wsecho-{}-{name}", std::process::id()));
+        let path = env::temp_dir().join(format!("wsecho-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Scratch(path)
     }
@@ -335,15 +342,15 @@ pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) {
 /// Whether an outside program is there. If not, says visibly that the test is skipped; under
 /// `CI=true` that is a failure.
 pub fn has_program(program: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).exists()));
+    let found = env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).exists()));
     found || is_missing(program)
 }
 
 /// Python with its package `websockets`, as `PYTHON` names it or as it is installed; otherwise as
 /// [`has_program`].
 pub fn python() -> Option<Command> {
-    let python = std::env::var_os("PYTHON").unwrap_or("python3".into());
+    let python = env::var_os("PYTHON").unwrap_or("python3".into());
     let has_websockets = Command::new(&python)
         .args(["-c", "import websockets"])
         .stderr(Stdio::null())
@@ -354,10 +361,7 @@ pub fn python() -> Option<Command> {
 
 /// Is `false`, and says so where nobody overlooks it.
 pub fn is_missing(what: &str) -> bool {
-    assert!(
-        std::env::var("CI").as_deref() != Ok("true"),
-        "{what} is missing"
-    );
+    assert!(env::var("CI").as_deref() != Ok("true"), "{what} is missing");
     // Unlike eprintln, this is shown for tests that pass, too.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {what} is not installed");
     false
