@@ -54,6 +54,8 @@
 //! - After a close frame nothing more is written, whichever thread wrote it.
 //! - What a peer says stands in the log only as [`quote::Quoted`].
 
+#![forbid(unsafe_code)]
+
 pub mod buffer;
 pub mod cli;
 pub mod clients;

@@ -1,5 +1,7 @@
 //! The command `wsecho`.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser as _;
