@@ -99,6 +99,9 @@ impl Buffer {
     ///
     /// [`MemoryShort`], and the buffer is as it was.
     pub fn resize(&mut self, capacity: usize) -> Result<(), MemoryShort> {
+        if capacity == self.capacity() {
+            return Ok(());
+        }
         let (before, after) = (charge(self.capacity()), charge(capacity));
         self.budget.take(after.saturating_sub(before))?;
         let mut memory = Memory::new(capacity).inspect_err(|_| {
