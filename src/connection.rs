@@ -385,7 +385,10 @@ impl Wire<'_> {
             };
             match written {
                 // The write timeout ends this one write, so it may have moved a part.
-                Ok(written) if written < left.min(STALL) && self.is_late(started) => {
+                Ok(written)
+                    if written < left.min(STALL)
+                        && started.elapsed() >= self.config.write_timeout =>
+                {
                     return Err(End::Stalled);
                 }
                 Ok(written) => {
@@ -399,10 +402,6 @@ impl Wire<'_> {
             }
         }
         Ok(())
-    }
-
-    fn is_late(&self, started: Instant) -> bool {
-        started.elapsed() >= self.config.write_timeout
     }
 
     /// Gives the peer the close time to read what was written last and to close its side: a socket
