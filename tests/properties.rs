@@ -199,6 +199,15 @@ fn cases(cases: u32) -> ProptestConfig {
     }
 }
 
+/// Fails unless every message's reply is heard, in order, and the conversation stays open.
+fn comes_back(all: &[Said], lens: &[usize], straight_above: usize) -> Result<(), TestCaseError> {
+    let (wire, replies) = wire_and_replies(all);
+    let (heard, end) = converse(LIMIT, &cut(&wire, lens), straight_above);
+    prop_assert_eq!(difference(&heard, &replies), None);
+    prop_assert_eq!(end, None);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(cases(300))]
 
@@ -208,10 +217,7 @@ proptest! {
         lens in pieces(),
         straight_above in straight_above(),
     ) {
-        let (wire, replies) = wire_and_replies(&all);
-        let (heard, end) = converse(LIMIT, &cut(&wire, &lens), straight_above);
-        prop_assert_eq!(difference(&heard, &replies), None);
-        prop_assert_eq!(end, None);
+        comes_back(&all, &lens, straight_above)?;
     }
 }
 
@@ -224,10 +230,7 @@ proptest! {
         lens in pieces(),
         straight_above in straight_above(),
     ) {
-        let (wire, replies) = wire_and_replies(&all);
-        let (heard, end) = converse(LIMIT, &cut(&wire, &lens), straight_above);
-        prop_assert_eq!(difference(&heard, &replies), None);
-        prop_assert_eq!(end, None);
+        comes_back(&all, &lens, straight_above)?;
     }
 }
 
