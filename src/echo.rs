@@ -10,6 +10,7 @@ const WORTH_NO_COPY: usize = 4 * 1024;
 /// message by the same bytes.
 ///
 /// Returns what is still to be written behind `replies`: the payload when it is large, or nothing.
+#[inline]
 pub fn reply<'m>(message: &Message<'m>, prefix: &str, replies: &mut Vec<u8>) -> &'m [u8] {
     let (opcode, prefix) = match message.kind {
         Kind::Text => (Opcode::Text, prefix.as_bytes()),

@@ -5,18 +5,18 @@ use crate::violation::Violation;
 /// What a frame carries (§5.2, §11.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
-    /// 0x0, a further fragment of the message that is under way.
-    Continuation,
-    /// 0x1, the first fragment of a text message.
-    Text,
-    /// 0x2, the first fragment of a binary message.
-    Binary,
-    /// 0x8
-    Close,
-    /// 0x9
-    Ping,
-    /// 0xA
-    Pong,
+    /// A further fragment of the message that is under way.
+    Continuation = 0x0,
+    /// The first fragment of a text message.
+    Text = 0x1,
+    /// The first fragment of a binary message.
+    Binary = 0x2,
+    /// The closing handshake, by either side.
+    Close = 0x8,
+    /// Asks for a pong.
+    Ping = 0x9,
+    /// Answers a ping.
+    Pong = 0xA,
 }
 
 /// The header of a client's frame.
@@ -67,27 +67,23 @@ pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, Violation> {
             let Some((bytes, rest)) = rest.split_first_chunk() else {
                 return Ok(None);
             };
-            (u64::from(u16::from_be_bytes(*bytes)), rest)
+            let len @ 126.. = u64::from(u16::from_be_bytes(*bytes)) else {
+                return Err(Violation::LengthNotMinimal);
+            };
+            (len, rest)
         }
         127 => {
             let Some((bytes, rest)) = rest.split_first_chunk() else {
                 return Ok(None);
             };
-            (u64::from_be_bytes(*bytes), rest)
+            match u64::from_be_bytes(*bytes) {
+                ..=0xFFFF => return Err(Violation::LengthNotMinimal),
+                len if len >> 63 == 1 => return Err(Violation::LengthTopBit),
+                len => (len, rest),
+            }
         }
-        short => (u64::from(short), rest),
+        len => (u64::from(len), rest),
     };
-    let shortest_form = match payload_len {
-        0..=125 => second & 0x7F <= 125,
-        126..=0xFFFF => second & 0x7F == 126,
-        _ => true,
-    };
-    if !shortest_form {
-        return Err(Violation::LengthNotMinimal);
-    }
-    if payload_len >> 63 == 1 {
-        return Err(Violation::LengthTopBit);
-    }
     let Some((&masking_key, rest)) = rest.split_first_chunk() else {
         return Ok(None);
     };
@@ -104,42 +100,42 @@ pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, Violation> {
 /// Appends the header of a server's frame, one that is a message of its own: FIN set, not masked.
 ///
 /// A server's replies are never fragmented, and §5.1 forbids it to mask.
+#[inline]
 pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
-    let opcode = match opcode {
-        Opcode::Continuation => 0x0,
-        Opcode::Text => 0x1,
-        Opcode::Binary => 0x2,
-        Opcode::Close => 0x8,
-        Opcode::Ping => 0x9,
-        Opcode::Pong => 0xA,
-    };
-    let first = 0x80 | opcode;
+    let first = 0x80 | opcode as u8;
     match payload_len {
         0..=125 => out.extend_from_slice(&[first, payload_len as u8]),
         126..=0xFFFF => {
-            out.extend_from_slice(&[first, 126]);
-            out.extend_from_slice(&(payload_len as u16).to_be_bytes());
+            let [a, b] = (payload_len as u16).to_be_bytes();
+            out.extend_from_slice(&[first, 126, a, b]);
         }
         _ => {
-            out.extend_from_slice(&[first, 127]);
-            out.extend_from_slice(&(payload_len as u64).to_be_bytes());
+            let [a, b, c, d, e, f, g, h] = (payload_len as u64).to_be_bytes();
+            out.extend_from_slice(&[first, 127, a, b, c, d, e, f, g, h]);
         }
     }
 }
 
-/// Unmasks `payload` in place (§5.3) and returns the key turned to where the next byte stands, so
-/// that a payload can be unmasked piece by piece.
-pub fn unmask(payload: &mut [u8], mut masking_key: [u8; 4]) -> [u8; 4] {
+/// Unmasks `payload` in place (§5.3). Returns the key turned to where the next byte stands, so that a
+/// payload can be unmasked piece by piece, and whether all of this piece is ASCII: told on the way,
+/// it spares most texts a pass of their own.
+#[inline]
+pub fn unmask(payload: &mut [u8], mut masking_key: [u8; 4]) -> ([u8; 4], bool) {
     let key = u32::from_ne_bytes(masking_key);
     let (words, tail) = payload.as_chunks_mut();
+    let mut seen = 0;
     for word in words {
-        *word = (u32::from_ne_bytes(*word) ^ key).to_ne_bytes();
+        let unmasked = u32::from_ne_bytes(*word) ^ key;
+        *word = unmasked.to_ne_bytes();
+        seen |= unmasked;
     }
+    let mut ascii = seen & 0x8080_8080 == 0;
     for (byte, key) in tail.iter_mut().zip(masking_key) {
         *byte ^= key;
+        ascii &= byte.is_ascii();
     }
     masking_key.rotate_left(tail.len());
-    masking_key
+    (masking_key, ascii)
 }
 
 #[cfg(test)]
@@ -225,17 +221,22 @@ mod tests {
     #[test]
     fn unmasking_in_two_pieces_equals_the_naive_loop_at_every_length_and_offset() {
         let key = [0x37, 0xFA, 0x21, 0x3D];
-        for len in 0..70_u8 {
-            let masked: Vec<u8> = (0..len).map(|i: u8| i.wrapping_mul(7)).collect();
-            let naive: Vec<u8> = (masked.iter().enumerate())
+        // One byte that is not ASCII at every place, and at none.
+        for (len, odd) in (0..70).flat_map(|len| (0..=len).map(move |odd| (len, odd))) {
+            let plain: Vec<u8> = (0..len)
+                .map(|i| if i == odd { 0xC3 } else { i as u8 })
+                .collect();
+            let masked: Vec<u8> = (plain.iter().enumerate())
                 .map(|(i, byte)| byte ^ key[i % 4])
                 .collect();
-            for cut in 0..=masked.len() {
+            for cut in 0..=len {
                 let mut pieces = masked.clone();
                 let (head, tail) = pieces.split_at_mut(cut);
-                let turned = unmask(head, key);
-                unmask(tail, turned);
-                assert_eq!(pieces, naive, "{len} cut at {cut}");
+                let (turned, head_is_ascii) = unmask(head, key);
+                let (_, tail_is_ascii) = unmask(tail, turned);
+                assert_eq!(pieces, plain, "{len} cut at {cut}");
+                let ascii = (cut <= odd, odd < cut || odd == len);
+                assert_eq!((head_is_ascii, tail_is_ascii), ascii, "{len}, {odd}, {cut}");
             }
         }
     }

@@ -102,7 +102,9 @@ fn check_unmask(bytes: &[u8], cut: usize) {
     naive::unmask(&mut naive, key);
     let mut ours = masked.to_vec();
     let (one, two) = ours.split_at_mut(cut.min(masked.len()));
-    frame::unmask(two, frame::unmask(one, key));
+    let (turned, one_is_ascii) = frame::unmask(one, key);
+    let (_, two_is_ascii) = frame::unmask(two, turned);
+    assert_eq!(one_is_ascii && two_is_ascii, naive.is_ascii());
     assert_eq!(ours, naive);
 }
 
