@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 use rustix::net::sockopt::set_socket_linger;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use crate::buffer::{Budget, Buffer};
 use crate::cli::Config;
@@ -381,7 +382,11 @@ impl Wire<'_> {
             let mut stream = &self.client.stream;
             let written = match &*slices {
                 [one] => stream.write(one),
-                both => stream.write_vectored(both),
+                // Not writev, whose way through the file layer costs another 0.3 µs.
+                both => {
+                    let nothing = &mut SendAncillaryBuffer::default();
+                    sendmsg(stream, both, nothing, SendFlags::NOSIGNAL).map_err(io::Error::from)
+                }
             };
             match written {
                 // The write timeout ends this one write, so it may have moved a part.
