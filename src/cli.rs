@@ -204,10 +204,15 @@ fn size(text: &str) -> Result<usize, String> {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
+    /// A clock has an end, and an instant behind it can't be told.
+    const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     match text {
         "0" => Ok(Duration::ZERO),
-        text => humantime::parse_duration(text)
-            .map_err(|_| "say a time with its unit, such as 500ms, 10s or 2m".into()),
+        text => match humantime::parse_duration(text) {
+            Ok(time) if time <= LONGEST => Ok(time),
+            Ok(_) => Err("say a time of up to 365 days".into()),
+            Err(_) => Err("say a time with its unit, such as 500ms, 10s or 2m".into()),
+        },
     }
 }
 
@@ -293,6 +298,8 @@ mod tests {
             ("--max-message-size", "1e30", "16MiB"),
             ("--ping-interval", "10", "10s"),
             ("--write-timeout", "0s", "above 0"),
+            ("--write-timeout", "500000000000years", "365 days"),
+            ("--ping-interval", "366days", "365 days"),
             ("--handshake-timeout", "0", "above 0"),
             ("--origin", "https://a.example/", "without a path"),
             ("--origin", "example", "SCHEME://HOST"),
