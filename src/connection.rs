@@ -35,7 +35,7 @@ const FLUSH: usize = 16 * 1024;
 /// A write that moves less within the write timeout has stalled, in bytes.
 const STALL: usize = 64 * 1024;
 
-/// Bytes that nothing but the end of the stream follows go out in one packet with it.
+/// Lets the last bytes go out in one packet with the end of the stream; Linux alone has the flag.
 #[cfg(target_os = "linux")]
 const WITH_THE_END: SendFlags = SendFlags::MORE;
 #[cfg(not(target_os = "linux"))]
@@ -304,8 +304,8 @@ fn read_more(
     Ok(read)
 }
 
-/// A client's stream, read and written within its deadlines: by rustix, whose calls do without the
-/// cancellation points of the C library, which cost 2 % of a small message.
+/// A client's stream, read and written within its deadlines: by rustix, whose calls on Linux go past
+/// the C library and its cancellation points, which cost 2 % of a small message.
 struct Wire<'a> {
     client: &'a Client,
     config: &'a Config,

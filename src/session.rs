@@ -165,7 +165,7 @@ impl Session {
             let piece = &mut self.message.filled_mut()[come..];
             let (turned, ascii) = frame::unmask(piece, *masking_key);
             *masking_key = turned;
-            // What comes before it does not end inside a character.
+            // All before it is checked, so it does not begin inside a character.
             if ascii && self.checked == come {
                 self.checked += bytes;
             }

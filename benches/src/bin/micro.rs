@@ -16,7 +16,7 @@ const SAMPLES: usize = 15;
 const SAMPLE: Duration = Duration::from_millis(2);
 
 /// As much as one read of wsecho brings.
-const READ: usize = 32 * 1024;
+const READ: usize = 17 * 1024;
 
 const MASKING_KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 

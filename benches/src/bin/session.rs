@@ -14,7 +14,7 @@ use wsecho_bench::wire::Message;
 
 /// Name, payload of each message, messages in the input, and bytes that each read brings.
 const PARTS: [(&str, usize, usize, usize); 4] = [
-    ("small", 20, 10_000, 32 * 1024),
+    ("small", 20, 10_000, 17 * 1024),
     ("single", 20, 10_000, 26),
     ("cut", 1024, 1_000, 700),
     ("large", 1 << 20, 8, 256 * 1024),
