@@ -11,10 +11,8 @@ use rustix::process::Signal;
 
 use common::{
     Program, SOON, Scratch, Server, UPGRADE, address_in, close, eventually, frame, free_addr,
-    read_close, read_frame, read_head, wait_for_line,
+    program, read_close, read_frame, read_head, wait_for_line,
 };
-
-const WSECHO: &str = env!("CARGO_BIN_EXE_wsecho");
 
 /// A flag, its default as the help shows it, an environment that sets it, and how that shows.
 struct Flag {
@@ -194,7 +192,7 @@ fn the_version_is_one_line() {
 fn every_flag_works_through_the_environment() {
     for flag in &FLAGS {
         println!("{}", flag.name);
-        let mut command = Command::new(WSECHO);
+        let mut command = Command::new(program());
         command.env("WSECHO_ADDR", "127.0.0.1:0");
         command.envs(flag.env.iter().copied());
         (flag.shows)(&Server::start_command(command));
@@ -203,7 +201,7 @@ fn every_flag_works_through_the_environment() {
 
 #[test]
 fn a_flag_wins_over_the_environment() {
-    let mut command = Command::new(WSECHO);
+    let mut command = Command::new(program());
     command.env("WSECHO_PREFIX", "environment ");
     command.args(["--addr", "127.0.0.1:0", "--prefix", ""]);
     let server = Server::start_command(command);
@@ -328,7 +326,7 @@ fn a_wrong_command_line_is_told_in_one_line_before_the_usage() {
 
 #[test]
 fn a_wrong_value_in_the_environment_is_refused_as_in_a_flag() {
-    let mut command = Command::new(WSECHO);
+    let mut command = Command::new(program());
     command.env("WSECHO_WRITE_TIMEOUT", "30");
     let (status, said) = refusal_of(command);
     assert_eq!(status, Some(2));
@@ -354,7 +352,7 @@ fn the_log_is_as_loud_as_it_is_asked_to_be() {
         (&["-v"], Some("off"), DEBUG),
         (&["-v", "-q"], None, INFO),
     ] {
-        let mut command = Command::new(WSECHO);
+        let mut command = Command::new(program());
         command.env_remove("RUST_LOG").args(flags);
         command.envs(rust_log.map(|value| ("RUST_LOG", value)));
         assert_eq!(
@@ -369,7 +367,7 @@ fn the_log_is_as_loud_as_it_is_asked_to_be() {
 fn the_log_file_is_made_and_holds_the_whole_log() {
     let scratch = Scratch::new("log-file");
     let file = scratch.path("wsecho.log");
-    let mut command = Command::new(WSECHO);
+    let mut command = Command::new(program());
     command
         .env("WSECHO_ADDR", "127.0.0.1:0")
         .env("WSECHO_LOG_FILE", &file);
@@ -469,14 +467,14 @@ fn what_a_client_says_is_logged_at_debug_only_escaped_and_cut() {
 
 /// What wsecho prints about itself.
 fn output(flag: &str) -> String {
-    let output = Command::new(WSECHO).arg(flag).output().unwrap();
+    let output = Command::new(program()).arg(flag).output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty());
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The status with which wsecho gives up, and what it says on stderr.
 fn refusal(flags: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new(WSECHO);
+    let mut command = Command::new(program());
     command.env("WSECHO_ADDR", "127.0.0.1:0").args(flags);
     refusal_of(command)
 }

@@ -13,11 +13,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use common::{
-    Program, SOON, Scratch, Server, address_in, eventually, frame, free_addr, has_program,
+    Program, SOON, Scratch, Server, address_in, eventually, frame, free_addr, has_program, program,
     read_close, read_frame, wait_for_line,
 };
 
-const WSECHO: &str = env!("CARGO_BIN_EXE_wsecho");
 const UNIT: &str = include_str!("../systemd/wsecho.service");
 
 #[test]
@@ -31,7 +30,7 @@ fn under_nohup_it_survives_the_hang_up_and_goes_on_appending() {
         .args([
             "-c",
             r#"nohup "$0" --addr 127.0.0.1:0 --log-file wsecho.log & echo $!"#,
-            WSECHO,
+            &program(),
         ])
         .current_dir(scratch.path(""))
         .env_remove("RUST_LOG")
@@ -124,7 +123,7 @@ fn a_log_that_cannot_be_written_costs_nobody_an_answer() {
         .unwrap();
     for log in [&["--log-file", "/dev/full"][..], &[]] {
         let addr = free_addr();
-        let child = Command::new(WSECHO)
+        let child = Command::new(program())
             .args(["--addr", &addr.to_string()])
             .args(log)
             .stderr(full.try_clone().unwrap())
@@ -204,7 +203,7 @@ fn is_told_ready_and_stopping(socket: &UnixDatagram, name: &str) {
         String::from_utf8_lossy(&message[..len]).into_owned()
     };
     let addr = free_addr();
-    let child = Command::new(WSECHO)
+    let child = Command::new(program())
         .args(["--addr", &addr.to_string()])
         .env("NOTIFY_SOCKET", name)
         .stderr(Stdio::null())
@@ -223,7 +222,7 @@ fn is_told_ready_and_stopping(socket: &UnixDatagram, name: &str) {
 #[test]
 fn a_service_manager_that_is_not_there_is_worth_a_warning_and_no_more() {
     let scratch = Scratch::new("not-there");
-    let mut command = Command::new(WSECHO);
+    let mut command = Command::new(program());
     command.args(["--addr", "127.0.0.1:0"]);
     command.env("NOTIFY_SOCKET", scratch.path("socket"));
     let mut server = Server::start_command(command);
@@ -241,7 +240,7 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     }
     let scratch = Scratch::new("unit");
     let unit = scratch.path("wsecho.service");
-    fs::write(&unit, UNIT.replace("/usr/local/bin/wsecho", WSECHO)).unwrap();
+    fs::write(&unit, UNIT.replace("/usr/local/bin/wsecho", &program())).unwrap();
     analyze(&["verify"], &unit);
     // 1.5 of 10, where 10 is wholly exposed.
     analyze(&["security", "--offline=true", "--threshold=15"], &unit);
@@ -254,7 +253,7 @@ fn the_unit_leaves_room_for_the_defaults() {
         let value = line.and_then(|line| line.strip_prefix('=')).expect(name);
         value.trim_end_matches('s').parse::<usize>().expect(name)
     };
-    let help = Command::new(WSECHO).arg("--help").output().unwrap();
+    let help = Command::new(program()).arg("--help").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let default = |flag: &str| {

@@ -19,10 +19,9 @@ use wsecho::clients::Clients;
 
 use attack::{ask, assert_echoes, assert_is_503, crowd, is_ended_within, reset, write_until_stuck};
 use common::{
-    SOON, Scratch, Server, UPGRADE, close, eventually, frame, has_program, read_close, read_head,
+    SOON, Scratch, Server, UPGRADE, close, eventually, frame, has_program, program, read_close,
+    read_head,
 };
-
-const WSECHO: &str = env!("CARGO_BIN_EXE_wsecho");
 
 #[test]
 fn exactly_as_many_clients_as_there_are_seats_are_let_in() {
@@ -195,7 +194,7 @@ fn a_thread_that_panics_gives_its_seat_back() {
 fn with_few_descriptors_the_cap_is_lowered_and_the_server_goes_on() {
     let mut command = Command::new("sh");
     let few = "ulimit -n 64 && exec \"$0\" --addr 127.0.0.1:0";
-    command.args(["-c", few, WSECHO]);
+    command.args(["-c", few, &program()]);
     let mut server = Server::start_command(command);
     server.wait_for_log("--max-connections is 24 instead of 10000");
     let before = server.at_rest();
@@ -265,7 +264,7 @@ fn without_a_thread_for_it_a_client_gets_503_and_the_server_goes_on() {
     }
     let scratch = Scratch::new("nproc");
     let wsecho = scratch.path("wsecho");
-    fs::copy(WSECHO, &wsecho).unwrap();
+    fs::copy(program(), &wsecho).unwrap();
     let mut command = as_a_limited_user(&wsecho);
     command.args(["--addr", "127.0.0.1:0"]);
     let server = Server::start_command(command);

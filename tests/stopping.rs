@@ -16,10 +16,9 @@ use rustix::process::Signal;
 
 use attack::{ask, at_once, connect_from, need_descriptors, open_taking, write_until_stuck};
 use common::{
-    SOON, Server, UPGRADE, close, eventually, frame, has_program, read_close, read_frame, read_head,
+    SOON, Server, UPGRADE, close, eventually, frame, has_program, program, read_close, read_frame,
+    read_head,
 };
-
-const WSECHO: &str = env!("CARGO_BIN_EXE_wsecho");
 
 /// Reads Close 1001, answers it and closes.
 fn say_goodbye(mut stream: TcpStream) {
@@ -232,7 +231,7 @@ fn a_second_signal_ends_it_at_once() {
 #[test]
 fn a_restart_binds_the_same_port_at_once() {
     let start = |addr: &str| {
-        let mut command = Command::new(WSECHO);
+        let mut command = Command::new(program());
         command.args(["--addr", addr]);
         Server::start_command(command)
     };
@@ -283,7 +282,7 @@ fn under_nohup_a_hang_up_leaves_it_serving() {
     }
     let mut command = Command::new("nohup");
     command
-        .args([WSECHO, "--addr", "127.0.0.1:0"])
+        .args([&program(), "--addr", "127.0.0.1:0"])
         .stdout(Stdio::null());
     let mut server = Server::start_command(command);
     let mut stream = server.open();

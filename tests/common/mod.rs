@@ -5,11 +5,10 @@
 pub mod pure;
 
 use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -25,9 +24,11 @@ pub const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: web
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
 
-/// The wsecho under test: the one that `WSECHO` names, such as a release build, or that of the tests.
-pub fn program() -> OsString {
-    env::var_os("WSECHO").unwrap_or_else(|| env!("CARGO_BIN_EXE_wsecho").into())
+/// The wsecho under test, by its whole path: the one that `WSECHO` names, such as a release build, or
+/// that of the tests.
+pub fn program() -> String {
+    let path = env::var("WSECHO").unwrap_or_else(|_| env!("CARGO_BIN_EXE_wsecho").into());
+    path::absolute(path).unwrap().to_str().unwrap().into()
 }
 
 /// A running wsecho, which is killed when it is dropped.
