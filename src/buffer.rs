@@ -1,38 +1,44 @@
-//! Bytes that came from a client: room that grows by what really came, within a budget that all
-//! clients share, and that goes back to the system when it is given up.
+//! Memory for what a client sends. It is charged to a budget that all clients share, step by step as
+//! bytes come, and goes back to the system when it is given up.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapOptions};
 
-/// What each buffer may hold without asking the budget, in bytes.
-pub const OWN: usize = 64 * 1024;
+/// What each buffer may hold without charging the budget, in bytes.
+pub const UNMETERED: usize = 64 * 1024;
 
-/// From here on a buffer is a memory map of its own: the allocator would keep what it once held.
-const MAPPED: usize = 16 * 1024;
+/// How far ahead of the bytes that came the budget is charged, in bytes.
+pub const STEP: usize = 256 * 1024;
 
-/// What all clients together may hold above [`OWN`] each, in bytes.
+/// From this capacity on a buffer is a memory map of its own, in bytes: the allocator would keep what
+/// it once held. Just above the input of a client, so that a quiet one has no map.
+const MMAP_THRESHOLD: usize = 20 * 1024;
+
+/// What all clients together may hold above [`UNMETERED`] each, in bytes.
 #[derive(Debug)]
 pub struct Budget {
+    total: usize,
     left: AtomicUsize,
 }
 
 impl Budget {
     /// A budget of `bytes`.
     pub fn new(bytes: usize) -> Self {
-        Budget {
-            left: AtomicUsize::new(bytes),
-        }
+        Budget { total: bytes, left: AtomicUsize::new(bytes) }
     }
 
-    fn take(&self, bytes: usize) -> Result<(), MemoryShort> {
+    /// What may still be charged, in bytes.
+    pub fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), OverBudget> {
         self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(bytes)
-            })
-            .map_or(Err(MemoryShort), |_| Ok(()))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
+            .map_or(Err(OverBudget), |_| Ok(()))
     }
 
     fn give_back(&self, bytes: usize) {
@@ -40,31 +46,43 @@ impl Budget {
     }
 }
 
-/// The budget, or the system's memory, has no room left.
+/// Neither the budget nor the system has this memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryShort;
+pub struct OverBudget;
 
-/// A run of filled bytes with room behind it.
+/// Filled bytes with spare memory after them.
+///
+/// ```text
+///   filled     spare       reserved: address space, no memory
+/// ├─────────┼───────────┼─────────────────────────────────────┤
+/// 0        len       granted                              capacity
+/// ```
+///
+/// Only what is granted is ever touched, and what is granted above [`UNMETERED`] is charged.
 pub struct Buffer {
     memory: Memory,
     len: usize,
+    granted: usize,
     budget: Arc<Budget>,
 }
 
 enum Memory {
     Heap(Box<[u8]>),
-    /// Zeroed by the system when first touched, so room costs nothing until bytes come.
     Map(MmapMut),
 }
 
 impl Memory {
-    fn new(capacity: usize) -> Result<Self, MemoryShort> {
-        if capacity < MAPPED {
+    fn new(capacity: usize) -> Result<Self, OverBudget> {
+        if capacity < MMAP_THRESHOLD {
             return Ok(Memory::Heap(vec![0; capacity].into()));
         }
-        MmapMut::map_anon(capacity)
-            .map(Memory::Map)
-            .map_err(|_| MemoryShort)
+        // The system counts no swap space for it, and gives it a page when one is first touched.
+        let map = MmapOptions::new().len(capacity).no_reserve_swap().map_anon();
+        let map = map.map_err(|_| OverBudget)?;
+        // A huge page would be held whole for its first byte. Not every kernel has them.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::NoHugePage);
+        Ok(Memory::Map(map))
     }
 
     fn bytes(&self) -> &[u8] {
@@ -83,61 +101,88 @@ impl Memory {
 }
 
 impl Buffer {
-    /// An empty buffer with room for `capacity` bytes, fewer than 16 KiB.
-    pub fn new(capacity: usize, budget: Arc<Budget>) -> Self {
-        debug_assert!(capacity < MAPPED);
-        Buffer {
-            memory: Memory::Heap(vec![0; capacity].into()),
-            len: 0,
-            budget,
-        }
+    /// An empty buffer without memory.
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Buffer { memory: Memory::Heap(Box::default()), len: 0, granted: 0, budget }
     }
 
-    /// Makes the capacity `capacity` bytes; what is filled stays, as far as it fits.
+    /// Makes the capacity at least `capacity` bytes, or as many as the whole budget allows. What is
+    /// filled stays.
     ///
     /// # Errors
     ///
-    /// [`MemoryShort`], and the buffer is as it was.
-    pub fn resize(&mut self, capacity: usize) -> Result<(), MemoryShort> {
-        if capacity == self.capacity() {
-            return Ok(());
+    /// [`OverBudget`] if the system has no such range of addresses.
+    pub fn reserve(&mut self, capacity: usize) -> Result<(), OverBudget> {
+        let capacity = capacity.min(UNMETERED.saturating_add(self.budget.total));
+        if capacity > self.capacity() { self.replace(capacity) } else { Ok(()) }
+    }
+
+    /// Makes the capacity `capacity` bytes, if it is more. What is filled stays as far as it fits.
+    pub fn shrink(&mut self, capacity: usize) {
+        if capacity < self.capacity() {
+            // A smaller buffer is granted no more, so that nothing is charged for it. Without memory
+            // for it, the larger one serves as well.
+            let _ = self.replace(capacity);
         }
-        let (before, after) = (charge(self.capacity()), charge(capacity));
-        self.budget.take(after.saturating_sub(before))?;
-        let mut memory = Memory::new(capacity).inspect_err(|_| {
-            self.budget.give_back(after.saturating_sub(before));
-        })?;
-        self.len = self.len.min(capacity);
-        memory.bytes_mut()[..self.len].copy_from_slice(self.filled());
-        self.memory = memory;
-        self.budget.give_back(before.saturating_sub(after));
+    }
+
+    fn replace(&mut self, capacity: usize) -> Result<(), OverBudget> {
+        if self.len == 0 {
+            // So that never two maps are held.
+            self.release();
+        }
+        let mut memory = Memory::new(capacity)?;
+        let len = self.len.min(capacity);
+        memory.bytes_mut()[..len].copy_from_slice(&self.filled()[..len]);
+        let budget = Arc::clone(&self.budget);
+        *self = Buffer { memory, len, granted: capacity.min(UNMETERED), budget };
         Ok(())
     }
 
-    /// The room and what is filled, in bytes.
+    /// Adds a step to what is granted, and charges it.
+    ///
+    /// # Errors
+    ///
+    /// [`OverBudget`], and the buffer is as it was.
+    pub fn charge_ahead(&mut self) -> Result<(), OverBudget> {
+        let step = STEP.min(self.capacity() - self.granted);
+        if step == 0 {
+            return Err(OverBudget);
+        }
+        self.budget.take(step)?;
+        self.granted += step;
+        Ok(())
+    }
+
+    /// Whether a part of it is charged to the budget.
+    pub fn is_metered(&self) -> bool {
+        self.granted > UNMETERED
+    }
+
+    /// The most that it may hold, in bytes.
     pub fn capacity(&self) -> usize {
         self.memory.bytes().len()
     }
 
-    /// What has come.
+    /// The bytes that came.
     pub fn filled(&self) -> &[u8] {
         &self.memory.bytes()[..self.len]
     }
 
-    /// What has come, to change in place.
+    /// The bytes that came, to change in place.
     pub fn filled_mut(&mut self) -> &mut [u8] {
         &mut self.memory.bytes_mut()[..self.len]
     }
 
     /// Where the next bytes go.
-    pub fn room(&mut self) -> &mut [u8] {
-        &mut self.memory.bytes_mut()[self.len..]
+    pub fn spare_mut(&mut self) -> &mut [u8] {
+        &mut self.memory.bytes_mut()[self.len..self.granted]
     }
 
-    /// Counts the first `bytes` of the room as filled.
-    pub fn fill(&mut self, bytes: usize) {
+    /// Counts the first `bytes` of the spare memory as filled.
+    pub fn advance(&mut self, bytes: usize) {
         self.len += bytes;
-        debug_assert!(self.len <= self.capacity());
+        debug_assert!(self.len <= self.granted);
     }
 
     /// Keeps of what is filled only `range`, moved to the front.
@@ -147,16 +192,16 @@ impl Buffer {
         self.len = len;
     }
 
-    /// Forgets what is filled and keeps the room.
+    /// Forgets what is filled and keeps the memory.
     pub fn clear(&mut self) {
         self.len = 0;
     }
 
-    /// Gives everything up, the room too.
+    /// Gives everything up, the memory too.
     pub fn release(&mut self) {
-        self.budget.give_back(charge(self.capacity()));
+        self.budget.give_back(self.granted.saturating_sub(UNMETERED));
         self.memory = Memory::Heap(Box::default());
-        self.len = 0;
+        (self.len, self.granted) = (0, 0);
     }
 }
 
@@ -166,60 +211,74 @@ impl Drop for Buffer {
     }
 }
 
-fn charge(capacity: usize) -> usize {
-    capacity.saturating_sub(OWN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn left(budget: &Budget) -> usize {
-        budget.left.load(Ordering::Relaxed)
+    fn fill(buffer: &mut Buffer, byte: u8) {
+        let spare = buffer.spare_mut();
+        spare.fill(byte);
+        let bytes = spare.len();
+        buffer.advance(bytes);
     }
 
     #[test]
-    fn a_buffer_keeps_its_bytes_through_every_size() {
-        let budget = Arc::new(Budget::new(1 << 20));
-        let mut buffer = Buffer::new(0, Arc::clone(&budget));
-        for capacity in [4, 100, MAPPED - 1, MAPPED, OWN, 3 * OWN] {
-            buffer.resize(capacity).unwrap();
-            let room = buffer.room();
-            room.fill(capacity as u8);
-            let bytes = room.len();
-            buffer.fill(bytes);
-            assert_eq!(buffer.capacity(), capacity);
+    fn a_buffer_keeps_its_bytes_through_every_capacity() {
+        let mut buffer = Buffer::new(Arc::new(Budget::new(0)));
+        for capacity in [4, 100, MMAP_THRESHOLD - 1, MMAP_THRESHOLD, UNMETERED] {
+            buffer.reserve(capacity).unwrap();
+            fill(&mut buffer, capacity as u8);
+            assert_eq!((buffer.capacity(), buffer.filled().len()), (capacity, capacity));
         }
         assert_eq!(buffer.filled()[..5], [4, 4, 4, 4, 100]);
         buffer.keep(3..5);
         assert_eq!(buffer.filled(), [4, 100]);
-        buffer.resize(1).unwrap();
-        assert_eq!(buffer.filled(), [4]);
+        buffer.reserve(10).unwrap();
+        assert_eq!(buffer.capacity(), UNMETERED);
+        buffer.shrink(1);
+        assert_eq!((buffer.capacity(), buffer.filled()), (1, &[4][..]));
     }
 
     #[test]
-    fn only_what_is_above_a_buffers_own_is_charged_and_it_all_comes_back() {
-        let budget = Arc::new(Budget::new(OWN));
-        let mut one = Buffer::new(0, Arc::clone(&budget));
-        let mut two = Buffer::new(0, Arc::clone(&budget));
-        one.resize(OWN).unwrap();
-        two.resize(OWN).unwrap();
-        assert_eq!(left(&budget), OWN);
-        one.resize(2 * OWN).unwrap();
-        assert_eq!(left(&budget), 0);
-        assert_eq!(two.resize(OWN + 1), Err(MemoryShort));
-        assert_eq!(two.capacity(), OWN);
-        one.resize(OWN + 1).unwrap();
-        assert_eq!(left(&budget), OWN - 1);
-        drop(one);
-        assert_eq!(left(&budget), OWN);
+    fn the_budget_is_charged_a_step_ahead_of_the_bytes_and_gets_all_back() {
+        let budget = Arc::new(Budget::new(2 * STEP + 10));
+        let mut buffer = Buffer::new(Arc::clone(&budget));
+        buffer.reserve(UNMETERED + 10 * STEP).unwrap();
+        assert_eq!(buffer.capacity(), UNMETERED + 2 * STEP + 10);
+        fill(&mut buffer, 1);
+        assert_eq!((buffer.filled().len(), budget.left()), (UNMETERED, 2 * STEP + 10));
+        for left in [STEP + 10, 10] {
+            buffer.charge_ahead().unwrap();
+            assert_eq!((buffer.spare_mut().len(), budget.left()), (STEP, left));
+            fill(&mut buffer, 2);
+        }
+        let mut other = Buffer::new(Arc::clone(&budget));
+        other.reserve(UNMETERED + STEP).unwrap();
+        assert_eq!(other.charge_ahead(), Err(OverBudget));
+        assert_eq!((other.is_metered(), budget.left()), (false, 10));
+        buffer.charge_ahead().unwrap();
+        fill(&mut buffer, 2);
+        assert_eq!(buffer.charge_ahead(), Err(OverBudget));
+        // The memory stays charged for as long as it is held.
+        buffer.clear();
+        assert_eq!(budget.left(), 0);
+        buffer.release();
+        assert_eq!((buffer.capacity(), budget.left()), (0, 2 * STEP + 10));
+
+        // The last step is no longer than the capacity.
+        buffer.reserve(UNMETERED + 10).unwrap();
+        buffer.charge_ahead().unwrap();
+        assert_eq!(budget.left(), 2 * STEP);
+        drop(buffer);
+        assert_eq!(budget.left(), 2 * STEP + 10);
     }
 
     #[test]
-    fn what_the_system_refuses_is_not_charged() {
-        let budget = Arc::new(Budget::new(usize::MAX));
-        let mut buffer = Buffer::new(0, Arc::clone(&budget));
-        assert_eq!(buffer.resize(isize::MAX as usize - 4096), Err(MemoryShort));
-        assert_eq!(left(&budget), usize::MAX);
+    fn addresses_that_the_system_does_not_have_are_refused() {
+        let mut buffer = Buffer::new(Arc::new(Budget::new(usize::MAX)));
+        buffer.reserve(4).unwrap();
+        fill(&mut buffer, 7);
+        assert_eq!(buffer.reserve(isize::MAX as usize - 4096), Err(OverBudget));
+        assert_eq!(buffer.filled(), [7; 4]);
     }
 }

@@ -1,77 +1,77 @@
 //! wsecho is a blocking WebSocket echo server with one thread per client.
 //!
-//! # The map
+//! # Layers
 //!
-//! Dependencies point down only. The modules below the line are pure: they take bytes and append
-//! bytes, and know neither sockets nor threads nor clocks, so that every rule of the protocol can
-//! be tested byte by byte and fuzzed.
+//! Dependencies point down only. The modules below the line take bytes and give bytes, and know no
+//! socket, no thread and no clock. So every rule of the protocol is tested byte by byte and fuzzed.
 //!
 //! ```text
-//! main        arguments → run() → exit status
-//! cli         the command line: flags, defaults, environment
-//! logging     where the log goes, and how a line of it looks
-//! notify      what a service manager is told
-//! server      listeners, accept loops, a thread per client, and the stop
-//! connection  one client over its TcpStream: deadlines, reads, writes, the close
-//! clients     who is connected: seats under a cap, and the end of all conversations
-//! limits      what the kernel will carry: descriptors, memory maps
-//! ───────────────────────────────────────────────────────────────────────────────
-//! echo        message → reply: the only application code
-//! session     RFC 6455 §5.4 to §8.1: fragments, control frames, UTF-8, closing
-//! frame       one frame's header, decoded and encoded, and masking
-//! handshake   a request's head → an acceptance, a plain answer or a rejection
-//! page        the bundled page and its headers
-//! request     the head of an HTTP request, found and parsed
-//! buffer      room that grows by what really came, within a budget
-//! violation   why the server closes, and the close code for each
-//! quote       a peer's own words, made safe for a line of log
+//! main       arguments → run() → exit status
+//! cli        the command line and environment; its groups of flags are the settings
+//! logging    where the log goes, and how a line looks
+//! server     sockets, threads, clocks
+//!   listener    listening sockets
+//!   registry    who is connected: the limits, the stop
+//!   client      one client's thread: drives a conversation over a stream
+//!   stream      one socket with its deadlines
+//!   limits      what the kernel will carry
+//!   systemd     what systemd is told
+//! ───────────────────────────────────────────────────────────────────────────────────
+//! app        what this server says
+//!   routes        a request → page, health check, error, WebSocket
+//!   conversation  after the handshake: bytes in, bytes out, waits
+//!   echo          message → reply
+//!   page          the bundled page and its headers
+//! websocket  RFC 6455
+//!   handshake     a request → what was agreed, or what to fix
+//!   session       fragments, control frames, UTF-8, the closing handshake
+//!   frame         one frame's header, decoded and encoded, and masking
+//!   close         close frames, and why the server sends one
+//! http       RFC 9112: request, response; RFC 6454: origin
+//! buffer     memory that is charged to one budget as bytes come
+//! escape     a peer's words, made safe for the log
 //! ```
 //!
-//! # The way of a byte
+//! # The life of a message
 //!
-//! 1. [`server`] accepts a connection, [`clients`] gives it a seat, and a thread of its own runs
-//!    [`connection::serve`].
-//! 2. The thread reads until [`request::head_len`] finds the end of the request's head, and writes
-//!    what [`handshake::answer`] answers. Bytes behind the head are the first frames.
-//! 3. From then on: one read, then [`session::Session::next`] for every message in it, each answered
-//!    by [`echo::reply`], then one write. A message that lies whole in what was read is unmasked
-//!    there and copied once, to its reply; a large payload is read straight to where it stays, in
-//!    pieces that are unmasked and checked while they are in the processor's cache, and written
-//!    from there.
-//! 4. When one side closes, the thread sends what is left, half-closes, and reads on for a bounded
-//!    time, so that the last frame is not lost to a reset.
+//! 1. [`server`] accepts a connection, [`registry`](server::registry) counts it, and a thread of its
+//!    own runs [`client::serve`](server::client::serve).
+//! 2. The thread reads until [`head_len`](http::request::head_len) finds the end of the request's
+//!    head, and sends what [`route`](app::routes::route) decides. Bytes after the head are the first
+//!    frames.
+//! 3. From then on a [`Conversation`](app::conversation::Conversation) says where the next bytes go
+//!    and how long to wait for them. After each receive its [`Session`](websocket::session::Session)
+//!    takes the messages out, and [`echo::reply`](app::echo::reply) answers each; all replies leave in
+//!    one send. A message that lies whole in what was received is unmasked there and copied once, to
+//!    its reply. A large payload is received straight to where it stays, in pieces that are unmasked
+//!    and checked while they are in the processor's cache, and sent from there.
+//! 4. When one side closes, the thread sends what is left, ends its stream, and reads on for a bounded
+//!    time, so that the close frame is not lost to a reset.
 //!
-//! # What always holds
+//! # Invariants
 //!
-//! - One read is never taken for one message: however the network cuts the bytes, the replies and
-//!   the end are the same.
+//! - However the network cuts the bytes, the replies and the end are the same.
 //! - Memory grows with bytes that came, never with a length that was declared. What all clients hold
-//!   beyond their own 64 KiB stays within one [`buffer::Budget`].
-//! - Every wait has a deadline, and no thread polls. Only a client that may be silent for ever
-//!   (`--ping-interval 0`) is waited for without one.
-//! - Nothing that a client does ends more than its own thread, and a [`clients::Seat`] gives its
-//!   place back on every way out of it.
-//! - After a close frame nothing more is written, whichever thread wrote it.
-//! - What a peer says stands in the log only as [`quote::Quoted`].
+//!   beyond their own 64 KiB stays within one [`Budget`](buffer::Budget).
+//! - Every wait has a deadline, and no thread polls before the server stops. Only a client that may be
+//!   silent for ever (`--ping-interval 0`) is waited for without one.
+//! - A client's own thread is the only one that reads or writes its socket. Other threads only
+//!   [wake](server::stream::Socket::wake) or [abort](server::stream::Socket::abort) it.
+//! - Nothing that a client does ends more than its own thread, and its
+//!   [`Registration`](server::registry::Registration) is removed on every way out of it.
+//! - After a close frame nothing more is sent.
+//! - What a peer says is logged only as [`Quoted`](escape::Quoted).
 
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod buffer;
 pub mod cli;
-pub mod clients;
-pub mod connection;
-pub mod echo;
-pub mod frame;
-pub mod handshake;
-pub mod limits;
+pub mod escape;
+pub mod http;
 pub mod logging;
-pub mod notify;
-pub mod page;
-pub mod quote;
-pub mod request;
 pub mod server;
-pub mod session;
-pub mod violation;
+pub mod websocket;
 
 use std::error::Error;
 
@@ -81,6 +81,6 @@ use std::error::Error;
 ///
 /// What keeps it from starting: a log file that can't be written, an address that can't be bound.
 pub fn run(config: cli::Config) -> Result<(), Box<dyn Error>> {
-    logging::start(&config)?;
+    logging::start(&config.logging)?;
     server::serve(config)
 }

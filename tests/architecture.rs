@@ -7,16 +7,10 @@ use std::path::Path;
 /// Every module and the ones it names, from the top of the house down: each names only modules that
 /// stand below it.
 const HOUSE: [(&str, &str); 16] = [
-    (
-        "server",
-        "buffer cli clients connection handshake limits notify request",
-    ),
+    ("server", "buffer cli clients connection handshake limits notify request"),
     ("notify", ""),
     ("logging", "cli"),
-    (
-        "connection",
-        "buffer cli clients echo frame handshake quote request session violation",
-    ),
+    ("connection", "buffer cli clients echo frame handshake quote request session violation"),
     ("clients", "limits session violation"),
     ("limits", ""),
     ("cli", "request"),
@@ -64,10 +58,7 @@ fn dependencies_point_down_only() {
     for (place, (module, named)) in HOUSE.iter().enumerate() {
         for below in named.split_whitespace() {
             let stands_below = HOUSE[place + 1..].iter().any(|(name, _)| *name == below);
-            assert!(
-                stands_below,
-                "{module} names {below}, which is not below it"
-            );
+            assert!(stands_below, "{module} names {below}, which is not below it");
         }
     }
 }

@@ -26,16 +26,8 @@ fn npms_ws_is_answered() {
 /// Fails unless `script`, which says everything that a client can say, is content.
 fn is_answered(mut interpreter: Command, script: &str) {
     let server = Server::start(&[]);
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = interpreter
-        .arg(
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("tests/clients")
-                .join(script),
-        )
+    let Output { status, stdout, stderr } = interpreter
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script))
         .arg(format!("ws://{}/", server.addr))
         .output()
         .unwrap();

@@ -46,11 +46,9 @@ const FLAGS: [Flag; 13] = [
         default: "[default: any]",
         env: &[("WSECHO_ORIGIN", "https://a.example,null")],
         shows: |server| {
-            for (origin, status) in [
-                ("https://a.example", 101),
-                ("null", 101),
-                ("https://b.example", 403),
-            ] {
+            for (origin, status) in
+                [("https://a.example", 101), ("null", 101), ("https://b.example", 403)]
+            {
                 let head = head_of_answer(server, &format!("Origin: {origin}"));
                 assert_status(&head, status);
             }
@@ -107,10 +105,7 @@ const FLAGS: [Flag; 13] = [
     Flag {
         name: "--ping-timeout",
         default: "[default: 20s]",
-        env: &[
-            ("WSECHO_PING_TIMEOUT", "50ms"),
-            ("WSECHO_PING_INTERVAL", "50ms"),
-        ],
+        env: &[("WSECHO_PING_TIMEOUT", "50ms"), ("WSECHO_PING_INTERVAL", "50ms")],
         shows: |server| {
             let mut client = server.open();
             assert_eq!(read_frame(&mut client).0, 0x89);
@@ -155,12 +150,8 @@ fn the_help_names_every_flag_with_its_environment_and_default() {
     assert!(help.lines().all(|line| line.chars().count() <= 100));
     // Where a line breaks is the terminal's matter.
     let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    let others = [
-        ("--log-file", "[default: stderr]"),
-        ("--quiet", ""),
-        ("--help", ""),
-        ("--version", ""),
-    ];
+    let others =
+        [("--log-file", "[default: stderr]"), ("--quiet", ""), ("--help", ""), ("--version", "")];
     let flags = FLAGS.iter().map(|flag| (flag.name, flag.default));
     let flags: Vec<_> = flags.chain(others).collect();
     for &(flag, default) in &flags {
@@ -173,10 +164,8 @@ fn the_help_names_every_flag_with_its_environment_and_default() {
             assert!(about.contains(&env), "{flag}: {about}");
         }
     }
-    let named: BTreeSet<_> = words
-        .split([' ', '.'])
-        .filter(|word| word.starts_with("--"))
-        .collect();
+    let named: BTreeSet<_> =
+        words.split([' ', '.']).filter(|word| word.starts_with("--")).collect();
     let known: BTreeSet<_> = flags.iter().map(|(flag, _)| *flag).collect();
     assert_eq!(named, known);
 }
@@ -250,17 +239,9 @@ fn what_keeps_it_from_starting_is_told_in_one_line() {
     let here = scratch.path("").display().to_string();
     let nowhere = scratch.path("no/such/dir/log").display().to_string();
     for (flag, value, line) in [
-        (
-            "--addr",
-            taken.as_str(),
-            format!("cannot listen on {taken}: Address already in use"),
-        ),
+        ("--addr", taken.as_str(), format!("cannot listen on {taken}: Address already in use")),
         // No name server is asked about an empty label.
-        (
-            "--addr",
-            "a..b:0",
-            "cannot listen on a..b:0: failed to lookup address".into(),
-        ),
+        ("--addr", "a..b:0", "cannot listen on a..b:0: failed to lookup address".into()),
         // From TEST-NET-1, which no machine has.
         (
             "--addr",
@@ -272,11 +253,7 @@ fn what_keeps_it_from_starting_is_told_in_one_line() {
             &nowhere,
             format!("cannot write --log-file {nowhere}: No such file or directory"),
         ),
-        (
-            "--log-file",
-            &here,
-            format!("cannot write --log-file {here}: Is a directory"),
-        ),
+        ("--log-file", &here, format!("cannot write --log-file {here}: Is a directory")),
     ] {
         let (status, said) = refusal(&[&format!("{flag}={value}")]);
         assert_eq!(status, Some(1), "{said}");
@@ -292,10 +269,7 @@ fn a_wrong_command_line_is_told_in_one_line_before_the_usage() {
             "--addr=127.0.0.1:http",
             "invalid value '127.0.0.1:http' for '--addr <HOST:PORT>': say a port from 0 to 65535",
         ),
-        (
-            "--addr=1222",
-            "invalid value '1222' for '--addr <HOST:PORT>': say HOST:PORT, such as",
-        ),
+        ("--addr=1222", "invalid value '1222' for '--addr <HOST:PORT>': say HOST:PORT, such as"),
         (
             "--ping-interval=10",
             "invalid value '10' for '--ping-interval <TIME>': say a time with its unit",
@@ -314,11 +288,7 @@ fn a_wrong_command_line_is_told_in_one_line_before_the_usage() {
         let (status, said) = refusal(&[flag]);
         assert_eq!(status, Some(2), "{said}");
         assert!(said.starts_with(&format!("error: {line}")), "{said}");
-        let more: Vec<_> = said
-            .lines()
-            .skip(1)
-            .filter(|line| !line.is_empty())
-            .collect();
+        let more: Vec<_> = said.lines().skip(1).filter(|line| !line.is_empty()).collect();
         let usual = |line: &&str| line.starts_with("Usage: ") || line.starts_with("For more");
         assert!(more.iter().all(usual), "{said}");
     }
@@ -368,9 +338,7 @@ fn the_log_file_is_made_and_holds_the_whole_log() {
     let scratch = Scratch::new("log-file");
     let file = scratch.path("wsecho.log");
     let mut command = Command::new(program());
-    command
-        .env("WSECHO_ADDR", "127.0.0.1:0")
-        .env("WSECHO_LOG_FILE", &file);
+    command.env("WSECHO_ADDR", "127.0.0.1:0").env("WSECHO_LOG_FILE", &file);
     command.stderr(Stdio::piped());
     let mut program = Program(command.spawn().unwrap());
     wait_for_line(&file, " INFO ] listening on ws://127.0.0.1:");
@@ -408,9 +376,7 @@ fn a_clients_whole_story_is_in_the_log() {
         sent.len(),
         received.len()
     );
-    let (_, seconds) = ended
-        .split_once(&expected)
-        .unwrap_or_else(|| panic!("{ended}"));
+    let (_, seconds) = ended.split_once(&expected).unwrap_or_else(|| panic!("{ended}"));
     let seconds: f64 = seconds.strip_suffix(" s").unwrap().parse().unwrap();
     assert!(seconds < SOON.as_secs_f64());
     let mut log = server.log();
@@ -425,14 +391,8 @@ fn the_log_says_who_ended_a_conversation_and_why() {
         (close(1000), "closed by peer, 1000"),
         (frame(0x88, b""), "closed by peer, no code"),
         (frame(0x83, b""), "closed by server, 1002 reserved opcode"),
-        (
-            frame(0x81, b"\xFF"),
-            "closed by server, 1007 text is not UTF-8",
-        ),
-        (
-            frame(0x81, &[b'x'; 101]),
-            "closed by server, 1009 message is too big",
-        ),
+        (frame(0x81, b"\xFF"), "closed by server, 1007 text is not UTF-8"),
+        (frame(0x81, &[b'x'; 101]), "closed by server, 1009 message is too big"),
         (frame(0x81, b"bye"), "peer left without a close frame"),
     ]
     .into_iter()
@@ -458,10 +418,7 @@ fn what_a_client_says_is_logged_at_debug_only_escaped_and_cut() {
     let loud = Server::start(&["-v"]);
     echo(&loud, words.as_bytes());
     let line = loud.wait_for_log(r#"one\nline \u{1b}[31m xxx"#);
-    assert!(
-        line.contains("DEBUG]") && line.ends_with("xxx\"…"),
-        "{line}"
-    );
+    assert!(line.contains("DEBUG]") && line.ends_with("xxx\"…"), "{line}");
     assert!(line.len() < 300, "{line}");
 }
 
@@ -488,13 +445,7 @@ fn refusal_of(mut command: Command) -> (Option<i32>, String) {
         status.is_some()
     });
     let mut said = String::new();
-    program
-        .0
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut said)
-        .unwrap();
+    program.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     (status.unwrap().code(), said)
 }
 
@@ -503,9 +454,7 @@ fn levels_logged(mut command: Command) -> BTreeSet<String> {
     let addr = free_addr();
     // More than any kernel carries, for a warning.
     command.args(["--max-connections", &usize::MAX.to_string()]);
-    command
-        .args(["--addr", &addr.to_string()])
-        .stderr(Stdio::piped());
+    command.args(["--addr", &addr.to_string()]).stderr(Stdio::piped());
     let mut program = Program(command.spawn().unwrap());
     let mut probe = None;
     eventually(SOON, || {
@@ -519,13 +468,7 @@ fn levels_logged(mut command: Command) -> BTreeSet<String> {
     assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
     program.0.kill().unwrap();
     let mut log = String::new();
-    program
-        .0
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut log)
-        .unwrap();
+    program.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     log.lines()
         .map(|line| {
             let (stamp, _) = line.split_once(']').unwrap();
@@ -552,8 +495,5 @@ fn head_of_answer(server: &Server, header: &str) -> String {
 }
 
 fn assert_status(answer: &str, status: u16) {
-    assert!(
-        answer.starts_with(&format!("HTTP/1.1 {status} ")),
-        "{answer}"
-    );
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
 }

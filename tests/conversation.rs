@@ -23,9 +23,7 @@ type Client = WebSocket<TcpStream>;
 
 /// A client that was not written by us, without limits of its own.
 fn client(server: &Server) -> Client {
-    let config = WebSocketConfig::default()
-        .max_message_size(None)
-        .max_frame_size(None);
+    let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
     let url = format!("ws://{}/", server.addr);
     let (client, _) = client_with_config(url, server.connect(), Some(config)).unwrap();
     client
@@ -52,13 +50,7 @@ fn expect_end(stream: &mut TcpStream) {
 fn text_comes_back_behind_the_prefix() {
     let server = Server::start(&[]);
     let mut client = client(&server);
-    for text in [
-        "hello",
-        "",
-        "bye",
-        "grün, 日本, 😀, \u{10FFFF}",
-        "\0\r\n\"<b>",
-    ] {
+    for text in ["hello", "", "bye", "grün, 日本, 😀, \u{10FFFF}", "\0\r\n\"<b>"] {
         let expected = Message::text(format!("{PREFIX}{text}"));
         assert_eq!(echo(&mut client, Message::text(text)), expected);
     }
@@ -100,10 +92,7 @@ fn lengths_of_7_16_and_64_bits_come_back_whole() {
             assert!(
                 echo(&mut client, Message::binary(text.clone())) == Message::binary(text.clone())
             );
-            assert!(
-                echo(&mut client, Message::text(text)) == expected,
-                "{len} bytes"
-            );
+            assert!(echo(&mut client, Message::text(text)) == expected, "{len} bytes");
         }
     }
 }
@@ -121,15 +110,10 @@ fn a_message_of_16_mib_comes_back_whole_and_a_longer_one_is_refused() {
         echo(&mut client, Message::text(text.clone())) == Message::text(format!("{PREFIX}{text}"))
     );
 
-    client
-        .send(Message::binary([&bytes[..], b"!"].concat()))
-        .unwrap();
+    client.send(Message::binary([&bytes[..], b"!"].concat())).unwrap();
     match client.read().unwrap() {
         Message::Close(Some(CloseFrame { code, reason })) => {
-            assert_eq!(
-                (u16::from(code), reason.as_str()),
-                (1009, "message is too big")
-            );
+            assert_eq!((u16::from(code), reason.as_str()), (1009, "message is too big"));
         }
         other => panic!("{other:?}"),
     }
@@ -165,12 +149,7 @@ fn several_frames_in_one_packet_are_answered_each_and_in_order() {
     let numbers: Vec<String> = (0..500).map(|number| number.to_string()).collect();
     let of_each = |number: &String| {
         let number = number.as_bytes();
-        [
-            frame(0x81, number),
-            frame(0x89, number),
-            frame(0x82, number),
-        ]
-        .concat()
+        [frame(0x81, number), frame(0x89, number), frame(0x82, number)].concat()
     };
     let wire: Vec<u8> = numbers.iter().flat_map(of_each).collect();
     stream.write_all(&wire).unwrap();
@@ -199,13 +178,9 @@ fn replies_come_in_the_order_of_the_messages_whatever_their_size() {
     let server = Server::start(&["--prefix", ""]);
     let mut stream = server.open();
     let sizes = [1, 300_000, 2, 70_000, 0, 4_096, 3, 65_536, 125, 126];
-    let payloads: Vec<Vec<u8>> = (0..100_usize)
-        .map(|number| vec![number as u8; sizes[number % sizes.len()]])
-        .collect();
-    let wire: Vec<u8> = payloads
-        .iter()
-        .flat_map(|payload| frame(0x82, payload))
-        .collect();
+    let payloads: Vec<Vec<u8>> =
+        (0..100_usize).map(|number| vec![number as u8; sizes[number % sizes.len()]]).collect();
+    let wire: Vec<u8> = payloads.iter().flat_map(|payload| frame(0x82, payload)).collect();
 
     // Who sends all this before reading would wait for a server that waits for its reader.
     let mut writer = stream.try_clone().unwrap();
@@ -241,29 +216,16 @@ fn a_ping_is_answered_before_any_later_reply() {
 #[test]
 fn a_close_is_answered_by_its_code() {
     let server = Server::start(&[]);
-    for code in [
-        1000, 1001, 1002, 1003, 1007, 1011, 1013, 3000, 3999, 4000, 4999,
-    ] {
+    for code in [1000, 1001, 1002, 1003, 1007, 1011, 1013, 3000, 3999, 4000, 4999] {
         let mut client = client(&server);
-        assert_eq!(
-            echo(&mut client, Message::text("hi")),
-            Message::text(format!("{PREFIX}hi"))
-        );
+        assert_eq!(echo(&mut client, Message::text("hi")), Message::text(format!("{PREFIX}hi")));
         let reason = "leaving".into();
-        client
-            .close(Some(CloseFrame {
-                code: code.into(),
-                reason,
-            }))
-            .unwrap();
+        client.close(Some(CloseFrame { code: code.into(), reason })).unwrap();
         match client.read().unwrap() {
             Message::Close(Some(answer)) => assert_eq!(u16::from(answer.code), code),
             other => panic!("{code}: {other:?}"),
         }
-        assert!(
-            matches!(client.read(), Err(Error::ConnectionClosed)),
-            "{code}"
-        );
+        assert!(matches!(client.read(), Err(Error::ConnectionClosed)), "{code}");
     }
     let mut client = client(&server);
     client.close(None).unwrap();
@@ -276,10 +238,7 @@ fn the_server_closes_the_connection_once_close_was_answered() {
     let mut stream = server.open();
     let late = [frame(0x81, b"in time"), close(1000), frame(0x81, b"late")].concat();
     stream.write_all(&late).unwrap();
-    assert_eq!(
-        read_frame(&mut stream),
-        (0x81, format!("{PREFIX}in time").into())
-    );
+    assert_eq!(read_frame(&mut stream), (0x81, format!("{PREFIX}in time").into()));
     assert_eq!(read_close(&mut stream), 1000);
     expect_end(&mut stream);
 }
@@ -300,10 +259,7 @@ fn a_close_that_fails_the_connection_is_not_lost_to_a_reset() {
         stream.write_all(&wrong).unwrap();
         // The client has not noticed yet, and goes on.
         stream.write_all(&frame(0x82, &vec![0; 1 << 20])).unwrap();
-        assert_eq!(
-            read_frame(&mut stream),
-            (0x81, format!("{PREFIX}before").into())
-        );
+        assert_eq!(read_frame(&mut stream), (0x81, format!("{PREFIX}before").into()));
         assert_eq!(read_close(&mut stream), code);
         expect_end(&mut stream);
     }
@@ -333,10 +289,7 @@ fn a_client_that_closes_only_its_sending_side_still_gets_its_replies() {
         stream.write_all(&wire).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         for _ in 0..MESSAGES {
-            assert_eq!(
-                read_frame(&mut stream),
-                (0x81, format!("{PREFIX}hello").into())
-            );
+            assert_eq!(read_frame(&mut stream), (0x81, format!("{PREFIX}hello").into()));
         }
         expect_end(&mut stream);
     }
@@ -388,8 +341,5 @@ fn clients_do_not_wait_for_each_other_nor_get_each_others_replies() {
     });
 
     in_the_middle.write_all(&unfinished[8..]).unwrap();
-    assert_eq!(
-        read_frame(&mut in_the_middle),
-        (0x81, format!("{PREFIX}unfinished").into())
-    );
+    assert_eq!(read_frame(&mut in_the_middle), (0x81, format!("{PREFIX}unfinished").into()));
 }

@@ -49,11 +49,7 @@ fn seventeen_thousand_clients_do_not_bring_the_process_down() {
         assert_echoes(stream, "still here");
     }
     assert!(server.is_running());
-    let warnings = server
-        .log()
-        .iter()
-        .filter(|line| line.contains(" WARN "))
-        .count();
+    let warnings = server.log().iter().filter(|line| line.contains(" WARN ")).count();
     assert_eq!(warnings, 1, "{warning}");
     drop(seated);
     eventually(SOON * 3, || server.client_threads() == 0);

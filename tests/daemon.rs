@@ -66,7 +66,7 @@ fn under_nohup_it_survives_the_hang_up_and_goes_on_appending() {
             "stopping, ",
             "client 1 ended: ",
             "client 2 ended: ",
-            "stopped: 2 clients were connected, 0 of them had to be cut",
+            "stopped: 2 clients were connected, 0 of them had to be aborted",
         ],
     );
 }
@@ -106,10 +106,7 @@ fn the_log_goes_on_without_a_hole_after_logrotate_has_copied_and_truncated_it() 
     server.answers_a_fresh_client();
     wait_for_line(&log, "client 2 ended: ");
 
-    assert_eq!(
-        fs::read_to_string(scratch.path("wsecho.log.1")).unwrap(),
-        before
-    );
+    assert_eq!(fs::read_to_string(scratch.path("wsecho.log.1")).unwrap(), before);
     let after = fs::read_to_string(&log).unwrap();
     assert_events(&after, &["client 2 connected: ", "client 2 ended: "]);
 }
@@ -117,10 +114,7 @@ fn the_log_goes_on_without_a_hole_after_logrotate_has_copied_and_truncated_it() 
 /// As on a full disk, and as after the terminal is gone.
 #[test]
 fn a_log_that_cannot_be_written_costs_nobody_an_answer() {
-    let full = fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     for log in [&["--log-file", "/dev/full"][..], &[]] {
         let addr = free_addr();
         let child = Command::new(program())
@@ -169,10 +163,7 @@ fn probes_are_logged_at_debug_only() {
         server.wait_for_log(&peer);
         let mut lines = server.log();
         lines.retain(|line| line.contains(&peer));
-        assert!(
-            lines.iter().all(|line| line.contains(" DEBUG] ")),
-            "{lines:?}"
-        );
+        assert!(lines.iter().all(|line| line.contains(" DEBUG] ")), "{lines:?}");
     }
 }
 
@@ -271,10 +262,7 @@ fn the_unit_leaves_room_for_the_defaults() {
 }
 
 fn analyze(flags: &[&str], unit: &Path) {
-    let found = Command::new("systemd-analyze")
-        .args(flags)
-        .arg(unit)
-        .output();
+    let found = Command::new("systemd-analyze").args(flags).arg(unit).output();
     let found = found.unwrap();
     let said = String::from_utf8_lossy(&found.stderr);
     let table = String::from_utf8_lossy(&found.stdout);

@@ -56,11 +56,8 @@ fn ask(server: &Server, request: impl AsRef<[u8]>) -> Answer {
 fn read_answer(stream: &mut TcpStream, to_head: bool) -> Answer {
     let head = read_head(stream);
     let status = head.strip_prefix("HTTP/1.1 ").expect("it is HTTP/1.1");
-    let mut answer = Answer {
-        status: status[..3].parse().expect("a status code"),
-        head,
-        body: String::new(),
-    };
+    let mut answer =
+        Answer { status: status[..3].parse().expect("a status code"), head, body: String::new() };
     if answer.status == 101 {
         return answer;
     }
@@ -82,16 +79,9 @@ fn check(server: &Server, request: impl AsRef<[u8]>, status: u16, words: &str) {
     let shown = request[..request.len().min(600)].escape_ascii();
     assert_eq!(answer.status, status, "{shown}\n{body}");
     let said = if status == 101 { head } else { body };
-    assert!(
-        said.contains(words),
-        "{shown}\n{said} does not say {words:?}"
-    );
+    assert!(said.contains(words), "{shown}\n{said} does not say {words:?}");
     if status != 101 && status != 200 && !body.is_empty() {
-        assert_eq!(
-            body.matches('\n').count(),
-            1,
-            "the reason is one line: {body:?}"
-        );
+        assert_eq!(body.matches('\n').count(), 1, "the reason is one line: {body:?}");
         assert!(body.ends_with('\n'), "{body:?}");
     }
 }
@@ -144,10 +134,7 @@ fn a_request_may_come_one_byte_at_a_time() {
         stream.write_all(&[byte]).unwrap();
     }
     assert!(read_head(&mut stream).contains(ACCEPTED));
-    assert_eq!(
-        read_frame(&mut stream),
-        (0x81, b"You have entered: split".into())
-    );
+    assert_eq!(read_frame(&mut stream), (0x81, b"You have entered: split".into()));
 }
 
 #[test]
@@ -157,15 +144,10 @@ fn the_first_frames_may_come_in_the_same_packet_as_the_request() {
     for frames_with_it in 0..=frames.len() {
         let (with_it, behind) = frames.split_at(frames_with_it);
         let mut stream = server.connect();
-        stream
-            .write_all(&[UPGRADE.as_bytes(), with_it].concat())
-            .unwrap();
+        stream.write_all(&[UPGRADE.as_bytes(), with_it].concat()).unwrap();
         assert!(read_head(&mut stream).contains(ACCEPTED));
         stream.write_all(behind).unwrap();
-        assert_eq!(
-            read_frame(&mut stream),
-            (0x81, b"You have entered: one".into())
-        );
+        assert_eq!(read_frame(&mut stream), (0x81, b"You have entered: one".into()));
         assert_eq!(read_frame(&mut stream), (0x8A, b"two".into()));
         assert_eq!(read_close(&mut stream), 1000);
     }
@@ -205,10 +187,7 @@ fn extensions_are_declined_by_silence() {
     let server = Server::start(&[]);
     let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits, x-unknown";
     let answer = ask(&server, upgrade_with(offer));
-    assert_eq!(
-        (answer.status, answer.header("Sec-WebSocket-Extensions")),
-        (101, None)
-    );
+    assert_eq!((answer.status, answer.header("Sec-WebSocket-Extensions")), (101, None));
 }
 
 // The parts of the request
@@ -300,19 +279,10 @@ fn each_header_that_is_malformed_is_refused_and_not_guessed_at() {
 #[test]
 fn other_headers_are_ignored_whatever_they_hold() {
     let server = Server::start(&[]);
-    for line in [
-        "X-Empty:",
-        "x!#$%&'*+-.^_`|~9: odd",
-        "Cookie: a=b; c=\"d\"",
-        "X: grün\ttab",
-    ] {
+    for line in ["X-Empty:", "x!#$%&'*+-.^_`|~9: odd", "Cookie: a=b; c=\"d\"", "X: grün\ttab"] {
         check(&server, upgrade_with(line), 101, ACCEPTED);
     }
-    let latin = [
-        upgrade("\r\n\r\n", "\r\nX: ").as_bytes(),
-        b"\x80\xE9\xFF\r\n\r\n",
-    ]
-    .concat();
+    let latin = [upgrade("\r\n\r\n", "\r\nX: ").as_bytes(), b"\x80\xE9\xFF\r\n\r\n"].concat();
     check(&server, latin, 101, ACCEPTED);
 }
 
@@ -396,10 +366,7 @@ fn a_head_that_breaks_off_is_answered_400() {
         stream.write_all(&UPGRADE.as_bytes()[..len]).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let answer = read_answer(&mut stream, false);
-        assert_eq!(
-            (answer.status, answer.body.as_str()),
-            (400, "the head breaks off\n")
-        );
+        assert_eq!((answer.status, answer.body.as_str()), (400, "the head breaks off\n"));
     }
 }
 
@@ -422,19 +389,9 @@ fn a_head_of_16_kib_or_100_headers_is_read_and_no_more() {
     let server = Server::start(&[]);
     assert_eq!(upgrade_of(16_384).len(), 16_384);
     check(&server, upgrade_of(16_384), 101, ACCEPTED);
-    check(
-        &server,
-        upgrade_of(16_385),
-        431,
-        "16384 bytes or 100 header fields",
-    );
+    check(&server, upgrade_of(16_385), 431, "16384 bytes or 100 header fields");
     check(&server, upgrade_with_fields(100), 101, ACCEPTED);
-    check(
-        &server,
-        upgrade_with_fields(101),
-        431,
-        "16384 bytes or 100 header fields",
-    );
+    check(&server, upgrade_with_fields(101), 431, "16384 bytes or 100 header fields");
     let long_target = upgrade("/chat", &format!("/{}", "x".repeat(16_384)));
     check(&server, long_target, 431, "16384 bytes");
     // Without an end it is refused as soon as none can come within the limit.
@@ -537,10 +494,7 @@ fn a_client_that_says_nothing_gets_no_answer_and_no_line_in_the_log() {
     check(&server, "GET / HTTP/1.1\r\n\r\n", 200, "");
     server.wait_for_log("client 2");
     let log = server.log();
-    assert!(
-        !log.iter().any(|line| line.contains("client 1")),
-        "{log:#?}"
-    );
+    assert!(!log.iter().any(|line| line.contains("client 1")), "{log:#?}");
 
     let verbose = Server::start(&["--handshake-timeout", "300ms", "-v"]);
     assert_eq!(verbose.answer(b""), "");
@@ -550,14 +504,8 @@ fn a_client_that_says_nothing_gets_no_answer_and_no_line_in_the_log() {
 #[test]
 fn a_method_that_is_not_answered_is_told_those_that_are() {
     let server = Server::start(&[]);
-    let answer = ask(
-        &server,
-        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
-    );
-    assert_eq!(
-        (answer.status, answer.header("Allow")),
-        (405, Some("GET, HEAD"))
-    );
+    let answer = ask(&server, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!((answer.status, answer.header("Allow")), (405, Some("GET, HEAD")));
 }
 
 #[test]
@@ -568,10 +516,7 @@ fn the_page_is_the_bundled_one_and_may_load_nothing_else() {
     for path in ["/", "/client.html", "/?from=bookmark"] {
         let answer = ask(&server, format!("GET {path} HTTP/1.1\r\n{HOST}\r\n"));
         assert!(answer.body == page, "{path}");
-        assert_eq!(
-            answer.header("Content-Type"),
-            Some("text/html; charset=utf-8")
-        );
+        assert_eq!(answer.header("Content-Type"), Some("text/html; charset=utf-8"));
         assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
         let policy = answer.header("Content-Security-Policy").unwrap();
         assert!(policy.starts_with("default-src 'none'; "), "{policy}");
@@ -581,12 +526,8 @@ fn the_page_is_the_bundled_one_and_may_load_nothing_else() {
 #[test]
 fn head_is_get_without_the_body() {
     let server = Server::start(&[]);
-    for (path, status) in [
-        ("/", 200),
-        ("/client.html", 200),
-        ("/healthz", 200),
-        ("/nothing", 404),
-    ] {
+    for (path, status) in [("/", 200), ("/client.html", 200), ("/healthz", 200), ("/nothing", 404)]
+    {
         let get = ask(&server, format!("GET {path} HTTP/1.1\r\n{HOST}\r\n"));
         let head = ask(&server, format!("HEAD {path} HTTP/1.1\r\n{HOST}\r\n"));
         assert_eq!((head.status, head.body.as_str()), (status, ""), "{path}");
@@ -655,27 +596,14 @@ fn an_origin_that_is_not_listed_is_forbidden() {
     ];
     for (origin, to_listed, to_with_null) in table {
         let request = upgrade(HOST, &format!("{HOST}{origin}"));
-        for (server, status) in [
-            (&any, 101),
-            (&listed, to_listed),
-            (&with_null, to_with_null),
-        ] {
+        for (server, status) in [(&any, 101), (&listed, to_listed), (&with_null, to_with_null)] {
             let answer = ask(server, &request);
             assert_eq!(answer.status, status, "{origin}{}", answer.body);
-            assert!(
-                status == 101 || answer.body.starts_with("Origin \""),
-                "{}",
-                answer.body
-            );
+            assert!(status == 101 || answer.body.starts_with("Origin \""), "{}", answer.body);
         }
     }
     // The page says who it is by Host, and a plain request needs no leave.
-    check(
-        &listed,
-        "GET / HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example\r\n\r\n",
-        200,
-        "",
-    );
+    check(&listed, "GET / HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example\r\n\r\n", 200, "");
 }
 
 #[test]
@@ -690,39 +618,14 @@ fn a_full_house_answers_503_but_still_the_page_and_health_checks() {
     assert!(retry_after > 0);
 
     // All that stands above 503 in the table stays as it is.
-    check(
-        &server,
-        "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
-        200,
-        "ok\n",
-    );
+    check(&server, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200, "ok\n");
     check(&server, "GET / HTTP/1.0\r\n\r\n", 200, "<!doctype html>");
-    check(
-        &server,
-        "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n",
-        404,
-        "nothing is here",
-    );
+    check(&server, "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", 404, "nothing is here");
     check(&server, upgrade("GET", "POST"), 405, "GET and HEAD");
     check(&server, upgrade("13", "8"), 426, "has to be 13");
-    check(
-        &server,
-        upgrade(KEY, ""),
-        400,
-        "Sec-WebSocket-Key is missing",
-    );
-    check(
-        &server,
-        upgrade_with("Origin: https://evil.example"),
-        403,
-        "evil",
-    );
-    check(
-        &server,
-        upgrade_with("Origin: https://good.example"),
-        503,
-        "no seat left",
-    );
+    check(&server, upgrade(KEY, ""), 400, "Sec-WebSocket-Key is missing");
+    check(&server, upgrade_with("Origin: https://evil.example"), 403, "evil");
+    check(&server, upgrade_with("Origin: https://good.example"), 503, "no seat left");
 
     drop(seated);
     eventually(SOON, || ask(&server, UPGRADE).status == 101);
@@ -739,10 +642,7 @@ fn a_stopping_server_answers_503() {
     // It may be answered before it has asked.
     let _ = late.write_all(UPGRADE.as_bytes());
     let head = read_head(&mut late);
-    assert!(
-        head.starts_with("HTTP/1.1 503 ") && head.contains("Retry-After: "),
-        "{head}"
-    );
+    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("Retry-After: "), "{head}");
 }
 
 // What follows the head
@@ -788,10 +688,8 @@ fn a_second_request_behind_a_rejected_one_is_not_answered() {
 fn much_behind_a_rejected_request_does_not_cost_its_answer() {
     let server = Server::start(&[]);
     let body = "x".repeat(1 << 20);
-    let request = format!(
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let request =
+        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     check(&server, request, 405, "GET and HEAD");
 }
 
@@ -803,14 +701,8 @@ fn curl_gets_the_same_answers() {
         return;
     }
     // Silent clients are closed soon, so that curl ends when it was given a WebSocket.
-    let flags = [
-        "--ping-interval",
-        "200ms",
-        "--ping-timeout",
-        "200ms",
-        "--origin",
-        "https://good.example",
-    ];
+    let flags =
+        ["--ping-interval", "200ms", "--ping-timeout", "200ms", "--origin", "https://good.example"];
     let server = Server::start(&flags);
     let long = format!("X: {}", "x".repeat(17_000));
     let upgrade = [
@@ -863,10 +755,7 @@ fn curl_gets_the_same_answers() {
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{args:?}: {output:?}");
-        assert!(
-            said.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{args:?}: {said}"
-        );
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{args:?}: {said}");
         assert!(said.contains(words), "{args:?}: {said}");
     }
 }
@@ -893,22 +782,11 @@ fn the_end_of_a_head_is_found_however_it_is_split() {
         (&too_long, Err(TooLarge)),
     ] {
         let input = input.as_bytes();
-        assert_eq!(
-            head_len(input, 0),
-            expected,
-            "{:?}",
-            input.escape_ascii().to_string()
-        );
+        assert_eq!(head_len(input, 0), expected, "{:?}", input.escape_ascii().to_string());
         // What was searched does not have to be searched again.
-        let before = expected
-            .unwrap_or(None)
-            .unwrap_or(input.len())
-            .saturating_sub(1);
+        let before = expected.unwrap_or(None).unwrap_or(input.len()).saturating_sub(1);
         for searched in before.saturating_sub(40)..=before {
-            assert_eq!(
-                head_len(&input[..searched.min(MAX_HEAD_LEN - 1)], 0),
-                Ok(None)
-            );
+            assert_eq!(head_len(&input[..searched.min(MAX_HEAD_LEN - 1)], 0), Ok(None));
             let searched = searched.min(MAX_HEAD_LEN - 1);
             assert_eq!(head_len(input, searched), expected, "{searched} searched");
         }
@@ -921,11 +799,7 @@ fn a_head_has_at_most_100_fields() {
         let head = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(fields));
         for head in [head.clone(), format!("\r\n{head}")] {
             let parsed = Request::parse(head.as_bytes()).map(|request| request.values("x").count());
-            let expected = if too_large {
-                Err(NoRequest::TooLarge)
-            } else {
-                Ok(fields)
-            };
+            let expected = if too_large { Err(NoRequest::TooLarge) } else { Ok(fields) };
             assert_eq!(parsed, expected);
         }
     }

@@ -114,15 +114,9 @@ fn a_seat_is_given_back_after_every_request_that_opens_no_web_socket() {
         ("", ""),
         ("GET / HT", "HTTP/1.1 408 "),
         ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 "),
-        (
-            "GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n",
-            "HTTP/1.1 404 ",
-        ),
+        ("GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 404 "),
         ("nonsense\r\n\r\n", "HTTP/1.1 400 "),
-        (
-            "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-            "HTTP/1.1 405 ",
-        ),
+        ("POST / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 405 "),
     ] {
         eventually(SOON, || server.client_threads() == 0);
         let mut stream = server.connect();
@@ -148,10 +142,7 @@ fn a_client_in_the_opening_handshake_has_a_seat_until_its_deadline() {
     halfway.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     eventually(SOON, || server.client_threads() == 2);
     assert_is_503(&ask(server.connect()).unwrap_err(), "no seat left");
-    assert!(
-        started.elapsed() < Duration::from_secs(2),
-        "the machine was too slow to tell"
-    );
+    assert!(started.elapsed() < Duration::from_secs(2), "the machine was too slow to tell");
     assert!(is_ended_within(SOON, &mut silent));
     assert!(is_ended_within(SOON, &mut halfway));
     // Both hold on to their side, but no longer to their seats.
@@ -177,16 +168,10 @@ fn a_thread_that_panics_gives_its_seat_back() {
         panic!("as a defect would");
     });
     assert!(thread.join().is_err());
-    assert_eq!(
-        client.read(&mut [0]).unwrap(),
-        0,
-        "its connection is closed"
-    );
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "its connection is closed");
 
     let (_client, stream, peer) = connection();
-    let seat = clients
-        .admit(stream, peer)
-        .expect("the place is free again");
+    let seat = clients.admit(stream, peer).expect("the place is free again");
     assert_eq!(seat.client().place, wsecho::clients::Place::Seat);
 }
 
@@ -234,22 +219,11 @@ fn without_a_descriptor_the_server_waits_for_one_and_never_spins() {
     let ticks = server.ticks();
     thread::sleep(Duration::from_secs(1));
     let busy = server.ticks() - ticks;
-    assert!(
-        busy <= 10,
-        "{busy} hundredths of a second were spent on waiting"
-    );
-    let warnings = server
-        .log()
-        .iter()
-        .filter(|line| line.contains("cannot accept"))
-        .count();
+    assert!(busy <= 10, "{busy} hundredths of a second were spent on waiting");
+    let warnings = server.log().iter().filter(|line| line.contains("cannot accept")).count();
     assert_eq!(warnings, 1, "one warning for the whole time");
 
-    limit(
-        &server,
-        Resource::Nofile,
-        getrlimit(Resource::Nofile).maximum,
-    );
+    limit(&server, Resource::Nofile, getrlimit(Resource::Nofile).maximum);
     let head = read_head(&mut outside);
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert_echoes(&mut outside, "I am in, too");
@@ -271,10 +245,7 @@ fn without_a_thread_for_it_a_client_gets_503_and_the_server_goes_on() {
     let before = server.at_rest();
     let let_threads = |limit: &str| {
         let mut command = as_a_limited_user(Path::new("prlimit"));
-        command.args([
-            format!("--pid={}", server.pid()),
-            format!("--nproc={limit}:"),
-        ]);
+        command.args([format!("--pid={}", server.pid()), format!("--nproc={limit}:")]);
         assert!(command.status().unwrap().success());
     };
     let mut inside = server.open();
@@ -295,8 +266,6 @@ fn as_a_limited_user(program: &Path) -> Command {
     }
     let user = (100_000 + process::id()).to_string();
     let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
-        .arg(program);
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]).arg(program);
     command
 }

@@ -28,21 +28,13 @@ fn first_fragment(len: usize) -> Vec<u8> {
 
 #[test]
 fn memory_stays_below_its_ceiling_while_many_clients_fill_it() {
-    fill_up(Filling {
-        clients: 100,
-        each: MIB,
-        max_buffered_mib: 8,
-    });
+    fill_up(Filling { clients: 100, each: MIB, max_buffered_mib: 8 });
 }
 
 #[test]
 #[ignore = "sends 7.5 GB"]
 fn memory_stays_below_its_ceiling_while_500_clients_send_15_mib_each() {
-    fill_up(Filling {
-        clients: 500,
-        each: 15 * MIB,
-        max_buffered_mib: 1024,
-    });
+    fill_up(Filling { clients: 500, each: 15 * MIB, max_buffered_mib: 1024 });
 }
 
 struct Filling {
@@ -52,13 +44,7 @@ struct Filling {
     max_buffered_mib: usize,
 }
 
-fn fill_up(
-    Filling {
-        clients,
-        each,
-        max_buffered_mib,
-    }: Filling,
-) {
+fn fill_up(Filling { clients, each, max_buffered_mib }: Filling) {
     need_descriptors(clients as u64 + 100);
     let server = Server::start(&["--max-buffered", &format!("{max_buffered_mib}MiB")]);
     let before = server.at_rest();
@@ -92,20 +78,10 @@ fn fill_up(
         }
     }
     let held = inside * (each - OWN);
-    assert!(
-        held <= max_buffered_mib * MIB,
-        "{inside} clients hold {held} bytes"
-    );
-    assert!(
-        inside > 0 && refused > 0,
-        "{inside} inside, {refused} refused"
-    );
+    assert!(held <= max_buffered_mib * MIB, "{inside} clients hold {held} bytes");
+    assert!(inside > 0 && refused > 0, "{inside} inside, {refused} refused");
     let ceiling = max_buffered_mib * 1024 + per_client() * clients + PROGRAM;
-    assert!(
-        server.peak() <= ceiling,
-        "{} KiB, the ceiling is {ceiling}",
-        server.peak()
-    );
+    assert!(server.peak() <= ceiling, "{} KiB, the ceiling is {ceiling}", server.peak());
     drop(streams);
     server.has_recovered(before);
 }
@@ -125,23 +101,13 @@ fn a_message_of_64_kib_is_never_refused_though_others_hold_all_the_memory() {
     for len in [0, 125, 126, 40_000, OWN - 1, OWN] {
         let payload = vec![b'x'; len];
         small.write_all(&frame(0x82, &payload)).unwrap();
-        assert_eq!(
-            read_frame(&mut small),
-            (0x82, payload.clone()),
-            "{len} bytes whole"
-        );
+        assert_eq!(read_frame(&mut small), (0x82, payload.clone()), "{len} bytes whole");
         for (part, piece) in payload.chunks(len / 3 + 1).enumerate() {
-            small
-                .write_all(&frame(if part == 0 { 0x02 } else { 0x00 }, piece))
-                .unwrap();
+            small.write_all(&frame(if part == 0 { 0x02 } else { 0x00 }, piece)).unwrap();
         }
         let first = if len == 0 { 0x82 } else { 0x80 };
         small.write_all(&frame(first, b"")).unwrap();
-        assert_eq!(
-            read_frame(&mut small),
-            (0x82, payload),
-            "{len} bytes in fragments"
-        );
+        assert_eq!(read_frame(&mut small), (0x82, payload), "{len} bytes in fragments");
     }
     small.write_all(&frame(0x82, &[b'x'; OWN + 1])).unwrap();
     assert_eq!(read_close(&mut small), 1013);
@@ -202,10 +168,7 @@ fn a_million_empty_fragments_take_no_memory() {
     }
     server.answers_at_once();
     stream.write_all(&frame(0x80, b"end")).unwrap();
-    assert_eq!(
-        read_frame(&mut stream),
-        (0x81, b"You have entered: the end".to_vec())
-    );
+    assert_eq!(read_frame(&mut stream), (0x81, b"You have entered: the end".to_vec()));
     let grown = server.peak() - before.resident;
     assert!(grown < 1024, "memory grew by {grown} KiB");
     drop(stream);

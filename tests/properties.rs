@@ -58,11 +58,7 @@ impl Said {
     fn wire_and_replies(&self) -> (Vec<u8>, Vec<u8>) {
         let payload = self.payload();
         let opcode = if self.text { 0x1 } else { 0x2 };
-        let mut cuts: Vec<usize> = self
-            .cuts
-            .iter()
-            .map(|cut| cut.index(self.len + 1))
-            .collect();
+        let mut cuts: Vec<usize> = self.cuts.iter().map(|cut| cut.index(self.len + 1)).collect();
         cuts.sort_unstable();
         let starts = iter::once(0).chain(cuts.iter().copied());
         let ends = cuts.iter().copied().chain([self.len]);
@@ -76,11 +72,7 @@ impl Said {
             }
             let opcode = if number == 0 { opcode } else { 0x0 };
             let fin = if number == cuts.len() { 0x80 } else { 0x00 };
-            wire.extend(client_frame(
-                fin | opcode,
-                &payload[start..end],
-                self.masking_key,
-            ));
+            wire.extend(client_frame(fin | opcode, &payload[start..end], self.masking_key));
         }
         replies.extend(server_frame(0x80 | opcode, &payload));
         (wire, replies)
@@ -91,10 +83,7 @@ fn client_frame(first: u8, payload: &[u8], masking_key: [u8; 4]) -> Vec<u8> {
     let mut frame = server_frame(first, payload);
     let header_len = frame.len() - payload.len();
     frame[1] |= 0x80;
-    for (byte, key) in frame[header_len..]
-        .iter_mut()
-        .zip(masking_key.iter().cycle())
-    {
+    for (byte, key) in frame[header_len..].iter_mut().zip(masking_key.iter().cycle()) {
         *byte ^= key;
     }
     frame.splice(header_len..header_len, masking_key);
@@ -113,14 +102,7 @@ fn numbers(mut state: u64) -> impl Iterator<Item = u64> {
 
 fn said(len: impl Strategy<Value = usize>) -> impl Strategy<Value = Said> {
     let ping = proptest::option::of(vec(any::<u8>(), 0..=125));
-    (
-        any::<bool>(),
-        len,
-        any::<u64>(),
-        vec(any::<Index>(), 0..6),
-        vec(ping, 0..6),
-        any::<[u8; 4]>(),
-    )
+    (any::<bool>(), len, any::<u64>(), vec(any::<Index>(), 0..6), vec(ping, 0..6), any::<[u8; 4]>())
         .prop_map(|(text, len, seed, cuts, pings, masking_key)| Said {
             text,
             len,
@@ -133,20 +115,12 @@ fn said(len: impl Strategy<Value = usize>) -> impl Strategy<Value = Said> {
 
 /// Lengths around those from which a header takes more bytes, and between them.
 fn any_len() -> impl Strategy<Value = usize> {
-    prop_oneof![
-        0..130_usize,
-        130..3_000_usize,
-        65_530..65_542_usize,
-        3_000..200_000_usize
-    ]
+    prop_oneof![0..130_usize, 130..3_000_usize, 65_530..65_542_usize, 3_000..200_000_usize]
 }
 
 /// The lengths of the pieces in which the wire is said, again and again.
 fn pieces() -> impl Strategy<Value = Vec<usize>> {
-    vec(
-        prop_oneof![1..4_usize, 1..200_usize, 1..100_000_usize],
-        1..8,
-    )
+    vec(prop_oneof![1..4_usize, 1..200_usize, 1..100_000_usize], 1..8)
 }
 
 /// From how many missing bytes on a payload is read straight to its message.
@@ -182,11 +156,7 @@ fn converse(limit: usize, pieces: &[&[u8]], straight_above: usize) -> (Vec<u8>, 
 
 /// The first place where two runs of bytes differ, since megabytes are no message for a reader.
 fn difference(one: &[u8], other: &[u8]) -> Option<usize> {
-    let same = one
-        .iter()
-        .zip(other)
-        .take_while(|(one, other)| one == other)
-        .count();
+    let same = one.iter().zip(other).take_while(|(one, other)| one == other).count();
     (same < one.len().max(other.len())).then_some(same)
 }
 
@@ -293,17 +263,10 @@ fn ends_in_close(mut replies: &[u8]) -> Result<bool, TestCaseError> {
             }
             [_, len] => (usize::from(*len), rest),
         };
-        prop_assert!(
-            rest.len() >= len,
-            "{len} bytes declared, {} there",
-            rest.len()
-        );
+        prop_assert!(rest.len() >= len, "{len} bytes declared, {} there", rest.len());
         let (payload, rest) = rest.split_at(len);
         // Nothing else is as short as it can be, whole, unmasked and without reserved bits.
-        prop_assert_eq!(
-            &replies[..replies.len() - rest.len()],
-            server_frame(header[0], payload)
-        );
+        prop_assert_eq!(&replies[..replies.len() - rest.len()], server_frame(header[0], payload));
         match header[0] {
             0x81 => prop_assert!(str::from_utf8(payload).is_ok()),
             0x82 => {}

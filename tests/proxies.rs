@@ -226,26 +226,15 @@ fn haproxy(config: &str, servers: &[&Server], name: &str) -> Option<Proxy> {
     // How many clients it carries depends on the machine.
     let (_, rest) = config.split_once("\ndefaults\n").unwrap();
     let socket = scratch.path("states");
-    let global = format!(
-        "global\n    maxconn 100\n    stats socket {}\n",
-        socket.display()
-    );
+    let global = format!("global\n    maxconn 100\n    stats socket {}\n", socket.display());
     let config = global + "defaults\n" + rest;
-    let port = if config.contains("bind :80") {
-        ":80"
-    } else {
-        ":443"
-    };
+    let port = if config.contains("bind :80") { ":80" } else { ":443" };
     let config = replaced(&config, &format!("bind {port}"), &format!("bind {public}"));
     let config = config.replace("/etc/haproxy", scratch.path("").to_str().unwrap());
     let config = replaced(&config, "60s", &format!("{}s", PROXY_TIMEOUT.as_secs()));
     let mut config = replaced(&config, "inter 2s", "inter 100ms");
     for (server, port) in servers.iter().zip(1222..) {
-        config = replaced(
-            &config,
-            &format!("127.0.0.1:{port}"),
-            &server.addr.to_string(),
-        );
+        config = replaced(&config, &format!("127.0.0.1:{port}"), &server.addr.to_string());
     }
     let file = scratch.path("haproxy.cfg");
     fs::write(&file, config).unwrap();
@@ -258,10 +247,7 @@ fn haproxy(config: &str, servers: &[&Server], name: &str) -> Option<Proxy> {
 impl Proxy {
     fn start(mut command: Command, public: SocketAddr, scratch: Scratch) -> Self {
         let errors = fs::File::create(scratch.path("errors")).unwrap();
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(errors);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let mut program = Program(command.spawn().unwrap());
         eventually(SOON, || {
             if let Some(status) = program.0.try_wait().unwrap() {
@@ -270,11 +256,7 @@ impl Proxy {
             }
             TcpStream::connect(public).is_ok()
         });
-        Proxy {
-            public,
-            scratch,
-            _program: program,
-        }
+        Proxy { public, scratch, _program: program }
     }
 
     /// Runs the Python client over TLS, which says nothing for a while in its midst: what it says
@@ -322,10 +304,7 @@ impl Proxy {
 
 /// Makes a certificate for the address of [`free_addr`], in the forms that either proxy reads.
 fn certify(scratch: &Scratch) {
-    let (key, certificate) = (
-        scratch.path("echo.example.key"),
-        scratch.path("echo.example.crt"),
-    );
+    let (key, certificate) = (scratch.path("echo.example.key"), scratch.path("echo.example.crt"));
     let made = Command::new("openssl")
         .args(["req", "-x509", "-days", "2", "-subj", "/CN=wsecho's tests"])
         .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])

@@ -9,27 +9,19 @@ const README: &str = include_str!("../README.md");
 
 #[test]
 fn each_configuration_stands_in_the_readme_as_it_is_tested() {
-    for file in [
-        "daemon/logrotate.conf",
-        "proxies/nginx.conf",
-        "proxies/haproxy.cfg",
-    ] {
+    for file in ["daemon/logrotate.conf", "proxies/nginx.conf", "proxies/haproxy.cfg"] {
         let text = fs::read_to_string(format!("{}/tests/{file}", env!("CARGO_MANIFEST_DIR")));
         assert!(README.contains(text.unwrap().trim()), "{file}");
     }
-    let (_, backend) = include_str!("proxies/haproxy-several.cfg")
-        .split_once("\nbackend ")
-        .unwrap();
+    let (_, backend) =
+        include_str!("proxies/haproxy-several.cfg").split_once("\nbackend ").unwrap();
     assert!(README.contains(backend.trim()));
 }
 
 #[test]
 fn each_flag_stands_in_the_readme_with_its_default() {
     for flag in Config::command().get_arguments() {
-        let Some(long) = flag
-            .get_long()
-            .filter(|long| !["help", "version"].contains(long))
-        else {
+        let Some(long) = flag.get_long().filter(|long| !["help", "version"].contains(long)) else {
             continue;
         };
         let named = match flag.get_short() {
@@ -40,11 +32,7 @@ fn each_flag_stands_in_the_readme_with_its_default() {
             .lines()
             .find(|line| line.starts_with('|') && line.contains(&named))
             .unwrap_or_else(|| panic!("--{long} is not in the table"));
-        for default in flag
-            .get_default_values()
-            .iter()
-            .filter(|_| flag.get_short().is_none())
-        {
+        for default in flag.get_default_values().iter().filter(|_| flag.get_short().is_none()) {
             assert!(row.contains(&format!("`{}`", default.display())), "{row}");
         }
     }

@@ -159,12 +159,7 @@ fn check_fails_at(wire: &[u8], at: usize, code: u16, violation: Violation) {
         for byte in &wire[..at] {
             conversation.hear(&[*byte]);
         }
-        expect(
-            &conversation,
-            b"",
-            Open,
-            &format!("{} before byte {at}", Hex(wire)),
-        );
+        expect(&conversation, b"", Open, &format!("{} before byte {at}", Hex(wire)));
         conversation.hear(&wire[at..=at]);
         let way = format!("{} up to byte {at}", Hex(wire));
         expect(&conversation, b"", violated(code, violation), &way);
@@ -222,13 +217,7 @@ fn section_5_1_a_frame_without_a_mask_fails_the_connection() {
 
 #[test]
 fn section_5_1_no_reply_is_masked() {
-    let wire = [
-        frame(TEXT, b"t"),
-        frame(BINARY, b"b"),
-        frame(PING, b"p"),
-        close(1000),
-    ]
-    .concat();
+    let wire = [frame(TEXT, b"t"), frame(BINARY, b"b"), frame(PING, b"p"), close(1000)].concat();
     let reply = b"\x81\x01t\x82\x01b\x8A\x01p\x88\x02\x03\xE8";
     check(&wire, reply, Closed(Some(1000), ""));
 }
@@ -314,12 +303,7 @@ fn section_5_3_every_masking_key_is_undone() {
     for key in [[0; 4], [0x37, 0xFA, 0x21, 0x3D], [0xFF; 4], [0, 0, 0, 1]] {
         let mut wire = vec![TEXT, 0x80 | 5];
         wire.extend(key);
-        wire.extend(
-            b"Hello"
-                .iter()
-                .enumerate()
-                .map(|(i, byte)| byte ^ key[i % 4]),
-        );
+        wire.extend(b"Hello".iter().enumerate().map(|(i, byte)| byte ^ key[i % 4]));
         check(&wire, b"\x81\x05Hello", Open);
     }
     let example = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
@@ -385,11 +369,8 @@ fn section_5_4_control_frames_are_answered_inside_a_fragmented_message() {
         frame(PING, b"two"),
         frame(LAST, b"o"),
     ];
-    let reply = [
-        server_frame(PONG, b"one"),
-        server_frame(PONG, b"two"),
-        server_frame(TEXT, b"Hello"),
-    ];
+    let reply =
+        [server_frame(PONG, b"one"), server_frame(PONG, b"two"), server_frame(TEXT, b"Hello")];
     check(&wire.concat(), &reply.concat(), Open);
 
     let closed = [frame(FIRST_TEXT, b"Hel"), close(1001), frame(LAST, b"lo")].concat();
@@ -416,11 +397,7 @@ fn section_5_4_a_continuation_of_nothing_fails_the_connection() {
         check(&frame(first, b""), b"", violation);
         let after_a_message = [frame(TEXT, b"a"), frame(first, b"b")].concat();
         check(&after_a_message, b"\x81\x01a", violation);
-        let after_fragments = [
-            frame(FIRST_TEXT, b"a"),
-            frame(LAST, b"b"),
-            frame(first, b"c"),
-        ];
+        let after_fragments = [frame(FIRST_TEXT, b"a"), frame(LAST, b"b"), frame(first, b"c")];
         check(&after_fragments.concat(), b"\x81\x02ab", violation);
     }
 }
@@ -432,11 +409,7 @@ fn section_5_5_a_fragmented_control_frame_fails_the_connection() {
     for opcode in [CLOSE, PING, PONG].map(|first| first & 0x0F) {
         let violation = violated(1002, Violation::FragmentedControl);
         check(&frame(opcode, b""), b"", violation);
-        let inside = [
-            frame(FIRST_TEXT, b"a"),
-            frame(opcode, b"\x03\xE8"),
-            frame(LAST, b"b"),
-        ];
+        let inside = [frame(FIRST_TEXT, b"a"), frame(opcode, b"\x03\xE8"), frame(LAST, b"b")];
         check(&inside.concat(), b"", violation);
     }
 }
@@ -449,11 +422,7 @@ fn section_5_5_a_control_frame_of_126_bytes_fails_the_connection() {
             check(&wire, b"", violated(1002, Violation::LongControl));
             // Its header tells; what it announces need not come.
             let header_len = wire.len() - len;
-            check(
-                &wire[..header_len],
-                b"",
-                violated(1002, Violation::LongControl),
-            );
+            check(&wire[..header_len], b"", violated(1002, Violation::LongControl));
         }
     }
 }
@@ -514,11 +483,7 @@ fn section_5_5_2_a_pong_stands_before_every_later_reply() {
 
 #[test]
 fn section_5_5_3_a_pong_is_not_answered() {
-    let wire = [
-        frame(PONG, b""),
-        frame(PONG, &[0xFF; 125]),
-        frame(TEXT, b"a"),
-    ];
+    let wire = [frame(PONG, b""), frame(PONG, &[0xFF; 125]), frame(TEXT, b"a")];
     check(&wire.concat(), b"\x81\x01a", Open);
 }
 
@@ -526,19 +491,9 @@ fn section_5_5_3_a_pong_is_not_answered() {
 
 #[test]
 fn section_5_6_text_and_binary_come_back_as_they_were() {
-    for text in [
-        "",
-        "plain",
-        "κόσμε",
-        "\0",
-        "\u{10FFFF}\u{FFFE}\u{7FF}\u{800}",
-        "\u{FEFF}bom",
-    ] {
-        check(
-            &frame(TEXT, text.as_bytes()),
-            &server_frame(TEXT, text.as_bytes()),
-            Open,
-        );
+    for text in ["", "plain", "κόσμε", "\0", "\u{10FFFF}\u{FFFE}\u{7FF}\u{800}", "\u{FEFF}bom"]
+    {
+        check(&frame(TEXT, text.as_bytes()), &server_frame(TEXT, text.as_bytes()), Open);
     }
     for bytes in [&b""[..], b"\xFF\xC0\x80", &[0; 300]] {
         check(&frame(BINARY, bytes), &server_frame(BINARY, bytes), Open);
@@ -550,12 +505,8 @@ fn section_5_6_a_character_may_be_cut_by_fragments() {
     let text = "é€😀\u{10FFFF}".as_bytes();
     for cut in 0..=text.len() {
         let (start, rest) = text.split_at(cut);
-        let wire = [
-            frame(FIRST_TEXT, start),
-            frame(PING, b""),
-            frame(MIDDLE, b""),
-            frame(LAST, rest),
-        ];
+        let wire =
+            [frame(FIRST_TEXT, start), frame(PING, b""), frame(MIDDLE, b""), frame(LAST, rest)];
         let reply = [server_frame(PONG, b""), server_frame(TEXT, text)].concat();
         check(&wire.concat(), &reply, Open);
     }
@@ -571,18 +522,10 @@ fn section_5_6_a_character_may_be_cut_by_fragments() {
 
 #[test]
 fn section_7_1_7_every_failure_is_told_behind_the_replies_to_what_came_before() {
-    let before = [
-        frame(TEXT, b"a"),
-        frame(PING, b"p"),
-        frame(BINARY, &[b'b'; 200]),
-    ]
-    .concat();
-    let replies = [
-        server_frame(TEXT, b"a"),
-        server_frame(PONG, b"p"),
-        server_frame(BINARY, &[b'b'; 200]),
-    ]
-    .concat();
+    let before = [frame(TEXT, b"a"), frame(PING, b"p"), frame(BINARY, &[b'b'; 200])].concat();
+    let replies =
+        [server_frame(TEXT, b"a"), server_frame(PONG, b"p"), server_frame(BINARY, &[b'b'; 200])]
+            .concat();
     for (wire, code, violation) in failures() {
         check(&wire, b"", violated(code, violation));
         let wire = [before.as_slice(), &wire].concat();
@@ -602,22 +545,15 @@ fn section_7_1_7_nothing_is_processed_after_a_failure() {
 
 #[test]
 fn section_7_1_7_nothing_is_processed_after_the_server_has_closed_for_a_reason_of_its_own() {
-    for (cause, code) in [
-        (Cause::Stopping, 1001),
-        (Cause::Silent, 1001),
-        (Cause::MemoryShort, 1013),
-    ] {
+    for (cause, code) in
+        [(Cause::Stopping, 1001), (Cause::Silent, 1001), (Cause::MemoryShort, 1013)]
+    {
         let budget = Arc::new(Budget::new(0));
         let mut conversation = Conversation::new(LIMIT, budget, NEVER);
         conversation.hear(&frame(TEXT, b"unfinished")[..10]);
         conversation.session.close(cause, &mut conversation.replies);
         conversation.hear(&[frame(TEXT, b"late"), close(1000)].concat());
-        expect(
-            &conversation,
-            b"",
-            End::Failed(code, cause),
-            "closed by the server",
-        );
+        expect(&conversation, b"", End::Failed(code, cause), "closed by the server");
     }
 }
 
@@ -630,10 +566,7 @@ const VALID_CODES: [RangeInclusive<u16>; 3] = [1000..=1003, 1007..=1014, 3000..=
 #[test]
 fn section_7_4_the_codes_that_may_be_sent_are_echoed_and_all_others_refused() {
     let expected_end = |code: u16| match VALID_CODES.iter().any(|codes| codes.contains(&code)) {
-        true => (
-            server_frame(CLOSE, &code.to_be_bytes()),
-            Closed(Some(code), ""),
-        ),
+        true => (server_frame(CLOSE, &code.to_be_bytes()), Closed(Some(code), "")),
         false => (vec![], violated(1002, Violation::CloseCode)),
     };
     for code in 0..=u16::MAX {
@@ -642,10 +575,7 @@ fn section_7_4_the_codes_that_may_be_sent_are_echoed_and_all_others_refused() {
         let (reply, end) = expected_end(code);
         expect(&conversation, &reply, end, &code.to_string());
     }
-    for edge in VALID_CODES
-        .iter()
-        .flat_map(|codes| [*codes.start(), *codes.end()])
-    {
+    for edge in VALID_CODES.iter().flat_map(|codes| [*codes.start(), *codes.end()]) {
         for code in [edge - 1, edge, edge + 1] {
             let (reply, end) = expected_end(code);
             check(&close(code), &reply, end);
@@ -683,11 +613,7 @@ const NOT_UTF_8: [(&[u8], usize); 20] = [
 #[test]
 fn section_8_1_text_that_is_not_utf_8_is_refused_at_its_first_wrong_byte() {
     for (text, wrong) in NOT_UTF_8 {
-        check(
-            &frame(TEXT, text),
-            b"",
-            violated(1007, Violation::InvalidUtf8),
-        );
+        check(&frame(TEXT, text), b"", violated(1007, Violation::InvalidUtf8));
 
         // Inside a frame that goes on for long.
         for len in [125, 300, 70_000] {
@@ -721,12 +647,7 @@ fn section_8_1_text_that_ends_inside_a_character_is_refused_at_its_end() {
         check(&single, b"", violated(1007, Violation::InvalidUtf8));
 
         let fragments = [frame(FIRST_TEXT, text), frame(PONG, b""), frame(LAST, b"")].concat();
-        check_fails_at(
-            &fragments,
-            fragments.len() - 1,
-            1007,
-            Violation::InvalidUtf8,
-        );
+        check_fails_at(&fragments, fragments.len() - 1, 1007, Violation::InvalidUtf8);
 
         // As long as more may come, it may still become text.
         check(&frame(FIRST_TEXT, text), b"", Open);
@@ -754,15 +675,8 @@ fn section_8_1_each_text_is_checked_afresh() {
         frame(FIRST_TEXT, b"\xF0\x9F"),
         frame(LAST, b"\x98\x80\xC3\xA9\xFF"),
     ];
-    let reply = [
-        server_frame(TEXT, "é€é".as_bytes()),
-        server_frame(BINARY, &[0xFF; 7]),
-    ];
-    check(
-        &wire.concat(),
-        &reply.concat(),
-        violated(1007, Violation::InvalidUtf8),
-    );
+    let reply = [server_frame(TEXT, "é€é".as_bytes()), server_frame(BINARY, &[0xFF; 7])];
+    check(&wire.concat(), &reply.concat(), violated(1007, Violation::InvalidUtf8));
 }
 
 #[test]
@@ -784,12 +698,7 @@ fn in_fragments(len: usize) -> [Vec<u8>; 3] {
     [
         frame(TEXT, &payload),
         [frame(FIRST_TEXT, start), frame(LAST, rest)].concat(),
-        [
-            frame(FIRST_TEXT, start),
-            frame(MIDDLE, rest),
-            frame(LAST, b""),
-        ]
-        .concat(),
+        [frame(FIRST_TEXT, start), frame(MIDDLE, rest), frame(LAST, b"")].concat(),
     ]
 }
 
@@ -812,12 +721,7 @@ fn section_10_4_the_limit_is_each_messages_own() {
     let reply = server_frame(TEXT, b"xxxxxxxxxx").repeat(9);
     check_within(10, &wire, &reply, Open);
     // Control frames are no part of it.
-    let wire = [
-        frame(FIRST_TEXT, b"ab"),
-        frame(PING, &[b'p'; 125]),
-        frame(LAST, b"c"),
-    ]
-    .concat();
+    let wire = [frame(FIRST_TEXT, b"ab"), frame(PING, &[b'p'; 125]), frame(LAST, b"c")].concat();
     let reply = [server_frame(PONG, &[b'p'; 125]), server_frame(TEXT, b"abc")].concat();
     check_within(3, &wire, &reply, Open);
 }
@@ -863,12 +767,7 @@ fn section_10_4_a_message_of_64_kib_needs_no_budget() {
                     conversation.hear(piece);
                 }
                 let reply = server_frame(TEXT, &vec![b'x'; len]);
-                expect(
-                    &conversation,
-                    &reply,
-                    Open,
-                    &format!("{len} by {piece_len}"),
-                );
+                expect(&conversation, &reply, Open, &format!("{len} by {piece_len}"));
             }
         }
     }
@@ -890,31 +789,16 @@ fn section_10_4_what_one_client_gives_back_another_can_have() {
     let mut first = speak(&message);
     assert!(first.session.hoards());
     let refused = speak(&message);
-    expect(
-        &refused,
-        b"",
-        End::Failed(1013, Cause::MemoryShort),
-        "while it is taken",
-    );
+    expect(&refused, b"", End::Failed(1013, Cause::MemoryShort), "while it is taken");
 
     first.session.release();
     assert!(!first.session.hoards());
     let unfinished = speak(&message[..message.len() - 1]);
     let refused = speak(&message);
-    expect(
-        &refused,
-        b"",
-        End::Failed(1013, Cause::MemoryShort),
-        "while it is taken again",
-    );
+    expect(&refused, b"", End::Failed(1013, Cause::MemoryShort), "while it is taken again");
 
     drop(unfinished);
-    expect(
-        &speak(&message),
-        &server_frame(BINARY, &payload),
-        Open,
-        "when it was given back",
-    );
+    expect(&speak(&message), &server_frame(BINARY, &payload), Open, "when it was given back");
 }
 
 #[test]
@@ -926,12 +810,7 @@ fn section_10_4_memory_is_not_given_up_while_a_message_needs_it() {
         conversation.hear(piece);
         conversation.session.release();
     }
-    expect(
-        &conversation,
-        &server_frame(BINARY, &payload),
-        Open,
-        "released all the time",
-    );
+    expect(&conversation, &server_frame(BINARY, &payload), Open, "released all the time");
 }
 
 // This file itself
@@ -940,14 +819,8 @@ fn section_10_4_memory_is_not_given_up_while_a_message_needs_it() {
 fn the_table_above_names_tests_that_exist() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let read = |file| fs::read_to_string(tests.join(file)).unwrap();
-    let (rfc6455, others) = (
-        read("rfc6455.rs"),
-        read("handshake.rs") + &read("conversation.rs"),
-    );
-    let rows = rfc6455
-        .lines()
-        .filter(|line| line.starts_with("//! | "))
-        .skip(1);
+    let (rfc6455, others) = (read("rfc6455.rs"), read("handshake.rs") + &read("conversation.rs"));
+    let rows = rfc6455.lines().filter(|line| line.starts_with("//! | ")).skip(1);
     let mut named = 0;
     for row in rows {
         let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();

@@ -69,9 +69,7 @@ fn nothing_that_a_client_sends_forges_the_log_or_an_answer() {
             if let Ok(text) = str::from_utf8(forgery) {
                 clients += 1;
                 let mut client = server.connect();
-                client
-                    .write_all(&upgrade("/", "Origin", HOME.as_bytes()))
-                    .unwrap();
+                client.write_all(&upgrade("/", "Origin", HOME.as_bytes())).unwrap();
                 client.write_all(&frame(0x81, text.as_bytes())).unwrap();
                 client.shutdown(Shutdown::Write).unwrap();
                 client.read_to_end(&mut Vec::new()).unwrap();
@@ -150,19 +148,13 @@ fn what_a_client_keeps_secret_stands_neither_in_the_log_nor_in_an_answer() {
         (with_secrets(page).replace("Host", &"x".repeat(20_000)), 431),
     ] {
         let answer = answer_to(&server, request.as_bytes());
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{request}: {answer}"
-        );
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
         assert!(!answer.contains("s3cret"), "{answer}");
     }
     server.answer(b"GET /the-last-one HTTP/1.1\r\n\r\n");
     server.wait_for_log("/the-last-one");
     let log = server.log();
-    assert!(
-        log.len() > 14 && !log.concat().contains("s3cret"),
-        "{log:#?}"
-    );
+    assert!(log.len() > 14 && !log.concat().contains("s3cret"), "{log:#?}");
 }
 
 #[test]
@@ -219,10 +211,7 @@ fn the_page_runs_its_own_script_and_style_and_nothing_else() {
         let (content, _) = part.split_once(&format!("</{element}>")).unwrap();
         // With an attribute, such as src, the hash might be of something else.
         let content = content.strip_prefix('>').expect("no attributes");
-        format!(
-            "'sha256-{}'",
-            BASE64_STANDARD.encode(Sha256::digest(content))
-        )
+        format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(content)))
     };
     let policy: BTreeSet<_> = header("Content-Security-Policy").split("; ").collect();
     let script = format!("script-src {}", hash_of_the_only("script"));
@@ -253,10 +242,9 @@ fn no_answer_may_be_taken_for_a_page() {
         "rubbish\r\n\r\n",
     ] {
         let answer = server.answer(request.as_bytes());
-        for header in [
-            "Content-Type: text/plain; charset=utf-8\r\n",
-            "X-Content-Type-Options: nosniff\r\n",
-        ] {
+        for header in
+            ["Content-Type: text/plain; charset=utf-8\r\n", "X-Content-Type-Options: nosniff\r\n"]
+        {
             assert!(answer.contains(header), "{answer}");
         }
     }

@@ -40,20 +40,13 @@ const FLAGS: [&str; 6] = [
 #[test]
 #[ignore = "takes a minute, or WSECHO_SOAK_SECONDS"]
 fn well_behaved_clients_notice_nothing_of_the_others() {
-    let from_env = |name| {
-        std::env::var(name)
-            .ok()
-            .map(|text| text.parse::<u64>().unwrap())
-    };
+    let from_env = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let time = Duration::from_secs(from_env("WSECHO_SOAK_SECONDS").unwrap_or(60));
     let seed = from_env("WSECHO_SOAK_SEED").unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         u64::from(now.subsec_nanos())
     });
-    println!(
-        "WSECHO_SOAK_SECONDS={} WSECHO_SOAK_SEED={seed}",
-        time.as_secs()
-    );
+    println!("WSECHO_SOAK_SECONDS={} WSECHO_SOAK_SEED={seed}", time.as_secs());
 
     let scratch = Scratch::new("soak");
     let log = scratch.path("wsecho.log");
@@ -91,17 +84,11 @@ fn well_behaved_clients_notice_nothing_of_the_others() {
     for ((name, _), count) in MISDEEDS.iter().zip(attacks) {
         let count = count.into_inner();
         println!("{count} clients {name}");
-        assert!(
-            count > 0 || time < Duration::from_secs(30),
-            "no client {name}"
-        );
+        assert!(count > 0 || time < Duration::from_secs(30), "no client {name}");
     }
     println!("before: {before:?}\nafter:  {:?}", server.figures());
     let log = fs::read_to_string(log).unwrap();
-    let alarming: Vec<_> = log
-        .lines()
-        .filter(|line| !line.contains(" INFO "))
-        .collect();
+    let alarming: Vec<_> = log.lines().filter(|line| !line.contains(" INFO ")).collect();
     assert!(alarming.is_empty(), "{alarming:#?}");
 }
 
@@ -159,12 +146,7 @@ fn talk(server: &Server, random: &mut Random) -> usize {
         replies += due.len();
         for expected in due {
             let came = next_reply(&mut stream);
-            assert!(
-                came == expected,
-                "{} instead of {}",
-                show(&came),
-                show(&expected)
-            );
+            assert!(came == expected, "{} instead of {}", show(&came), show(&expected));
         }
         random.pause();
     }
@@ -219,11 +201,7 @@ fn next_reply(stream: &mut TcpStream) -> (u8, Vec<u8>) {
 
 fn show((first, payload): &(u8, Vec<u8>)) -> String {
     let start = &payload[..payload.len().min(40)];
-    format!(
-        "{first:02X}, {} bytes: {}",
-        payload.len(),
-        start.escape_ascii()
-    )
+    format!("{first:02X}, {} bytes: {}", payload.len(), start.escape_ascii())
 }
 
 /// A connection from an address of its own for each, since ports rest after their use.
@@ -243,20 +221,14 @@ fn open(server: &Server, random: &mut Random) -> TcpStream {
 type Misdeed = fn(&Server, &mut Random);
 
 const MISDEEDS: [(&str, Misdeed); 12] = [
-    ("probed and left", |server, random| {
-        drop(connect(server, random))
-    }),
+    ("probed and left", |server, random| drop(connect(server, random))),
     ("sent half a request and left", |server, random| {
         let mut stream = connect(server, random);
-        stream
-            .write_all(&UPGRADE.as_bytes()[..random.below(UPGRADE.len())])
-            .unwrap();
+        stream.write_all(&UPGRADE.as_bytes()[..random.below(UPGRADE.len())]).unwrap();
     }),
     ("sent half a request and stayed", |server, random| {
         let mut stream = connect(server, random);
-        stream
-            .write_all(&UPGRADE.as_bytes()[..random.below(UPGRADE.len())])
-            .unwrap();
+        stream.write_all(&UPGRADE.as_bytes()[..random.below(UPGRADE.len())]).unwrap();
         assert!(is_ended_within(SOON, &mut stream));
     }),
     ("dripped a request", |server, random| {

@@ -24,11 +24,7 @@ use common::{
 fn say_goodbye(mut stream: TcpStream) {
     assert_eq!(read_close(&mut stream), 1001);
     stream.write_all(&close(1001)).unwrap();
-    assert_eq!(
-        stream.read(&mut [0]).unwrap(),
-        0,
-        "nothing follows a close frame"
-    );
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "nothing follows a close frame");
 }
 
 /// A server that is stopping, and waits for a client that does not answer.
@@ -49,7 +45,7 @@ fn on_either_signal_each_client_sees_1001_and_the_server_exits_with_0() {
         clients.into_iter().for_each(say_goodbye);
         let status = server.wait(SOON);
         assert_eq!(status.code(), Some(0));
-        server.wait_for_log("stopped: 3 clients were connected, 0 of them had to be cut");
+        server.wait_for_log("stopped: 3 clients were connected, 0 of them had to be aborted");
     }
 }
 
@@ -62,10 +58,7 @@ fn a_server_without_clients_stops_at_once() {
 
 #[test]
 fn a_client_in_the_middle_of_a_message_sees_1001() {
-    for part in [
-        &frame(0x01, b"the first fragment"),
-        &frame(0x81, &[b'x'; 90_000])[..50_000],
-    ] {
+    for part in [&frame(0x01, b"the first fragment"), &frame(0x81, &[b'x'; 90_000])[..50_000]] {
         let mut server = Server::start(&["--close-timeout=1m"]);
         let mut stream = server.open();
         stream.write_all(part).unwrap();
@@ -102,14 +95,11 @@ fn a_client_that_is_being_written_to_gets_its_reply_whole_and_then_1001() {
 fn a_client_that_is_written_to_and_never_reads_is_cut_at_the_closes_deadline() {
     let mut server = Server::start(&["--close-timeout=1s", "--write-timeout=1m"]);
     let mut stream = open_taking(4 * 1024, &server);
-    assert!(write_until_stuck(
-        &mut stream,
-        &frame(0x82, &vec![7; 1 << 20])
-    ));
+    assert!(write_until_stuck(&mut stream, &frame(0x82, &vec![7; 1 << 20])));
     let asked = Instant::now();
     server.signal(Signal::TERM);
     assert_exits_at_the_closes_deadline(&mut server, asked, Duration::from_secs(1));
-    server.wait_for_log("stopped: 1 clients were connected, 1 of them had to be cut");
+    server.wait_for_log("stopped: 1 clients were connected, 1 of them had to be aborted");
 }
 
 fn assert_exits_at_the_closes_deadline(server: &mut Server, asked: Instant, close: Duration) {
@@ -128,10 +118,7 @@ fn a_client_in_the_opening_handshake_gets_503() {
     server.signal(Signal::TERM);
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(
-        answer.starts_with("HTTP/1.1 503 ") && answer.contains("stopping"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("stopping"), "{answer}");
     drop(stream);
     assert_eq!(server.wait(SOON).code(), Some(0));
 }
@@ -145,9 +132,7 @@ fn a_client_that_has_not_asked_yet_is_let_go_at_once_though_others_take_their_ti
     server.signal(Signal::TERM);
     assert_eq!(read_close(&mut silent), 1001);
     let mut answer = String::new();
-    early
-        .read_to_string(&mut answer)
-        .expect("the connection is closed");
+    early.read_to_string(&mut answer).expect("the connection is closed");
 }
 
 #[test]
@@ -180,7 +165,7 @@ fn a_client_that_was_let_in_just_now_has_its_time_as_well() {
     }
     drop(told);
     assert_eq!(server.wait(SOON).code(), Some(0));
-    server.wait_for_log(" clients were connected, 0 of them had to be cut");
+    server.wait_for_log(" clients were connected, 0 of them had to be aborted");
 }
 
 #[test]
@@ -189,10 +174,7 @@ fn nobody_is_let_in_while_the_server_stops() {
     for _ in 0..20 {
         let answer = ask(server.connect()).expect_err("the server stops");
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-        assert!(
-            answer.contains("\r\nRetry-After: ") && answer.contains("stopping"),
-            "{answer}"
-        );
+        assert!(answer.contains("\r\nRetry-After: ") && answer.contains("stopping"), "{answer}");
     }
     drop(silent);
     assert_eq!(server.wait(SOON).code(), Some(0));
@@ -206,7 +188,7 @@ fn a_client_may_take_the_close_time_to_answer() {
     silent.write_all(&close(1001)).unwrap();
     silent.shutdown(Shutdown::Write).unwrap();
     assert_eq!(server.wait(SOON).code(), Some(0));
-    server.wait_for_log("stopped: 1 clients were connected, 0 of them had to be cut");
+    server.wait_for_log("stopped: 1 clients were connected, 0 of them had to be aborted");
 }
 
 #[test]
@@ -264,9 +246,8 @@ fn rests(addr: SocketAddr) -> bool {
 fn five_thousand_clients_are_told_and_cut_within_the_close_time_and_a_second() {
     need_descriptors(5_200);
     let mut server = Server::start(&[]);
-    let mut clients: Vec<_> = (0..5_000)
-        .map(|_| ask(connect_from(1, server.addr).unwrap()).unwrap())
-        .collect();
+    let mut clients: Vec<_> =
+        (0..5_000).map(|_| ask(connect_from(1, server.addr).unwrap()).unwrap()).collect();
     let asked = Instant::now();
     server.signal(Signal::TERM);
     for stream in &mut clients {
@@ -281,9 +262,7 @@ fn under_nohup_a_hang_up_leaves_it_serving() {
         return;
     }
     let mut command = Command::new("nohup");
-    command
-        .args([&program(), "--addr", "127.0.0.1:0"])
-        .stdout(Stdio::null());
+    command.args([&program(), "--addr", "127.0.0.1:0"]).stdout(Stdio::null());
     let mut server = Server::start_command(command);
     let mut stream = server.open();
     server.signal(Signal::HUP);

@@ -11,18 +11,14 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
 use rustix::net::{AddressFamily, SocketAddrV4, SocketType, bind, connect, socket};
-use wsecho::limits::Limits;
+use wsecho::server::limits::Limits;
 
 use crate::common::{SOON, Server, UPGRADE, eventually, frame, read_frame, read_head};
 
 /// What the README promises for each client, in KiB, whatever it sends. In the tests' own build,
 /// without optimization, the stack takes more.
 pub fn per_client() -> usize {
-    if std::env::var_os("WSECHO").is_some() {
-        128
-    } else {
-        136
-    }
+    if std::env::var_os("WSECHO").is_some() { 128 } else { 136 }
 }
 
 /// What the README promises for the program itself, in KiB.
@@ -57,10 +53,7 @@ impl Server {
             if exact && now.resident <= before.resident + PROGRAM {
                 return;
             }
-            assert!(
-                start.elapsed() < SOON,
-                "it was {before:?} and stays {now:?}"
-            );
+            assert!(start.elapsed() < SOON, "it was {before:?} and stays {now:?}");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -85,20 +78,13 @@ impl Server {
     /// Its figures now.
     pub fn figures(&self) -> AtRest {
         let (threads, descriptors, resident) = self.usage();
-        AtRest {
-            threads,
-            descriptors,
-            resident,
-        }
+        AtRest { threads, descriptors, resident }
     }
 
     /// The threads that serve clients.
     pub fn client_threads(&self) -> usize {
         let names = self.tasks("comm");
-        names
-            .iter()
-            .filter(|name| name.starts_with("client-"))
-            .count()
+        names.iter().filter(|name| name.trim() == "client").count()
     }
 
     /// What the kernel's `file` says about each of its threads, as far as they are still alive.
@@ -118,10 +104,7 @@ impl Server {
     /// How often the threads that it has now have gone to sleep.
     pub fn sleeps(&self) -> usize {
         let tasks = self.tasks("status");
-        tasks
-            .iter()
-            .map(|task| number_behind("voluntary_ctxt_switches:", task))
-            .sum()
+        tasks.iter().map(|task| number_behind("voluntary_ctxt_switches:", task)).sum()
     }
 
     /// Waits until all its threads sleep, and none of them wakes for a moment: it has done whatever
@@ -132,10 +115,7 @@ impl Server {
             let before = std::mem::replace(&mut sleeps, self.sleeps());
             thread::sleep(Duration::from_millis(50));
             before == sleeps
-                && self
-                    .tasks("status")
-                    .iter()
-                    .all(|task| task.contains("S (sleeping)"))
+                && self.tasks("status").iter().all(|task| task.contains("S (sleeping)"))
         });
     }
 
@@ -165,19 +145,13 @@ fn number_behind(name: &str, status: &str) -> usize {
 /// Lets this process, and the servers that it starts, have `descriptors` open files.
 pub fn need_descriptors(descriptors: u64) {
     let limit = Limits::raise().descriptors;
-    assert!(
-        limit >= descriptors,
-        "needs {descriptors} descriptors: ulimit -Hn says {limit}"
-    );
+    assert!(limit >= descriptors, "needs {descriptors} descriptors: ulimit -Hn says {limit}");
 }
 
 /// A connection from one of many local addresses, since one alone has too few ports for thousands.
 pub fn connect_from(source: u8, server: SocketAddr) -> io::Result<TcpStream> {
     let socket = new_socket()?;
-    bind(
-        &socket,
-        &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, source), 0),
-    )?;
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, source), 0))?;
     connect_socket(socket, server)
 }
 
@@ -242,10 +216,7 @@ pub fn crowd(server: &Server, clients: usize) -> (Vec<TcpStream>, Vec<String>) {
 /// Fails unless the answer is a 503 that says `why`.
 pub fn assert_is_503(answer: &str, why: &str) {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(
-        answer.contains("\r\nRetry-After: ") && answer.contains(why),
-        "{answer}"
-    );
+    assert!(answer.contains("\r\nRetry-After: ") && answer.contains(why), "{answer}");
 }
 
 /// Fails unless text comes back.
@@ -262,9 +233,7 @@ pub fn reset(stream: TcpStream) {
 
 /// Writes `bytes` again and again until the server takes no more, and says whether it still is there.
 pub fn write_until_stuck(stream: &mut TcpStream, bytes: &[u8]) -> bool {
-    stream
-        .set_write_timeout(Some(Duration::from_millis(200)))
-        .unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     loop {
         match stream.write_all(bytes) {
             Ok(()) => {}

@@ -2,8 +2,6 @@
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
-pub mod pure;
-
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -69,11 +67,7 @@ impl Server {
                 writer.grown.notify_all();
             }
         });
-        let mut server = Server {
-            addr: ([127, 0, 0, 1], 0).into(),
-            child,
-            log,
-        };
+        let mut server = Server { addr: ([127, 0, 0, 1], 0).into(), child, log };
         server.addr = address_in(&server.wait_for_log("listening on "));
         server
     }
@@ -88,11 +82,7 @@ impl Server {
             .stdin(Stdio::null())
             .spawn()
             .expect("wsecho starts");
-        let mut server = Server {
-            addr: ([127, 0, 0, 1], 0).into(),
-            child,
-            log: Arc::default(),
-        };
+        let mut server = Server { addr: ([127, 0, 0, 1], 0).into(), child, log: Arc::default() };
         server.addr = address_in(&wait_for_line(file, "listening on "));
         server
     }
@@ -252,10 +242,7 @@ impl Drop for Scratch {
 /// An address that was free a moment ago, for programs that can't pick their port themselves. It
 /// is not 127.0.0.1, where every other test has its ports picked.
 pub fn free_addr() -> SocketAddr {
-    TcpListener::bind("127.0.0.2:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap()
 }
 
 /// A client's frame: the first byte as it is, any payload, masked.
@@ -274,12 +261,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         }
     }
     frame.extend(KEY);
-    frame.extend(
-        payload
-            .iter()
-            .zip(KEY.iter().cycle())
-            .map(|(byte, key)| byte ^ key),
-    );
+    frame.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
     frame
 }
 

@@ -4,9 +4,9 @@ use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Places for clients beyond the cap, on their feet: they get a page, a health check's answer or a
-/// proper 503, but no WebSocket.
-pub const STANDING: usize = 16;
+/// How many connections there may be beyond the limit of WebSockets. They get the page, the answer to
+/// a health check or a proper 503. Half of them are for those that have been told to end.
+pub const HTTP_ONLY_SLOTS: usize = 32;
 
 /// The kernel's limits on this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +21,7 @@ impl Limits {
     /// Raises the soft descriptor limit to the hard one, and reads what holds then.
     pub fn raise() -> Self {
         let mut files = getrlimit(Resource::Nofile);
-        let raised = Rlimit {
-            current: files.maximum,
-            ..files
-        };
+        let raised = Rlimit { current: files.maximum, ..files };
         if setrlimit(Resource::Nofile, raised).is_ok() {
             files = raised;
         }
@@ -44,8 +41,8 @@ impl Limits {
     pub fn clients(self, asked: usize) -> usize {
         /// A thread's stack and signal stack, each with its guard page.
         const MAPS_PER_THREAD: u64 = 4;
-        /// The input, and the message that comes in pieces.
-        const MAPS_PER_CLIENT: u64 = MAPS_PER_THREAD + 2;
+        /// The message that comes in pieces.
+        const MAPS_PER_CLIENT: u64 = MAPS_PER_THREAD + 1;
         /// The program, its libraries, the allocator's arenas, the accept threads.
         const MAPS_RESERVE: u64 = 2_048;
         /// The standard streams, the log file, listeners, the signal pipe, and one to say 503.
@@ -54,7 +51,7 @@ impl Limits {
         let by_maps = self.maps.saturating_sub(MAPS_RESERVE) / MAPS_PER_CLIENT;
         let by_descriptors = self.descriptors.saturating_sub(DESCRIPTORS_RESERVE);
         let carried = usize::try_from(by_maps.min(by_descriptors)).unwrap_or(usize::MAX);
-        asked.min(carried.saturating_sub(STANDING)).max(1)
+        asked.min(carried.saturating_sub(HTTP_ONLY_SLOTS)).max(1)
     }
 }
 
@@ -66,14 +63,14 @@ mod tests {
     fn clients_stay_below_both_limits() {
         for (maps, descriptors, asked, clients) in [
             (65_530, 1_048_576, 10_000, 10_000),
-            (65_530, 1_048_576, 100_000, 10_564),
+            (65_530, 1_048_576, 100_000, 12_664),
             (1_048_576, 1_048_576, 100_000, 100_000),
-            (1_048_576, 1_048_576, 1_000_000, 174_405),
-            (65_530, 1_024, 10_000, 984),
-            (65_530, 64, 10_000, 24),
+            (1_048_576, 1_048_576, 1_000_000, 209_273),
+            (65_530, 1_024, 10_000, 968),
+            (65_530, 64, 10_000, 8),
             (65_530, 20, 10_000, 1),
             (0, 1_024, 10_000, 1),
-            (u64::MAX, u64::MAX, usize::MAX, u64::MAX as usize / 6 - 357),
+            (u64::MAX, u64::MAX, usize::MAX, (u64::MAX - 2_048) as usize / 5 - 32),
             (65_530, 1_024, 5, 5),
         ] {
             let limits = Limits { maps, descriptors };

@@ -1,4 +1,4 @@
-//! What a service manager is told (sd_notify(3)).
+//! What systemd is told (sd_notify(3)).
 
 use std::env;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -6,18 +6,18 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use log::warn;
 
 /// Sends `state`, such as `READY=1`, to the socket that `NOTIFY_SOCKET` names, if it names one.
-pub fn service_manager(state: &str) {
+pub fn notify(state: &str) {
     let Some(socket) = env::var_os("NOTIFY_SOCKET") else {
         return;
     };
     let sent = address(&socket)
         .and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
     if let Err(error) = sent {
-        warn!("cannot tell {state} to the service manager at {socket:?}: {error}");
+        warn!("cannot send {state} to the service manager at {}: {error}", socket.display());
     }
 }
 
-/// A path, or behind an `@` a name in the abstract namespace.
+/// A path, or after an `@` a name in the abstract namespace.
 fn address(socket: &std::ffi::OsStr) -> std::io::Result<SocketAddr> {
     #[cfg(target_os = "linux")]
     {

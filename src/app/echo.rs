@@ -1,29 +1,28 @@
-//! The application: what the server answers to a message.
+//! The application: what the server replies to a message.
 
-use crate::frame::{self, Opcode};
-use crate::session::{Kind, Message};
+use crate::websocket::frame::{self, Opcode};
+use crate::websocket::session::Kind;
 
-/// A payload from this size on is not copied: writing it from where it lies is cheaper.
-const WORTH_NO_COPY: usize = 4 * 1024;
+/// A payload from this size on is not copied: to send it from where it lies is cheaper.
+pub const ZERO_COPY_MIN: usize = 4 * 1024;
 
-/// Appends the reply to `message`: a text message is answered by `prefix` and its text, a binary
-/// message by the same bytes.
+/// Appends the reply to `output`: to a text message `prefix` and its text, to a binary message the
+/// same bytes.
 ///
-/// Returns what is still to be written behind `replies`: the payload when it is large, or nothing.
+/// Returns whether the payload is copied. One that is large is to be sent after `output`.
 #[inline]
-pub fn reply<'m>(message: &Message<'m>, prefix: &str, replies: &mut Vec<u8>) -> &'m [u8] {
-    let (opcode, prefix) = match message.kind {
+pub fn reply(kind: Kind, payload: &[u8], prefix: &str, output: &mut Vec<u8>) -> bool {
+    let (opcode, prefix) = match kind {
         Kind::Text => (Opcode::Text, prefix.as_bytes()),
         Kind::Binary => (Opcode::Binary, &b""[..]),
     };
-    frame::encode_header(opcode, prefix.len() + message.payload.len(), replies);
-    replies.extend_from_slice(prefix);
-    if message.payload.len() < WORTH_NO_COPY {
-        replies.extend_from_slice(message.payload);
-        b""
-    } else {
-        message.payload
+    frame::encode_header(opcode, prefix.len() + payload.len(), output);
+    output.extend_from_slice(prefix);
+    let is_copied = payload.len() < ZERO_COPY_MIN;
+    if is_copied {
+        output.extend_from_slice(payload);
     }
+    is_copied
 }
 
 #[cfg(test)]
@@ -31,14 +30,15 @@ mod tests {
     use super::*;
 
     fn replied(kind: Kind, payload: &[u8], prefix: &str) -> Vec<u8> {
-        let mut replies = Vec::new();
-        let rest = reply(&Message { kind, payload }, prefix, &mut replies);
-        replies.extend_from_slice(rest);
-        replies
+        let mut output = Vec::new();
+        if !reply(kind, payload, prefix, &mut output) {
+            output.extend_from_slice(payload);
+        }
+        output
     }
 
     #[test]
-    fn text_is_answered_behind_the_prefix() {
+    fn text_is_replied_after_the_prefix() {
         let reply = replied(Kind::Text, "hé".as_bytes(), "You have entered: ");
         let expected = [b"\x81\x15", "You have entered: hé".as_bytes()].concat();
         assert_eq!(reply, expected);
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_length_counts_the_prefix_whether_the_payload_is_copied_or_not() {
-        for len in [WORTH_NO_COPY - 1, WORTH_NO_COPY, 70_000] {
+        for len in [ZERO_COPY_MIN - 1, ZERO_COPY_MIN, 70_000] {
             let reply = replied(Kind::Text, &vec![b'x'; len], "> ");
             let (header, payload) = reply.split_at(if len > 65_533 { 10 } else { 4 });
             assert_eq!(payload.len(), len + 2);

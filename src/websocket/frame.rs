@@ -1,6 +1,6 @@
 //! One frame: its header decoded and encoded, and masking (RFC 6455 §5.2 and §5.3).
 
-use crate::violation::Violation;
+use crate::websocket::close::ProtocolError;
 
 /// What a frame carries (§5.2, §11.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct Header {
 /// A reserved opcode, a frame without a mask, and a length that is not in its shortest form or has
 /// its top bit set (§5.2), each as soon as the bytes that show it are there.
 #[inline]
-pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, Violation> {
+pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
     let &[first, second, ref rest @ ..] = input else {
         return Ok(None);
     };
@@ -57,10 +57,10 @@ pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, Violation> {
         0x8 => Opcode::Close,
         0x9 => Opcode::Ping,
         0xA => Opcode::Pong,
-        _ => return Err(Violation::ReservedOpcode),
+        _ => return Err(ProtocolError::ReservedOpcode),
     };
     if second & 0x80 == 0 {
-        return Err(Violation::NotMasked);
+        return Err(ProtocolError::NotMasked);
     }
     let (payload_len, rest) = match second & 0x7F {
         126 => {
@@ -68,7 +68,7 @@ pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, Violation> {
                 return Ok(None);
             };
             let len @ 126.. = u64::from(u16::from_be_bytes(*bytes)) else {
-                return Err(Violation::LengthNotMinimal);
+                return Err(ProtocolError::LengthNotMinimal);
             };
             (len, rest)
         }
@@ -77,8 +77,8 @@ pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, Violation> {
                 return Ok(None);
             };
             match u64::from_be_bytes(*bytes) {
-                ..=0xFFFF => return Err(Violation::LengthNotMinimal),
-                len if len >> 63 == 1 => return Err(Violation::LengthTopBit),
+                ..=0xFFFF => return Err(ProtocolError::LengthNotMinimal),
+                len if len >> 63 == 1 => return Err(ProtocolError::LengthTopBit),
                 len => (len, rest),
             }
         }
@@ -106,12 +106,14 @@ pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
     match payload_len {
         0..=125 => out.extend_from_slice(&[first, payload_len as u8]),
         126..=0xFFFF => {
-            let [a, b] = (payload_len as u16).to_be_bytes();
-            out.extend_from_slice(&[first, 126, a, b]);
+            let mut header = [first, 126, 0, 0];
+            header[2..].copy_from_slice(&(payload_len as u16).to_be_bytes());
+            out.extend_from_slice(&header);
         }
         _ => {
-            let [a, b, c, d, e, f, g, h] = (payload_len as u64).to_be_bytes();
-            out.extend_from_slice(&[first, 127, a, b, c, d, e, f, g, h]);
+            let mut header = [first, 127, 0, 0, 0, 0, 0, 0, 0, 0];
+            header[2..].copy_from_slice(&(payload_len as u64).to_be_bytes());
+            out.extend_from_slice(&header);
         }
     }
 }
@@ -163,9 +165,7 @@ mod tests {
             (65_536, &[0x82, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4]),
             (
                 i64::MAX as u64,
-                &[
-                    0x82, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 2, 3, 4,
-                ],
+                &[0x82, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 2, 3, 4],
             ),
         ];
         for (len, wire) in table {
@@ -183,24 +183,18 @@ mod tests {
 
     #[test]
     fn a_header_refuses_what_section_5_2_forbids_as_soon_as_it_shows() {
-        let table: [(&[u8], Violation); 8] = [
-            (&[0x83, 0x80], Violation::ReservedOpcode),
-            (&[0x87, 0x80], Violation::ReservedOpcode),
-            (&[0x8B, 0x80], Violation::ReservedOpcode),
-            (&[0x8F, 0x80], Violation::ReservedOpcode),
-            (&[0x82, 0x00], Violation::NotMasked),
-            (&[0x82, 0xFE, 0, 125], Violation::LengthNotMinimal),
-            (
-                &[0x82, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF],
-                Violation::LengthNotMinimal,
-            ),
-            (
-                &[0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0],
-                Violation::LengthTopBit,
-            ),
+        let table: [(&[u8], ProtocolError); 8] = [
+            (&[0x83, 0x80], ProtocolError::ReservedOpcode),
+            (&[0x87, 0x80], ProtocolError::ReservedOpcode),
+            (&[0x8B, 0x80], ProtocolError::ReservedOpcode),
+            (&[0x8F, 0x80], ProtocolError::ReservedOpcode),
+            (&[0x82, 0x00], ProtocolError::NotMasked),
+            (&[0x82, 0xFE, 0, 125], ProtocolError::LengthNotMinimal),
+            (&[0x82, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF], ProtocolError::LengthNotMinimal),
+            (&[0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0], ProtocolError::LengthTopBit),
         ];
-        for (wire, violation) in table {
-            assert_eq!(decode(wire), Err(violation), "{wire:02X?}");
+        for (wire, error) in table {
+            assert_eq!(decode(wire), Err(error), "{wire:02X?}");
         }
     }
 
@@ -223,12 +217,9 @@ mod tests {
         let key = [0x37, 0xFA, 0x21, 0x3D];
         // One byte that is not ASCII at every place, and at none.
         for (len, odd) in (0..70).flat_map(|len| (0..=len).map(move |odd| (len, odd))) {
-            let plain: Vec<u8> = (0..len)
-                .map(|i| if i == odd { 0xC3 } else { i as u8 })
-                .collect();
-            let masked: Vec<u8> = (plain.iter().enumerate())
-                .map(|(i, byte)| byte ^ key[i % 4])
-                .collect();
+            let plain: Vec<u8> = (0..len).map(|i| if i == odd { 0xC3 } else { i as u8 }).collect();
+            let masked: Vec<u8> =
+                (plain.iter().enumerate()).map(|(i, byte)| byte ^ key[i % 4]).collect();
             for cut in 0..=len {
                 let mut pieces = masked.clone();
                 let (head, tail) = pieces.split_at_mut(cut);
@@ -243,15 +234,10 @@ mod tests {
 
     #[test]
     fn the_example_of_section_5_7_unmasks_to_hello() {
-        let wire = [
-            0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
-        ];
+        let wire = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
         let (header, header_len) = decode(&wire).unwrap().unwrap();
         let mut payload = wire[header_len..].to_vec();
         unmask(&mut payload, header.masking_key);
-        assert_eq!(
-            (header.opcode, payload.as_slice()),
-            (Opcode::Text, &b"Hello"[..])
-        );
+        assert_eq!((header.opcode, payload.as_slice()), (Opcode::Text, &b"Hello"[..]));
     }
 }

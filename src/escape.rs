@@ -1,4 +1,4 @@
-//! A peer's own words, made safe for a line of log or of an answer.
+//! A peer's words, made safe for the log and for an error.
 
 use std::fmt;
 
@@ -32,10 +32,7 @@ mod tests {
             (b"a\r\nb\tc\0", r#""a\r\nb\tc\0""#),
             (b"\x1b[31m\x7f", r#""\u{1b}[31m\u{7f}""#),
             ("\u{85}\u{9b}".as_bytes(), r#""\u{85}\u{9b}""#),
-            (
-                "\u{202e}\u{2066}\u{200f}".as_bytes(),
-                r#""\u{202e}\u{2066}\u{200f}""#,
-            ),
+            ("\u{202e}\u{2066}\u{200f}".as_bytes(), r#""\u{202e}\u{2066}\u{200f}""#),
             ("\u{2028}\u{feff}".as_bytes(), r#""\u{2028}\u{feff}""#),
             (b"\" \\", r#""\" \\""#),
             (b"\xff\xfe", "\"\u{fffd}\u{fffd}\""),

@@ -1,0 +1,281 @@
+//! One client's conversation after the opening handshake, waiting included, without a socket or a
+//! clock.
+//!
+//! What drives it sends each [`next_output`](Conversation::next_output), receives up to
+//! [`wait`](Conversation::wait) into [`input`](Conversation::input), and tells what happened by
+//! [`received`](Conversation::received), [`waited`](Conversation::waited) or
+//! [`stop`](Conversation::stop), until it [is over](Conversation::is_over). Times count from the
+//! moment at which the WebSocket opened.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::debug;
+
+use crate::app::echo;
+use crate::buffer::{Budget, Buffer};
+use crate::escape::Quoted;
+use crate::websocket::close::{PING_TIMEOUT, STOPPING};
+use crate::websocket::frame::{self, Opcode};
+use crate::websocket::session::{Close, Message, Session};
+
+/// The input of a client that sends little at a time, in bytes.
+pub const SMALL_INPUT: usize = 1536;
+
+/// The input of a client that has filled the small one, in bytes. The longest head of a request fits
+/// in it.
+pub const LARGE_INPUT: usize = 17 * 1024;
+
+/// Replies of this size are sent before more input is looked at, in bytes.
+const FLUSH: usize = 16 * 1024;
+
+/// How long the memory of a large message waits for another one.
+const SPARE_TTL: Duration = Duration::from_millis(100);
+
+/// What the operator sets.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The text put before each text that is sent back.
+    pub prefix: String,
+    /// In bytes.
+    pub max_message_size: usize,
+    /// How long a client may be silent before it is pinged. `None` for ever.
+    pub ping_interval: Option<Duration>,
+    /// How long a pinged client may stay silent.
+    pub ping_timeout: Duration,
+    /// How long the closing handshake may take.
+    pub close_timeout: Duration,
+}
+
+/// What is to be sent next: the head, then the payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output<'c> {
+    pub head: &'c [u8],
+    pub payload: &'c [u8],
+    /// Whether it ends with the close frame, so that nothing follows.
+    pub is_last: bool,
+}
+
+/// A conversation with one client.
+pub struct Conversation<'s> {
+    /// Its number in the log.
+    client: u64,
+    settings: &'s Settings,
+    session: Session,
+    input: Buffer,
+    /// How much of the input was processed, in bytes.
+    consumed: usize,
+    output: Vec<u8>,
+    /// How much of the output was handed out, in bytes.
+    sent: usize,
+    messages: u64,
+    now: Duration,
+    waiting: Waiting,
+    /// When memory became spare, which is looked at every [`SPARE_TTL`] from then on.
+    spare_since: Option<Duration>,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// Any bytes, since the last ones.
+    Bytes {
+        since: Duration,
+    },
+    /// Any bytes, since a ping was sent.
+    Pong {
+        since: Duration,
+    },
+    /// The end of the peer's stream after the close frame.
+    Close {
+        until: Duration,
+    },
+    Nothing,
+}
+
+impl Waiting {
+    fn is_open(self) -> bool {
+        matches!(self, Waiting::Bytes { .. } | Waiting::Pong { .. })
+    }
+}
+
+impl<'s> Conversation<'s> {
+    /// A conversation with `client`, as the log calls it, that begins with what `input` holds.
+    pub fn new(client: u64, settings: &'s Settings, input: Buffer, budget: &Arc<Budget>) -> Self {
+        Conversation {
+            client,
+            settings,
+            session: Session::new(settings.max_message_size, Arc::clone(budget)),
+            input,
+            consumed: 0,
+            output: Vec::new(),
+            sent: 0,
+            messages: 0,
+            now: Duration::ZERO,
+            waiting: Waiting::Bytes { since: Duration::ZERO },
+            spare_since: None,
+        }
+    }
+
+    /// What has to be sent before anything more is received, until there is no more.
+    pub fn next_output(&mut self) -> Option<Output<'_>> {
+        let Self { session, input, consumed, output, .. } = self;
+        output.drain(..mem::take(&mut self.sent));
+        let mut unread = &mut input.filled_mut()[*consumed..];
+        let end = *consumed + unread.len();
+        while output.len() < FLUSH
+            && let Some(message) = session.next(&mut unread, output)
+        {
+            self.messages += 1;
+            let (kind, payload) = match message {
+                Message::InInput(kind, payload) => (kind, payload),
+                Message::Assembled(kind) => (kind, session.assembled()),
+            };
+            debug!(
+                "client {}: {kind:?} of {} bytes, {}",
+                self.client,
+                payload.len(),
+                Quoted(payload)
+            );
+            let is_copied = echo::reply(kind, payload, &self.settings.prefix, output);
+            if let Message::Assembled(_) = message {
+                self.spare_since = Some(self.now);
+            }
+            if !is_copied {
+                *consumed = end - unread.len();
+                self.sent = output.len();
+                let payload = match message {
+                    Message::InInput(_, payload) => payload,
+                    Message::Assembled(_) => session.assembled(),
+                };
+                return Some(Output { head: output, payload, is_last: false });
+            }
+        }
+        *consumed = end - unread.len();
+        self.sent = output.len();
+        let is_last = session.closed().is_some();
+        if is_last && self.waiting.is_open() {
+            session.release();
+            self.waiting = Waiting::Close { until: self.now + self.settings.close_timeout };
+        }
+        (self.sent > 0).then_some(Output { head: output, payload: b"", is_last })
+    }
+
+    /// How long to wait for more bytes. `None` for ever.
+    pub fn wait(&self) -> Option<Duration> {
+        let Settings { ping_interval, ping_timeout, .. } = *self.settings;
+        let until = match self.waiting {
+            Waiting::Bytes { since } => ping_interval.map(|interval| since + interval),
+            Waiting::Pong { since } => Some(since + ping_timeout),
+            Waiting::Close { until } => Some(until),
+            Waiting::Nothing => Some(self.now),
+        };
+        let wait = until.map(|until| until.saturating_sub(self.now));
+        match self.spare_since {
+            Some(_) => Some(wait.map_or(SPARE_TTL, |wait| wait.min(SPARE_TTL))),
+            None => wait,
+        }
+    }
+
+    /// Where the next bytes go: after the input, or straight to a large message.
+    pub fn input(&mut self) -> &mut [u8] {
+        if self.session.misses_more_than(self.input.capacity()) {
+            return self.session.spare_mut();
+        }
+        self.compact();
+        self.input.spare_mut()
+    }
+
+    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    pub fn received(&mut self, bytes: usize, now: Duration) {
+        self.now = now;
+        if self.waiting.is_open() {
+            self.waiting = Waiting::Bytes { since: now };
+        }
+        if self.session.misses_more_than(self.input.capacity()) {
+            self.session.received(bytes);
+        } else {
+            self.input.advance(bytes);
+            if self.input.spare_mut().is_empty() {
+                // Without memory for it, the small input serves as well.
+                let _ = self.input.reserve(LARGE_INPUT);
+            }
+        }
+        // Whatever else arrives, or a client that sends little would hold it for ever.
+        if self.session.holds_spare() {
+            self.release_spare();
+        }
+    }
+
+    /// Takes note that nothing came until `now`.
+    pub fn waited(&mut self, now: Duration) {
+        self.now = now;
+        self.release_spare();
+        let Settings { ping_interval, ping_timeout, .. } = *self.settings;
+        match self.waiting {
+            Waiting::Bytes { since } => {
+                if ping_interval.is_some_and(|interval| now >= since + interval) {
+                    self.release_all();
+                    frame::encode_header(Opcode::Ping, 0, &mut self.output);
+                    self.waiting = Waiting::Pong { since: now };
+                }
+            }
+            Waiting::Pong { since } => {
+                if now >= since + ping_timeout {
+                    self.session.close(PING_TIMEOUT, &mut self.output);
+                }
+            }
+            Waiting::Close { until } => {
+                if now >= until {
+                    self.waiting = Waiting::Nothing;
+                }
+            }
+            Waiting::Nothing => {}
+        }
+    }
+
+    /// Tells the peer that the server stops.
+    pub fn stop(&mut self) {
+        if self.session.closed().is_none() {
+            self.session.close(STOPPING, &mut self.output);
+        }
+    }
+
+    /// Who began the closing handshake, once one did.
+    pub fn closed(&self) -> Option<&Close> {
+        self.session.closed()
+    }
+
+    /// Whether nothing more is waited for.
+    pub fn is_over(&self) -> bool {
+        self.waiting == Waiting::Nothing
+    }
+
+    /// How many messages were answered.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Gives up what was kept for another large message, once none came in time.
+    fn release_spare(&mut self) {
+        if self.spare_since.is_some_and(|since| self.now >= since + SPARE_TTL) {
+            self.session.release();
+            self.spare_since = None;
+        }
+    }
+
+    /// Gives up whatever a silent client does not need.
+    fn release_all(&mut self) {
+        self.session.release();
+        self.compact();
+        self.input.shrink(SMALL_INPUT);
+        (self.output, self.sent) = (Vec::new(), 0);
+    }
+
+    /// Moves what was not processed, less than a control frame, to the front of the input.
+    fn compact(&mut self) {
+        let end = self.input.filled().len();
+        self.input.keep(mem::take(&mut self.consumed)..end);
+    }
+}

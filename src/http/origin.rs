@@ -1,0 +1,157 @@
+//! An origin, as browsers name the page that opens a connection (RFC 6454).
+
+use core::net::{Ipv4Addr, Ipv6Addr};
+use std::fmt;
+
+/// The ASCII serialization of an origin: `null`, or scheme, host, and a port that is not the
+/// scheme's default, in lower case (RFC 6454 §6.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl Origin {
+    /// Parses an origin. One with its scheme's default port is the same as one without.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a text that no browser ever sends as an origin, and the right form.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        const EXPECTED: &str =
+            "expected SCHEME://HOST, SCHEME://HOST:PORT or null, for example https://example.org";
+        let text = text.to_ascii_lowercase();
+        if text == "null" {
+            return Ok(Origin(text));
+        }
+        let (scheme, authority) = text.split_once("://").ok_or(EXPECTED)?;
+        let is_scheme = |scheme: &str| {
+            scheme.starts_with(|first: char| first.is_ascii_lowercase())
+                && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        };
+        if !is_scheme(scheme) {
+            return Err(EXPECTED.into());
+        }
+        if let Some(end) = authority.find(['/', '?', '#']) {
+            let host = &authority[..end];
+            return Err(format!("expected an origin without a path: {scheme}://{host}"));
+        }
+        if let Some((_, host)) = authority.rsplit_once('@') {
+            return Err(format!("expected an origin without user information: {scheme}://{host}"));
+        }
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        let host = canonical_host(host)?;
+        let port = match port.map(str::parse::<u16>) {
+            None => None,
+            Some(Ok(port)) => Some(port).filter(|&port| Some(port) != default_port(scheme)),
+            Some(Err(_)) => {
+                return Err("expected a port from 0 to 65535 after the last colon".into());
+            }
+        };
+        Ok(Origin(match port {
+            Some(port) => format!("{scheme}://{host}:{port}"),
+            None => format!("{scheme}://{host}"),
+        }))
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A host as browsers write it: an IP address in its shortest form, a name in ASCII.
+fn canonical_host(host: &str) -> Result<String, String> {
+    if let Some(literal) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        return match literal.parse::<Ipv6Addr>() {
+            Ok(address) => Ok(format!("[{address}]")),
+            Err(_) => {
+                Err("expected an IPv6 address in the brackets, for example http://[::1]:3000"
+                    .into())
+            }
+        };
+    }
+    if !host.is_ascii() {
+        return Err(
+            "expected the host in ASCII, as browsers send it: xn--… for each other label".into()
+        );
+    }
+    if host.contains('*') {
+        return Err(
+            "expected a whole host, since wildcards match nothing: repeat --origin for each host"
+                .into(),
+        );
+    }
+    if host.is_empty()
+        || !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    {
+        return Err("expected a host name or an IP address, for example https://example.org".into());
+    }
+    // The URL Standard takes a host whose last label is a number for an IPv4 address.
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    if last.bytes().all(|byte| byte.is_ascii_digit()) && host.parse::<Ipv4Addr>().is_err() {
+        return Err(
+            "expected an IPv4 address of four numbers, for example http://127.0.0.1:3000".into()
+        );
+    }
+    Ok(host.into())
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" | "ws" => Some(80),
+        "https" | "wss" => Some(443),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_serialized_as_browsers_send_it() {
+        for (text, serialized) in [
+            ("null", "null"),
+            ("https://a.example", "https://a.example"),
+            ("https://a.example:443", "https://a.example"),
+            ("http://a.example:80", "http://a.example"),
+            ("http://a.example:443", "http://a.example:443"),
+            ("HTTPS://A.Example:8443", "https://a.example:8443"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
+            ("http://[0:0:0:0:0:0:0:1]", "http://[::1]"),
+            ("http://127.0.0.1:5173", "http://127.0.0.1:5173"),
+            ("http://a_b.example.", "http://a_b.example."),
+            ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
+        ] {
+            assert_eq!(Origin::parse(text).unwrap().to_string(), serialized);
+        }
+    }
+
+    #[test]
+    fn what_no_browser_sends_is_refused_with_the_form_that_it_sends() {
+        for (text, expected) in [
+            ("", "SCHEME://HOST"),
+            ("a.example", "SCHEME://HOST"),
+            ("://a.example", "SCHEME://HOST"),
+            ("*://a.example", "SCHEME://HOST"),
+            ("https://", "host name"),
+            ("https://:443", "host name"),
+            ("https://a b", "host name"),
+            ("https://a.example/", "without a path: https://a.example"),
+            ("https://a.example?x", "without a path: https://a.example"),
+            ("https://user@a.example", "user information: https://a.example"),
+            ("https://*.example", "repeat --origin"),
+            ("https://grün.example", "xn--"),
+            ("https://a.example:port", "0 to 65535"),
+            ("https://a.example:65536", "0 to 65535"),
+            ("http://[::1", "host name"),
+            ("http://[1]", "brackets"),
+            ("http://127.1", "four numbers"),
+        ] {
+            let error = Origin::parse(text).expect_err(text);
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

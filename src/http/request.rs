@@ -1,0 +1,238 @@
+//! The head of an HTTP/1.x request, found and parsed (RFC 9112).
+
+use std::str;
+
+/// The longest head that is read, in bytes, its empty line included.
+pub const MAX_HEAD_LEN: usize = 16 * 1024;
+
+/// The most header fields that a head may have.
+pub const MAX_FIELDS: usize = 100;
+
+/// A request's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request<'h> {
+    /// A token, such as `GET`.
+    pub method: &'h str,
+    /// Visible ASCII, such as `/chat?room=1`.
+    pub target: &'h str,
+    /// Major and minor.
+    pub version: (u8, u8),
+    /// The header fields in their order, each as a token and a value without the space around it.
+    pub fields: Vec<(&'h str, &'h [u8])>,
+}
+
+/// Why some bytes are not the head of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParseError {
+    /// Over [`MAX_HEAD_LEN`] or [`MAX_FIELDS`].
+    TooLarge,
+    /// Not the grammar of RFC 9112. The text says what is wrong.
+    Malformed(&'static str),
+}
+
+/// Finds the end of the head that `input` begins with, after its empty line. The first `searched`
+/// bytes are known not to contain it.
+///
+/// `Ok(None)` means that more bytes are needed.
+///
+/// # Errors
+///
+/// What is seen before the end: a head over its limits, and TLS where none is spoken.
+pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseError> {
+    const TLS_HANDSHAKE: u8 = 0x16;
+    if input.first() == Some(&TLS_HANDSHAKE) {
+        return Err(ParseError::Malformed(
+            "this is TLS, and this port speaks ws:// and http://; for wss:// put a proxy in front",
+        ));
+    }
+    let within_limit = &input[..input.len().min(MAX_HEAD_LEN)];
+    let searched = searched.min(within_limit.len());
+    // A bare LF ends a line here, so that a client that sends it gets an error at once, not a timeout.
+    let end =
+        (searched.saturating_sub(2)..within_limit.len()).find_map(|at| match &within_limit[at..] {
+            [b'\n', b'\n', ..] => Some(at + 2),
+            [b'\n', b'\r', b'\n', ..] => Some(at + 3),
+            _ => None,
+        });
+    match end {
+        None if within_limit.len() == MAX_HEAD_LEN => Err(ParseError::TooLarge),
+        // Counted only when a line has ended. Otherwise a head that drips in costs quadratic time.
+        None if within_limit[searched..].contains(&b'\n') && has_too_many_fields(within_limit) => {
+            Err(ParseError::TooLarge)
+        }
+        end => Ok(end),
+    }
+}
+
+/// Whether there are more lines than a request line, the fields, and an empty line at the end.
+fn has_too_many_fields(head: &[u8]) -> bool {
+    head.iter().filter(|&&byte| byte == b'\n').count() > MAX_FIELDS + 2
+}
+
+impl<'h> Request<'h> {
+    /// Parses a whole head, empty line included.
+    ///
+    /// # Errors
+    ///
+    /// What RFC 9112 does not allow is refused, even where a lenient server would guess: line ends
+    /// other than CRLF, folded lines, space before a colon, control characters.
+    pub fn parse(head: &'h [u8]) -> Result<Self, ParseError> {
+        use ParseError::Malformed;
+        // RFC 9112 §2.2: a server "SHOULD ignore at least one empty line" before the request line.
+        let head = head.strip_prefix(b"\r\n").unwrap_or(head);
+        if has_too_many_fields(head) {
+            return Err(ParseError::TooLarge);
+        }
+        let is_line_break = |at| match head[at] {
+            b'\n' => at == 0 || head[at - 1] != b'\r',
+            b'\r' => head.get(at + 1) != Some(&b'\n'),
+            _ => false,
+        };
+        if (0..head.len()).any(is_line_break) {
+            return Err(Malformed("a line does not end with CR LF"));
+        }
+        let (request_line, mut rest) =
+            split_line(head).ok_or(Malformed("the head has no lines"))?;
+        let (method, target, version) = parse_request_line(request_line)?;
+        let mut fields = Vec::new();
+        while let Some((line, next)) = split_line(rest)
+            && !line.is_empty()
+        {
+            rest = next;
+            fields.push(parse_field(line)?);
+        }
+        let request = Request { method, target, version, fields };
+        request.check_host()?;
+        Ok(request)
+    }
+
+    /// RFC 9112 §3.2: 400 is the answer "to any HTTP/1.1 request message that lacks a Host header
+    /// field and to any request message that contains more than one Host header field line or a Host
+    /// header field with an invalid field value". A version that is not spoken gets 505 instead.
+    fn check_host(&self) -> Result<(), ParseError> {
+        let mut hosts = self.values("Host");
+        match (hosts.next(), hosts.next()) {
+            (None, _) if self.version.0 == 1 && self.version.1 > 0 => {
+                Err(ParseError::Malformed("Host is missing"))
+            }
+            (Some(_), Some(_)) => Err(ParseError::Malformed("Host is repeated")),
+            (Some(host), None) if !is_host(host) => {
+                Err(ParseError::Malformed("Host is not a host and an optional port"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The values of every field called `name`, in whatever case.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
+        (self.fields.iter())
+            .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|&(_, value)| value)
+    }
+
+    /// The members of the list that every field called `name` is a part of (RFC 9110 §5.6.1).
+    pub fn list(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
+        self.values(name)
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .map(trim)
+            .filter(|member| !member.is_empty())
+    }
+
+    /// Whether that list has `token`, in whatever case.
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.list(name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// The path that the target names, without its query. `None` if it names none, as `*`.
+    pub fn path(&self) -> Option<&'h str> {
+        let path_and_query = match self.target.split_once("://") {
+            // RFC 9112 §3.2.2: "A server MUST accept the absolute-form in requests".
+            Some((scheme, rest)) if !scheme.contains('/') => {
+                rest.find(['/', '?']).map_or("", |at| &rest[at..])
+            }
+            _ if self.target.starts_with('/') => self.target,
+            _ => return None,
+        };
+        let path = path_and_query.split('?').next()?;
+        Some(if path.is_empty() { "/" } else { path })
+    }
+}
+
+type RequestLine<'h> = (&'h str, &'h str, (u8, u8));
+
+/// Method, target and version (RFC 9112 §3).
+fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, ParseError> {
+    use ParseError::Malformed;
+    let mut parts = line.split(|&byte| byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Malformed("the first line is not METHOD TARGET VERSION"));
+    };
+    let method = token(method).ok_or(Malformed("the method is not a token"))?;
+    let target = (!target.is_empty() && target.iter().all(u8::is_ascii_graphic))
+        .then(|| str::from_utf8(target).ok())
+        .flatten()
+        .ok_or(Malformed("the target is not visible ASCII"))?;
+    match version.strip_prefix(b"HTTP/") {
+        Some(&[major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9']) => {
+            Ok((method, target, (major - b'0', minor - b'0')))
+        }
+        _ => Err(Malformed("the version is not HTTP/ and two digits")),
+    }
+}
+
+/// A name and a value (RFC 9112 §5).
+fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), ParseError> {
+    use ParseError::Malformed;
+    if line.starts_with(b" ") || line.starts_with(b"\t") {
+        return Err(Malformed("a header field is folded"));
+    }
+    let colon = line.iter().position(|&byte| byte == b':');
+    let (name, value) = colon
+        .map(|at| (&line[..at], trim(&line[at + 1..])))
+        .ok_or(Malformed("a header has no colon"))?;
+    let name = token(name).ok_or(Malformed("a header's name is not a token"))?;
+    if value.iter().any(|&byte| byte != b'\t' && byte.is_ascii_control()) {
+        return Err(Malformed("a header's value has a control character"));
+    }
+    Ok((name, value))
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110 §7.2, RFC 3986 §3.2.2), which may be empty.
+fn is_host(value: &[u8]) -> bool {
+    let Ok(value) = str::from_utf8(value) else { return false };
+    let (host, port) = match value.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        _ => (value, ""),
+    };
+    let is_literal = || {
+        let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        literal.is_some_and(|literal| literal.parse::<core::net::Ipv6Addr>().is_ok())
+    };
+    let is_name = || {
+        host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte))
+    };
+    port.bytes().all(|byte| byte.is_ascii_digit()) && (is_name() || is_literal())
+}
+
+/// `bytes` as text, if they are a token (RFC 9110 §5.6.2).
+pub fn token(bytes: &[u8]) -> Option<&str> {
+    let is_token = |&byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    (!bytes.is_empty() && bytes.iter().all(is_token)).then(|| str::from_utf8(bytes).ok()).flatten()
+}
+
+/// A line, and what follows it.
+fn split_line(head: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = head.iter().position(|&byte| byte == b'\n')?;
+    let line = &head[..end];
+    Some((line.strip_suffix(b"\r").unwrap_or(line), &head[end + 1..]))
+}
+
+/// Without the optional white space around it, which is spaces and tabs (RFC 9110 §5.6.3).
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}

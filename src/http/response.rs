@@ -1,0 +1,73 @@
+//! A response, and how it is written (RFC 9112 §4).
+
+use std::borrow::Cow;
+
+/// What is answered to one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status code, one that [`reason_phrase`] knows.
+    pub status: u16,
+    /// Names and values, each value without line ends.
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// The content, empty for 101.
+    pub body: Cow<'static, str>,
+}
+
+impl Response {
+    /// A response that says `body` in a line of plain text.
+    pub fn text(status: u16, body: impl Into<Cow<'static, str>>) -> Self {
+        let body = body.into() + "\n";
+        Response { status, headers: vec![], body }.with("Content-Type", "text/plain; charset=utf-8")
+    }
+
+    /// The same response with one more header.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Encodes the response to a request with `method`: HEAD gets no content. `date` is the time now
+    /// as RFC 9110 §5.6.7 writes it.
+    ///
+    /// Every response but 101 ends the connection.
+    pub fn encode(&self, method: &str, date: &str) -> Vec<u8> {
+        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status));
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if self.status == 101 {
+            return (head + "\r\n").into_bytes();
+        }
+        head += &format!(
+            "Date: {date}\r\n\
+             X-Content-Type-Options: nosniff\r\n\
+             Content-Length: {}\r\n\
+             Connection: close\r\n\
+             \r\n",
+            self.body.len(),
+        );
+        if method != "HEAD" {
+            head += &self.body;
+        }
+        head.into_bytes()
+    }
+}
+
+/// The reason phrase of a status code (RFC 9110 §15), empty for one that this server never sends.
+pub fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        101 => "Switching Protocols",
+        200 => "OK",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        426 => "Upgrade Required",
+        431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}

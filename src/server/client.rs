@@ -1,0 +1,268 @@
+//! One client's thread: its request, its conversation and its end, over a stream.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use log::{debug, info};
+use rustix::io::Errno;
+
+use crate::app::conversation::{self, Conversation};
+use crate::app::routes::{self, Route};
+use crate::buffer::Buffer;
+use crate::escape::Quoted;
+use crate::http::request::{self, Request};
+use crate::http::response::{Response, reason_phrase};
+use crate::server::Shared;
+use crate::server::registry::Registration;
+use crate::server::stream::{Received, SendError, Stream};
+use crate::websocket::session::Close;
+
+/// Serves a connection from its request to its end.
+pub fn serve(registration: &Registration, shared: &Shared) {
+    let socket = &registration.connection().socket;
+    let served = Stream::new(socket, shared.config.timeouts.write_timeout)
+        .map_err(End::from)
+        .and_then(|stream| Client { registration, shared, stream }.serve());
+    if let Err(end) = served {
+        debug!("{}: {end}", socket.peer);
+    }
+}
+
+struct Client<'c> {
+    registration: &'c Registration,
+    shared: &'c Shared,
+    stream: Stream<'c>,
+}
+
+/// How a connection ended.
+enum End {
+    /// One side has sent its close frame, and the other side's may be still to come.
+    Closed(Close),
+    /// The peer's stream ended without a close frame.
+    Eof,
+    WriteTimeout,
+    Io(Errno),
+}
+
+impl Client<'_> {
+    fn serve(&mut self) -> Result<(), End> {
+        let deadline = Instant::now() + self.shared.config.timeouts.handshake_timeout;
+        let mut input = Buffer::new(Arc::clone(&self.shared.budget));
+        // So small a buffer has no map that the system could refuse.
+        let _ = input.reserve(conversation::SMALL_INPUT);
+        let head = self.read_head(&mut input, deadline);
+        if input.filled().is_empty() {
+            // A probe, or a browser that has connected ahead of time.
+            debug!("{}: sent no request", self.registration.connection().socket.peer);
+            return Ok(());
+        }
+        let head_len = *head.as_ref().unwrap_or(&0);
+        let request = head.and_then(|head_len| {
+            Request::parse(&input.filled()[..head_len]).map_err(routes::refuse)
+        });
+        let who = self.describe(request.as_ref().ok());
+        let route = match (&request, self.registration.refusal()) {
+            (_, Some(why)) => Route::Respond(routes::unavailable(why)),
+            (Ok(request), None) => routes::route(request, &self.shared.policy),
+            (Err(response), None) => Route::Respond(response.clone()),
+        };
+        let response = match route {
+            Route::Respond(response) => response,
+            Route::Upgrade(upgrade) => match self.registration.upgrade() {
+                Err(why) => routes::unavailable(why),
+                Ok(number) => {
+                    let subprotocol = match &upgrade.subprotocol {
+                        Some(name) => format!(", subprotocol {}", Quoted(name.as_bytes())),
+                        None => String::new(),
+                    };
+                    info!("client {number} connected: {who}{subprotocol}");
+                    // The first frames may have come right after the head.
+                    let end = input.filled().len();
+                    input.keep(head_len..end);
+                    self.converse(number, &upgrade.response().encode("GET", ""), input);
+                    return Ok(());
+                }
+            },
+        };
+        log_response(&who, request.as_ref().ok(), &response);
+        let method = request.as_ref().map_or("GET", |request| request.method);
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        self.stream.send_last(&response.encode(method, &date))?;
+        self.drain(input, deadline)
+    }
+
+    /// Reads until the head of the request has come, and tells its length.
+    ///
+    /// # Errors
+    ///
+    /// The response if it does not come, is too long, or may not come any more.
+    fn read_head(&mut self, input: &mut Buffer, deadline: Instant) -> Result<usize, Response> {
+        let mut searched = 0;
+        loop {
+            let wait = deadline.saturating_duration_since(Instant::now());
+            if wait.is_zero() {
+                return Err(routes::timeout());
+            }
+            let received = self.stream.receive(input.spare_mut(), Some(wait));
+            if let Some(why) = self.registration.refusal() {
+                return Err(routes::unavailable(why));
+            }
+            match received {
+                Ok(Received::Bytes(bytes)) => input.advance(bytes),
+                Ok(Received::Nothing) => continue,
+                Ok(Received::End) | Err(_) => {
+                    return Err(Response::text(400, "the head breaks off"));
+                }
+            }
+            self.registration.connection().speaks();
+            if let Some(len) =
+                request::head_len(input.filled(), searched).map_err(routes::refuse)?
+            {
+                return Ok(len);
+            }
+            searched = input.filled().len();
+            if input.spare_mut().is_empty() && input.reserve(conversation::LARGE_INPUT).is_err() {
+                return Err(routes::unavailable("the server's memory is short"));
+            }
+        }
+    }
+
+    /// Gives the peer until `deadline`, and no longer than the close timeout, to read a response and
+    /// to end its stream: a socket that is dropped with unread input resets the connection, and the
+    /// response is lost.
+    fn drain(&mut self, mut scratch: Buffer, deadline: Instant) -> Result<(), End> {
+        let deadline = deadline.min(Instant::now() + self.shared.config.timeouts.close_timeout);
+        loop {
+            scratch.clear();
+            let wait = deadline.saturating_duration_since(Instant::now());
+            let received = self.stream.receive(scratch.spare_mut(), Some(wait))?;
+            if received == Received::End || Instant::now() >= deadline {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Opens the WebSocket by `response`, and talks until it is over.
+    fn converse(&mut self, number: u64, response: &[u8], input: Buffer) {
+        let opened = Instant::now();
+        self.stream.received = input.filled().len() as u64;
+        let mut conversation =
+            Conversation::new(number, &self.shared.settings, input, &self.shared.budget);
+        let Err(end) = self.talk(&mut conversation, response, opened);
+        info!(
+            "client {number} ended: {end}; {} messages, {} bytes in, {} bytes out, {:.3} s",
+            conversation.messages(),
+            self.stream.received,
+            self.stream.sent,
+            opened.elapsed().as_secs_f64(),
+        );
+        match end {
+            End::Closed(close) => {
+                if let Close::ByPeer(frame) = close {
+                    debug!("client {number}: close reason {}", Quoted(frame.reason.as_bytes()));
+                }
+                // Or the close frame would be lost to a reset, as a response would.
+                while !conversation.is_over() && self.receive(&mut conversation, opened).is_ok() {
+                    conversation.next_output();
+                }
+            }
+            End::WriteTimeout => self.stream.discard_unsent(),
+            End::Eof | End::Io(_) => {}
+        }
+    }
+
+    fn talk(
+        &mut self,
+        conversation: &mut Conversation,
+        response: &[u8],
+        opened: Instant,
+    ) -> Result<Infallible, End> {
+        self.stream.send(response, b"")?;
+        self.stream.sent = 0;
+        loop {
+            while let Some(output) = conversation.next_output() {
+                if output.is_last {
+                    self.stream.send_last(output.head)?;
+                } else {
+                    self.stream.send(output.head, output.payload)?;
+                }
+            }
+            if let Some(close) = conversation.closed() {
+                return Err(End::Closed(close.clone()));
+            }
+            if self.registration.is_stopping() {
+                conversation.stop();
+            } else {
+                self.receive(conversation, opened)?;
+            }
+        }
+    }
+
+    fn receive(&mut self, conversation: &mut Conversation, opened: Instant) -> Result<(), End> {
+        let wait = conversation.wait();
+        let received = self.stream.receive(conversation.input(), wait)?;
+        let now = self.stream.now() - opened;
+        match received {
+            Received::Bytes(bytes) => conversation.received(bytes, now),
+            Received::Nothing => conversation.waited(now),
+            Received::End => return Err(End::Eof),
+        }
+        Ok(())
+    }
+
+    /// Who asks for what.
+    fn describe(&self, request: Option<&Request>) -> String {
+        let mut who = self.registration.connection().socket.peer.to_string();
+        if let Some(request) = request {
+            // Behind a proxy the peer is the proxy, which adds the client to what it was told.
+            let chain: Vec<_> = request.values("X-Forwarded-For").collect();
+            if !chain.is_empty() {
+                who += &format!(" forwarded for {}", Quoted(&chain.join(&b", "[..])));
+            }
+            let path = request.path().unwrap_or_default();
+            who += &format!(", path {}", Quoted(path.as_bytes()));
+        }
+        who
+    }
+}
+
+fn log_response(who: &str, request: Option<&Request>, response: &Response) {
+    let (status, phrase) = (response.status, reason_phrase(response.status));
+    match (status, request.and_then(Request::path)) {
+        (200, Some(routes::HEALTH)) => debug!("{who}: {status} {phrase}"),
+        (200, _) => info!("{who}: {status} {phrase}"),
+        _ => info!("{who}: {status} {phrase}, {}", response.body.trim_end()),
+    }
+}
+
+impl From<Errno> for End {
+    fn from(error: Errno) -> Self {
+        End::Io(error)
+    }
+}
+
+impl From<SendError> for End {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::WriteTimeout => End::WriteTimeout,
+            SendError::Io(error) => End::Io(error),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Closed(Close::ByPeer(frame)) => match frame.code {
+                Some(code) => write!(f, "closed by peer, {code}"),
+                None => write!(f, "closed by peer, no code"),
+            },
+            End::Closed(Close::ByServer(frame)) => write!(f, "closed by server, {frame}"),
+            End::Eof => write!(f, "peer ended the stream without a close frame"),
+            End::WriteTimeout => write!(f, "peer did not read in time"),
+            End::Io(error) => write!(f, "connection lost, {error}"),
+        }
+    }
+}

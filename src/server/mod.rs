@@ -1,0 +1,177 @@
+//! Sockets, threads and clocks: the accept loops, a thread per client, and the stop.
+
+pub mod client;
+pub mod limits;
+pub mod listener;
+pub mod registry;
+pub mod stream;
+pub mod systemd;
+
+use std::error::Error;
+use std::hint;
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use log::{debug, info, warn};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+use crate::app::conversation::Settings;
+use crate::app::routes;
+use crate::buffer::Budget;
+use crate::cli::Config;
+use crate::http::request::MAX_HEAD_LEN;
+use crate::server::limits::Limits;
+use crate::server::registry::{Connection, Registry};
+use crate::server::stream::Socket;
+use crate::websocket::handshake::Policy;
+
+/// A client's stack, in bytes. Deep enough for all that its thread does, the log included, and small
+/// enough that many stacks share a page of page tables.
+const STACK_SIZE: usize = 64 * 1024;
+
+/// What all threads share.
+pub struct Shared {
+    pub config: Config,
+    pub policy: Policy,
+    pub settings: Settings,
+    pub registry: Arc<Registry>,
+    pub budget: Arc<Budget>,
+}
+
+/// Serves until SIGINT or SIGTERM has come and every client was given time to answer the close. A
+/// second signal ends the process at once.
+///
+/// # Errors
+///
+/// An address that can't be listened on.
+pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+    let mut signals = handle_signals()?;
+    let listeners = listener::listen(&config.listening.addr)?;
+
+    let asked = config.listening.max_connections.get();
+    let max_connections = Limits::raise().clients(asked);
+    if max_connections < asked {
+        warn!(
+            "--max-connections is {max_connections} instead of {asked}: the kernel's \
+             vm.max_map_count and descriptor limit carry no more"
+        );
+    }
+    let shared = Arc::new(Shared::new(config, max_connections));
+    for listener in listeners {
+        let shared = Arc::clone(&shared);
+        thread::Builder::new().name("accept".into()).spawn(move || accept(&listener, &shared))?;
+    }
+    systemd::notify("READY=1");
+
+    signals.forever().next();
+    systemd::notify("STOPPING=1");
+    let close_timeout = shared.config.timeouts.close_timeout;
+    info!("stopping, with {close_timeout:?} for the clients to answer");
+    let registry::Stopped { notified, aborted } = shared.registry.stop(close_timeout);
+    info!("stopped: {notified} clients were connected, {aborted} of them had to be aborted");
+    Ok(())
+}
+
+/// Has the first SIGINT or SIGTERM wait to be taken, and the second one end the process from within
+/// its handler, which needs neither a thread nor memory. SIGHUP is left as it is: nohup, for one, has
+/// it ignored.
+fn handle_signals() -> Result<Signals, std::io::Error> {
+    const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
+    let is_stopping = Arc::new(AtomicBool::new(false));
+    // Its handler does nothing, and so ends a wait.
+    flag::register(registry::WAKE as i32, Arc::default())?;
+    for signal in SIGNALS {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&is_stopping))?;
+        flag::register(signal, Arc::clone(&is_stopping))?;
+    }
+    Signals::new(SIGNALS)
+}
+
+impl Shared {
+    fn new(config: Config, max_connections: usize) -> Self {
+        let Config { listening, messages, timeouts, .. } = &config;
+        Shared {
+            policy: Policy {
+                origins: listening.origin.clone(),
+                subprotocols: listening.subprotocol.clone(),
+            },
+            settings: Settings {
+                prefix: messages.prefix.clone(),
+                max_message_size: messages.max_message_size,
+                ping_interval: Some(timeouts.ping_interval).filter(|time| !time.is_zero()),
+                ping_timeout: timeouts.ping_timeout,
+                close_timeout: timeouts.close_timeout,
+            },
+            registry: Arc::new(Registry::new(max_connections)),
+            budget: Arc::new(Budget::new(messages.max_buffered)),
+            config,
+        }
+    }
+}
+
+/// Accepts clients for as long as the process lives: nothing that a client or the kernel does ends
+/// it, and a stopping server goes on to answer 503.
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    /// What takes descriptors or memory away may give them back. To ask again at once would spin.
+    const PAUSE: Duration = Duration::from_millis(100);
+
+    let mut warned = false;
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                warned = false;
+                start(&Connection::new(Socket::new(stream, peer)), shared);
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                if !warned {
+                    warn!("cannot accept clients for now: {error}");
+                }
+                warned = true;
+                thread::sleep(PAUSE);
+            }
+        }
+    }
+}
+
+/// Starts a client's thread.
+fn start(connection: &Arc<Connection>, shared: &Arc<Shared>) {
+    let registration = match shared.registry.register(connection) {
+        Ok(registration) => registration,
+        Err(why) => return refuse(connection, why),
+    };
+    // A spawn that fails drops all that its thread would own, and there is still a 503 to send.
+    let shared = Arc::clone(shared);
+    let spawned =
+        thread::Builder::new().name("client".into()).stack_size(STACK_SIZE).spawn(move || {
+            registration.connection().begin();
+            client::serve(&registration, &shared);
+            drop(registration);
+            return_memory();
+        });
+    if let Err(error) = spawned {
+        warn!("no thread for {}: {error}", connection.socket.peer);
+        refuse(connection, "the server has no thread left");
+    }
+}
+
+/// Has the allocator give back what the client's small blocks made up: glibc joins them only when a
+/// block of 64 KiB or more is freed beside them, like this one, of which not a byte is touched.
+/// Without it a crowd that has left leaves 3.6 KiB a client behind, with it 0.9.
+fn return_memory() {
+    drop(hint::black_box(Vec::<u8>::with_capacity(96 * 1024)));
+}
+
+/// Answers 503 without ever waiting for the client. Most often it has sent its whole head.
+fn refuse(connection: &Connection, why: &'static str) {
+    debug!("{}: 503, {why}", connection.socket.peer);
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let response = routes::unavailable(why).encode("GET", &date);
+    connection.socket.send_last_now(&response, &mut [0; MAX_HEAD_LEN]);
+}

@@ -1,0 +1,250 @@
+//! Who is connected: the limits on connections, and the stop of all of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
+use nix::sys::signal::Signal;
+
+use crate::server::limits::HTTP_ONLY_SLOTS;
+use crate::server::stream::Socket;
+
+/// Ends the wait of a client's thread. By default it is ignored, and nobody sends it by hand.
+pub const WAKE: Signal = Signal::SIGURG;
+
+/// Why a connection is refused, for its 503.
+pub const LIMIT_REACHED: &str = "the connection limit is reached";
+/// See [`LIMIT_REACHED`].
+pub const STOPPING: &str = "the server is stopping";
+
+/// All connections.
+pub struct Registry {
+    /// The limit of WebSockets.
+    max: usize,
+    is_stopping: AtomicBool,
+    state: Mutex<State>,
+    unregistered: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    next_id: u64,
+    /// How many WebSockets were opened, which numbers the clients.
+    opened: u64,
+    by_id: HashMap<u64, Arc<Connection>>,
+    /// Those of them that are not WebSockets, the oldest first.
+    http: BTreeSet<u64>,
+}
+
+/// One connection, as its own thread and the registry see it.
+pub struct Connection {
+    pub socket: Socket,
+    /// The client's own thread, once it has begun.
+    thread: OnceLock<Pthread>,
+    has_spoken: AtomicBool,
+    is_evicted: AtomicBool,
+}
+
+/// A connection's entry in the registry. To drop it removes the entry.
+pub struct Registration {
+    registry: Arc<Registry>,
+    connection: Arc<Connection>,
+    id: u64,
+}
+
+/// What the stop came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// How many were connected.
+    pub notified: usize,
+    /// How many of them had to be aborted.
+    pub aborted: usize,
+}
+
+impl Registry {
+    /// A registry for at most `max` WebSockets, and [`HTTP_ONLY_SLOTS`] connections beyond them.
+    pub fn new(max: usize) -> Self {
+        Registry {
+            max,
+            is_stopping: AtomicBool::new(false),
+            state: Mutex::default(),
+            unregistered: Condvar::new(),
+        }
+    }
+
+    /// Adds a connection. When there are too many, the oldest one that is not a WebSocket has to
+    /// end, first of all one that has sent nothing.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no room for it.
+    pub fn register(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+    ) -> Result<Registration, &'static str> {
+        let mut state = self.lock();
+        if self.is_stopping() {
+            return Err(STOPPING);
+        }
+        let beyond = state.by_id.len().saturating_sub(self.max);
+        if beyond >= HTTP_ONLY_SLOTS || (beyond >= HTTP_ONLY_SLOTS / 2 && !state.evict()) {
+            return Err(LIMIT_REACHED);
+        }
+        let id = state.next_id;
+        state.next_id += 1;
+        state.http.insert(id);
+        state.by_id.insert(id, Arc::clone(connection));
+        Ok(Registration { registry: Arc::clone(self), connection: Arc::clone(connection), id })
+    }
+
+    /// Registers nobody any more, has every client's thread tell it that the server stops, gives
+    /// them `close_timeout` to end, and aborts the rest.
+    pub fn stop(&self, close_timeout: Duration) -> Stopped {
+        /// How long a thread takes at most to notice that its connection was aborted.
+        const GRACE: Duration = Duration::from_millis(500);
+
+        let deadline = Instant::now() + close_timeout;
+        let mut state = self.lock();
+        self.is_stopping.store(true, Ordering::Release);
+        let notified = state.by_id.len();
+        // A thread may have looked at the flag and not wait yet, so that the signal is lost.
+        let mut pause = Duration::from_millis(10);
+        while !state.by_id.is_empty() && Instant::now() < deadline {
+            state.by_id.values().for_each(|connection| connection.wake());
+            state = self.wait_until_empty(state, deadline.min(Instant::now() + pause));
+            pause *= 2;
+        }
+        let aborted = state.by_id.len();
+        state.by_id.values().for_each(|connection| connection.socket.abort());
+        drop(self.wait_until_empty(state, Instant::now() + GRACE));
+        Stopped { notified, aborted }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
+    fn wait_until_empty<'s>(
+        &self,
+        state: MutexGuard<'s, State>,
+        until: Instant,
+    ) -> MutexGuard<'s, State> {
+        let timeout = until.saturating_duration_since(Instant::now());
+        let waited =
+            self.unregistered.wait_timeout_while(state, timeout, |state| !state.by_id.is_empty());
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// A panic while the lock is held leaves nothing half-done, so poison says nothing.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Has the oldest connection end that is not a WebSocket, and tells whether there was one.
+    fn evict(&mut self) -> bool {
+        let http = self.http.iter().filter_map(|id| self.by_id.get(id));
+        let mut candidates = http.filter(|other| !other.is_evicted());
+        let Some(oldest) = candidates.next() else { return false };
+        let evicted = if oldest.has_spoken() {
+            candidates.find(|other| !other.has_spoken()).unwrap_or(oldest)
+        } else {
+            oldest
+        };
+        evicted.is_evicted.store(true, Ordering::Release);
+        evicted.socket.shut_read();
+        true
+    }
+}
+
+impl Registration {
+    /// Makes the connection a WebSocket, and tells the client's number, counted from 1.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't be one.
+    pub fn upgrade(&self) -> Result<u64, &'static str> {
+        let mut state = self.registry.lock();
+        if let Some(why) = self.refusal() {
+            return Err(why);
+        }
+        if state.by_id.len() - state.http.len() >= self.registry.max {
+            return Err(LIMIT_REACHED);
+        }
+        state.http.remove(&self.id);
+        state.opened += 1;
+        Ok(state.opened)
+    }
+
+    /// Why a connection that is not a WebSocket has to end, if it has to.
+    pub fn refusal(&self) -> Option<&'static str> {
+        if self.is_stopping() {
+            Some(STOPPING)
+        } else {
+            self.connection.is_evicted().then_some(LIMIT_REACHED)
+        }
+    }
+
+    /// Whether the server stops.
+    pub fn is_stopping(&self) -> bool {
+        self.registry.is_stopping()
+    }
+
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut state = self.registry.lock();
+        state.http.remove(&self.id);
+        state.by_id.remove(&self.id);
+        drop(state);
+        if self.is_stopping() {
+            self.registry.unregistered.notify_all();
+        }
+    }
+}
+
+impl Connection {
+    /// A connection on which nothing has come yet.
+    pub fn new(socket: Socket) -> Arc<Self> {
+        Arc::new(Connection {
+            socket,
+            thread: OnceLock::new(),
+            has_spoken: AtomicBool::new(false),
+            is_evicted: AtomicBool::new(false),
+        })
+    }
+
+    /// Says that this thread serves it. It has to drop the [`Registration`] before it ends, since
+    /// then its id means nothing any more.
+    pub fn begin(&self) {
+        let _ = self.thread.set(pthread_self());
+    }
+
+    /// Says that something came.
+    pub fn speaks(&self) {
+        self.has_spoken.store(true, Ordering::Relaxed);
+    }
+
+    fn has_spoken(&self) -> bool {
+        self.has_spoken.load(Ordering::Relaxed)
+    }
+
+    fn is_evicted(&self) -> bool {
+        self.is_evicted.load(Ordering::Acquire)
+    }
+
+    /// Ends the wait of its thread, which looks what has changed.
+    fn wake(&self) {
+        if let Some(&thread) = self.thread.get() {
+            // It can't fail: the thread lives, since the connection is registered.
+            let _ = pthread_kill(thread, WAKE);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Close frames: what they say, and why the server sends one (RFC 6455 §5.5.1, §7.4).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::websocket::frame::{self, Opcode};
+
+/// What a close frame says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseFrame {
+    /// A code that §7.4 lets an endpoint send, or none.
+    pub code: Option<u16>,
+    /// UTF-8 of at most 123 bytes, empty without a code.
+    pub reason: Cow<'static, str>,
+}
+
+/// The server stops.
+pub const STOPPING: CloseFrame = CloseFrame::new(1001, "server is stopping");
+/// The peer sent nothing, not even the answer to a ping.
+pub const PING_TIMEOUT: CloseFrame = CloseFrame::new(1001, "no answer to a ping");
+/// All clients together hold as much memory as they may (1013 is registered under §11.7).
+pub const OVER_BUDGET: CloseFrame = CloseFrame::new(1013, "memory is short, try again later");
+
+/// What a client sent that RFC 6455 or the configured limits forbid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// RSV1, RSV2 or RSV3 set, though no extension was agreed (§5.2).
+    ReservedBits,
+    /// Opcode 0x3 to 0x7 or 0xB to 0xF (§5.2).
+    ReservedOpcode,
+    /// A client's frame without a mask (§5.1).
+    NotMasked,
+    /// A length in more bytes than it needs (§5.2).
+    LengthNotMinimal,
+    /// A 64-bit length with its most significant bit set (§5.2).
+    LengthTopBit,
+    /// A control frame with FIN clear (§5.5).
+    FragmentedControl,
+    /// A control frame with a payload of more than 125 bytes (§5.5).
+    LongControl,
+    /// A continuation frame without a message to continue (§5.4).
+    UnexpectedContinuation,
+    /// A text or binary frame inside an unfinished message (§5.4).
+    UnfinishedMessage,
+    /// A close payload of a single byte, too short for a close code (§5.5.1).
+    ClosePayload,
+    /// A close code that must not be sent, or that is not defined (§7.4).
+    CloseCode,
+    /// Text or a close reason that is not UTF-8 (§8.1).
+    InvalidUtf8,
+    /// A message over the configured size (§10.4).
+    MessageTooBig,
+}
+
+impl CloseFrame {
+    const fn new(code: u16, reason: &'static str) -> Self {
+        CloseFrame { code: Some(code), reason: Cow::Borrowed(reason) }
+    }
+
+    /// Decodes the payload of a peer's close frame.
+    ///
+    /// # Errors
+    ///
+    /// A payload of one byte, a code that must not be sent, a reason that is not UTF-8.
+    pub fn decode(payload: &[u8]) -> Result<Self, ProtocolError> {
+        let Some((code, reason)) = payload.split_first_chunk() else {
+            return match payload {
+                [] => Ok(CloseFrame { code: None, reason: Cow::Borrowed("") }),
+                _ => Err(ProtocolError::ClosePayload),
+            };
+        };
+        // Of the protocol's own codes 1004 has no meaning, and 1005, 1006 and 1015 are never sent.
+        // 1012 to 1014 were registered later. 3000 to 4999 are for libraries and applications.
+        let code @ (1000..=1003 | 1007..=1014 | 3000..=4999) = u16::from_be_bytes(*code) else {
+            return Err(ProtocolError::CloseCode);
+        };
+        let reason = str::from_utf8(reason).map_err(|_| ProtocolError::InvalidUtf8)?;
+        Ok(CloseFrame { code: Some(code), reason: Cow::Owned(reason.into()) })
+    }
+
+    /// Appends the whole close frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let Some(code) = self.code else {
+            return frame::encode_header(Opcode::Close, 0, out);
+        };
+        frame::encode_header(Opcode::Close, 2 + self.reason.len(), out);
+        out.extend_from_slice(&code.to_be_bytes());
+        out.extend_from_slice(self.reason.as_bytes());
+    }
+
+    /// The answer to this close frame. §5.5.1: an endpoint "typically echos the status code it
+    /// received".
+    #[must_use]
+    pub fn answer(&self) -> Self {
+        CloseFrame { code: self.code, reason: Cow::Borrowed("") }
+    }
+}
+
+/// How the peer is told (§7.4.1).
+impl From<ProtocolError> for CloseFrame {
+    fn from(error: ProtocolError) -> Self {
+        use ProtocolError as E;
+        let (code, reason) = match error {
+            E::ReservedBits => (1002, "reserved bit set, and no extension was agreed"),
+            E::ReservedOpcode => (1002, "reserved opcode"),
+            E::NotMasked => (1002, "frame is not masked"),
+            E::LengthNotMinimal => (1002, "payload length is not in its shortest form"),
+            E::LengthTopBit => (1002, "payload length has its top bit set"),
+            E::FragmentedControl => (1002, "control frame is fragmented"),
+            E::LongControl => (1002, "control frame is longer than 125 bytes"),
+            E::UnexpectedContinuation => (1002, "continuation without a message to continue"),
+            E::UnfinishedMessage => (1002, "new message inside an unfinished one"),
+            E::ClosePayload => (1002, "close payload of one byte"),
+            E::CloseCode => (1002, "close code that may not be sent"),
+            E::InvalidUtf8 => (1007, "text is not UTF-8"),
+            E::MessageTooBig => (1009, "message is too big"),
+        };
+        CloseFrame::new(code, reason)
+    }
+}
+
+impl fmt::Display for CloseFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.code, &*self.reason) {
+            (None, _) => write!(f, "no code"),
+            (Some(code), "") => write!(f, "{code}"),
+            (Some(code), reason) => write!(f, "{code} {reason}"),
+        }
+    }
+}

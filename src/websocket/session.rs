@@ -1,0 +1,335 @@
+//! The conversation after the opening handshake: fragments, control frames, UTF-8 and the closing
+//! handshake (RFC 6455 §5.4 to §8.1), as bytes in, messages and reply bytes out.
+//!
+//! ```text
+//!            first fragment             its payload has come
+//!   ┌──────┐ ─────────────▶ ┌─────────┐ ───────────────────▶ ┌────────────┐
+//!   │ Idle │                │ Payload │                      │ Fragmented │
+//!   └──────┘ ◀───────────── └─────────┘ ◀─────────────────── └────────────┘
+//!       its last payload has come           next fragment
+//!
+//!   each of them ──▶ Closed: the peer's Close was answered, or the server has sent its own
+//! ```
+//!
+//! A message that lies whole in the input is unmasked there and never copied. Only what comes in
+//! pieces is assembled in a buffer.
+
+use std::mem;
+use std::sync::Arc;
+
+use crate::buffer::{Budget, Buffer};
+use crate::websocket::close::{self, CloseFrame, ProtocolError};
+use crate::websocket::frame::{self, Header, Opcode};
+
+/// A message that has come whole, unmasked. The payload of a text message is UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message<'i> {
+    /// It lies in the input.
+    InInput(Kind, &'i [u8]),
+    /// It came in pieces, and [`Session::assembled`] has its payload.
+    Assembled(Kind),
+}
+
+/// What a message carries (§5.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Binary,
+}
+
+/// Who began the closing handshake, and with which close frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Close {
+    ByPeer(CloseFrame),
+    ByServer(CloseFrame),
+}
+
+/// One client's conversation.
+pub struct Session {
+    state: State,
+    max_message_size: usize,
+    /// What has come of a message in pieces, unmasked. Kept for the next such message.
+    message: Buffer,
+    /// How much of a text message in pieces is known to be UTF-8, in bytes.
+    checked: usize,
+}
+
+// A tag of its own is quicker to read, at every frame, than one hidden among the values of a Close.
+#[repr(u8)]
+enum State {
+    Idle,
+    Fragmented(Kind),
+    Payload {
+        kind: Kind,
+        fin: bool,
+        /// How many bytes of the payload have not come yet.
+        missing: usize,
+        /// Rotated to where the next byte is.
+        masking_key: [u8; 4],
+    },
+    Closed(Close),
+}
+
+impl Session {
+    /// A session whose messages may have `max_message_size` bytes. What it holds above
+    /// [`UNMETERED`](crate::buffer::UNMETERED) is charged to `budget`.
+    pub fn new(max_message_size: usize, budget: Arc<Budget>) -> Self {
+        Session { state: State::Idle, max_message_size, message: Buffer::new(budget), checked: 0 }
+    }
+
+    /// Takes frames off the front of `input` until a message is whole, and appends to `output`
+    /// what the protocol itself answers: pongs and the close frame.
+    ///
+    /// `None` means that more bytes are needed, or that the session is [closed](Self::closed). What is
+    /// left of `input` then, less than a control frame, has to stand before the bytes that come next.
+    // Inlined with what it calls, a message stays in registers. To hand it over in memory costs as
+    // much as to find it.
+    #[inline]
+    pub fn next<'i>(
+        &mut self,
+        input: &mut &'i mut [u8],
+        output: &mut Vec<u8>,
+    ) -> Option<Message<'i>> {
+        self.decode(input, output).unwrap_or_else(|close| {
+            self.close(close, output);
+            *input = &mut [];
+            None
+        })
+    }
+
+    /// The payload of the message that was [assembled](Message::Assembled) last.
+    pub fn assembled(&self) -> &[u8] {
+        self.message.filled()
+    }
+
+    /// Begins the closing handshake by a close frame. What still comes is not processed.
+    pub fn close(&mut self, close: CloseFrame, output: &mut Vec<u8>) {
+        close.encode(output);
+        self.state = State::Closed(Close::ByServer(close));
+    }
+
+    /// Who began the closing handshake, once one did.
+    pub fn closed(&self) -> Option<&Close> {
+        match &self.state {
+            State::Closed(close) => Some(close),
+            _ => None,
+        }
+    }
+
+    /// Whether more than `bytes` are missing of a payload, so that they are better read straight
+    /// to [`spare_mut`](Self::spare_mut), which saves a copy.
+    pub fn misses_more_than(&self, bytes: usize) -> bool {
+        matches!(self.state, State::Payload { missing, .. } if missing > bytes)
+    }
+
+    /// Where the rest of a payload belongs. [`received`](Self::received) has to follow.
+    pub fn spare_mut(&mut self) -> &mut [u8] {
+        /// Few enough to be still in the processor's cache when they are unmasked.
+        const PIECE: usize = 256 * 1024;
+        let missing = match self.state {
+            State::Payload { missing, .. } => missing,
+            _ => 0,
+        };
+        let spare = self.message.spare_mut();
+        let len = spare.len().min(missing).min(PIECE);
+        &mut spare[..len]
+    }
+
+    /// Takes the first `bytes` of [`spare_mut`](Self::spare_mut) as a part of the payload.
+    pub fn received(&mut self, bytes: usize) {
+        if let State::Payload { missing, masking_key, .. } = &mut self.state {
+            let before = self.message.filled().len();
+            self.message.advance(bytes);
+            let piece = &mut self.message.filled_mut()[before..];
+            let (rotated, ascii) = frame::unmask(piece, *masking_key);
+            *masking_key = rotated;
+            // All before it is checked, so it does not begin inside a character.
+            if ascii && self.checked == before {
+                self.checked += bytes;
+            }
+            *missing -= bytes;
+        }
+    }
+
+    /// Whether memory from the budget is held only in case another large message follows.
+    pub fn holds_spare(&self) -> bool {
+        matches!(self.state, State::Idle) && self.message.is_metered()
+    }
+
+    /// Gives up the memory that no unfinished message needs.
+    pub fn release(&mut self) {
+        if matches!(self.state, State::Idle | State::Closed(_)) {
+            self.message.release();
+        }
+    }
+
+    #[inline]
+    fn decode<'i>(
+        &mut self,
+        input: &mut &'i mut [u8],
+        output: &mut Vec<u8>,
+    ) -> Result<Option<Message<'i>>, CloseFrame> {
+        loop {
+            match self.state {
+                State::Idle | State::Fragmented(_) => {
+                    let Some((header, header_len)) = frame::decode(input)? else {
+                        return Ok(None);
+                    };
+                    let whole = header.payload_len <= (input.len() - header_len) as u64;
+                    let Some(kind) = self.check(&header)? else {
+                        if !whole {
+                            return Ok(None);
+                        }
+                        let (payload, _) = take_payload(input, header_len, &header);
+                        self.answer_control(header.opcode, payload, output)?;
+                        continue;
+                    };
+                    if whole && header.fin && matches!(self.state, State::Idle) {
+                        let (payload, ascii) = take_payload(input, header_len, &header);
+                        if kind == Kind::Text && !ascii && str::from_utf8(payload).is_err() {
+                            return Err(ProtocolError::InvalidUtf8.into());
+                        }
+                        return Ok(Some(Message::InInput(kind, payload)));
+                    }
+                    take(input, header_len);
+                    self.begin_payload(kind, &header)?;
+                }
+                State::Payload { kind, fin, .. } => {
+                    let complete = self.take_piece(input)?;
+                    self.check_utf8(kind, fin && complete)?;
+                    if !complete {
+                        return Ok(None);
+                    }
+                    if fin {
+                        self.state = State::Idle;
+                        return Ok(Some(Message::Assembled(kind)));
+                    }
+                    self.state = State::Fragmented(kind);
+                }
+                State::Closed(_) => {
+                    take(input, input.len());
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// What a header must keep to after what came before it. Returns the kind of message that a
+    /// data frame belongs to, or `None` for a control frame.
+    fn check(&self, header: &Header) -> Result<Option<Kind>, ProtocolError> {
+        if header.rsv != [false; 3] {
+            return Err(ProtocolError::ReservedBits);
+        }
+        let (kind, so_far) = match (header.opcode, &self.state) {
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => {
+                // §5.5: "All control frames MUST have a payload length of 125 bytes or less and
+                // MUST NOT be fragmented."
+                return match (header.fin, header.payload_len) {
+                    (false, _) => Err(ProtocolError::FragmentedControl),
+                    (true, 126..) => Err(ProtocolError::LongControl),
+                    (true, _) => Ok(None),
+                };
+            }
+            (Opcode::Continuation, State::Fragmented(kind)) => (*kind, self.message.filled().len()),
+            (Opcode::Continuation, _) => return Err(ProtocolError::UnexpectedContinuation),
+            (_, State::Fragmented(_)) => return Err(ProtocolError::UnfinishedMessage),
+            (Opcode::Text, _) => (Kind::Text, 0),
+            (Opcode::Binary, _) => (Kind::Binary, 0),
+        };
+        // Never a sum: the length may be anything below 2^63.
+        if header.payload_len > (self.max_message_size - so_far) as u64 {
+            return Err(ProtocolError::MessageTooBig);
+        }
+        Ok(Some(kind))
+    }
+
+    fn begin_payload(&mut self, kind: Kind, header: &Header) -> Result<(), CloseFrame> {
+        let missing = header.payload_len as usize;
+        if matches!(self.state, State::Idle) {
+            self.message.clear();
+            self.checked = 0;
+            // The length of a fragmented message is known only at its end.
+            let most = if header.fin { missing } else { self.max_message_size };
+            self.message.reserve(most).map_err(|_| close::OVER_BUDGET)?;
+        }
+        let Header { fin, masking_key, .. } = *header;
+        self.state = State::Payload { kind, fin, missing, masking_key };
+        Ok(())
+    }
+
+    /// Moves what `input` has of the payload to the message, and tells whether that was all of it.
+    /// If not, there is spare memory for more.
+    fn take_piece(&mut self, input: &mut &mut [u8]) -> Result<bool, CloseFrame> {
+        while let State::Payload { missing: missing @ 1.., .. } = self.state {
+            if self.message.spare_mut().is_empty() {
+                self.message.charge_ahead().map_err(|_| close::OVER_BUDGET)?;
+            }
+            if input.is_empty() {
+                return Ok(false);
+            }
+            let spare = self.message.spare_mut();
+            let piece = take(input, spare.len().min(missing).min(input.len()));
+            spare[..piece.len()].copy_from_slice(piece);
+            self.received(piece.len());
+        }
+        Ok(true)
+    }
+
+    /// Refuses a text message at its first wrong byte, however much of it is still to come (§8.1).
+    fn check_utf8(&mut self, kind: Kind, complete: bool) -> Result<(), ProtocolError> {
+        if kind == Kind::Binary {
+            return Ok(());
+        }
+        match str::from_utf8(&self.message.filled()[self.checked..]) {
+            Ok(checked) => self.checked += checked.len(),
+            // The last character is cut, and its rest may still come.
+            Err(error) if error.error_len().is_none() && !complete => {
+                self.checked += error.valid_up_to();
+            }
+            Err(_) => return Err(ProtocolError::InvalidUtf8),
+        }
+        Ok(())
+    }
+
+    fn answer_control(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        output: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
+        match opcode {
+            // §5.5.3: a pong has "identical" data to the ping's.
+            Opcode::Ping => {
+                frame::encode_header(Opcode::Pong, payload.len(), output);
+                output.extend_from_slice(payload);
+            }
+            Opcode::Close => {
+                let close = CloseFrame::decode(payload)?;
+                close.answer().encode(output);
+                self.state = State::Closed(Close::ByPeer(close));
+            }
+            // §5.5.3: "A response to an unsolicited Pong frame is not expected."
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Takes a frame's payload, unmasked, and tells whether it is ASCII.
+#[inline]
+fn take_payload<'i>(
+    input: &mut &'i mut [u8],
+    header_len: usize,
+    header: &Header,
+) -> (&'i [u8], bool) {
+    take(input, header_len);
+    let payload = take(input, header.payload_len as usize);
+    let (_, ascii) = frame::unmask(payload, header.masking_key);
+    (payload, ascii)
+}
+
+fn take<'i>(input: &mut &'i mut [u8], len: usize) -> &'i mut [u8] {
+    let (taken, rest) = mem::take(input).split_at_mut(len);
+    *input = rest;
+    taken
+}
