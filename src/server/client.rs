@@ -105,16 +105,13 @@ impl Client<'_> {
             if wait.is_zero() {
                 return Err(routes::timeout());
             }
-            let received = self.stream.receive(input.spare_mut(), Some(wait));
-            if let Some(why) = self.registration.refusal() {
-                return Err(routes::unavailable(why));
-            }
-            match received {
+            match self.stream.receive(input.spare_mut(), Some(wait)) {
                 Ok(Received::Bytes(bytes)) => input.advance(bytes),
-                Ok(Received::Nothing) => continue,
-                Ok(Received::End) | Err(_) => {
-                    return Err(Response::text(400, "the head breaks off"));
-                }
+                Ok(Received::Nothing) if self.registration.refusal().is_none() => continue,
+                _ => match self.registration.refusal() {
+                    Some(why) => return Err(routes::unavailable(why)),
+                    None => return Err(Response::text(400, "the head breaks off")),
+                },
             }
             self.registration.connection().speaks();
             if let Some(len) =
