@@ -226,3 +226,93 @@ fn timeout(text: &str) -> Result<Duration, String> {
         time => Ok(time),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(flags: &[&str]) -> Result<Config, clap::Error> {
+        Config::try_parse_from([&["wsecho"], flags].concat())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Config as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_readme() {
+        let Config { listening, messages, timeouts, logging } = parse(&[]).unwrap();
+        assert_eq!(listening.addr, ["127.0.0.1:1222"]);
+        assert_eq!(listening.max_connections.get(), 10_000);
+        assert!(listening.origin.is_empty() && listening.subprotocol.is_empty());
+        assert_eq!(messages.prefix, "You have entered: ");
+        assert_eq!(messages.max_message_size, 16 << 20);
+        assert_eq!(messages.max_buffered, 1 << 30);
+        assert_eq!(timeouts.handshake_timeout, Duration::from_secs(10));
+        assert_eq!(timeouts.ping_interval, Duration::from_secs(20));
+        assert_eq!(timeouts.ping_timeout, Duration::from_secs(20));
+        assert_eq!(timeouts.write_timeout, Duration::from_secs(30));
+        assert_eq!(timeouts.close_timeout, Duration::from_secs(5));
+        assert_eq!((logging.log_file.as_ref(), logging.level()), (None, None));
+    }
+
+    #[test]
+    fn values_are_read_as_people_write_them() {
+        let flags = "--addr [::1]:0 --addr localhost:80 --max-message-size 16M --max-buffered 1.5GiB \
+                     --ping-interval 0 --origin null --origin https://A.example:443";
+        let flags: Vec<_> =
+            flags.split_whitespace().chain(["--close-timeout", "1m 500ms"]).collect();
+        let Config { listening, messages, timeouts, .. } = parse(&flags).unwrap();
+        assert_eq!(listening.addr, ["[::1]:0", "localhost:80"]);
+        assert_eq!(messages.max_message_size, 16_000_000);
+        assert_eq!(messages.max_buffered, 3 << 29);
+        assert_eq!(timeouts.ping_interval, Duration::ZERO);
+        assert_eq!(timeouts.close_timeout, Duration::from_millis(60_500));
+        let origins: Vec<_> = listening.origin.iter().map(ToString::to_string).collect();
+        assert_eq!(origins, ["null", "https://a.example"]);
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_and_the_flag_and_a_right_one_are_named() {
+        let long = "x".repeat(4097);
+        for (flag, value, right) in [
+            ("--addr", "1222", "127.0.0.1:1222"),
+            ("--addr", ":1222", "127.0.0.1:1222"),
+            ("--addr", "::1:1222", "[::1]:1222"),
+            ("--addr", "localhost:65536", "0 to 65535"),
+            ("--max-connections", "0", "from 1 on"),
+            ("--max-connections", "-1", "from 1 on"),
+            ("--max-message-size", "big", "16MiB"),
+            ("--max-message-size", "-1", "16MiB"),
+            ("--max-message-size", "1e30", "16MiB"),
+            ("--ping-interval", "10", "10s"),
+            ("--write-timeout", "0s", "above 0"),
+            ("--write-timeout", "500000000000years", "365 days"),
+            ("--ping-interval", "366days", "365 days"),
+            ("--handshake-timeout", "0", "above 0"),
+            ("--origin", "https://a.example/", "without a path"),
+            ("--origin", "example", "SCHEME://HOST"),
+            ("--subprotocol", "a b", "without spaces"),
+            ("--subprotocol", "", "without spaces"),
+            ("--prefix", &long, "at most 4096 bytes"),
+        ] {
+            let flags = format!("{flag}={value}");
+            let error = parse(&[&flags]).expect_err(&flags).to_string();
+            assert!(error.contains(flag) && error.contains(right), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn verbose_and_quiet_cancel_each_other_out() {
+        for (flags, level) in [
+            (&["-v"][..], Some(LevelFilter::Debug)),
+            (&["-q"], Some(LevelFilter::Warn)),
+            (&["-qq"], Some(LevelFilter::Error)),
+            (&["-v", "-q"], None),
+            (&["-v", "-qq"], Some(LevelFilter::Warn)),
+        ] {
+            assert_eq!(parse(flags).unwrap().logging.level(), level, "{flags:?}");
+        }
+    }
+}

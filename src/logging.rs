@@ -1,40 +1,152 @@
-//! Where the log goes, and how a line of it looks.
+//! Where the log goes, and how a line looks.
+//!
+//! One thread writes the log. All others only add their lines to a bounded queue, so that a reader of
+//! the log that stalls, such as a terminal after Ctrl-S, holds up neither a client nor the stop.
 
 use std::fs::OpenOptions;
-use std::panic;
-use std::thread;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{env, mem, panic, thread};
 
-use env_logger::{Builder, Target};
+use env_logger::{Builder, Target, WriteStyle};
 use log::LevelFilter;
 
 use crate::cli::Logging;
+
+/// What may wait to be written, in bytes. A line beyond it is lost.
+const QUEUE_SIZE: usize = 256 * 1024;
 
 /// Sends the log to the file or to stderr, a line an event. A panic is an event like any other.
 ///
 /// # Errors
 ///
-/// A file that can't be written.
-pub fn start(config: &Logging) -> Result<(), String> {
+/// A file that can't be written, a thread that can't be started.
+pub fn start(config: &Logging) -> Result<Log, String> {
     let mut log = Builder::new();
+    let mut style = WriteStyle::Never;
+    let sink: Box<dyn Write + Send> = if let Some(path) = &config.log_file {
+        // Appending, so that logrotate's copytruncate leaves no hole.
+        let file = OpenOptions::new().create(true).append(true).mode(0o640).open(path);
+        Box::new(
+            file.map_err(|error| format!("cannot write --log-file {}: {error}", path.display()))?,
+        )
+    } else {
+        if io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none() {
+            style = WriteStyle::Always;
+        }
+        Box::new(io::stderr())
+    };
+    let queue = Arc::new(Queue::default());
+    let writer = Arc::clone(&queue);
+    thread::Builder::new()
+        .name("log".into())
+        .spawn(move || writer.write_to(sink))
+        .map_err(|error| format!("cannot start the log's thread: {error}"))?;
+
+    log.write_style(style).format_timestamp_millis().format_target(false);
     match config.level() {
         Some(level) => log.filter_level(level),
         None => log.filter_level(LevelFilter::Info).parse_default_env(),
     };
-    log.format_timestamp_millis().format_target(false);
-    if let Some(path) = &config.log_file {
-        // Appending, so that logrotate's copytruncate leaves no hole.
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(|error| format!("cannot write --log-file {}: {error}", path.display()))?;
-        log.target(Target::Pipe(Box::new(file)));
-    }
-    log.init();
+    log.target(Target::Pipe(Box::new(Lines(Arc::clone(&queue))))).init();
     panic::set_hook(Box::new(|info| {
         let thread = thread::current();
         let message = info.to_string().replace('\n', " ");
         log::error!("{} {message}", thread.name().unwrap_or("a thread"));
     }));
-    Ok(())
+    Ok(Log(queue))
+}
+
+/// The log. When it is dropped, what is queued is written, unless that takes too long.
+pub struct Log(Arc<Queue>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        const LONGEST: Duration = Duration::from_secs(1);
+        let is_unwritten = |lines: &mut Waiting| lines.is_writing || !lines.bytes.is_empty();
+        let _ = self.0.written.wait_timeout_while(self.0.lock(), LONGEST, is_unwritten);
+    }
+}
+
+/// Lines that wait to be written.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    filled: Condvar,
+    written: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    /// How many lines had no room, or could not be written.
+    lost: usize,
+    is_writing: bool,
+}
+
+impl Queue {
+    fn push(&self, lines: &[u8]) {
+        let mut waiting = self.lock();
+        if waiting.bytes.len() + lines.len() > QUEUE_SIZE {
+            waiting.lost += count_lines(lines);
+            return;
+        }
+        waiting.bytes.extend_from_slice(lines);
+        // While it writes, it looks again by itself.
+        if !waiting.is_writing {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Writes what is queued, all of it at once, for as long as the process lives.
+    fn write_to(&self, mut sink: impl Write) {
+        let mut taken = Vec::new();
+        let mut waiting = self.lock();
+        loop {
+            while waiting.bytes.is_empty() {
+                waiting.is_writing = false;
+                self.written.notify_all();
+                waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            }
+            waiting.is_writing = true;
+            mem::swap(&mut taken, &mut waiting.bytes);
+            let lost = mem::take(&mut waiting.lost);
+            drop(waiting);
+            if lost > 0 {
+                let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+                taken.extend_from_slice(format!("[{time} WARN ] {lost} lines lost\n").as_bytes());
+            }
+            let written = sink.write_all(&taken);
+            waiting = self.lock();
+            if written.is_err() {
+                waiting.lost += lost + count_lines(&taken);
+            }
+            taken.clear();
+        }
+    }
+
+    /// A panic while the lock is held leaves nothing half-done, so poison says nothing.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count_lines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&byte| byte == b'\n').count()
+}
+
+/// The queue as the logger writes to it, a whole line at a time.
+struct Lines(Arc<Queue>);
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
