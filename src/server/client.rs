@@ -22,10 +22,8 @@ use crate::websocket::session::Close;
 /// Serves a connection from its request to its end.
 pub fn serve(registration: &Registration, shared: &Shared) {
     let socket = &registration.connection().socket;
-    let served = Stream::new(socket, shared.config.timeouts.write_timeout)
-        .map_err(End::from)
-        .and_then(|stream| Client { registration, shared, stream }.serve());
-    if let Err(end) = served {
+    let stream = Stream::new(socket, shared.config.timeouts.write_timeout);
+    if let Err(end) = (Client { registration, shared, stream }).serve() {
         debug!("{}: {end}", socket.peer);
     }
 }
@@ -259,6 +257,7 @@ impl fmt::Display for End {
             End::Closed(Close::ByServer(frame)) => write!(f, "closed by server, {frame}"),
             End::Eof => write!(f, "peer ended the stream without a close frame"),
             End::WriteTimeout => write!(f, "peer did not read in time"),
+            End::Io(Errno::TIMEDOUT) => write!(f, "peer did not read in time, or is gone"),
             End::Io(error) => write!(f, "connection lost, {error}"),
         }
     }

@@ -1,9 +1,13 @@
 //! Listening sockets.
 
-use std::io;
 use std::net::TcpListener;
+use std::time::Duration;
 
 use log::info;
+use rustix::io::Errno;
+use rustix::net::sockopt::{self, Timeout};
+
+use crate::server::stream::WRITE_TIMEOUT_PARTS;
 
 /// How many connections may wait to be accepted. std's 128 lets a burst wait a second for a repeated
 /// SYN.
@@ -14,22 +18,39 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 ///
 /// The first address that can't be listened on, and why.
-pub fn listen(addrs: &[String]) -> Result<Vec<TcpListener>, String> {
+pub fn listen(addrs: &[String], write_timeout: Duration) -> Result<Vec<TcpListener>, String> {
     let bind = |addr: &String| {
         let listener = TcpListener::bind(addr)?;
+        configure(&listener, write_timeout)?;
         rustix::net::listen(&listener, BACKLOG)?;
         let addr = listener.local_addr()?;
-        Ok((listener, addr))
+        Ok::<_, std::io::Error>((listener, addr))
     };
     let mut listeners = Vec::new();
     let (mut sockets, mut pages) = (String::new(), String::new());
     for addr in addrs {
         let (listener, addr) =
-            bind(addr).map_err(|error: io::Error| format!("cannot listen on {addr}: {error}"))?;
+            bind(addr).map_err(|error| format!("cannot listen on {addr}: {error}"))?;
         listeners.push(listener);
         sockets += &format!(" ws://{addr}/");
         pages += &format!(" http://{addr}/");
     }
     info!("listening on{sockets}, page at{pages}");
     Ok(listeners)
+}
+
+/// Sets what accepted sockets inherit, which spares each of them these system calls.
+fn configure(listener: &TcpListener, write_timeout: Duration) -> Result<(), Errno> {
+    // Replies are sent whole, so there is nothing to hold them back for.
+    sockopt::set_tcp_nodelay(listener, true)?;
+    let part = (write_timeout / WRITE_TIMEOUT_PARTS).max(Duration::from_micros(1));
+    sockopt::set_socket_timeout(listener, Timeout::Send, Some(part))?;
+    // Ends what no send is there to notice: a peer that does not read, and costs no more than the
+    // socket's buffer, and what is still to be sent when a connection is closed already.
+    #[cfg(target_os = "linux")]
+    {
+        let millis = u32::try_from(write_timeout.as_millis()).unwrap_or(u32::MAX).max(1);
+        sockopt::set_tcp_user_timeout(listener, millis)?;
+    }
+    Ok(())
 }

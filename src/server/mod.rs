@@ -52,7 +52,7 @@ pub struct Shared {
 /// An address that can't be listened on.
 pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let mut signals = handle_signals()?;
-    let listeners = listener::listen(&config.listening.addr)?;
+    let listeners = listener::listen(&config.listening.addr, config.timeouts.write_timeout)?;
 
     let asked = config.listening.max_connections.get();
     let max_connections = Limits::raise().clients(asked);

@@ -88,27 +88,21 @@ pub enum SendError {
     Io(Errno),
 }
 
-/// The parts into which the write timeout is cut. Time in which this process was suspended counts
-/// for one part at most.
-const WRITE_TIMEOUT_PARTS: u32 = 8;
+/// The parts in which a peer is waited for during a send. Time in which this process was suspended
+/// counts for one part at most.
+pub const WRITE_TIMEOUT_PARTS: u32 = 8;
 
 impl<'s> Stream<'s> {
-    /// # Errors
-    ///
-    /// A socket that is gone.
-    pub fn new(socket: &'s Socket, write_timeout: Duration) -> Result<Self, Errno> {
-        // Replies are sent whole, so there is nothing to hold them back for.
-        sockopt::set_tcp_nodelay(&socket.fd, true)?;
-        let part = write_timeout / WRITE_TIMEOUT_PARTS;
-        sockopt::set_socket_timeout(&socket.fd, Timeout::Send, Some(part.max(SHORTEST)))?;
-        Ok(Stream {
+    /// A stream over `socket`, whose listener has set its write timeout.
+    pub fn new(socket: &'s Socket, write_timeout: Duration) -> Self {
+        Stream {
             socket,
             write_timeout,
             read_timeout: Duration::ZERO,
             now: Instant::now(),
             received: 0,
             sent: 0,
-        })
+        }
     }
 
     /// When the last [`receive`](Self::receive) returned.
