@@ -21,7 +21,7 @@ use crate::websocket::frame::{self, Opcode};
 use crate::websocket::session::{Close, Message, Session};
 
 /// The input of a client that sends little at a time, in bytes.
-pub const SMALL_INPUT: usize = 1536;
+pub const SMALL_INPUT: usize = 768;
 
 /// The input of a client that has filled the small one, in bytes. The longest head of a request fits
 /// in it.

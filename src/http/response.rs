@@ -32,7 +32,8 @@ impl Response {
     ///
     /// Every response but 101 ends the connection.
     pub fn encode(&self, method: &str, date: &str) -> Vec<u8> {
-        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status));
+        let mut head = String::with_capacity(192 + self.body.len());
+        head += &format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status));
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }
