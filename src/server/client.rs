@@ -88,6 +88,7 @@ impl Client<'_> {
         let method = request.as_ref().map_or("GET", |request| request.method);
         let date = httpdate::fmt_http_date(SystemTime::now());
         self.stream.send_last(&response.encode(method, &date))?;
+        self.registration.connection().end_request();
         self.drain(input, deadline)
     }
 
@@ -111,7 +112,7 @@ impl Client<'_> {
                     None => return Err(Response::text(400, "the head breaks off")),
                 },
             }
-            self.registration.connection().speaks();
+            self.registration.connection().begin_request();
             if let Some(len) =
                 request::head_len(input.filled(), searched).map_err(routes::refuse)?
             {

@@ -43,7 +43,8 @@ pub struct Connection {
     pub socket: Socket,
     /// The client's own thread, once it has begun.
     thread: OnceLock<Pthread>,
-    has_spoken: AtomicBool,
+    /// Whether a part of its request has come, and the response is not sent.
+    is_asking: AtomicBool,
     is_evicted: AtomicBool,
 }
 
@@ -75,7 +76,7 @@ impl Registry {
     }
 
     /// Adds a connection. When there are too many, the oldest one that is not a WebSocket has to
-    /// end, first of all one that has sent nothing.
+    /// end, first of all one that has sent nothing or has its response.
     ///
     /// # Errors
     ///
@@ -149,8 +150,8 @@ impl State {
         let http = self.http.iter().filter_map(|id| self.by_id.get(id));
         let mut candidates = http.filter(|other| !other.is_evicted());
         let Some(oldest) = candidates.next() else { return false };
-        let evicted = if oldest.has_spoken() {
-            candidates.find(|other| !other.has_spoken()).unwrap_or(oldest)
+        let evicted = if oldest.is_asking() {
+            candidates.find(|other| !other.is_asking()).unwrap_or(oldest)
         } else {
             oldest
         };
@@ -216,7 +217,7 @@ impl Connection {
         Arc::new(Connection {
             socket,
             thread: OnceLock::new(),
-            has_spoken: AtomicBool::new(false),
+            is_asking: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
         })
     }
@@ -227,13 +228,18 @@ impl Connection {
         let _ = self.thread.set(pthread_self());
     }
 
-    /// Says that something came.
-    pub fn speaks(&self) {
-        self.has_spoken.store(true, Ordering::Relaxed);
+    /// Says that a part of the request came.
+    pub fn begin_request(&self) {
+        self.is_asking.store(true, Ordering::Relaxed);
     }
 
-    fn has_spoken(&self) -> bool {
-        self.has_spoken.load(Ordering::Relaxed)
+    /// Says that the response is sent.
+    pub fn end_request(&self) {
+        self.is_asking.store(false, Ordering::Relaxed);
+    }
+
+    fn is_asking(&self) -> bool {
+        self.is_asking.load(Ordering::Relaxed)
     }
 
     fn is_evicted(&self) -> bool {

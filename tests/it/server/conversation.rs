@@ -1,0 +1,244 @@
+//! Conversations over real sockets, with tungstenite as the client wherever it can send what is to be
+//! sent.
+
+use std::io::Write as _;
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+
+use tungstenite::client::client_with_config;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::frame::{CloseFrame, Frame};
+use tungstenite::protocol::{WebSocket, WebSocketConfig};
+use tungstenite::{Error, Message};
+
+use crate::frames::{close, frame};
+use crate::support::{
+    PREFIX, Server, UPGRADE, assert_echoes, assert_end, read_close, read_frame, read_head, reset,
+};
+
+/// A client that we did not write, without limits of its own.
+fn client(server: &Server) -> WebSocket<TcpStream> {
+    let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+    let url = format!("ws://{}/", server.addr);
+    client_with_config(url, server.connect(), Some(config)).unwrap().0
+}
+
+#[track_caller]
+fn assert_answered(client: &mut WebSocket<TcpStream>, message: Message, reply: &Message) {
+    client.send(message).unwrap();
+    assert!(client.read().unwrap() == *reply);
+}
+
+// Messages
+
+#[test]
+fn text_comes_back_after_the_prefix_and_binary_unchanged() {
+    for prefix in [PREFIX, "", "Grüße 😀: "] {
+        let flags = ["--prefix", prefix];
+        let server = Server::start(if prefix == PREFIX { &[] } else { &flags });
+        let mut client = client(&server);
+        for text in ["hello", "", "grün, 日本, 😀, \u{10FFFF}", "\0\r\n\"<b>"] {
+            let reply = Message::text(format!("{prefix}{text}"));
+            assert_answered(&mut client, Message::text(text), &reply);
+        }
+        for bytes in [&b"hello"[..], b"", b"\xFF\0\xC0"] {
+            let message = Message::binary(bytes.to_vec());
+            assert_answered(&mut client, message.clone(), &message);
+        }
+    }
+}
+
+#[test]
+fn a_message_of_any_length_up_to_the_limit_comes_back_whole() {
+    const LIMIT: usize = 16 << 20;
+    let server = Server::start(&[]);
+    let mut client = client(&server);
+    for len in [125, 126, 65_535, 65_536, LIMIT] {
+        let text: String = ('a'..='z').cycle().take(len).collect();
+        let binary = Message::binary(text.clone());
+        assert_answered(&mut client, binary.clone(), &binary);
+        let reply = Message::text(format!("{PREFIX}{text}"));
+        assert_answered(&mut client, Message::text(text), &reply);
+    }
+    let reason = "message is too big".into();
+    let too_big = Message::Close(Some(CloseFrame { code: 1009.into(), reason }));
+    assert_answered(&mut client, Message::binary(vec![0; LIMIT + 1]), &too_big);
+}
+
+#[test]
+fn fragments_are_answered_as_one_message_after_the_pong_to_a_ping_between_them() {
+    let server = Server::start(&[]);
+    let mut client = client(&server);
+    let fragment = |opcode, payload: &'static str, last| {
+        Message::Frame(Frame::message(payload, OpCode::Data(opcode), last))
+    };
+    client.write(fragment(Data::Text, "Hel", false)).unwrap();
+    client.write(Message::Ping("between".into())).unwrap();
+    client.write(fragment(Data::Continue, "", false)).unwrap();
+    client.write(fragment(Data::Continue, "lo", true)).unwrap();
+    client.flush().unwrap();
+    assert_eq!(client.read().unwrap(), Message::Pong("between".into()));
+    assert_eq!(client.read().unwrap(), Message::text(format!("{PREFIX}Hello")));
+}
+
+#[test]
+fn frames_are_answered_in_their_order_however_many_come_in_one_packet() {
+    let server = Server::start(&[]);
+    let mut stream = server.open();
+    let numbers: Vec<Vec<u8>> = (0..500).map(|number| format!("{number}").into()).collect();
+    let frames = numbers.iter().flat_map(|number| [0x81, 0x89, 0x82].map(|it| frame(it, number)));
+    stream.write_all(&frames.flatten().collect::<Vec<_>>()).unwrap();
+    for number in numbers {
+        let text = [PREFIX.as_bytes(), &number].concat();
+        assert_eq!(read_frame(&mut stream), (0x81, text));
+        assert_eq!(read_frame(&mut stream), (0x8A, number.clone()));
+        assert_eq!(read_frame(&mut stream), (0x82, number));
+    }
+}
+
+#[test]
+fn one_frame_may_come_in_many_packets() {
+    let server = Server::start(&[]);
+    let mut stream = server.open();
+    stream.set_nodelay(true).unwrap();
+    let payload: Vec<u8> = (0..700_u32).map(|index| index as u8).collect();
+    for byte in frame(0x82, &payload) {
+        stream.write_all(&[byte]).unwrap();
+    }
+    assert_eq!(read_frame(&mut stream), (0x82, payload));
+}
+
+#[test]
+fn replies_come_in_the_order_of_the_messages_whatever_their_size() {
+    let server = Server::start(&[]);
+    let mut stream = server.open();
+    let sizes = [1, 300_000, 2, 70_000, 0, 4_096, 3, 65_536, 125, 126];
+    let payloads: Vec<_> = (0..100_u8).zip(sizes.into_iter().cycle()).collect();
+    let payloads: Vec<_> = payloads.iter().map(|&(number, size)| vec![number; size]).collect();
+    let sent: Vec<u8> = payloads.iter().flat_map(|payload| frame(0x82, payload)).collect();
+
+    // A client that sends all this before it reads would wait for a server that waits for its reader.
+    let mut writer = stream.try_clone().unwrap();
+    let sending = thread::spawn(move || writer.write_all(&sent).unwrap());
+    for payload in payloads {
+        assert!(read_frame(&mut stream) == (0x82, payload));
+    }
+    sending.join().unwrap();
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_refused_while_its_frame_is_unfinished() {
+    let server = Server::start(&[]);
+    let mut stream = server.open();
+    let mut text = vec![b'x'; 100_000];
+    text[10] = 0xFF;
+    stream.write_all(&frame(0x81, &text)[..14 + 11]).unwrap();
+    assert_eq!(read_close(&mut stream), 1007);
+}
+
+// Closing
+
+#[test]
+fn a_close_is_answered_by_its_code() {
+    let server = Server::start(&[]);
+    for code in [1000, 1011, 3000, 4999] {
+        let mut client = client(&server);
+        let frame = |reason: &str| CloseFrame { code: code.into(), reason: reason.into() };
+        client.close(Some(frame("bye"))).unwrap();
+        assert_eq!(client.read().unwrap(), Message::Close(Some(frame(""))));
+        assert!(matches!(client.read(), Err(Error::ConnectionClosed)), "{code}");
+    }
+    let mut client = client(&server);
+    client.close(None).unwrap();
+    assert_eq!(client.read().unwrap(), Message::Close(None));
+}
+
+#[test]
+fn the_server_ends_the_stream_after_its_close_frame() {
+    let server = Server::start(&[]);
+    let mut stream = server.open();
+    stream.write_all(&[frame(0x81, b"in time"), close(1000), frame(0x81, b"late")].concat()).unwrap();
+    assert_eq!(read_frame(&mut stream), (0x81, format!("{PREFIX}in time").into()));
+    assert_eq!(read_close(&mut stream), 1000);
+    assert_end(&mut stream);
+}
+
+#[test]
+fn a_close_frame_of_the_server_is_not_lost_to_a_reset() {
+    let server = Server::start(&[]);
+    let a_terabyte = [&[0x82, 0xFF], &(1_u64 << 40).to_be_bytes()[..], b"key!"].concat();
+    for (wrong, code) in [
+        (b"\x81\x00".to_vec(), 1002),
+        (frame(0x83, b""), 1002),
+        (close(1005), 1002),
+        (frame(0x81, b"\xFF"), 1007),
+        (a_terabyte, 1009),
+    ] {
+        let mut stream = server.open();
+        stream.write_all(&[frame(0x81, b"before"), wrong].concat()).unwrap();
+        // The client has not noticed yet, and goes on.
+        stream.write_all(&frame(0x82, &vec![0; 1 << 20])).unwrap();
+        assert_eq!(read_frame(&mut stream), (0x81, format!("{PREFIX}before").into()));
+        assert_eq!(read_close(&mut stream), code);
+        assert_end(&mut stream);
+    }
+}
+
+#[test]
+fn a_client_that_ends_its_stream_still_gets_its_replies() {
+    const MESSAGES: usize = 100;
+    let server = Server::start(&[]);
+    for unfinished in [&b""[..], &frame(0x81, b"unfinished")[..9]] {
+        let mut stream = server.open();
+        let sent = [&frame(0x81, b"hello").repeat(MESSAGES), unfinished].concat();
+        stream.write_all(&sent).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        for _ in 0..MESSAGES {
+            assert_eq!(read_frame(&mut stream), (0x81, format!("{PREFIX}hello").into()));
+        }
+        assert_end(&mut stream);
+    }
+}
+
+// Others
+
+#[test]
+fn a_client_that_resets_its_connection_disturbs_nobody() {
+    let server = Server::start(&[]);
+    let mut witness = server.open();
+    for sent in [
+        UPGRADE.as_bytes()[..40].to_vec(),
+        UPGRADE.into(),
+        [UPGRADE.as_bytes(), &frame(0x81, b"unfinished")[..8]].concat(),
+        [UPGRADE.as_bytes(), &frame(0x82, &[0; 50_000]).repeat(3)].concat(),
+        [UPGRADE.as_bytes(), &close(1000)].concat(),
+    ] {
+        let mut stream = server.connect();
+        stream.write_all(&sent).unwrap();
+        if sent.len() >= UPGRADE.len() {
+            read_head(&mut stream);
+        }
+        reset(stream);
+        assert_echoes(&mut witness, "still here");
+        server.answers_at_once();
+    }
+}
+
+#[test]
+fn clients_neither_wait_for_each_other_nor_get_each_others_replies() {
+    let server = Server::start(&[]);
+    let mut unfinished = server.open();
+    let message = frame(0x81, b"unfinished");
+    unfinished.write_all(&message[..8]).unwrap();
+    thread::scope(|scope| {
+        for name in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut client = server.open();
+                (0..100).for_each(|number| assert_echoes(&mut client, &format!("{number} {name}")));
+            });
+        }
+    });
+    unfinished.write_all(&message[8..]).unwrap();
+    assert_eq!(read_frame(&mut unfinished), (0x81, format!("{PREFIX}unfinished").into()));
+}

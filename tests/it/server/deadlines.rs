@@ -1,0 +1,295 @@
+//! Clients that take their time: every wait for one ends at its deadline, and none is a busy one.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::iter;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::frames::{close, frame};
+use crate::support::{
+    SOON, Server, UPGRADE, assert_end, assert_status, assert_took, eventually, is_ended_within,
+    open_taking, read_close, read_frame, write_until_stuck,
+};
+
+const PING: (u8, Vec<u8>) = (0x89, Vec::new());
+
+// The request
+
+#[test]
+fn a_request_that_drips_in_gets_408_at_the_handshake_deadline() {
+    let server = Server::start(&["--handshake-timeout=1s"]);
+    let before = server.idle_usage();
+    let started = Instant::now();
+    let mut stream = server.connect();
+    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut response = [0; 13];
+    let mut request = "GET / HTTP/1.1\r\nX-Drip: ".bytes().chain(iter::repeat(b'z'));
+    while let Err(error) = stream.read_exact(&mut response) {
+        assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+        assert!(started.elapsed() < SOON, "the server still waits");
+        stream.write_all(&[request.next().unwrap()]).unwrap();
+    }
+    assert_status(&response.escape_ascii().to_string(), 408);
+    assert_took(started, Duration::from_secs(1));
+    drop(stream);
+    server.has_recovered(before);
+}
+
+#[test]
+fn a_connection_without_a_byte_is_closed_without_a_response_at_the_handshake_deadline() {
+    let server = Server::start(&["--handshake-timeout=500ms"]);
+    let before = server.idle_usage();
+    let started = Instant::now();
+    assert_end(&mut server.connect());
+    assert_took(started, Duration::from_millis(500));
+    server.has_recovered(before);
+}
+
+// Clients that do not read
+
+#[test]
+fn a_client_that_sends_and_never_reads_is_aborted_at_the_write_deadline() {
+    let server = Server::start(&["--write-timeout=1s"]);
+    let before = server.idle_usage();
+    let mut stream = open_taking(4 * 1024, &server);
+    let started = Instant::now();
+    write_until_stuck(&mut stream, &frame(0x82, &[7; 64 * 1024]));
+    server.wait_for_log("client 2 ended: peer did not read in time");
+    assert_took(started, Duration::from_secs(1));
+    // With its descriptor and its thread, though the client stays.
+    server.has_recovered(before);
+    assert!(is_ended_within(SOON, &mut stream));
+}
+
+#[test]
+fn a_client_that_reads_a_trickle_is_aborted_at_the_write_deadline() {
+    let server = Server::start(&["--write-timeout=1s"]);
+    let before = server.idle_usage();
+    let mut stream = open_taking(16 * 1024, &server);
+    stream.write_all(&frame(0x82, &vec![7; 8 << 20])).unwrap();
+    let started = Instant::now();
+    // At most 40 KiB a second: always something, but less than 64 KiB in the write timeout.
+    let mut trickle = [0; 1024];
+    let is_aborted = |line: &String| line.contains("client 2 ended: peer did not read in time");
+    while !server.log().iter().any(is_aborted) {
+        assert!(started.elapsed() < SOON, "it is still served");
+        stream.read_exact(&mut trickle).unwrap();
+        thread::sleep(Duration::from_millis(25));
+    }
+    assert_took(started, Duration::from_secs(1));
+    server.has_recovered(before);
+}
+
+#[test]
+fn a_client_that_reads_slowly_but_more_than_a_trickle_gets_everything() {
+    let server = Server::start(&["--write-timeout=1s"]);
+    let mut stream = open_taking(256 * 1024, &server);
+    let len = 8 << 20;
+    stream.write_all(&frame(0x82, &vec![7; len])).unwrap();
+    // The reply takes several write timeouts, and more than 64 KiB are read in each.
+    let started = Instant::now();
+    let mut received = 0;
+    let mut piece = vec![0; 128 * 1024];
+    while received < len + 10 {
+        let bytes = stream.read(&mut piece).unwrap();
+        assert!(bytes > 0, "aborted after {received} bytes");
+        received += bytes;
+        // As much as this client would have read by now.
+        let due = Duration::from_secs_f64(received as f64 / (3 << 20) as f64);
+        thread::sleep(due.saturating_sub(started.elapsed()));
+    }
+    assert!(started.elapsed() > Duration::from_secs(2));
+}
+
+#[test]
+fn the_time_in_which_the_process_is_suspended_does_not_count_as_a_stall() {
+    let server = Server::start(&["--write-timeout=2s"]);
+    let mut stream = open_taking(64 * 1024, &server);
+    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let len = 8 << 20;
+    stream.write_all(&frame(0x82, &vec![7; len])).unwrap();
+    let mut reply = vec![0; 10 + len];
+    let mut received = 0;
+    // The first time ends a send that moved something, so that the second ends one that moved nothing.
+    for (suspended, reads) in [(10, false), (3_000, true)] {
+        server.wait_until_asleep();
+        server.signal(Signal::STOP);
+        let end = Instant::now() + Duration::from_millis(suspended);
+        // The client reads all that the kernel has for it.
+        while reads && Instant::now() < end {
+            received += stream.read(&mut reply[received..]).unwrap_or(0);
+        }
+        thread::sleep(end.saturating_duration_since(Instant::now()));
+        server.signal(Signal::CONT);
+    }
+    assert!(received < len, "nothing is left to send");
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.read_exact(&mut reply[received..]).unwrap();
+    assert!(reply.starts_with(&[0x82, 127]) && reply[10..].iter().all(|&byte| byte == 7));
+}
+
+// Silent clients
+
+#[test]
+fn a_silent_client_is_pinged_and_gets_1001_at_the_ping_deadline() {
+    let server = Server::start(&["--ping-interval=400ms", "--ping-timeout=600ms"]);
+    let before = server.idle_usage();
+    let mut stream = server.open();
+    let opened = Instant::now();
+    assert_eq!(read_frame(&mut stream), PING);
+    assert_took(opened, Duration::from_millis(350));
+    assert_eq!(read_close(&mut stream), 1001);
+    assert_took(opened, Duration::from_millis(950));
+    server.wait_for_log("client 2 ended: closed by server, 1001 no answer to a ping");
+    drop(stream);
+    server.has_recovered(before);
+}
+
+#[test]
+fn a_client_that_answers_a_ping_by_any_byte_stays() {
+    let server = Server::start(&["--ping-interval=200ms", "--ping-timeout=2s"]);
+    let mut stream = server.open();
+    let message = frame(0x82, b"here");
+    for answer in [frame(0x8A, b"")].into_iter().chain(message.chunks(2).map(Into::into)) {
+        assert_eq!(read_frame(&mut stream), PING);
+        stream.write_all(&answer).unwrap();
+    }
+    assert_eq!(read_frame(&mut stream), (0x82, b"here".to_vec()));
+}
+
+#[test]
+fn without_a_ping_interval_nobody_is_pinged() {
+    let server = Server::start(&["--ping-interval=0", "--ping-timeout=100ms"]);
+    let mut stream = server.open();
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let error = stream.read(&mut [0]).expect_err("nothing comes");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_process_that_is_suspended_again_and_again_keeps_its_deadlines() {
+    let server = Server::start(&[
+        "--handshake-timeout=1s",
+        "--ping-interval=400ms",
+        "--ping-timeout=600ms",
+        "--close-timeout=500ms",
+    ]);
+    let mut halfway = server.connect();
+    halfway.write_all(&UPGRADE.as_bytes()[..40]).unwrap();
+    let mut silent = server.open();
+    let started = Instant::now();
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) && started.elapsed() < SOON {
+                for signal in [Signal::STOP, Signal::CONT] {
+                    server.signal(signal);
+                    thread::sleep(Duration::from_millis(25));
+                }
+            }
+        });
+        assert_eq!(read_frame(&mut silent), PING);
+        assert_took(started, Duration::from_millis(350));
+        assert_eq!(read_close(&mut silent), 1001);
+        assert_took(started, Duration::from_millis(950));
+        let mut response = String::new();
+        halfway.read_to_string(&mut response).unwrap();
+        assert_status(&response, 408);
+        assert_took(started, Duration::from_millis(950));
+        // Neither has closed its side.
+        eventually(SOON, || server.client_threads() == 0);
+        assert_took(started, Duration::from_millis(1_450));
+        is_done.store(true, Ordering::Relaxed);
+    });
+}
+
+// Closing
+
+#[test]
+fn a_client_that_never_ends_its_stream_is_dropped_at_the_close_deadline() {
+    let server = Server::start(&["--close-timeout=1s"]);
+    let before = server.idle_usage();
+    for (closing, code) in [(close(1000), 1000), (b"\x81\x01 not masked".to_vec(), 1002)] {
+        let mut stream = server.open();
+        stream.write_all(&closing).unwrap();
+        assert_eq!(read_close(&mut stream), code);
+        let closed = Instant::now();
+        assert_end(&mut stream);
+        eventually(SOON, || server.client_threads() == 0);
+        assert_took(closed, Duration::from_millis(950));
+        server.has_recovered(before);
+    }
+}
+
+#[test]
+fn a_client_that_goes_on_sending_after_a_close_is_dropped_at_the_close_deadline() {
+    let server = Server::start(&["--close-timeout=1s"]);
+    let before = server.idle_usage();
+    let mut stream = server.open();
+    stream.write_all(&close(1000)).unwrap();
+    assert_eq!(read_close(&mut stream), 1000);
+    let closed = Instant::now();
+    while stream.write_all(&frame(0x81, b"and another thing")).is_ok() {
+        assert!(closed.elapsed() < SOON, "it is still read from");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_took(closed, Duration::from_millis(950));
+    server.has_recovered(before);
+}
+
+// No busy wait
+
+#[test]
+fn a_server_without_pings_to_send_never_wakes() {
+    let server = Server::start(&["--ping-interval=0"]);
+    let _idle = [(); 20].map(|()| server.open());
+    server.wait_until_asleep();
+    let sleeps = server.sleeps();
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(server.sleeps() - sleeps, 0);
+}
+
+#[test]
+fn an_idle_server_wakes_for_its_pings_only() {
+    /// For the ping interval that has passed, and for the pong.
+    const WAKES_PER_PING: usize = 2;
+    let server = Server::start(&["--ping-interval=500ms"]);
+    let mut clients = [(); 20].map(|()| server.open());
+    server.wait_until_asleep();
+    let sleeps = server.sleeps();
+    let end = Instant::now() + Duration::from_secs(3);
+    let pings: usize = thread::scope(|scope| {
+        let threads = clients.each_mut().map(|client| scope.spawn(move || answer_pings(client, end)));
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    server.wait_until_asleep();
+    let wakes = server.sleeps() - sleeps;
+    assert!(pings >= 2 * clients.len(), "{pings} pings");
+    // Each may have got one more that it has not answered.
+    let most = WAKES_PER_PING * (pings + clients.len());
+    assert!(wakes <= most, "woke {wakes} times for {pings} pings");
+}
+
+/// Answers every ping until `end`, and counts them.
+fn answer_pings(client: &mut TcpStream, end: Instant) -> usize {
+    let mut answered = 0;
+    loop {
+        let remaining = end.saturating_duration_since(Instant::now());
+        if remaining.is_zero() {
+            return answered;
+        }
+        client.set_read_timeout(Some(remaining)).unwrap();
+        let mut ping = [0; 2];
+        match client.read_exact(&mut ping) {
+            Ok(()) => assert_eq!(ping, [0x89, 0]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+            Err(error) => panic!("{error}"),
+        }
+        client.write_all(&frame(0x8A, b"")).unwrap();
+        answered += 1;
+    }
+}

@@ -1,0 +1,325 @@
+//! Too many clients: the limit of WebSockets, the slots for everything else, and what the kernel
+//! refuses.
+
+use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{self, Command};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, prlimit};
+use wsecho::server::registry::{Connection, LIMIT_REACHED, Registry};
+use wsecho::server::stream::Socket;
+
+use crate::frames::{close, frame};
+use crate::support::{
+    HEALTH_CHECK, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_end, assert_is_503,
+    assert_status, crowd, eventually, has_programs, read_close, reset, upgraded, write_until_stuck,
+    wsecho_path,
+};
+
+// The limit of WebSockets
+
+#[test]
+fn exactly_as_many_websockets_as_the_limit_says_are_opened() {
+    let server = Server::start(&["--max-connections=5"]);
+    let before = server.idle_usage();
+    let (mut open, refused) = crowd(&server, 60);
+    assert_eq!((open.len(), refused.len()), (5, 55));
+    refused.iter().for_each(|response| assert_is_503(response, LIMIT_REACHED));
+    open.iter_mut().for_each(|stream| assert_echoes(stream, "still here"));
+    drop(open);
+    server.has_recovered(before);
+}
+
+#[test]
+fn a_websocket_makes_room_for_another_however_it_ends() {
+    /// How a client behaves that has the only WebSocket.
+    type Ending = fn(TcpStream) -> Option<TcpStream>;
+    let endings: [(&str, Ending); 8] = [
+        ("closes in order", |mut stream| {
+            stream.write_all(&close(1000)).unwrap();
+            assert_eq!(read_close(&mut stream), 1000);
+            None
+        }),
+        ("closes and never ends its stream", |mut stream| {
+            stream.write_all(&close(1000)).unwrap();
+            assert_eq!(read_close(&mut stream), 1000);
+            Some(stream)
+        }),
+        ("ends without a close", |_| None),
+        ("resets", |stream| {
+            reset(stream);
+            None
+        }),
+        ("ends its stream only", |stream| {
+            stream.shutdown(Shutdown::Write).unwrap();
+            Some(stream)
+        }),
+        ("falls silent", Some),
+        ("breaks the protocol and stays", |mut stream| {
+            stream.write_all(&[0xFF; 64]).unwrap();
+            assert_eq!(read_close(&mut stream), 1002);
+            Some(stream)
+        }),
+        ("sends and never reads", |mut stream| {
+            write_until_stuck(&mut stream, &frame(0x82, &[0; 64 * 1024]));
+            Some(stream)
+        }),
+    ];
+    let server = Server::start(&[
+        "--max-connections=1",
+        "--ping-interval=300ms",
+        "--ping-timeout=300ms",
+        "--write-timeout=500ms",
+        "--close-timeout=300ms",
+    ]);
+    let before = server.idle_usage();
+    for (name, end) in endings {
+        eventually(SOON, || server.client_threads() == 0);
+        let only = server.open();
+        assert_is_503(&ask(server.connect()).expect_err(name), LIMIT_REACHED);
+        let kept = end(only);
+        eventually(SOON, || ask(server.connect()).is_ok());
+        drop(kept);
+    }
+    server.has_recovered(before);
+}
+
+#[test]
+fn a_websocket_whose_thread_panics_makes_room_for_another() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let registry = Arc::new(Registry::new(1));
+    let register = || {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        let registration = registry.register(&Connection::new(Socket::new(stream, peer)));
+        (client, registration.unwrap())
+    };
+    let (mut client, registration) = register();
+    assert_eq!(registration.upgrade(), Ok(1));
+    let (_other_client, other) = register();
+    assert_eq!(other.upgrade(), Err(LIMIT_REACHED));
+    let thread = thread::spawn(move || {
+        let _registration = registration;
+        panic!("as a defect would");
+    });
+    assert!(thread.join().is_err());
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "its connection is closed");
+    assert_eq!(other.upgrade(), Ok(2));
+}
+
+// Connections that are no WebSockets
+
+fn silent(server: &Server) -> TcpStream {
+    server.connect()
+}
+
+fn dripping(server: &Server) -> TcpStream {
+    let mut stream = server.connect();
+    stream.write_all(&UPGRADE.as_bytes()[..40]).unwrap();
+    stream
+}
+
+fn answered(server: &Server) -> TcpStream {
+    let mut stream = server.connect();
+    stream.write_all(HEALTH_CHECK.as_bytes()).unwrap();
+    stream.read_to_string(&mut String::new()).unwrap();
+    stream
+}
+
+#[test]
+fn the_page_and_health_checks_are_answered_though_every_slot_is_taken() {
+    /// How a connection holds a slot.
+    type Hold = fn(&Server) -> TcpStream;
+    let server = Server::start(&["--max-connections=1", "--close-timeout=1m"]);
+    let before = server.idle_usage();
+    let mut only = server.open();
+    let holds: [(Hold, &str); 3] = [(silent, ""), (dripping, "HTTP/1.1 503 "), (answered, "")];
+    for (hold, told) in holds {
+        for held in [16, 32, 100] {
+            let mut held: Vec<_> = (0..held).map(|_| hold(&server)).collect();
+            // The only WebSocket, and half of the slots.
+            eventually(SOON, || server.client_threads() <= 1 + 16);
+            server.wait_until_asleep();
+            for _ in 0..20 {
+                for stream in held.iter_mut().filter(|_| !told.is_empty()) {
+                    // The server may have closed it.
+                    let _ = stream.write_all(b"x");
+                }
+                assert_status(&server.response(HEALTH_CHECK), 200);
+                assert_status(&server.response("GET / HTTP/1.0\r\n\r\n"), 200);
+            }
+            assert_is_503(&ask(server.connect()).unwrap_err(), LIMIT_REACHED);
+            // The oldest one has made room.
+            let mut response = String::new();
+            let _ = held[0].read_to_string(&mut response);
+            assert!(response.starts_with(told), "{response}");
+            assert_eq!(response.is_empty(), told.is_empty(), "{response}");
+            drop(held);
+            eventually(SOON, || server.client_threads() == 1);
+        }
+    }
+    assert_echoes(&mut only, "still here");
+    drop(only);
+    server.has_recovered(before);
+}
+
+#[test]
+fn a_slow_health_check_is_answered_though_others_keep_their_slots_after_the_response() {
+    let server = Server::start(&["--max-connections=1"]);
+    let _only = server.open();
+    let mut held: Vec<_> = (0..16).map(|_| answered(&server)).collect();
+    let mut slow = server.connect();
+    held.extend((0..10).map(|_| answered(&server)));
+    slow.write_all(HEALTH_CHECK.as_bytes()).unwrap();
+    let mut response = String::new();
+    slow.read_to_string(&mut response).unwrap();
+    assert_status(&response, 200);
+}
+
+#[test]
+fn silent_connections_make_room_first_and_then_the_oldest() {
+    let is_open = |stream: &mut TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        let read = stream.read(&mut [0]);
+        stream.set_nonblocking(false).unwrap();
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    let server = Server::start(&["--max-connections=1", "--handshake-timeout=1m"]);
+    let _only = server.open();
+    let mut oldest = dripping(&server);
+    let mut silent: Vec<_> = (0..8).map(|_| silent(&server)).collect();
+    let mut youngest: Vec<_> = (0..7).map(|_| dripping(&server)).collect();
+    server.wait_until_asleep();
+    for stream in &mut silent {
+        // It is answered in place of a silent one, and makes room itself.
+        assert_status(&server.response(HEALTH_CHECK), 200);
+        assert_end(stream);
+        eventually(SOON, || server.client_threads() <= 1 + 15);
+        youngest.push(dripping(&server));
+        server.wait_until_asleep();
+    }
+    assert!(is_open(&mut oldest) && youngest.iter_mut().all(is_open));
+    assert_status(&server.response(HEALTH_CHECK), 200);
+    assert_is_503(&upgraded(oldest).unwrap_err(), LIMIT_REACHED);
+    assert!(youngest.iter_mut().all(is_open));
+}
+
+#[test]
+fn a_connection_that_gets_no_websocket_ends_though_the_client_stays() {
+    let server = Server::start(&["--handshake-timeout=300ms", "--close-timeout=300ms"]);
+    let before = server.idle_usage();
+    let kept: Vec<_> = [
+        ("", ""),
+        ("GET / HT", "HTTP/1.1 408 "),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 "),
+        ("nonsense\r\n\r\n", "HTTP/1.1 400 "),
+    ]
+    .into_iter()
+    .map(|(request, status)| {
+        let mut stream = server.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with(status), "{request:?}: {response:?}");
+        stream
+    })
+    .collect();
+    server.has_recovered(before);
+    drop(kept);
+}
+
+// What the kernel refuses
+
+#[test]
+fn with_few_descriptors_the_limit_is_lowered_and_the_server_goes_on() {
+    let mut command = Command::new("sh");
+    let few = "ulimit -n 64 && exec \"$0\" --addr 127.0.0.1:0";
+    let mut server = Server::start_command(command.args(["-c", few, &wsecho_path()]));
+    server.wait_for_log("--max-connections is 8 instead of 10000");
+    let before = server.idle_usage();
+    let (mut open, refused) = crowd(&server, 200);
+    assert_eq!((open.len(), refused.len()), (8, 192));
+    open.iter_mut().for_each(|stream| assert_echoes(stream, "still here"));
+    assert!(server.program.is_running());
+    drop(open);
+    server.has_recovered(before);
+}
+
+#[test]
+fn without_a_descriptor_the_server_waits_for_one_and_does_not_spin() {
+    let server = Server::start(&["--ping-interval=0"]);
+    // The hard limit stays that of its parent, this test.
+    let limit_descriptors = |current| {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current, maximum };
+        prlimit(Some(server.program.pid()), Resource::Nofile, limit).unwrap();
+    };
+    let before = server.idle_usage();
+    let mut first = server.open();
+    server.wait_until_asleep();
+    limit_descriptors(Some(server.usage().descriptors as u64));
+    // The accept that is under way has its descriptor already.
+    let last = server.open();
+
+    let mut outside = server.connect();
+    outside.write_all(UPGRADE.as_bytes()).unwrap();
+    server.wait_for_log("cannot accept clients for now: ");
+    assert_echoes(&mut first, "I am in");
+
+    let ticks = server.ticks();
+    thread::sleep(Duration::from_secs(1));
+    let busy = server.ticks() - ticks;
+    assert!(busy <= 10, "{busy} hundredths of a second were spent on waiting");
+    let warnings = server.log().iter().filter(|line| line.contains("cannot accept")).count();
+    assert_eq!(warnings, 1, "one warning for the whole time");
+
+    limit_descriptors(getrlimit(Resource::Nofile).maximum);
+    let mut outside = upgraded(outside).unwrap();
+    assert_echoes(&mut outside, "I am in, too");
+    drop((first, last, outside));
+    server.has_recovered(before);
+}
+
+#[test]
+fn without_a_thread_for_it_a_client_gets_503_and_the_server_goes_on() {
+    if !has_programs(&["setpriv", "prlimit"]) {
+        return;
+    }
+    let dir = TempDir::new();
+    let wsecho = dir.path("wsecho");
+    fs::copy(wsecho_path(), &wsecho).unwrap();
+    let mut command = as_a_limited_user(&wsecho);
+    let server = Server::start_command(command.args(["--addr", "127.0.0.1:0"]));
+    let before = server.idle_usage();
+    let limit_threads = |limit: &str| {
+        let mut command = as_a_limited_user(Path::new("prlimit"));
+        let pid = server.program.pid();
+        command.args([format!("--pid={pid}"), format!("--nproc={limit}:")]);
+        assert!(command.status().unwrap().success());
+    };
+    let mut inside = server.open();
+    limit_threads("1");
+    for _ in 0..100 {
+        assert_is_503(&ask(server.connect()).unwrap_err(), "no thread left");
+    }
+    assert_echoes(&mut inside, "I am in");
+    limit_threads("1000");
+    drop(inside);
+    server.has_recovered(before);
+}
+
+/// Root may have as many threads as it likes, so it becomes a user that nobody else is.
+fn as_a_limited_user(program: &Path) -> Command {
+    if !geteuid().is_root() {
+        return Command::new(program);
+    }
+    let user = (100_000 + process::id()).to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]).arg(program);
+    command
+}

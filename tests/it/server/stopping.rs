@@ -1,0 +1,279 @@
+//! SIGTERM and SIGINT: every client gets Close 1001 and its time to answer, and is then aborted.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::frames::{close, frame};
+use crate::support::{
+    HEALTH_CHECK, SOON, Server, UPGRADE, ask, assert_end, assert_is_503, assert_took, connect_from,
+    eventually, need_descriptors, open_taking, read_close, read_frame, tolerance, upgraded, wsecho,
+    write_until_stuck,
+};
+
+const PATIENT: &[&str] =
+    &["--close-timeout=1m", "--write-timeout=1m", "--handshake-timeout=1m", "--ping-interval=0"];
+
+/// A server that is stopping, and waits for a client that does not answer.
+fn stopping() -> (Server, TcpStream) {
+    let server = Server::start(PATIENT);
+    let mut silent = server.open();
+    server.signal(Signal::TERM);
+    assert_eq!(read_close(&mut silent), 1001);
+    (server, silent)
+}
+
+#[track_caller]
+fn assert_exits_at_once(server: &mut Server) {
+    assert_eq!(server.wait(tolerance()).code(), Some(0));
+}
+
+// Clients that end in time
+
+#[test]
+fn on_either_signal_each_client_gets_1001_whatever_it_has_sent_and_however_it_ends() {
+    type Ending = fn(TcpStream);
+    let sent = [
+        vec![],
+        vec![0x81],
+        frame(0x81, &[b'x'; 90_000])[..50_000].to_vec(),
+        frame(0x01, b"the first fragment"),
+        [frame(0x01, b"the first fragment"), frame(0x00, &[b'x'; 30_000])[..2_000].to_vec()].concat(),
+    ];
+    let endings: [(_, &[&str], Ending); 3] = [
+        (Signal::TERM, &["--close-timeout=1m"], |mut answers| {
+            answers.write_all(&close(1001)).unwrap();
+            assert_end(&mut answers);
+        }),
+        (Signal::INT, PATIENT, |mut ends_its_stream| {
+            ends_its_stream.shutdown(Shutdown::Write).unwrap();
+            assert_end(&mut ends_its_stream);
+        }),
+        (Signal::TERM, PATIENT, drop),
+    ];
+    for (signal, flags, end) in endings {
+        let mut server = Server::start(flags);
+        let clients = sent.each_ref().map(|bytes| {
+            let mut stream = server.open();
+            stream.write_all(bytes).unwrap();
+            stream
+        });
+        server.wait_until_asleep();
+        server.signal(signal);
+        for mut stream in clients {
+            assert_eq!(read_close(&mut stream), 1001);
+            end(stream);
+        }
+        assert_exits_at_once(&mut server);
+        server.wait_for_log("stopped: 5 clients were connected, 0 of them had to be aborted");
+    }
+}
+
+#[test]
+fn a_server_without_clients_stops_at_once() {
+    let mut server = Server::start(PATIENT);
+    server.signal(Signal::TERM);
+    assert_exits_at_once(&mut server);
+}
+
+#[test]
+fn a_client_that_is_being_written_to_gets_its_replies_whole_and_then_1001() {
+    let mut server = Server::start(PATIENT);
+    let mut stream = open_taking(64 * 1024, &server);
+    let payload = vec![7; 1 << 20];
+    assert!(write_until_stuck(&mut stream, &frame(0x82, &payload)), "it is not connected any more");
+    server.signal(Signal::TERM);
+    server.wait_for_log("stopping");
+    let last = loop {
+        match read_frame(&mut stream) {
+            (0x82, reply) => assert!(reply == payload),
+            last => break last,
+        }
+    };
+    assert_eq!((last.0, &last.1[..2]), (0x88, &1001_u16.to_be_bytes()[..]));
+    drop(stream);
+    assert_exits_at_once(&mut server);
+}
+
+#[test]
+fn a_client_may_take_the_close_timeout_to_answer() {
+    let (mut server, mut silent) = stopping();
+    thread::sleep(Duration::from_millis(500));
+    assert!(server.program.is_running());
+    silent.write_all(&close(1001)).unwrap();
+    silent.shutdown(Shutdown::Write).unwrap();
+    assert_exits_at_once(&mut server);
+    server.wait_for_log("stopped: 1 clients were connected, 0 of them had to be aborted");
+}
+
+#[test]
+fn a_client_that_was_closed_before_gets_nothing_more_and_has_its_time_to_end() {
+    let mut server = Server::start(PATIENT);
+    let mut closed = server.open();
+    closed.write_all(&close(1000)).unwrap();
+    assert_eq!(read_close(&mut closed), 1000);
+    let mut answered = server.connect();
+    answered.write_all(HEALTH_CHECK.as_bytes()).unwrap();
+    answered.read_to_string(&mut String::new()).unwrap();
+    server.wait_until_asleep();
+    server.signal(Signal::TERM);
+    server.wait_for_log("stopping");
+    server.wait_until_asleep();
+    assert_end(&mut closed);
+    assert_eq!(server.client_threads(), 2);
+    drop((closed, answered));
+    assert_exits_at_once(&mut server);
+}
+
+// Connections without a WebSocket
+
+#[test]
+fn a_request_that_is_unfinished_gets_503_and_one_that_has_not_begun_nothing() {
+    let mut server = Server::start(PATIENT);
+    // It holds up the stop, but not the others.
+    let mut silent = server.open();
+    let mut halfway = server.connect();
+    halfway.write_all(&UPGRADE.as_bytes()[..40]).unwrap();
+    let mut early = server.connect();
+    eventually(SOON, || server.client_threads() == 3);
+    server.wait_until_asleep();
+    server.signal(Signal::TERM);
+    assert_eq!(read_close(&mut silent), 1001);
+    assert_end(&mut early);
+    let mut response = String::new();
+    halfway.read_to_string(&mut response).unwrap();
+    assert_is_503(&response, "the server is stopping");
+    drop((silent, halfway));
+    assert_exits_at_once(&mut server);
+}
+
+#[test]
+fn a_client_that_has_just_connected_gets_1001_or_503() {
+    let mut server = Server::start(PATIENT);
+    // It holds up the stop until all the others have been asked what they got.
+    let mut first = server.open();
+    let asked: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.write_all(UPGRADE.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    server.signal(Signal::TERM);
+    assert_eq!(read_close(&mut first), 1001);
+    let mut open = vec![first];
+    for stream in asked {
+        match upgraded(stream) {
+            Ok(mut stream) => {
+                assert_eq!(read_close(&mut stream), 1001);
+                open.push(stream);
+            }
+            Err(response) => assert_is_503(&response, "the server is stopping"),
+        }
+    }
+    // Each of them has its time to answer as well.
+    eventually(SOON, || server.client_threads() == open.len());
+    open.iter_mut().for_each(|stream| stream.write_all(&close(1001)).unwrap());
+    drop(open);
+    assert_exits_at_once(&mut server);
+    server.wait_for_log(" clients were connected, 0 of them had to be aborted");
+}
+
+#[test]
+fn a_stopping_server_accepts_nobody() {
+    let (mut server, silent) = stopping();
+    for _ in 0..20 {
+        assert_is_503(&ask(server.connect()).unwrap_err(), "the server is stopping");
+        let mut probe = server.connect();
+        let _ = probe.write_all(HEALTH_CHECK.as_bytes());
+        let mut response = String::new();
+        let _ = probe.read_to_string(&mut response);
+        assert_is_503(&response, "the server is stopping");
+    }
+    drop(silent);
+    assert_exits_at_once(&mut server);
+}
+
+// Clients that do not end
+
+#[test]
+fn the_server_exits_at_the_close_deadline_though_clients_neither_read_nor_answer() {
+    let mut server =
+        Server::start(&["--close-timeout=1s", "--write-timeout=1m", "--ping-interval=0"]);
+    let mut silent = server.open();
+    let mut stuck = open_taking(4 * 1024, &server);
+    assert!(write_until_stuck(&mut stuck, &frame(0x82, &vec![7; 1 << 20])));
+    let asked = Instant::now();
+    server.signal(Signal::TERM);
+    assert_eq!(read_close(&mut silent), 1001);
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    assert_took(asked, Duration::from_secs(1));
+    server.wait_for_log("stopped: 2 clients were connected, ");
+    server.wait_for_log("ended: closed by server, 1001 server is stopping");
+}
+
+#[test]
+fn three_thousand_clients_in_every_state_get_their_answer_within_the_close_timeout() {
+    need_descriptors(3_200);
+    let mut server = Server::start(&["--write-timeout=1m"]);
+    let mut stuck: Vec<_> = (0..50).map(|_| open_taking(4 * 1024, &server)).collect();
+    let message = frame(0x82, &vec![7; 4 << 20]);
+    stuck.iter_mut().for_each(|stream| stream.write_all(&message).unwrap());
+    let halfway = (0..50).map(|_| {
+        let mut stream = connect_from(2, server.addr);
+        stream.write_all(&UPGRADE.as_bytes()[..40]).unwrap();
+        stream
+    });
+    let halfway: Vec<_> = halfway.collect();
+    let idle = (0..2_900).map(|_| ask(connect_from(1, server.addr)).unwrap());
+    let mut idle: Vec<_> = idle.collect();
+    server.wait_until_asleep();
+    let asked = Instant::now();
+    server.signal(Signal::TERM);
+    for stream in &mut idle {
+        assert_eq!(read_close(stream), 1001);
+    }
+    for stream in halfway {
+        assert_is_503(&upgraded(stream).unwrap_err(), "the server is stopping");
+    }
+    assert!(asked.elapsed() < tolerance(), "the last one was answered after {:?}", asked.elapsed());
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    assert_took(asked, Duration::from_secs(5));
+    server.wait_for_log("stopped: 3000 clients were connected, ");
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once() {
+    for (second, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let (mut server, _silent) = stopping();
+        server.signal(second);
+        assert_eq!(server.wait(tolerance()).code(), Some(status));
+    }
+}
+
+#[test]
+fn a_restart_binds_the_same_port_at_once() {
+    /// How `/proc/net/tcp` shows the state.
+    const TIME_WAIT: &str = "06";
+    let mut first = Server::start(PATIENT);
+    let addr = first.addr;
+    let mut client = first.open();
+    first.signal(Signal::TERM);
+    // The server has closed first, so that its end is the one in TIME_WAIT.
+    assert_eq!(read_close(&mut client), 1001);
+    drop(client);
+    assert_exits_at_once(&mut first);
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+    let is_waiting = sockets.lines().any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[1].ends_with(&format!(":{:04X}", addr.port())) && fields[3] == TIME_WAIT
+    });
+    assert!(is_waiting, "nothing is in the way");
+    let second = Server::start_command(&mut wsecho(&["--addr", &addr.to_string()]));
+    assert_eq!(second.addr, addr);
+    second.answers_at_once();
+}

@@ -1,0 +1,130 @@
+//! Programs that run beside a test, and whether they are installed.
+
+use std::env;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{self, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{eventually, is_ci};
+
+/// The whole path of the wsecho under test: the one that `WSECHO` names, such as a release build, or
+/// that of the tests.
+pub fn wsecho_path() -> String {
+    let path = env::var("WSECHO").unwrap_or_else(|_| env!("CARGO_BIN_EXE_wsecho").into());
+    path::absolute(path).unwrap().to_str().unwrap().into()
+}
+
+/// The wsecho under test, with these flags and without a log level from outside.
+pub fn wsecho(flags: &[&str]) -> Command {
+    let mut command = Command::new(wsecho_path());
+    command.env_remove("RUST_LOG").args(flags);
+    command
+}
+
+/// A running program, which is killed when this is dropped.
+pub struct Program(pub Child);
+
+impl Program {
+    pub fn start(command: &mut Command) -> Self {
+        Program(command.stdin(Stdio::null()).spawn().expect("it starts"))
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.0)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until it has exited.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        eventually(limit, || !self.is_running());
+        self.0.wait().unwrap()
+    }
+
+    /// All that it wrote to its piped stderr, once it has exited.
+    pub fn stderr(&mut self) -> String {
+        let mut text = String::new();
+        self.0.stderr.take().expect("stderr is piped").read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A directory of the test's own, which is removed when this is dropped. Its path is short enough
+/// for a socket's address.
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    pub fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = env::temp_dir().join(format!("wsecho-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        TempDir(path)
+    }
+
+    /// The path of a file in it, or with `""` its own.
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.0.join(file)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// An address that was free a moment ago, for programs that can't choose their port themselves. It
+/// is not 127.0.0.1, where the ports of all other tests are chosen.
+pub fn free_addr() -> SocketAddr {
+    TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap()
+}
+
+/// Whether these outside programs are installed. If not, says that the test is skipped. Under
+/// `CI=true` that is a failure.
+pub fn has_programs(programs: &[&str]) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let is_installed =
+        |program: &&str| env::split_paths(&path).any(|dir| dir.join(program).exists());
+    programs.iter().all(|program| is_installed(program) || is_missing(program))
+}
+
+/// Python with its package `websockets`, as `PYTHON` names it or as it is installed. Otherwise as
+/// [`has_programs`].
+pub fn python() -> Option<Command> {
+    let python = env::var_os("PYTHON").unwrap_or("python3".into());
+    let has_websockets = Command::new(&python)
+        .args(["-c", "import websockets"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    (has_websockets || is_missing("websockets for Python")).then(|| Command::new(python))
+}
+
+/// Is `false`, and says so where nobody overlooks it.
+pub fn is_missing(what: &str) -> bool {
+    assert!(!is_ci(), "{what} is missing");
+    // Unlike eprintln, this is shown for tests that pass, too.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {what} is not installed");
+    false
+}

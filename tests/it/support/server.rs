@@ -1,0 +1,143 @@
+//! A wsecho of the test's own on a free port, and its log.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::{Program, SOON, ask, connect, eventually, read_frame, tolerance, wsecho};
+use crate::frames::frame;
+
+/// A running wsecho, which is killed when this is dropped.
+pub struct Server {
+    pub addr: SocketAddr,
+    pub program: Program,
+    log: Arc<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    grown: Condvar,
+}
+
+impl Server {
+    /// Starts wsecho with `flags` on a free port of 127.0.0.1.
+    pub fn start(flags: &[&str]) -> Self {
+        Self::start_command(wsecho(&["--addr", "127.0.0.1:0"]).args(flags))
+    }
+
+    /// Starts what is, or becomes, wsecho, and waits until it has logged where it listens.
+    pub fn start_command(command: &mut Command) -> Self {
+        let mut program = Program::start(command.env_remove("RUST_LOG").stderr(Stdio::piped()));
+        let stderr = BufReader::new(program.0.stderr.take().unwrap());
+        let log = Arc::new(Log::default());
+        let writer = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                writer.lines.lock().unwrap().push(line);
+                writer.grown.notify_all();
+            }
+        });
+        let mut server = Server { addr: ([127, 0, 0, 1], 0).into(), program, log };
+        server.addr = address_in(&server.wait_for_log("listening on "));
+        server
+    }
+
+    /// Starts wsecho with `flags` on a free port of 127.0.0.1, with `file` as its log.
+    pub fn start_logging_to(file: &Path, flags: &[&str]) -> Self {
+        let mut command = wsecho(&["--addr", "127.0.0.1:0", "--log-file"]);
+        let program = Program::start(command.arg(file).args(flags));
+        let addr = address_in(&wait_for_line(file, "listening on "));
+        Server { addr, program, log: Arc::default() }
+    }
+
+    /// Every line logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines.lock().unwrap().clone()
+    }
+
+    /// Waits for a line that contains `text`, and returns the first such line.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) -> String {
+        let lines = self.log.lines.lock().unwrap();
+        let is_missing = |lines: &mut Vec<String>| !lines.iter().any(|line| line.contains(text));
+        let (lines, _) = self.log.grown.wait_timeout_while(lines, SOON, is_missing).unwrap();
+        let line = lines.iter().find(|line| line.contains(text)).cloned();
+        line.unwrap_or_else(|| panic!("{text:?} is not logged: {lines:#?}"))
+    }
+
+    /// A connection to it, on which no read or write takes for ever.
+    pub fn connect(&self) -> TcpStream {
+        connect(self.addr)
+    }
+
+    /// A connection on which a WebSocket is open.
+    #[track_caller]
+    pub fn open(&self) -> TcpStream {
+        ask(self.connect()).expect("a WebSocket opens")
+    }
+
+    /// The whole response to `request`, until the server closes.
+    #[track_caller]
+    pub fn response(&self, request: impl AsRef<[u8]>) -> String {
+        let mut stream = self.connect();
+        stream.write_all(request.as_ref()).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("the server closes");
+        response
+    }
+
+    /// Fails unless a new client is answered at once. Until then it may get 503 from a server that
+    /// has yet to see that others ended.
+    #[track_caller]
+    pub fn answers_at_once(&self) {
+        let started = Instant::now();
+        let mut stream = loop {
+            match ask(self.connect()) {
+                Ok(stream) => break stream,
+                Err(response) => assert!(started.elapsed() < tolerance(), "{response}"),
+            }
+        };
+        stream.write_all(&frame(0x82, b"new")).unwrap();
+        assert_eq!(read_frame(&mut stream), (0x82, b"new".to_vec()));
+        let took = started.elapsed();
+        assert!(took < tolerance(), "a new client was answered after {took:?}");
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.program.signal(signal);
+    }
+
+    /// Waits until it has exited.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        self.program.wait(limit)
+    }
+}
+
+/// The first address in a line that says where wsecho listens.
+pub fn address_in(line: &str) -> SocketAddr {
+    let (_, after) = line.split_once("ws://").expect("an address is logged");
+    after.split('/').next().unwrap().parse().unwrap()
+}
+
+/// Waits until `file` has a whole line that contains `text`, and returns the first such line.
+#[track_caller]
+pub fn wait_for_line(file: &Path, text: &str) -> String {
+    let mut found = None;
+    eventually(SOON, || {
+        let log = fs::read(file).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let mut lines = log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        found = lines.find(|line| line.contains(text)).map(str::to_owned);
+        found.is_some()
+    });
+    found.unwrap()
+}
