@@ -1,0 +1,84 @@
+//! Frames as clients and servers send them, and random payloads.
+
+use std::io::Read;
+
+/// A client's frame with any first byte and any payload.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    masked_frame(first, payload, [0x37, 0xFA, 0x21, 0x3D])
+}
+
+/// A client's close frame.
+pub fn close(code: u16) -> Vec<u8> {
+    frame(0x88, &code.to_be_bytes())
+}
+
+/// A client's frame with this masking key.
+pub fn masked_frame(first: u8, payload: &[u8], masking_key: [u8; 4]) -> Vec<u8> {
+    let mut frame = header(first, payload.len());
+    frame[1] |= 0x80;
+    frame.extend(masking_key);
+    frame.extend(payload.iter().zip(masking_key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// A server's frame with any first byte and any payload.
+pub fn server_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    [header(first, payload.len()).as_slice(), payload].concat()
+}
+
+fn header(first: u8, len: usize) -> Vec<u8> {
+    match len {
+        0..=125 => vec![first, len as u8],
+        126..=0xFFFF => [&[first, 126], &(len as u16).to_be_bytes()[..]].concat(),
+        _ => [&[first, 127], &(len as u64).to_be_bytes()[..]].concat(),
+    }
+}
+
+/// The server's next frame: its first byte and its payload.
+pub fn read_frame(stream: &mut impl Read) -> (u8, Vec<u8>) {
+    let mut header = [0; 2];
+    stream.read_exact(&mut header).expect("a frame comes");
+    assert!(header[1] <= 127, "a server does not mask");
+    let start = [8, 6, 0][usize::from(header[1].saturating_sub(125))];
+    let mut len = [0, 0, 0, 0, 0, 0, 0, header[1]];
+    stream.read_exact(&mut len[start..]).expect("a length comes");
+    let mut payload = vec![0; u64::from_be_bytes(len) as usize];
+    stream.read_exact(&mut payload).expect("a payload comes");
+    (header[0], payload)
+}
+
+/// SplitMix64: the same numbers for the same seed.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.number() % end as u64) as usize
+    }
+
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.number() as u8).collect()
+    }
+
+    /// Text of `len` bytes, with as many characters of one byte as of two, of three and of each plane
+    /// of Unicode above.
+    pub fn text(&mut self, len: usize) -> String {
+        let mut text = String::with_capacity(len);
+        while text.len() < len {
+            let code = match self.below(19) {
+                0 => self.below(0x80),
+                1 => self.below(0x800),
+                plane => ((plane - 2) << 16) | self.below(0x1_0000),
+            };
+            let fits = |c: &char| text.len() + c.len_utf8() <= len;
+            text.push(char::from_u32(code as u32).filter(fits).unwrap_or('x'));
+        }
+        text
+    }
+}
