@@ -76,6 +76,10 @@ impl<'s> Driver<'s> {
         self.send();
     }
 
+    pub fn wait(&self) -> Option<Duration> {
+        self.conversation.wait()
+    }
+
     fn send(&mut self) {
         while let Some(output) = self.conversation.next_output() {
             assert!(!self.is_ended, "nothing is sent after the close frame");
