@@ -1,4 +1,4 @@
-//! tungstenite's server and wsecho's session, told the same, answer the same and come to the same
+//! tungstenite's server and wsecho's conversation answer the same to the same bytes and come to the same
 //! end, but for the differences that are listed here.
 
 #![no_main]
@@ -10,30 +10,30 @@ use libfuzzer_sys::fuzz_target;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 use wsecho::buffer::Budget;
-use wsecho::session::Close;
-use wsecho::violation::{Cause, Violation};
-use wsecho_fuzz::client::Wire;
-use wsecho_fuzz::naive;
-use wsecho_fuzz::talk::{Cuts, Talk};
+use wsecho::websocket::close::ProtocolError;
+use wsecho::websocket::session::Close;
+use wsecho_fuzz::client::ClientBytes;
+use wsecho_fuzz::driver::{Driver, Splits, settings};
+use wsecho_fuzz::reference;
 
 const MAX_MESSAGE_SIZE: usize = 200_000;
 
-fuzz_target!(|input: (Cuts, Wire)| {
-    let (cuts, Wire(wire)) = input;
-    let ours = wsecho(&wire, &cuts);
-    let theirs = tungstenite(&wire);
-    let (our_frames, their_frames) = (echoes(&ours.replies), echoes(&theirs.replies));
+fuzz_target!(|input: (Splits, ClientBytes)| {
+    let (splits, ClientBytes(bytes)) = input;
+    let ours = wsecho(&bytes, &splits);
+    let theirs = tungstenite(&bytes);
+    let (our_frames, their_frames) = (echoes(&ours.output), echoes(&theirs.output));
     assert!(
-        ours.end == theirs.end || is_known(&ours, &theirs.end),
+        ours.end() == theirs.end || is_known(&ours, &theirs.end),
         "{:?} after {:02X?}, but {:?}",
-        ours.end,
+        ours.closed,
         ours.last_frame,
         theirs.end
     );
-    // What it lets pass that wsecho refuses, it goes on from.
-    let theirs = match ours.violation {
-        Some(Violation::LengthNotMinimal) => &their_frames[..our_frames.len()],
-        _ => &their_frames,
+    // It accepts a length that wsecho refuses, and goes on.
+    let theirs = match ours.is_refused(ProtocolError::LengthNotMinimal) {
+        true => &their_frames[..our_frames.len()],
+        false => &their_frames,
     };
     assert!(our_frames == theirs, "{our_frames:02X?} and {theirs:02X?}");
 });
@@ -46,53 +46,64 @@ enum End {
         code: Option<u16>,
         reason: String,
     },
-    /// The client did wrong, and is told so by this code.
+    /// By the server for an error of the client's, with this code.
     Refused(u16),
 }
 
-struct Ours<'w> {
-    replies: Vec<u8>,
-    end: End,
-    violation: Option<Violation>,
-    /// The frame that was read last: the one that ended it, if it has ended.
-    last_frame: &'w [u8],
+struct Ours<'b> {
+    output: Vec<u8>,
+    closed: Option<Close>,
+    /// The frame that was received last: the one that ended the conversation, if it has ended.
+    last_frame: &'b [u8],
 }
 
 struct Theirs {
-    replies: Vec<u8>,
+    output: Vec<u8>,
     end: End,
 }
 
-/// What tungstenite is known to see otherwise.
+impl Ours<'_> {
+    fn end(&self) -> End {
+        match self.closed.clone() {
+            None => End::Open,
+            Some(Close::ByPeer(frame)) => {
+                End::ByPeer { code: frame.code, reason: frame.reason.into() }
+            }
+            Some(Close::ByServer(frame)) => match frame.code {
+                Some(code @ (1002 | 1007 | 1009)) => End::Refused(code),
+                _ => panic!("{frame} is for no error of the client's"),
+            },
+        }
+    }
+
+    fn is_refused(&self, error: ProtocolError) -> bool {
+        self.closed == Some(Close::ByServer(error.into()))
+    }
+}
+
+/// The differences that are known.
 fn is_known(ours: &Ours, theirs: &End) -> bool {
     let frame = ours.last_frame;
-    let is_cut_off = naive::whole_frame(frame).is_none();
-    let Some(violation) = ours.violation else {
-        // tungstenite does not know 1014, which was registered in 2017 (Bad Gateway).
-        return matches!(
-            ours.end,
-            End::ByPeer {
-                code: Some(1014),
-                ..
-            }
-        ) && is_their_refusal(theirs);
-    };
-    match (violation, theirs) {
-        // §5.2: "the minimal number of bytes MUST be used". tungstenite takes any.
-        (Violation::LengthNotMinimal, _) => true,
-        // It says nothing about a frame before the last byte of it has come. wsecho refuses a
-        // header for itself, and text at its first wrong byte.
-        (_, End::Open) => is_cut_off,
-        // It looks at the size before it looks at most of the other bits, and takes a length with
-        // the top bit set for a large one.
-        (_, End::Refused(1009)) => {
-            ours.end == End::Refused(1002)
-                && naive::Header::read(frame)
-                    .is_some_and(|header| header.payload_len > MAX_MESSAGE_SIZE as u64)
-        }
-        // A close with a wrong code it answers by a close of its own, but looks at the reason first.
-        (Violation::CloseCode, End::Refused(1007)) => true,
-        (Violation::CloseCode, theirs) => is_their_refusal(theirs),
+    // §5.2: "the minimal number of bytes MUST be used". tungstenite accepts any.
+    if ours.is_refused(ProtocolError::LengthNotMinimal) {
+        return true;
+    }
+    match (ours.end(), theirs) {
+        // 1014, Bad Gateway, was registered in 2017, and tungstenite does not know it.
+        (End::ByPeer { code: Some(1014), .. }, theirs) => is_their_refusal(theirs),
+        (End::Refused(_), theirs) if ours.is_refused(ProtocolError::CloseCode) => match theirs {
+            // It checks the reason before the code.
+            End::Refused(1007) => true,
+            End::Open => reference::whole_frame(frame).is_none(),
+            theirs => is_their_refusal(theirs),
+        },
+        // It checks a frame only when all of it came. wsecho refuses a header for itself, and text at
+        // its first wrong byte.
+        (End::Refused(_), End::Open) => reference::whole_frame(frame).is_none(),
+        // It checks the size before most of the other bits, and a length with the top bit set is a
+        // large one to it.
+        (End::Refused(1002), End::Refused(1009)) => reference::Header::read(frame)
+            .is_some_and(|header| header.payload_len > MAX_MESSAGE_SIZE as u64),
         _ => false,
     }
 }
@@ -102,52 +113,35 @@ fn is_their_refusal(end: &End) -> bool {
     matches!(end, End::ByPeer { code: Some(1002), reason } if reason == "Protocol violation")
 }
 
-fn wsecho<'w>(wire: &'w [u8], cuts: &Cuts) -> Ours<'w> {
+fn wsecho<'b>(bytes: &'b [u8], splits: &Splits) -> Ours<'b> {
     let budget = Arc::new(Budget::new(MAX_MESSAGE_SIZE));
-    let mut talk = Talk::new(MAX_MESSAGE_SIZE, budget, "");
-    let mut last_frame = &wire[..0];
-    for frame in naive::frames(wire) {
+    let settings = settings(MAX_MESSAGE_SIZE, "");
+    let mut driver = Driver::new(&settings, &budget, splits);
+    let mut last_frame = &bytes[..0];
+    for frame in reference::frames(bytes) {
         last_frame = frame;
-        for read in cuts.cut(frame) {
-            talk.hear(read, cuts);
+        for piece in splits.split(frame) {
+            driver.receive(piece);
         }
-        if talk.session.closed().is_some() {
+        if driver.conversation.closed().is_some() {
             break;
         }
     }
-    let (end, violation) = match talk.session.closed().cloned() {
-        None => (End::Open, None),
-        Some(Close::ByPeer { code, reason }) => (End::ByPeer { code, reason }, None),
-        Some(Close::ByServer(cause)) => match cause {
-            Cause::Violation(violation) => (End::Refused(cause.code()), Some(violation)),
-            _ => panic!("{cause:?} is no fault of the client's"),
-        },
-    };
-    Ours {
-        replies: talk.replies,
-        end,
-        violation,
-        last_frame,
-    }
+    Ours { closed: driver.conversation.closed().cloned(), output: driver.output, last_frame }
 }
 
-fn tungstenite(wire: &[u8]) -> Theirs {
+fn tungstenite(bytes: &[u8]) -> Theirs {
     let config = WebSocketConfig::default()
         // It fills its buffer with zeros before each read.
         .read_buffer_size(4096)
         .max_message_size(Some(MAX_MESSAGE_SIZE))
         .max_frame_size(Some(MAX_MESSAGE_SIZE));
-    let stream = Stream {
-        input: wire,
-        output: Vec::new(),
-    };
+    let stream = Stream { input: bytes, output: Vec::new() };
     let mut socket = WebSocket::from_raw_socket(stream, Role::Server, Some(config));
     let end = loop {
         match socket.read() {
             Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
-                socket
-                    .send(message)
-                    .expect("nothing keeps it from answering");
+                socket.send(message).expect("nothing keeps it from answering");
             }
             // It answers a ping by itself.
             Ok(Message::Ping(_) | Message::Pong(_)) => {}
@@ -165,22 +159,19 @@ fn tungstenite(wire: &[u8]) -> Theirs {
             other => panic!("{other:?}"),
         }
     };
-    Theirs {
-        replies: socket.into_inner().output,
-        end,
-    }
+    Theirs { output: socket.into_inner().output, end }
 }
 
-/// The frames of the replies but the close frame: tungstenite sends none when it refuses, and
-/// repeats the reason where wsecho repeats the code alone.
-fn echoes(replies: &[u8]) -> Vec<(u8, &[u8])> {
-    let mut frames = naive::server_frames(replies);
+/// The frames without the close frame: tungstenite sends none when it refuses, and repeats the reason
+/// where wsecho repeats the code alone.
+fn echoes(output: &[u8]) -> Vec<(u8, &[u8])> {
+    let mut frames = reference::server_frames(output);
     frames.pop_if(|(opcode, _)| *opcode == 0x8);
     frames
 }
 
-struct Stream<'w> {
-    input: &'w [u8],
+struct Stream<'b> {
+    input: &'b [u8],
     output: Vec<u8>,
 }
 

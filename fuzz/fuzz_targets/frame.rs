@@ -1,11 +1,11 @@
-//! Headers and masks: the server's codec agrees with the naive one on any bytes.
+//! Headers and masking: the server's codec agrees with the reference on any bytes.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wsecho::frame::{self, Opcode};
-use wsecho::violation::Violation;
-use wsecho_fuzz::naive;
+use wsecho::websocket::close::ProtocolError;
+use wsecho::websocket::frame::{self, Opcode};
+use wsecho_fuzz::reference;
 
 fuzz_target!(|input: (&[u8], u64, u16)| {
     let (bytes, len, cut) = input;
@@ -16,54 +16,34 @@ fuzz_target!(|input: (&[u8], u64, u16)| {
 
 fn check_decode(bytes: &[u8]) {
     let decoded = frame::decode(bytes);
-    if let Err(violation) = decoded {
-        assert!(is_there(violation, bytes), "{violation:?} in {bytes:02X?}");
+    if let Err(error) = decoded {
+        assert!(is_there(error, bytes), "{error:?} in {bytes:02X?}");
         return;
     }
-    let header = naive::Header::read(bytes);
+    let header = reference::Header::read(bytes);
     let Some((ours, len)) = decoded.unwrap() else {
-        // An unmasked header is whole without a key, and is refused.
+        // A header without a mask is refused before it is whole.
         assert!(header.is_none(), "{header:?} is whole");
         return;
     };
-    let header = header.expect("a header that is whole");
-    let rsv = ours
-        .rsv
-        .iter()
-        .fold(0, |rsv, &bit| rsv << 1 | u8::from(bit));
+    let header = header.expect("a whole header");
+    let rsv = ours.rsv.iter().fold(0, |rsv, &bit| rsv << 1 | u8::from(bit));
     assert_eq!(
-        (
-            ours.fin,
-            rsv,
-            opcode(ours.opcode),
-            ours.payload_len,
-            Some(ours.masking_key),
-            len
-        ),
-        (
-            header.fin,
-            header.rsv,
-            header.opcode,
-            header.payload_len,
-            header.masking_key,
-            header.len
-        ),
+        (ours.fin, rsv, opcode(ours.opcode), ours.payload_len, Some(ours.masking_key), len),
+        (header.fin, header.rsv, header.opcode, header.payload_len, header.masking_key, header.len),
     );
-    assert!(
-        header.is_minimal() && header.payload_len < 1 << 63,
-        "{header:?}"
-    );
+    assert!(header.is_minimal() && header.payload_len < 1 << 63, "{header:?}");
 }
 
-/// Whether `bytes` show what a header may be refused for.
-fn is_there(violation: Violation, bytes: &[u8]) -> bool {
-    // What is wrong may show before the masking key is there.
-    let header = naive::Header::read(&[bytes, &[0; 4]].concat());
-    match violation {
-        Violation::ReservedOpcode => matches!(bytes[0] & 0xF, 0x3..=0x7 | 0xB..=0xF),
-        Violation::NotMasked => bytes[1] < 0x80,
-        Violation::LengthNotMinimal => header.is_some_and(|header| !header.is_minimal()),
-        Violation::LengthTopBit => header.is_some_and(|header| header.payload_len >> 63 == 1),
+/// Whether `bytes` have the error.
+fn is_there(error: ProtocolError, bytes: &[u8]) -> bool {
+    // The error may show before the masking key came.
+    let header = reference::Header::read(&[bytes, &[0; 4]].concat());
+    match error {
+        ProtocolError::ReservedOpcode => matches!(bytes[0] & 0xF, 0x3..=0x7 | 0xB..=0xF),
+        ProtocolError::NotMasked => bytes[1] < 0x80,
+        ProtocolError::LengthNotMinimal => header.is_some_and(|header| !header.is_minimal()),
+        ProtocolError::LengthTopBit => header.is_some_and(|header| header.payload_len >> 63 == 1),
         _ => false,
     }
 }
@@ -82,15 +62,9 @@ fn check_encode(len: u64) {
         let mut encoded = Vec::new();
         frame::encode_header(opcode, len, &mut encoded);
         assert_eq!(encoded[0], byte);
-        let header = naive::Header::read(&encoded).expect("a whole header");
-        assert!(
-            header.is_minimal() && header.masking_key.is_none(),
-            "{header:?}"
-        );
-        assert_eq!(
-            (header.payload_len, header.len),
-            (len as u64, encoded.len())
-        );
+        let header = reference::Header::read(&encoded).expect("a whole header");
+        assert!(header.is_minimal() && header.masking_key.is_none(), "{header:?}");
+        assert_eq!((header.payload_len, header.len), (len as u64, encoded.len()));
     }
 }
 
@@ -98,14 +72,14 @@ fn check_unmask(bytes: &[u8], cut: usize) {
     let Some((&key, masked)) = bytes.split_first_chunk() else {
         return;
     };
-    let mut naive = masked.to_vec();
-    naive::unmask(&mut naive, key);
+    let mut expected = masked.to_vec();
+    reference::unmask(&mut expected, key);
     let mut ours = masked.to_vec();
     let (one, two) = ours.split_at_mut(cut.min(masked.len()));
-    let (turned, one_is_ascii) = frame::unmask(one, key);
-    let (_, two_is_ascii) = frame::unmask(two, turned);
-    assert_eq!(one_is_ascii && two_is_ascii, naive.is_ascii());
-    assert_eq!(ours, naive);
+    let (rotated, one_is_ascii) = frame::unmask(one, key);
+    let (_, two_is_ascii) = frame::unmask(two, rotated);
+    assert_eq!(one_is_ascii && two_is_ascii, expected.is_ascii());
+    assert_eq!(ours, expected);
 }
 
 fn opcode(opcode: Opcode) -> u8 {

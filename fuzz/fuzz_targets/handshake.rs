@@ -1,5 +1,5 @@
-//! Whatever is sent as a request, the answer is well-formed HTTP, and is never 101 where
-//! tungstenite's server refuses for a reason that RFC 6455 gives.
+//! Whatever comes as a request, the response is well-formed HTTP, and is never 101 where tungstenite's
+//! server refuses for a reason that RFC 6455 gives.
 
 #![no_main]
 
@@ -9,93 +9,97 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tungstenite::HandshakeError;
 use tungstenite::error::{Error, ProtocolError};
-use wsecho::handshake::{self, Answer, Rejection, Rules};
-use wsecho::request::{self, NoRequest, Request};
+use wsecho::app::routes::{self, Route};
+use wsecho::http::origin::Origin;
+use wsecho::http::request::{self, ParseError, Request};
+use wsecho::http::response::Response;
+use wsecho::websocket::handshake::Policy;
+
+const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
 #[derive(Arbitrary, Debug)]
 struct Input {
-    /// How the request is cut, in bytes.
-    read: u16,
+    /// In pieces of this many bytes the request comes.
+    piece: u16,
     origins: bool,
     subprotocols: bool,
     head: Head,
 }
 
 fuzz_target!(|input: Input| {
-    let list = |is_set: bool, name: &str| Vec::from_iter(is_set.then(|| String::from(name)));
-    let origins = list(input.origins, "https://example.org");
-    let subprotocols = list(input.subprotocols, "chat");
-    let rules = Rules {
-        origins: &origins,
-        subprotocols: &subprotocols,
-    };
-    let answer = |found| match found {
-        Ok(None) => None,
-        Ok(Some(head)) => Some(handshake::answer(head, rules)),
-        Err(error) => Some((Answer::Reject(Rejection::from(error)), None)),
-    };
+    let mut policy = Policy::default();
+    if input.origins {
+        policy.origins.push(Origin::parse("https://example.org").unwrap());
+    }
+    if input.subprotocols {
+        policy.subprotocols.push("chat".into());
+    }
     let Head(bytes) = &input.head;
-    let found = find_head(bytes, bytes.len());
-    let answered = answer(found);
-    assert_eq!(answered, answer(find_head(bytes, input.read.into())));
-    let Some((answer, request)) = answered else {
-        return;
-    };
+    let head = find_head(bytes, bytes.len());
+    let decided = decide(head, &policy);
+    assert_eq!(decided, decide(find_head(bytes, input.piece.into()), &policy));
+    let Some(decided) = decided else { return };
 
-    let method = request.map_or("GET", |request| request.method);
-    check_http(&answer.encode(method), method);
-    if let Answer::Accept {
-        accept,
-        subprotocol,
-    } = answer
-    {
-        let (head, request) = (found.unwrap().unwrap(), request.unwrap());
-        check_accept(head, &request, &accept);
-        let offers = Vec::from_iter(request.list("Sec-WebSocket-Protocol"));
-        let offers_chat = offers.contains(&&b"chat"[..]);
-        let agreed = match input.subprotocols {
-            true => offers_chat.then_some("chat"),
-            false => offers.first().map(|offer| str::from_utf8(offer).unwrap()),
-        };
-        assert_eq!(subprotocol, agreed);
-        for origin in request.values("Origin") {
-            assert!(!input.origins || origin.eq_ignore_ascii_case(b"https://example.org"));
-        }
+    let request = head.and_then(|head| Request::parse(head.unwrap()));
+    let method = request.as_ref().map_or("GET", |request| request.method);
+    let upgrade = match decided {
+        Route::Respond(response) => return check_http(&response, method),
+        Route::Upgrade(upgrade) => upgrade,
+    };
+    check_http(&upgrade.response(), method);
+    let (head, request) = (head.unwrap().unwrap(), request.unwrap());
+    check_accept(head, &request, &upgrade.accept);
+    let offers = Vec::from_iter(request.list("Sec-WebSocket-Protocol"));
+    let agreed = match input.subprotocols {
+        true => offers.into_iter().find(|offer| *offer == b"chat"),
+        false => offers.first().copied(),
+    };
+    assert_eq!(upgrade.subprotocol.as_deref().map(str::as_bytes), agreed);
+    for origin in request.values("Origin") {
+        let origin = String::from_utf8_lossy(origin).to_ascii_lowercase();
+        let port = origin.strip_prefix("https://example.org");
+        let port = port.map(|port| port.trim_start_matches([':', '0']));
+        assert!(!input.origins || matches!(port, Some("" | "443")), "{origin:?}");
     }
 });
 
-/// Looks for the head in reads of `read` bytes, but a thousand at most, so that a round stays short.
-fn find_head(bytes: &[u8], read: usize) -> std::result::Result<Option<&[u8]>, NoRequest> {
-    let read = read.max(bytes.len() / 1000).max(1);
-    let (mut come, mut searched) = (0, 0);
-    while come < bytes.len() {
-        come = bytes.len().min(come + read);
-        match request::head_len(&bytes[..come], searched)? {
+/// What becomes of a request, once its head came.
+fn decide(head: std::result::Result<Option<&[u8]>, ParseError>, policy: &Policy) -> Option<Route> {
+    let request = head.transpose()?.and_then(Request::parse);
+    Some(request.map_or_else(
+        |error| Route::Respond(routes::refuse(error)),
+        |request| routes::route(&request, policy),
+    ))
+}
+
+/// Looks for the head in pieces of `piece` bytes, but in at most a thousand, so that a round stays
+/// short.
+fn find_head(bytes: &[u8], piece: usize) -> std::result::Result<Option<&[u8]>, ParseError> {
+    let piece = piece.max(bytes.len() / 1000).max(1);
+    let (mut came, mut searched) = (0, 0);
+    while came < bytes.len() {
+        came = bytes.len().min(came + piece);
+        match request::head_len(&bytes[..came], searched)? {
             Some(len) => return Ok(Some(&bytes[..len])),
-            None => searched = come,
+            None => searched = came,
         }
     }
     Ok(None)
 }
 
-/// Reads an answer by a parser that we did not write, and then more strictly.
-fn check_http(answer: &[u8], method: &str) {
+/// Parses a response by a parser that we did not write, and then more strictly.
+fn check_http(response: &Response, method: &str) {
+    let encoded = response.encode(method, DATE);
     let mut headers = [httparse::EMPTY_HEADER; 16];
     let mut response = httparse::Response::new(&mut headers);
-    let head_len = response.parse(answer).expect("HTTP").unwrap();
-    let (head, body) = answer.split_at(head_len);
-    let head = str::from_utf8(head).expect("nothing but ASCII was put in");
+    let head_len = response.parse(&encoded).expect("HTTP").unwrap();
+    let (head, body) = encoded.split_at(head_len);
+    let head = str::from_utf8(head).expect("ASCII");
     for line in head.split("\r\n") {
-        assert!(
-            !line.contains(|c: char| c.is_control()),
-            "{line:?} in {head}"
-        );
+        assert!(!line.contains(|c: char| c.is_control()), "{line:?} in {head}");
     }
     let values = |name: &str| -> Vec<&[u8]> {
-        let named = response
-            .headers
-            .iter()
-            .filter(|header| header.name.eq_ignore_ascii_case(name));
+        let named = response.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
         named.map(|header| header.value).collect()
     };
     if response.code == Some(101) {
@@ -105,41 +109,32 @@ fn check_http(answer: &[u8], method: &str) {
         return;
     }
     assert!(values("Connection").contains(&&b"close"[..]), "{head}");
+    assert_eq!(values("Date"), [DATE.as_bytes()]);
     let [len] = values("Content-Length")[..] else {
-        panic!("one Content-Length is due: {head}");
+        panic!("not one Content-Length: {head}");
     };
     let len: usize = str::from_utf8(len).unwrap().parse().unwrap();
     let body = str::from_utf8(body).expect("UTF-8");
     assert_eq!(body.len(), if method == "HEAD" { 0 } else { len });
     if response.code != Some(200) && method != "HEAD" {
         let reason = body.strip_suffix('\n').expect("a whole line");
-        assert!(
-            !reason.contains(char::is_control),
-            "{reason:?} is one line for a developer"
-        );
+        assert!(!reason.contains(char::is_control), "{reason:?} is one line for a developer");
     }
 }
 
-/// tungstenite accepts as well, and by the same words, or refuses for a reason of its own.
+/// tungstenite accepts with the same value, or refuses for a reason of its own.
 fn check_accept(head: &[u8], request: &Request, accept: &str) {
-    let stream = Stream {
-        input: head,
-        output: Vec::new(),
-    };
+    let stream = Stream { input: head, output: Vec::new() };
     let error = match tungstenite::accept(stream) {
         Ok(socket) => {
-            let answer = String::from_utf8_lossy(&socket.get_ref().output);
+            let response = String::from_utf8_lossy(&socket.get_ref().output);
             let line = format!("sec-websocket-accept: {accept}\r\n");
-            return assert!(answer.contains(&line), "{line} is not in {answer}");
+            return assert!(response.contains(&line), "{line} is not in {response}");
         }
         Err(HandshakeError::Failure(error)) => error,
         Err(HandshakeError::Interrupted(_)) => panic!("the head is whole"),
     };
-    assert!(
-        is_known(&error, request),
-        "{error} in {}",
-        String::from_utf8_lossy(head)
-    );
+    assert!(is_known(&error, request), "{error} in {}", String::from_utf8_lossy(head));
 }
 
 /// What tungstenite refuses, though RFC 6455 does not ask it to.
@@ -159,6 +154,9 @@ fn is_known(error: &Error, request: &Request) -> bool {
             || request.values(name).any(|value| value.contains(&b','))
     };
     match error {
+        // It knows HTTP/1.0 and 1.1. RFC 9110 §2.5: a higher minor version is processed as the highest
+        // one that is known.
+        ProtocolError::HttparseError(httparse::Error::Version) => request.version.1 > 1,
         // It reads the first field of a name only, and takes Upgrade for one value. §4.2.1 asks for
         // fields that contain a token; by RFC 9110 §5.3 and §7.8 both are lists.
         ProtocolError::MissingUpgradeWebSocketHeader => is_list("Upgrade"),
@@ -172,7 +170,7 @@ fn is_known(error: &Error, request: &Request) -> bool {
     }
 }
 
-/// A request's head, and maybe more or less than that.
+/// A request's head, maybe with bytes after it or without its end.
 #[derive(Debug)]
 struct Head(Vec<u8>);
 
@@ -180,25 +178,8 @@ impl<'a> Arbitrary<'a> for Head {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         const FIELDS: [(&str, &[&str]); 10] = [
             ("Host", &["localhost", "", "a:1, b"]),
-            (
-                "Upgrade",
-                &[
-                    "websocket",
-                    "WebSocket",
-                    "h2c",
-                    "h2c, websocket",
-                    "websocket/13",
-                ],
-            ),
-            (
-                "Connection",
-                &[
-                    "Upgrade",
-                    "keep-alive, Upgrade",
-                    "keep-alive,\tupgrade",
-                    "close",
-                ],
-            ),
+            ("Upgrade", &["websocket", "WebSocket", "h2c", "h2c, websocket", "websocket/13"]),
+            ("Connection", &["Upgrade", "keep-alive, Upgrade", "keep-alive,\tupgrade", "close"]),
             ("Sec-WebSocket-Version", &["13", "8", "013", "13, 8"]),
             (
                 "Sec-WebSocket-Key",
@@ -210,19 +191,8 @@ impl<'a> Arbitrary<'a> for Head {
                     "AAAA",
                 ],
             ),
-            (
-                "Sec-WebSocket-Protocol",
-                &["chat", "soap, chat", ",", "a b", "\"chat\""],
-            ),
-            (
-                "Origin",
-                &[
-                    "https://example.org",
-                    "HTTPS://EXAMPLE.ORG",
-                    "null",
-                    "https://a.b",
-                ],
-            ),
+            ("Sec-WebSocket-Protocol", &["chat", "soap, chat", ",", "a b", "\"chat\""]),
+            ("Origin", &["https://example.org", "HTTPS://EXAMPLE.ORG", "null", "https://a.b"]),
             ("Content-Length", &["0", "00", "5", "-1"]),
             ("Transfer-Encoding", &["chunked", "identity"]),
             ("X-Any", &["", "a b", "\u{e4}", "\0", "a\rb"]),
@@ -232,22 +202,9 @@ impl<'a> Arbitrary<'a> for Head {
         let mut head = Vec::new();
         if !rarely(u)? {
             let method = usual(u, &["GET", "HEAD", "POST", "get", "G@T"])?;
-            let target = usual(
-                u,
-                &[
-                    "/",
-                    "/chat?a=b",
-                    "http://host/x",
-                    "*",
-                    "/healthz",
-                    "/a b",
-                    "",
-                ],
-            )?;
-            let version = usual(
-                u,
-                &["HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "http/1.1"],
-            )?;
+            let target =
+                usual(u, &["/", "/chat?a=b", "http://host/x", "*", "/healthz", "/a b", ""])?;
+            let version = usual(u, &["HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "http/1.1"])?;
             head.extend([&method[..], b" ", &target, b" ", &version].concat());
             line_end(u, &mut head)?;
             for (name, values) in &FIELDS[..NEEDED] {
@@ -264,11 +221,7 @@ impl<'a> Arbitrary<'a> for Head {
             }
             if rarely(u)? {
                 head.extend(
-                    [
-                        b"X-Long: ",
-                        &[b'x'; 20_000][..u.int_in_range(16_000..=17_000)?],
-                    ]
-                    .concat(),
+                    [b"X-Long: ", &[b'x'; 20_000][..u.int_in_range(16_000..=17_000)?]].concat(),
                 );
                 line_end(u, &mut head)?;
             }
@@ -307,7 +260,7 @@ fn usual(u: &mut Unstructured, values: &[&str]) -> Result<Vec<u8>> {
     }
 }
 
-/// Once in 32 times, and not once the fuzzer's bytes are used up.
+/// True once in 32 times, and never when the fuzzer's bytes are used up.
 fn rarely(u: &mut Unstructured) -> Result<bool> {
     Ok(u.int_in_range(0..=31)? == 31)
 }

@@ -1,5 +1,5 @@
-//! Whatever a client sends, the server writes valid frames only, and holds no more memory than the
-//! limits allow and than bytes have come.
+//! Whatever a client sends, the server sends valid frames only, and holds no more memory than the
+//! limits allow and than bytes came.
 
 #![no_main]
 
@@ -7,86 +7,65 @@ use std::sync::Arc;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use wsecho::buffer::{self, Budget, Buffer};
-use wsecho::session::Close;
-use wsecho::violation::Cause;
-use wsecho_fuzz::client::Wire;
-use wsecho_fuzz::naive;
-use wsecho_fuzz::talk::{Cuts, Talk};
+use wsecho::buffer::{Budget, STEP, UNMETERED};
+use wsecho::websocket::close::OVER_BUDGET;
+use wsecho::websocket::session::Close;
+use wsecho_fuzz::client::ClientBytes;
+use wsecho_fuzz::driver::{Driver, Splits, settings};
+use wsecho_fuzz::reference;
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
     prefix: &'a str,
-    /// In steps of 8 bytes, so that limits go from nothing to beyond the largest message.
+    /// In units of 8 bytes, so that limits go from nothing to beyond the largest message.
     max_message_size: u16,
     max_buffered: u16,
-    cuts: Cuts,
-    wire: Wire,
+    splits: Splits,
+    bytes: ClientBytes,
 }
 
 fuzz_target!(|input: Input| {
     let max_message_size = usize::from(input.max_message_size) * 8;
     let max_buffered = usize::from(input.max_buffered) * 8;
     let budget = Arc::new(Budget::new(max_buffered));
-    let held_is_at_most = |held: usize| {
-        let free = max_buffered.saturating_sub(held);
-        Buffer::new(0, Arc::clone(&budget))
-            .resize(buffer::OWN + free)
-            .is_ok()
-    };
-
-    let mut talk = Talk::new(max_message_size, Arc::clone(&budget), input.prefix);
-    let mut come = 0;
-    for read in input.cuts.cut(&input.wire.0) {
-        talk.hear(read, &input.cuts);
-        come += read.len();
-        let worth = max_message_size.min(2 * come);
-        assert!(
-            held_is_at_most(worth.saturating_sub(buffer::OWN)),
-            "more is held than {come} bytes and a limit of {max_message_size} are worth"
-        );
+    let settings = settings(max_message_size, input.prefix);
+    let mut driver = Driver::new(&settings, &budget, &input.splits);
+    let mut came = 0;
+    for piece in input.splits.split(&input.bytes.0) {
+        driver.receive(piece);
+        came += piece.len();
+        let charged = max_buffered - budget.left();
+        let most = max_message_size.min(came + STEP).saturating_sub(UNMETERED);
+        assert!(charged <= most, "{charged} bytes are charged when {came} came");
     }
 
-    let end = talk.session.closed().cloned();
-    let frames = naive::server_frames(&talk.replies);
-    let close = frames.last().filter(|(opcode, _)| *opcode == 0x8);
-    match (&end, close) {
+    let closed = driver.conversation.closed().cloned();
+    let frames = reference::server_frames(&driver.output);
+    let close = frames.last().filter(|(opcode, _)| *opcode == 0x8).map(|(_, payload)| *payload);
+    match (&closed, close) {
         (None, None) => {}
-        (Some(Close::ByPeer { code, .. }), Some((_, payload))) => {
-            assert_eq!(
-                code.map_or(vec![], |code| code.to_be_bytes().to_vec()),
-                *payload
-            );
+        (Some(Close::ByPeer(frame)), Some(payload)) => {
+            assert_eq!(frame.code.map_or(vec![], |code| code.to_be_bytes().into()), payload);
         }
-        (Some(Close::ByServer(cause)), Some((_, payload))) => {
-            assert_eq!(cause.code().to_be_bytes(), payload[..2]);
+        (Some(Close::ByServer(frame)), Some(payload)) => {
+            assert_eq!(frame.code.unwrap().to_be_bytes(), payload[..2]);
+            assert_eq!(frame.reason.as_bytes(), &payload[2..]);
         }
-        _ => panic!("the end is {end:?}, and the last frame of the replies is {close:02X?}"),
+        _ => panic!("the end is {closed:?}, and the close frame has {close:02X?}"),
     }
     for (opcode, payload) in frames {
-        let limit = match opcode {
-            0x1 => input.prefix.len() + max_message_size,
-            _ => max_message_size.max(125),
+        let len = match opcode {
+            0x1 => payload.strip_prefix(input.prefix.as_bytes()).expect("the prefix").len(),
+            _ => payload.len(),
         };
-        assert!(payload.len() <= limit, "a reply of {} bytes", payload.len());
-        assert!(opcode != 0x1 || payload.starts_with(input.prefix.as_bytes()));
+        let limit = max_message_size.min(UNMETERED + max_buffered);
+        assert!(len <= limit || !matches!(opcode, 0x1 | 0x2), "a message of {len} bytes");
     }
-    assert!(
-        talk.put_together <= buffer::OWN + max_buffered,
-        "{} bytes",
-        talk.put_together
-    );
-    if end == Some(Close::ByServer(Cause::MemoryShort)) {
-        assert!(
-            max_message_size > buffer::OWN + max_buffered,
-            "memory was not short"
-        );
-        assert!(
-            2 * come > buffer::OWN + max_buffered,
-            "memory was not short yet"
-        );
+    if closed == Some(Close::ByServer(OVER_BUDGET)) {
+        let most = UNMETERED + max_buffered;
+        assert!(max_message_size > most && came > most, "memory is not short after {came} bytes");
     }
 
-    drop(talk);
-    assert!(held_is_at_most(0), "memory is not given back");
+    drop(driver);
+    assert_eq!(budget.left(), max_buffered, "memory is not given back");
 });

@@ -1,44 +1,44 @@
-//! What a client may send once the WebSocket is open: mostly sense, with faults strewn in, so that
-//! a fuzzer soon gets behind the first frame.
+//! What a client may send once the WebSocket is open: mostly valid frames with a few errors, so that a
+//! fuzzer soon gets past the first frame.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 
-/// Client bytes.
+/// The bytes that a client sends.
 #[derive(Debug)]
-pub struct Wire(pub Vec<u8>);
+pub struct ClientBytes(pub Vec<u8>);
 
-/// No more bytes than this, about, so that a round stays short.
+/// About the most bytes, so that a round stays short.
 const ENOUGH: usize = 400_000;
 
-/// Where lengths change their form, buffers their kind, and copies their way. The large ones, which
-/// take long, come seldom.
+/// Where a length takes another form, a buffer another kind of memory, or a payload another path. The
+/// large ones take long and come seldom.
 const EDGES: [usize; 4] = [1, 16, 125, 126];
 const LARGE_EDGES: [usize; 6] = [4096, 16_384, 32_768, 65_535, 65_536, 300_000];
 
-impl<'a> Arbitrary<'a> for Wire {
+impl<'a> Arbitrary<'a> for ClientBytes {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
-        let mut wire = Vec::new();
-        while !u.is_empty() && wire.len() < ENOUGH {
+        let mut bytes = Vec::new();
+        while !u.is_empty() && bytes.len() < ENOUGH {
             match u.int_in_range(0..=15)? {
-                0..=9 => message(u, &mut wire)?,
-                10..=12 => control(u, &mut wire)?,
+                0..=9 => message(u, &mut bytes)?,
+                10..=12 => control(u, &mut bytes)?,
                 13 => {
                     let (first, payload) = (u.arbitrary()?, binary(u)?);
-                    frame(u, first, &payload, &mut wire)?;
+                    frame(u, first, &payload, &mut bytes)?;
                 }
-                14 => wire.extend_from_slice(u.arbitrary()?),
-                _ => wire.extend_from_slice(u.bytes(u.len())?),
+                14 => bytes.extend_from_slice(u.arbitrary()?),
+                _ => bytes.extend_from_slice(u.bytes(u.len())?),
             }
         }
         if rarely(u)? {
-            wire.truncate(u.int_in_range(0..=wire.len())?);
+            bytes.truncate(u.int_in_range(0..=bytes.len())?);
         }
-        Ok(Wire(wire))
+        Ok(ClientBytes(bytes))
     }
 }
 
 /// A message in one to four frames, maybe with control frames between them.
-fn message(u: &mut Unstructured, wire: &mut Vec<u8>) -> Result<()> {
+fn message(u: &mut Unstructured, bytes: &mut Vec<u8>) -> Result<()> {
     let (mut opcode, payload) = match u.arbitrary()? {
         true => (0x1, text(u)?),
         false => (0x2, binary(u)?),
@@ -46,16 +46,16 @@ fn message(u: &mut Unstructured, wire: &mut Vec<u8>) -> Result<()> {
     let mut rest = &payload[..];
     for _ in 0..u.int_in_range(0..=3)? {
         let (fragment, behind) = rest.split_at(u.int_in_range(0..=rest.len())?);
-        frame(u, opcode, fragment, wire)?;
+        frame(u, opcode, fragment, bytes)?;
         if u.arbitrary()? {
-            control(u, wire)?;
+            control(u, bytes)?;
         }
         (opcode, rest) = (0x0, behind);
     }
-    frame(u, 0x80 | opcode, rest, wire)
+    frame(u, 0x80 | opcode, rest, bytes)
 }
 
-fn control(u: &mut Unstructured, wire: &mut Vec<u8>) -> Result<()> {
+fn control(u: &mut Unstructured, bytes: &mut Vec<u8>) -> Result<()> {
     let first = *u.choose(&[0x89, 0x89, 0x8A, 0x88])?;
     let mut payload = Vec::new();
     if first == 0x88 && u.arbitrary()? {
@@ -69,10 +69,10 @@ fn control(u: &mut Unstructured, wire: &mut Vec<u8>) -> Result<()> {
     if !rarely(u)? {
         payload.truncate(125);
     }
-    frame(u, first, &payload, wire)
+    frame(u, first, &payload, bytes)
 }
 
-/// Text of short and long characters, seldom broken by a wrong byte or cut inside a character.
+/// Text of short and long characters, seldom with a wrong byte or ended inside a character.
 fn text(u: &mut Unstructured) -> Result<Vec<u8>> {
     let mut text = match u.arbitrary()? {
         true => Vec::from(u.arbitrary::<&str>()?),
@@ -104,8 +104,8 @@ fn len(u: &mut Unstructured) -> Result<usize> {
     Ok((edge + u.int_in_range(0..=2)?).saturating_sub(1))
 }
 
-/// A frame, most often as §5.2 wants it.
-fn frame(u: &mut Unstructured, first: u8, payload: &[u8], wire: &mut Vec<u8>) -> Result<()> {
+/// A frame, most often a valid one (§5.2).
+fn frame(u: &mut Unstructured, first: u8, payload: &[u8], bytes: &mut Vec<u8>) -> Result<()> {
     let len = payload.len();
     let key: [u8; 4] = u.arbitrary()?;
     let (mut first, mut mask, mut form) = (first, 0x80, len);
@@ -120,33 +120,28 @@ fn frame(u: &mut Unstructured, first: u8, payload: &[u8], wire: &mut Vec<u8>) ->
             _ => (form, declared) = (usize::MAX, u.arbitrary()?),
         }
     }
-    wire.push(first);
+    bytes.push(first);
     match form {
-        0..126 => wire.push(mask | len as u8),
+        0..126 => bytes.push(mask | len as u8),
         126..65_536 => {
-            wire.push(mask | 126);
-            wire.extend((len as u16).to_be_bytes());
+            bytes.push(mask | 126);
+            bytes.extend((len as u16).to_be_bytes());
         }
         65_536.. => {
-            wire.push(mask | 127);
-            wire.extend(declared.to_be_bytes());
+            bytes.push(mask | 127);
+            bytes.extend(declared.to_be_bytes());
         }
     }
     if mask == 0 {
-        wire.extend(payload);
+        bytes.extend(payload);
         return Ok(());
     }
-    wire.extend(key);
-    wire.extend(
-        payload
-            .iter()
-            .zip(key.iter().cycle())
-            .map(|(byte, key)| byte ^ key),
-    );
+    bytes.extend(key);
+    bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     Ok(())
 }
 
-/// Once in 32 times, and not once the fuzzer's bytes are used up.
+/// True once in 32 times, and never when the fuzzer's bytes are used up.
 fn rarely(u: &mut Unstructured) -> Result<bool> {
     Ok(u.int_in_range(0..=31)? == 31)
 }

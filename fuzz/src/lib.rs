@@ -1,13 +1,13 @@
-//! What the fuzz targets share: what a client may send, how a connection hands it to the session,
-//! and a second, naive opinion on frames.
+//! What the fuzz targets share: what a client may send, what drives a conversation with it, and a
+//! second decoder to compare with.
 //!
-//! `fuzz/run` runs the targets, each from its seeds in `fuzz/seeds`: the fewest inputs that reach
-//! whatever a long run has reached. They are made from its corpus, in an empty directory:
+//! `fuzz/run` runs the targets, each from its seeds in `fuzz/seeds`. They are the fewest inputs that
+//! reach all that a long run has reached, and are made from its corpus, in an empty directory:
 //!
 //! ```text
 //! cargo fuzz run -s none TARGET fuzz/seeds/TARGET fuzz/corpus/TARGET -- -set_cover_merge=1 -use_counters=0
 //! ```
 
 pub mod client;
-pub mod naive;
-pub mod talk;
+pub mod driver;
+pub mod reference;

@@ -190,8 +190,13 @@ impl<'s> Conversation<'s> {
     /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.now = now;
-        if self.waiting.is_open() {
-            self.waiting = Waiting::Bytes { since: now };
+        match self.waiting {
+            Waiting::Bytes { .. } | Waiting::Pong { .. } => {
+                self.waiting = Waiting::Bytes { since: now };
+            }
+            // Or a peer that never stops sending would hold its thread for ever.
+            Waiting::Close { until } if now >= until => self.waiting = Waiting::Nothing,
+            Waiting::Close { .. } | Waiting::Nothing => {}
         }
         if self.session.misses_more_than(self.input.capacity()) {
             self.session.received(bytes);

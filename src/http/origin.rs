@@ -41,10 +41,12 @@ impl Origin {
             _ => (authority, None),
         };
         let host = canonical_host(host)?;
-        let port = match port.map(str::parse::<u16>) {
+        // A number may have a sign in Rust, and no port has one.
+        let port = port.map(|port| port.parse::<u16>().ok().filter(|_| !port.starts_with('+')));
+        let port = match port {
             None => None,
-            Some(Ok(port)) => Some(port).filter(|&port| Some(port) != default_port(scheme)),
-            Some(Err(_)) => {
+            Some(Some(port)) => Some(port).filter(|&port| Some(port) != default_port(scheme)),
+            Some(None) => {
                 return Err("expected a port from 0 to 65535 after the last colon".into());
             }
         };
@@ -146,6 +148,8 @@ mod tests {
             ("https://grün.example", "xn--"),
             ("https://a.example:port", "0 to 65535"),
             ("https://a.example:65536", "0 to 65535"),
+            ("https://a.example:+443", "0 to 65535"),
+            ("https://a.example:", "0 to 65535"),
             ("http://[::1", "host name"),
             ("http://[1]", "brackets"),
             ("http://127.1", "four numbers"),

@@ -1,7 +1,7 @@
-//! Frames read in the most naive way, straight from the picture in RFC 6455 §5.2, as a second
-//! opinion: it shares no line with the server.
+//! A second decoder to compare with, written straight from the diagram in RFC 6455 §5.2. It shares no
+//! code with the server.
 
-/// A frame's header by the picture alone: no rule is checked.
+/// A frame's header as the diagram has it. No rule is checked.
 #[derive(Debug)]
 pub struct Header {
     pub fin: bool,
@@ -16,17 +16,13 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header that `bytes` begin with, if it is there as a whole.
+    /// The header that `bytes` begin with, if all of it is there.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes;
         let mut number = |len: usize| {
             let (taken, behind) = rest.split_at_checked(len)?;
             rest = behind;
-            Some(
-                taken
-                    .iter()
-                    .fold(0, |number, &byte| (number << 8) | u64::from(byte)),
-            )
+            Some(taken.iter().fold(0, |number, &byte| (number << 8) | u64::from(byte)))
         };
         let first = number(1)?;
         let second = number(1)?;
@@ -51,7 +47,7 @@ impl Header {
         })
     }
 
-    /// Whether the payload's length is told in as few bytes as it can be.
+    /// Whether the payload's length is in its shortest form.
     pub fn is_minimal(&self) -> bool {
         match self.payload_len {
             0..126 => self.short_len < 126,
@@ -62,24 +58,22 @@ impl Header {
 
     /// The frame's length, if it is no longer than `limit`.
     fn frame_len(&self, limit: usize) -> Option<usize> {
-        let len = usize::try_from(self.payload_len)
-            .ok()?
-            .checked_add(self.len)?;
+        let len = usize::try_from(self.payload_len).ok()?.checked_add(self.len)?;
         (len <= limit).then_some(len)
     }
 }
 
-/// Cuts what a client sends into frames. The last piece may be the beginning of a frame.
-pub fn frames(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// Splits what a client sends into frames. The last one may be incomplete.
+pub fn frames(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
-        let len = whole_frame(wire).unwrap_or(wire.len());
-        let (frame, rest) = wire.split_at(len);
-        wire = rest;
+        let len = whole_frame(bytes).unwrap_or(bytes.len());
+        let (frame, rest) = bytes.split_at(len);
+        bytes = rest;
         (!frame.is_empty()).then_some(frame)
     })
 }
 
-/// The length of the frame that `bytes` begin with, if it is there as a whole.
+/// The length of the frame that `bytes` begin with, if all of it is there.
 pub fn whole_frame(bytes: &[u8]) -> Option<usize> {
     Header::read(bytes)?.frame_len(bytes.len())
 }
@@ -91,19 +85,15 @@ pub fn unmask(payload: &mut [u8], masking_key: [u8; 4]) {
     }
 }
 
-/// The frames that a server wrote, as opcode and payload.
+/// The frames that a server sent, as opcode and payload.
 ///
 /// # Panics
 ///
-/// If RFC 6455 lets no server write this.
-pub fn server_frames(wire: &[u8]) -> Vec<(u8, &[u8])> {
+/// If RFC 6455 lets no server send this.
+pub fn server_frames(bytes: &[u8]) -> Vec<(u8, &[u8])> {
     let mut frames = Vec::new();
-    for frame in self::frames(wire) {
-        assert_eq!(
-            whole_frame(frame),
-            Some(frame.len()),
-            "a frame is cut off: {frame:02X?}"
-        );
+    for frame in self::frames(bytes) {
+        assert_eq!(whole_frame(frame), Some(frame.len()), "a frame is incomplete: {frame:02X?}");
         let header = Header::read(frame).unwrap();
         let payload = &frame[header.len..];
         assert_eq!(header.masking_key, None, "§5.1: a server must not mask");
@@ -115,7 +105,7 @@ pub fn server_frames(wire: &[u8]) -> Vec<(u8, &[u8])> {
             0x2 => {}
             0x8 => check_close(payload),
             0xA => assert!(payload.len() <= 125, "§5.5: {header:?}"),
-            opcode => panic!("a server has no reason to write opcode {opcode:X}"),
+            opcode => panic!("a server has no reason to send opcode {opcode:X}"),
         }
         let closed = frames.last().is_some_and(|&(opcode, _)| opcode == 0x8);
         assert!(!closed, "§5.5.1: nothing is sent after a close frame");
@@ -126,20 +116,13 @@ pub fn server_frames(wire: &[u8]) -> Vec<(u8, &[u8])> {
 
 /// §5.5.1 and §7.4, with the codes that were registered since.
 fn check_close(payload: &[u8]) {
-    assert!(
-        payload.len() <= 125,
-        "§5.5: a close of {} bytes",
-        payload.len()
-    );
+    assert!(payload.len() <= 125, "§5.5: a close of {} bytes", payload.len());
     if payload.is_empty() {
         return;
     }
     let (code, reason) = payload.split_at(2);
     let code = u16::from(code[0]) << 8 | u16::from(code[1]);
     let is_open = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
-    assert!(is_open, "§7.4: code {code} is not to be sent");
-    assert!(
-        str::from_utf8(reason).is_ok(),
-        "§5.5.1: the reason is UTF-8"
-    );
+    assert!(is_open, "§7.4: code {code} may not be sent");
+    assert!(str::from_utf8(reason).is_ok(), "§5.5.1: the reason is UTF-8");
 }

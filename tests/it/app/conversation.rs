@@ -1,0 +1,350 @@
+//! The conversation with time as an input: pings, deadlines, the stop, and when memory is given back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wsecho::app::conversation::{Conversation, LARGE_INPUT, SMALL_INPUT, Settings};
+use wsecho::buffer::{Budget, Buffer, STEP, UNMETERED};
+use wsecho::websocket::close::{OVER_BUDGET, PING_TIMEOUT as UNANSWERED, STOPPING};
+use wsecho::websocket::session::Close;
+
+use super::driver::{CLOSE_TIMEOUT, Driver, PING_INTERVAL, PING_TIMEOUT, settings};
+use crate::frames::{close, frame, server_frame};
+
+const PING: &[u8] = b"\x89\0";
+
+/// The resolution of time.
+const NANOSECOND: Duration = Duration::from_nanos(1);
+
+/// How long the memory of a large message is kept.
+const SPARE_TTL: Duration = Duration::from_millis(100);
+
+/// A message for which the budget is charged one step.
+const LARGE: usize = UNMETERED + STEP;
+
+fn started(settings: &Settings) -> Driver<'_> {
+    Driver::new(settings, &Arc::new(Budget::new(0)), SMALL_INPUT)
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+// Silence
+
+#[test]
+fn a_silent_client_is_pinged_after_exactly_the_interval_and_once() {
+    let settings = settings(100);
+    let mut driver = started(&settings);
+    assert_eq!(driver.wait(), Some(PING_INTERVAL));
+    driver.wait_until(PING_INTERVAL - NANOSECOND);
+    assert_eq!((driver.output.as_slice(), driver.wait()), (&b""[..], Some(NANOSECOND)));
+    driver.wait_until(PING_INTERVAL);
+    assert_eq!((driver.output.as_slice(), driver.wait()), (PING, Some(PING_TIMEOUT)));
+    driver.wait_until(PING_INTERVAL + NANOSECOND);
+    assert_eq!(driver.output, PING);
+    assert_eq!(driver.wait(), Some(PING_TIMEOUT - NANOSECOND));
+}
+
+#[test]
+fn any_byte_ends_the_silence_before_a_ping_and_after_it() {
+    let settings = settings(100);
+    for bytes in [frame(0x8A, b""), frame(0x01, b"x"), vec![0x81]] {
+        let mut driver = started(&settings);
+        driver.now = secs(15);
+        driver.receive(&bytes);
+        assert_eq!(driver.wait(), Some(PING_INTERVAL));
+        driver.wait_until(secs(35) - NANOSECOND);
+        assert_eq!(driver.output, b"");
+        driver.wait_until(secs(35));
+        assert_eq!(driver.output, PING);
+
+        driver.now = secs(45) - NANOSECOND;
+        driver.receive(&frame(0x8A, b"")[..1]);
+        assert_eq!(driver.wait(), Some(PING_INTERVAL));
+        driver.wait_until(secs(65) - 2 * NANOSECOND);
+        assert_eq!(driver.output, PING);
+        driver.wait_until(secs(65) - NANOSECOND);
+        assert_eq!(driver.output, PING.repeat(2));
+    }
+}
+
+#[test]
+fn a_pinged_client_that_stays_silent_is_closed_after_exactly_the_timeout() {
+    let settings = settings(100);
+    let mut driver = started(&settings);
+    driver.wait_until(secs(21));
+    driver.wait_until(secs(31) - NANOSECOND);
+    assert_eq!((driver.output.as_slice(), driver.wait()), (PING, Some(NANOSECOND)));
+    driver.wait_until(secs(31));
+    let close = server_frame(0x88, b"\x03\xE9no answer to a ping");
+    assert_eq!(driver.output, [PING, &close].concat());
+    assert_eq!(driver.conversation.closed(), Some(&Close::ByServer(UNANSWERED)));
+}
+
+#[test]
+fn without_an_interval_a_client_may_be_silent_for_ever() {
+    let settings = Settings { ping_interval: None, ..settings(100) };
+    let mut driver = started(&settings);
+    assert_eq!(driver.wait(), None);
+    driver.wait_until(secs(365 * 24 * 60 * 60));
+    assert_eq!((driver.output.as_slice(), driver.wait()), (&b""[..], None));
+    // Only the memory of a message in pieces is given up on time.
+    driver.receive(&[frame(0x01, b"a"), frame(0x80, b"b")].concat());
+    assert_eq!(driver.wait(), Some(SPARE_TTL));
+    driver.wait_until(driver.now + SPARE_TTL);
+    assert_eq!(driver.wait(), None);
+}
+
+#[test]
+fn a_busy_client_is_waited_for_as_long_each_time() {
+    let settings = settings(100);
+    let mut driver = started(&settings);
+    for ms in 0..1_000 {
+        driver.now = Duration::from_millis(7 * ms);
+        driver.receive(&[frame(0x81, b"text"), frame(0x8A, b"")].concat());
+        assert_eq!(driver.wait(), Some(PING_INTERVAL));
+    }
+    assert_eq!(driver.output, server_frame(0x81, b"text").repeat(1_000));
+    assert_eq!(driver.conversation.messages(), 1_000);
+}
+
+// The end
+
+#[test]
+fn the_close_frame_is_the_last_output() {
+    let settings = settings(100);
+    let mut driver = started(&settings);
+    driver.receive(&[frame(0x81, b"a"), close(1000), frame(0x81, b"b")].concat());
+    driver.receive(&[frame(0x89, b"c"), close(1000)].concat());
+    driver.stop();
+    driver.wait_until(PING_INTERVAL + PING_TIMEOUT);
+    // The driver fails if the close frame is not marked as the last output.
+    assert_eq!(driver.output, b"\x81\x01a\x88\x02\x03\xE8");
+}
+
+#[test]
+fn the_close_timeout_ends_the_wait_for_the_peer_whatever_it_sends() {
+    type End = fn(&mut Driver);
+    let ends: [End; 3] = [
+        |driver| driver.receive(&close(1000)),
+        |driver| driver.receive(b"\xFF\xFF"),
+        |driver| driver.stop(),
+    ];
+    let settings = settings(100);
+    for end in ends {
+        let opened = || {
+            let mut driver = started(&settings);
+            driver.wait_until(secs(7));
+            end(&mut driver);
+            assert_eq!(driver.wait(), Some(CLOSE_TIMEOUT));
+            // What comes does not prolong it.
+            driver.now = secs(10);
+            driver.receive(b"anything");
+            assert_eq!(driver.wait(), Some(secs(2)));
+            driver
+        };
+        let mut silent = opened();
+        silent.wait_until(secs(12) - NANOSECOND);
+        assert_eq!((silent.wait(), silent.conversation.is_over()), (Some(NANOSECOND), false));
+        silent.wait_until(secs(12));
+        assert!(silent.conversation.is_over());
+
+        let mut busy = opened();
+        busy.now = secs(12) - NANOSECOND;
+        busy.receive(b"anything");
+        assert!(!busy.conversation.is_over());
+        busy.now = secs(12);
+        busy.receive(b"anything");
+        assert!(busy.conversation.is_over());
+    }
+}
+
+#[test]
+fn a_stop_comes_after_the_replies_to_what_came_before() {
+    let settings = settings(100);
+    let mut driver = started(&settings);
+    driver.receive(&[frame(0x81, b"a"), frame(0x89, b"b"), frame(0x01, b"unfinished")].concat());
+    driver.stop();
+    driver.stop();
+    driver.receive(&[frame(0x80, b""), frame(0x81, b"late"), frame(0x89, b"late")].concat());
+    assert_eq!(driver.output, b"\x81\x01a\x8A\x01b\x88\x14\x03\xE9server is stopping");
+    assert_eq!(driver.conversation.closed(), Some(&Close::ByServer(STOPPING)));
+}
+
+// Memory
+
+fn large() -> Vec<u8> {
+    frame(0x82, &vec![b'x'; LARGE])
+}
+
+#[test]
+fn the_budget_is_charged_for_bytes_that_came_and_not_for_a_declared_length() {
+    let settings = settings(100 * STEP);
+    let budget = Arc::new(Budget::new(10 * STEP));
+    for first in [0x82, 0x02] {
+        let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
+        let message = frame(first, &vec![b'x'; 9 * STEP]);
+        for (number, piece) in message.chunks(1_000).enumerate().take(1_000) {
+            driver.receive(piece);
+            let came = 1_000 * (number + 1);
+            let charged = 10 * STEP - budget.left();
+            assert!(charged <= (came + STEP).saturating_sub(UNMETERED), "{charged} for {came}");
+        }
+        assert_eq!(budget.left(), 6 * STEP);
+        drop(driver);
+        assert_eq!(budget.left(), 10 * STEP);
+    }
+}
+
+#[test]
+fn spare_memory_is_released_on_time_whatever_else_arrives() {
+    let settings = settings(LARGE);
+    let budget = Arc::new(Budget::new(3 * STEP));
+    let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
+    let ms = Duration::from_millis;
+    let pong: &[u8] = &frame(0x8A, b"");
+    for small in [pong, &frame(0x81, b"text"), &frame(0x01, b"text")[..9]] {
+        let start = driver.now;
+        // Kept as long as large messages follow one another in time.
+        for since in [0, 99, 198] {
+            driver.now = start + ms(since);
+            driver.receive(&large());
+            assert_eq!(budget.left(), 2 * STEP);
+            assert_eq!(driver.wait(), Some(SPARE_TTL));
+        }
+        for since in [250, 297] {
+            driver.now = start + ms(since);
+            driver.receive(pong);
+            assert_eq!((budget.left(), driver.wait()), (2 * STEP, Some(SPARE_TTL)));
+        }
+        driver.now = start + ms(298) - NANOSECOND;
+        driver.receive(pong);
+        assert_eq!(budget.left(), 2 * STEP);
+        driver.now = start + ms(298);
+        driver.receive(small);
+        assert_eq!((budget.left(), driver.wait()), (3 * STEP, Some(PING_INTERVAL)));
+    }
+    assert_eq!(driver.conversation.closed(), None);
+}
+
+#[test]
+fn spare_memory_is_released_on_time_when_nothing_arrives() {
+    let settings = settings(LARGE);
+    let budget = Arc::new(Budget::new(STEP));
+    let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
+    driver.now = secs(1);
+    driver.receive(&large());
+    driver.wait_until(secs(1) + SPARE_TTL - NANOSECOND);
+    assert_eq!((budget.left(), driver.wait()), (0, Some(SPARE_TTL)));
+    driver.wait_until(secs(1) + SPARE_TTL);
+    assert_eq!(budget.left(), STEP);
+    assert_eq!(driver.wait(), Some(PING_INTERVAL - SPARE_TTL));
+}
+
+#[test]
+fn an_unfinished_message_keeps_its_memory_through_any_silence() {
+    let settings = settings(LARGE);
+    let message = large();
+    let fragments = [frame(0x02, &vec![b'x'; LARGE - 1]), frame(0x80, b"x")].concat();
+    for (bytes, stop) in [(&message, LARGE), (&fragments, LARGE + 13), (&fragments, 15)] {
+        let budget = Arc::new(Budget::new(STEP));
+        let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
+        driver.receive(&message);
+        driver.now = SPARE_TTL / 2;
+        let (start, rest) = bytes.split_at(stop);
+        driver.receive(start);
+        for now in [SPARE_TTL, secs(1), secs(21)] {
+            driver.wait_until(now);
+            assert_eq!(budget.left(), 0, "{now:?}");
+        }
+        driver.now = secs(25);
+        driver.receive(rest);
+        let reply = server_frame(0x82, &vec![b'x'; LARGE]);
+        assert!(driver.output == [&reply, PING, &reply].concat());
+        driver.wait_until(secs(25) + SPARE_TTL);
+        assert_eq!(budget.left(), STEP);
+    }
+}
+
+#[test]
+fn memory_that_one_client_gives_back_is_there_for_another() {
+    let settings = settings(LARGE);
+    let budget = Arc::new(Budget::new(STEP));
+    let client = |bytes: &[u8]| {
+        let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
+        driver.receive(bytes);
+        driver
+    };
+    let is_refused =
+        || client(&large()).conversation.closed() == Some(&Close::ByServer(OVER_BUDGET));
+    let mut first = client(&large());
+    assert!(is_refused());
+    first.wait_until(SPARE_TTL);
+    assert!(!is_refused());
+
+    let unfinished = client(&large()[..LARGE]);
+    assert!(is_refused());
+    drop(unfinished);
+    assert!(!is_refused());
+
+    // Nothing is held while the peer's close is waited for.
+    first.receive(&large()[..LARGE]);
+    assert!(is_refused());
+    first.stop();
+    assert!(!is_refused());
+}
+
+#[test]
+fn the_input_grows_once_it_was_filled_and_shrinks_when_the_client_is_pinged() {
+    let settings = settings(100);
+    let mut driver = started(&settings);
+    let ping = frame(0x89, &[b'p'; 125]);
+    let (start, rest) = ping.split_at(130);
+    driver.receive(&[&ping.repeat(10)[..], start].concat());
+    assert_eq!(driver.conversation.input().len(), SMALL_INPUT - start.len());
+    driver.receive(rest);
+    driver.receive(&ping.repeat(12)[..SMALL_INPUT]);
+    let unread = SMALL_INPUT % ping.len();
+    assert_eq!(driver.conversation.input().len(), LARGE_INPUT - unread);
+    driver.wait_until(PING_INTERVAL);
+    assert_eq!(driver.conversation.input().len(), SMALL_INPUT - unread);
+    driver.receive(&ping[unread..]);
+    let reply = server_frame(0x8A, &[b'p'; 125]);
+    assert!(driver.output == [&reply.repeat(22), PING, &reply].concat());
+}
+
+// The output
+
+#[test]
+fn replies_are_sent_before_many_of_them_are_held() {
+    const FLUSH: usize = 16 * 1024;
+    let settings = Settings { prefix: "p".repeat(4096), ..settings(100) };
+    let mut driver = Driver::new(&settings, &Arc::new(Budget::new(0)), LARGE_INPUT);
+    driver.receive(&frame(0x81, b"").repeat(LARGE_INPUT / 6));
+    let (last, all) = driver.output_lens.split_last().unwrap();
+    assert!(all.iter().chain([last]).all(|len| *len < FLUSH + 4 + 4096), "{all:?}");
+    assert!(all.iter().all(|len| *len >= FLUSH), "{all:?}");
+    assert!(
+        driver.output == server_frame(0x81, settings.prefix.as_bytes()).repeat(LARGE_INPUT / 6)
+    );
+}
+
+#[test]
+fn a_conversation_begins_with_the_bytes_that_came_after_the_request() {
+    let settings = settings(100);
+    let budget = Arc::new(Budget::new(0));
+    let bytes = [frame(0x81, b"first"), frame(0x81, b"second")[..5].to_vec()].concat();
+    let mut input = Buffer::new(Arc::clone(&budget));
+    input.reserve(SMALL_INPUT).unwrap();
+    input.spare_mut()[..bytes.len()].copy_from_slice(&bytes);
+    input.advance(bytes.len());
+    let mut conversation = Conversation::new(1, &settings, input, &budget);
+    let output = conversation.next_output().unwrap();
+    assert_eq!(
+        (output.head, output.payload, output.is_last),
+        (&b"\x81\x05first"[..], &b""[..], false)
+    );
+    assert_eq!(conversation.next_output(), None);
+    assert_eq!(conversation.input().len(), SMALL_INPUT - 5);
+}

@@ -1,0 +1,7 @@
+//! What the server says, to a request and after it.
+
+pub mod driver;
+
+mod conversation;
+mod properties;
+mod routes;

@@ -1,0 +1,167 @@
+//! The table of responses: the first row that fits a request is its response.
+
+use wsecho::app::routes::{self, Route, route};
+use wsecho::http::origin::Origin;
+use wsecho::http::request::{Request, head_len};
+use wsecho::http::response::{Response, reason_phrase};
+use wsecho::websocket::handshake::Policy;
+
+use crate::http::{CONNECTION, HOST, KEY, UPGRADE, VERSION, upgrade, upgrade_with};
+
+const PAGE: &str = include_str!("../../../static/client.html");
+
+/// The response to a request whose head has come whole, as far as it is read.
+fn respond(request: &str) -> Response {
+    let origin = Origin::parse("https://good.example").unwrap();
+    let policy = Policy { origins: vec![origin], ..Policy::default() };
+    let parsed = head_len(request.as_bytes(), 0)
+        .and_then(|len| Request::parse(&request.as_bytes()[..len.expect("the head is whole")]));
+    match parsed.map(|request| route(&request, &policy)) {
+        Ok(Route::Upgrade(upgrade)) => upgrade.response(),
+        Ok(Route::Respond(response)) => response,
+        Err(error) => routes::refuse(error),
+    }
+}
+
+/// Expects this status, and these words in the body. A body that is not the page is one line.
+#[track_caller]
+fn check(request: &str, status: u16, words: &str) {
+    check_response(&respond(request), status, words, request);
+}
+
+#[track_caller]
+fn check_response(response: &Response, status: u16, words: &str, request: &str) {
+    let shown = request[..request.len().min(600)].escape_debug();
+    let body = &response.body;
+    assert_eq!(response.status, status, "{shown}\n{body}");
+    assert!(body.contains(words), "{shown}\n{body} does not say {words:?}");
+    assert!(!reason_phrase(status).is_empty());
+    if status != 101 && body != PAGE {
+        let line = body.strip_suffix('\n').unwrap();
+        assert!(!line.is_empty() && !line.contains(char::is_control), "{body:?} is one line");
+        assert_eq!(response.headers[0], ("Content-Type", "text/plain; charset=utf-8".into()));
+    }
+}
+
+#[test]
+fn the_first_row_that_fits_is_the_response() {
+    let many = "X: y\r\n".repeat(101);
+    let long = "x".repeat(16 * 1024);
+    let no_key_no_version = upgrade(KEY, "").replace(VERSION, "");
+    let evil = "Origin: https://evil.example\r\n";
+    #[rustfmt::skip]
+    let table = [
+        // Over the limit, and malformed.
+        (format!("nonsense\r\n{many}\r\n"), 431, "16384 bytes or 100 header fields"),
+        (format!("GET / HTTP/1.1\n{many}\r\n"), 431, "16384 bytes or 100 header fields"),
+        (format!("GET / HTTP/1.1\nX: {long}\n\n"), 431, "16384 bytes or 100 header fields"),
+        (format!("GET /{long} HTTP/1.1\r\n{HOST}\r\n"), 431, "16384 bytes or 100 header fields"),
+        // Malformed, and a version that is not spoken.
+        ("GET / HTTP/2.0\r\nHost : a\r\n\r\n".into(), 400, "name is not a token"),
+        ("G(T / HTTP/3.0\r\n\r\n".into(), 400, "method is not a token"),
+        ("GET / HTTP/2.0\r\nHost: a\r\nHost: b\r\n\r\n".into(), 400, "Host is repeated"),
+        // No host, and a method that is not answered; every path.
+        ("POST / HTTP/1.1\r\n\r\n".into(), 400, "Host is missing"),
+        ("GET / HTTP/1.1\r\n\r\n".into(), 400, "Host is missing"),
+        ("GET /healthz HTTP/1.1\r\n\r\n".into(), 400, "Host is missing"),
+        ("GET /nothing HTTP/1.2\r\n\r\n".into(), 400, "Host is missing"),
+        (no_key_no_version.replace(HOST, ""), 400, "Host is missing"),
+        ("GET / HTTP/1.0\r\nHost: a b\r\n\r\n".into(), 400, "Host is not a host"),
+        // A version that is not spoken, and a method that is not answered.
+        ("POST / HTTP/2.0\r\n\r\n".into(), 505, "HTTP/1.1"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into(), 505, "HTTP/1.1"),
+        ("GET / HTTP/0.9\r\n\r\n".into(), 505, "HTTP/1.1"),
+        (upgrade("HTTP/1.1", "HTTP/2.0"), 505, "HTTP/1.1"),
+        // A method that is not answered, with and without an upgrade, whatever the target.
+        (format!("POST / HTTP/1.1\r\n{HOST}\r\n"), 405, "GET and HEAD"),
+        (format!("DELETE /nothing HTTP/1.1\r\n{HOST}\r\n"), 405, "GET and HEAD"),
+        ("OPTIONS * HTTP/1.0\r\n\r\n".into(), 405, "GET and HEAD"),
+        (upgrade("GET", "get"), 405, "GET and HEAD"),
+        (upgrade("GET", "CONNECT"), 405, "GET and HEAD"),
+        // A target that names no path, with and without an upgrade.
+        (format!("GET * HTTP/1.1\r\n{HOST}\r\n"), 400, "target"),
+        (upgrade("/chat", "localhost:80"), 400, "target"),
+        // No upgrade to a WebSocket, and nothing else that one needs.
+        ("GET / HTTP/1.0\r\n\r\n".into(), 200, PAGE),
+        ("GET / HTTP/1.0\r\nConnection: close\r\nHost: a\r\n\r\n".into(), 200, PAGE),
+        (format!("HEAD / HTTP/1.1\r\n{HOST}{evil}Content-Length: 5\r\n\r\n"), 200, PAGE),
+        (format!("GET / HTTP/1.2\r\n{HOST}Upgrade: h2c\r\n\r\n"), 200, PAGE),
+        ("GET /healthz HTTP/1.0\r\n\r\n".into(), 200, "ok\n"),
+        (upgrade("websocket", "h2c").replace("/chat", "/healthz"), 200, "ok\n"),
+        (upgrade("websocket", "websockets"), 404, "need Upgrade: websocket"),
+        (upgrade("Upgrade: websocket\r\n", ""), 404, "need Upgrade: websocket"),
+        ("GET /nothing HTTP/1.0\r\n\r\n".into(), 404, "nothing is here"),
+        // Over HTTP/1.0, and without Connection.
+        (upgrade("1.1", "1.0").replace(CONNECTION, ""), 400, "proxy_http_version 1.1"),
+        // Without Connection, with HEAD or a body, and without a version.
+        (no_key_no_version.replace(CONNECTION, ""), 400, "Connection does not say upgrade"),
+        (no_key_no_version.replace("GET", "HEAD"), 400, "opened by GET"),
+        (no_key_no_version.replace(HOST, "Host: a\r\nContent-Length: 5\r\n"), 400, "no body"),
+        // Another version, and no key.
+        (no_key_no_version, 426, "has to be 13"),
+        (upgrade(KEY, "").replace("13", "8"), 426, "has to be 13"),
+        // No key or no token, and an origin that is not listed.
+        (upgrade(KEY, evil), 400, "Sec-WebSocket-Key is missing"),
+        (upgrade(HOST, &format!("{HOST}{evil}Sec-WebSocket-Protocol: a b\r\n")), 400, "not a token"),
+        // An origin that is not listed.
+        (upgrade_with(evil), 403, "https://evil.example"),
+        (upgrade_with("Origin: https://good.example\r\n"), 101, ""),
+        // All is well, and what follows the head is not looked at.
+        (UPGRADE.into(), 101, ""),
+        (format!("\r\n{UPGRADE}GET / HTTP/2.0\r\n\r\n"), 101, ""),
+    ];
+    for (request, status, words) in table {
+        check(&request, status, words);
+    }
+}
+
+#[test]
+fn a_target_may_be_absolute_and_have_a_query() {
+    for target in [
+        "/",
+        "/chat?room=1&x=/y",
+        "/%00//",
+        "http://localhost/chat",
+        "HTTP://localhost:1222/chat?x",
+        "ws://localhost",
+    ] {
+        check(&upgrade("/chat", target), 101, "");
+    }
+    for (target, status, words) in [
+        ("/", 200, PAGE),
+        ("/?x=/nothing", 200, PAGE),
+        ("/client.html", 200, PAGE),
+        ("http://localhost/client.html?x", 200, PAGE),
+        ("http://localhost", 200, PAGE),
+        ("http://localhost?x", 200, PAGE),
+        ("/healthz?x", 200, "ok\n"),
+        ("http://localhost/healthz", 200, "ok\n"),
+        ("http://localhost/nothing", 404, "nothing is here"),
+        ("//healthz", 404, "nothing is here"),
+        ("/Client.html", 404, "nothing is here"),
+        ("/healthz/", 404, "nothing is here"),
+        ("localhost:80", 400, "target"),
+        ("healthz", 400, "target"),
+    ] {
+        check(&format!("GET {target} HTTP/1.1\r\n{HOST}\r\n"), status, words);
+    }
+}
+
+#[test]
+fn a_response_says_in_its_headers_what_to_do_next() {
+    let headers = |request: &str| respond(request).headers.split_off(1);
+    assert_eq!(headers("PUT / HTTP/1.0\r\n\r\n"), [("Allow", "GET, HEAD".into())]);
+    assert_eq!(headers("GET /healthz HTTP/1.0\r\n\r\n"), []);
+
+    let page = respond("GET / HTTP/1.0\r\n\r\n").headers;
+    let [content_type, cache_control, (policy, value)] = &page[..] else { panic!("{page:?}") };
+    assert_eq!(*content_type, ("Content-Type", "text/html; charset=utf-8".into()));
+    assert_eq!(*cache_control, ("Cache-Control", "no-cache".into()));
+    assert_eq!(*policy, "Content-Security-Policy");
+    assert!(value.starts_with("default-src 'none'; "), "{value}");
+
+    let unavailable = routes::unavailable("the connection limit is reached");
+    check_response(&unavailable, 503, "the connection limit is reached; try again later", "");
+    assert_eq!(unavailable.headers[1..], [("Retry-After", "5".into())]);
+    check_response(&routes::timeout(), 408, "in time", "");
+}

@@ -1,0 +1,4 @@
+//! The WebSocket protocol: RFC 6455.
+
+mod handshake;
+mod rfc6455;
