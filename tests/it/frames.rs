@@ -1,10 +1,5 @@
 //! Frames as clients and servers send them, and random payloads.
 
-<<<<<<< HEAD
-=======
-use std::io::Read;
-
->>>>>>> a97cf66ab8de799ffc27c6b9994b2cb300f79fed
 /// A client's frame with any first byte and any payload.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     masked_frame(first, payload, [0x37, 0xFA, 0x21, 0x3D])
@@ -37,22 +32,6 @@ fn header(first: u8, len: usize) -> Vec<u8> {
     }
 }
 
-<<<<<<< HEAD
-=======
-/// The server's next frame: its first byte and its payload.
-pub fn read_frame(stream: &mut impl Read) -> (u8, Vec<u8>) {
-    let mut header = [0; 2];
-    stream.read_exact(&mut header).expect("a frame comes");
-    assert!(header[1] <= 127, "a server does not mask");
-    let start = [8, 6, 0][usize::from(header[1].saturating_sub(125))];
-    let mut len = [0, 0, 0, 0, 0, 0, 0, header[1]];
-    stream.read_exact(&mut len[start..]).expect("a length comes");
-    let mut payload = vec![0; u64::from_be_bytes(len) as usize];
-    stream.read_exact(&mut payload).expect("a payload comes");
-    (header[0], payload)
-}
-
->>>>>>> a97cf66ab8de799ffc27c6b9994b2cb300f79fed
 /// SplitMix64: the same numbers for the same seed.
 pub struct Random(pub u64);
 

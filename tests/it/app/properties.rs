@@ -13,7 +13,8 @@ use wsecho::buffer::Budget;
 use wsecho::websocket::session::Close;
 
 use super::driver::{Driver, TINY_INPUT, settings};
-use crate::frames::{Random, masked_frame, read_frame, server_frame};
+use crate::frames::{Random, masked_frame, server_frame};
+use crate::support::read_frame;
 
 /// A message, where it is split into fragments, and the pings before some of them.
 #[derive(Clone, Debug)]
