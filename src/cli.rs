@@ -55,6 +55,10 @@ pub struct Listening {
     )]
     pub max_connections: NonZeroUsize,
 
+    /// Limit of WebSockets at once from one IP address, which may be a proxy's; 0 for none
+    #[arg(long, env = "WSECHO_MAX_CONNECTIONS_PER_IP", value_name = "N", default_value = "0")]
+    pub max_connections_per_ip: usize,
+
     /// Origin whose pages may connect, such as https://example.org, or null for a page from a file;
     /// repeatable [default: any]
     #[arg(
@@ -122,7 +126,7 @@ pub struct Timeouts {
     )]
     pub ping_timeout: Duration,
 
-    /// Time limit for a client to read 64 KiB of what it is sent
+    /// Time limit for a client to read 64 KiB of what it is sent, or to send 64 KiB of a message
     #[arg(
         long, env = "WSECHO_WRITE_TIMEOUT", value_name = "TIME",
         default_value = "30s", value_parser = timeout

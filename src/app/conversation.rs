@@ -16,7 +16,7 @@ use log::debug;
 use crate::app::echo;
 use crate::buffer::{Budget, Buffer};
 use crate::escape::Quoted;
-use crate::websocket::close::{PING_TIMEOUT, STOPPING};
+use crate::websocket::close::{NO_PROGRESS, PING_TIMEOUT, STOPPING};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::session::{Close, Message, Session};
 
@@ -33,6 +33,9 @@ const FLUSH: usize = 16 * 1024;
 /// How long the memory of a large message waits for another one.
 const SPARE_TTL: Duration = Duration::from_millis(100);
 
+/// A message that has begun has to grow by so much within the write timeout, or to end, in bytes.
+const MIN_PROGRESS: usize = 64 * 1024;
+
 /// What the operator sets.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -44,6 +47,8 @@ pub struct Settings {
     pub ping_interval: Option<Duration>,
     /// How long a pinged client may stay silent.
     pub ping_timeout: Duration,
+    /// How long a client may take to send 64 KiB of a message.
+    pub write_timeout: Duration,
     /// How long the closing handshake may take.
     pub close_timeout: Duration,
 }
@@ -74,6 +79,14 @@ pub struct Conversation<'s> {
     waiting: Waiting,
     /// When memory became spare, which is looked at every [`SPARE_TTL`] from then on.
     spare_since: Option<Duration>,
+    progress: Option<Progress>,
+}
+
+/// How much had come of an unfinished message, and when.
+#[derive(Clone, Copy)]
+struct Progress {
+    bytes: usize,
+    since: Duration,
 }
 
 /// What is waited for.
@@ -94,10 +107,13 @@ enum Waiting {
     Nothing,
 }
 
-impl Waiting {
-    fn is_open(self) -> bool {
-        matches!(self, Waiting::Bytes { .. } | Waiting::Pong { .. })
-    }
+/// Where the payload of the last reply is, if it is not copied.
+#[derive(Clone, Copy)]
+enum Tail {
+    Nothing,
+    /// It has this length, and ends where the input is processed to.
+    InInput(usize),
+    Assembled,
 }
 
 impl<'s> Conversation<'s> {
@@ -115,16 +131,40 @@ impl<'s> Conversation<'s> {
             now: Duration::ZERO,
             waiting: Waiting::Bytes { since: Duration::ZERO },
             spare_since: None,
+            progress: None,
         }
     }
 
     /// What has to be sent before anything more is received, until there is no more.
     pub fn next_output(&mut self) -> Option<Output<'_>> {
+        self.output.drain(..mem::take(&mut self.sent));
+        let tail = self.reply();
+        if let Tail::Nothing = tail {
+            self.check_progress();
+        }
+        let is_last = self.session.closed().is_some();
+        if is_last && let Waiting::Bytes { .. } | Waiting::Pong { .. } = self.waiting {
+            self.session.release();
+            self.waiting = Waiting::Close { until: self.now + self.settings.close_timeout };
+        }
+        self.sent = self.output.len();
+        let payload = match tail {
+            Tail::Nothing => b"",
+            Tail::InInput(len) => &self.input.filled()[self.consumed - len..self.consumed],
+            Tail::Assembled => self.session.assembled(),
+        };
+        (self.sent > 0).then_some(Output { head: &self.output, payload, is_last })
+    }
+
+    /// Appends the replies to messages of the input until they are many, or one has a payload that is
+    /// not copied.
+    fn reply(&mut self) -> Tail {
         let Self { session, input, consumed, output, .. } = self;
-        output.drain(..mem::take(&mut self.sent));
         let mut unread = &mut input.filled_mut()[*consumed..];
         let end = *consumed + unread.len();
+        let mut tail = Tail::Nothing;
         while output.len() < FLUSH
+            && matches!(tail, Tail::Nothing)
             && let Some(message) = session.next(&mut unread, output)
         {
             self.messages += 1;
@@ -140,42 +180,32 @@ impl<'s> Conversation<'s> {
             );
             let is_copied = echo::reply(kind, payload, &self.settings.prefix, output);
             if let Message::Assembled(_) = message {
-                self.spare_since = Some(self.now);
+                self.spare_since = session.holds_spare().then_some(self.now);
+                self.progress = None;
             }
-            if !is_copied {
-                *consumed = end - unread.len();
-                self.sent = output.len();
-                let payload = match message {
-                    Message::InInput(_, payload) => payload,
-                    Message::Assembled(_) => session.assembled(),
-                };
-                return Some(Output { head: output, payload, is_last: false });
-            }
+            tail = match message {
+                _ if is_copied => Tail::Nothing,
+                Message::InInput(_, payload) => Tail::InInput(payload.len()),
+                Message::Assembled(_) => Tail::Assembled,
+            };
         }
         *consumed = end - unread.len();
-        self.sent = output.len();
-        let is_last = session.closed().is_some();
-        if is_last && self.waiting.is_open() {
-            session.release();
-            self.waiting = Waiting::Close { until: self.now + self.settings.close_timeout };
-        }
-        (self.sent > 0).then_some(Output { head: output, payload: b"", is_last })
+        tail
     }
 
     /// How long to wait for more bytes. `None` for ever.
     pub fn wait(&self) -> Option<Duration> {
-        let Settings { ping_interval, ping_timeout, .. } = *self.settings;
+        let Settings { ping_interval, ping_timeout, write_timeout, .. } = *self.settings;
         let until = match self.waiting {
             Waiting::Bytes { since } => ping_interval.map(|interval| since + interval),
             Waiting::Pong { since } => Some(since + ping_timeout),
             Waiting::Close { until } => Some(until),
             Waiting::Nothing => Some(self.now),
         };
-        let wait = until.map(|until| until.saturating_sub(self.now));
-        match self.spare_since {
-            Some(_) => Some(wait.map_or(SPARE_TTL, |wait| wait.min(SPARE_TTL))),
-            None => wait,
-        }
+        let progress = self.progress.map(|progress| progress.since + write_timeout);
+        let wait =
+            until.into_iter().chain(progress).min().map(|until| until.saturating_sub(self.now));
+        wait.into_iter().chain(self.spare_since.map(|_| SPARE_TTL)).min()
     }
 
     /// Where the next bytes go: after the input, or straight to a large message.
@@ -189,7 +219,7 @@ impl<'s> Conversation<'s> {
 
     /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
-        self.now = now;
+        self.set_now(now);
         match self.waiting {
             Waiting::Bytes { .. } | Waiting::Pong { .. } => {
                 self.waiting = Waiting::Bytes { since: now };
@@ -215,7 +245,7 @@ impl<'s> Conversation<'s> {
 
     /// Takes note that nothing came until `now`.
     pub fn waited(&mut self, now: Duration) {
-        self.now = now;
+        self.set_now(now);
         self.release_spare();
         let Settings { ping_interval, ping_timeout, .. } = *self.settings;
         match self.waiting {
@@ -260,6 +290,32 @@ impl<'s> Conversation<'s> {
     /// How many messages were answered.
     pub fn messages(&self) -> u64 {
         self.messages
+    }
+
+    fn set_now(&mut self, now: Duration) {
+        if let (Some(wait), Some(progress)) = (self.wait(), &mut self.progress) {
+            // A longer time was not spent waiting for the peer: the process was suspended.
+            progress.since += now.saturating_sub(self.now).saturating_sub(wait);
+        }
+        self.now = now;
+    }
+
+    /// Closes if an unfinished message has not grown as it has to: it holds memory of the budget.
+    fn check_progress(&mut self) {
+        let since = match (self.session.unfinished(), self.progress) {
+            (None, _) => return self.progress = None,
+            (Some(bytes), Some(progress)) if bytes < progress.bytes + MIN_PROGRESS => {
+                progress.since
+            }
+            (Some(bytes), _) => {
+                self.progress = Some(Progress { bytes, since: self.now });
+                self.now
+            }
+        };
+        if self.now >= since + self.settings.write_timeout {
+            self.progress = None;
+            self.session.close(NO_PROGRESS, &mut self.output);
+        }
     }
 
     /// Gives up what was kept for another large message, once none came in time.

@@ -106,9 +106,10 @@ impl Shared {
                 max_message_size: messages.max_message_size,
                 ping_interval: Some(timeouts.ping_interval).filter(|time| !time.is_zero()),
                 ping_timeout: timeouts.ping_timeout,
+                write_timeout: timeouts.write_timeout,
                 close_timeout: timeouts.close_timeout,
             },
-            registry: Arc::new(Registry::new(max_connections)),
+            registry: Arc::new(Registry::new(max_connections, listening.max_connections_per_ip)),
             budget: Arc::new(Budget::new(messages.max_buffered)),
             config,
         }

@@ -1,6 +1,8 @@
 //! Who is connected: the limits on connections, and the stop of all of them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,12 +19,16 @@ pub const WAKE: Signal = Signal::SIGURG;
 /// Why a connection is refused, for its 503.
 pub const LIMIT_REACHED: &str = "the connection limit is reached";
 /// See [`LIMIT_REACHED`].
+pub const IP_LIMIT_REACHED: &str = "the limit of connections from one address is reached";
+/// See [`LIMIT_REACHED`].
 pub const STOPPING: &str = "the server is stopping";
 
 /// All connections.
 pub struct Registry {
     /// The limit of WebSockets.
     max: usize,
+    /// The limit of WebSockets from one address, 0 for none.
+    max_per_ip: usize,
     is_stopping: AtomicBool,
     state: Mutex<State>,
     unregistered: Condvar,
@@ -36,6 +42,8 @@ struct State {
     by_id: HashMap<u64, Arc<Connection>>,
     /// Those of them that are not WebSockets, the oldest first.
     http: BTreeSet<u64>,
+    /// How many WebSockets each address has.
+    by_ip: HashMap<IpAddr, usize>,
 }
 
 /// One connection, as its own thread and the registry see it.
@@ -65,10 +73,12 @@ pub struct Stopped {
 }
 
 impl Registry {
-    /// A registry for at most `max` WebSockets, and [`HTTP_ONLY_SLOTS`] connections beyond them.
-    pub fn new(max: usize) -> Self {
+    /// A registry for at most `max` WebSockets, and [`HTTP_ONLY_SLOTS`] connections beyond them. From
+    /// one address there may be `max_per_ip` WebSockets, or any number if that is 0.
+    pub fn new(max: usize, max_per_ip: usize) -> Self {
         Registry {
             max,
+            max_per_ip,
             is_stopping: AtomicBool::new(false),
             state: Mutex::default(),
             unregistered: Condvar::new(),
@@ -175,6 +185,11 @@ impl Registration {
         if state.by_id.len() - state.http.len() >= self.registry.max {
             return Err(LIMIT_REACHED);
         }
+        let from_ip = state.by_ip.entry(self.ip()).or_default();
+        if self.registry.max_per_ip > 0 && *from_ip >= self.registry.max_per_ip {
+            return Err(IP_LIMIT_REACHED);
+        }
+        *from_ip += 1;
         state.http.remove(&self.id);
         state.opened += 1;
         Ok(state.opened)
@@ -197,13 +212,24 @@ impl Registration {
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
+
+    fn ip(&self) -> IpAddr {
+        self.connection.socket.peer.ip().to_canonical()
+    }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = self.registry.lock();
-        state.http.remove(&self.id);
         state.by_id.remove(&self.id);
+        if !state.http.remove(&self.id)
+            && let Entry::Occupied(mut from_ip) = state.by_ip.entry(self.ip())
+        {
+            *from_ip.get_mut() -= 1;
+            if *from_ip.get() == 0 {
+                from_ip.remove();
+            }
+        }
         drop(state);
         if self.is_stopping() {
             self.registry.unregistered.notify_all();

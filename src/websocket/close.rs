@@ -21,6 +21,11 @@ pub const PING_TIMEOUT: CloseFrame = CloseFrame::new(1001, "no answer to a ping"
 /// All clients together hold as much memory as they may (1013 is registered under §11.7).
 pub const OVER_BUDGET: CloseFrame = CloseFrame::new(1013, "memory is short, try again later");
 
+/// A message has begun and does not go on, while it holds memory that others wait for.
+pub const NO_PROGRESS: CloseFrame = CloseFrame::new(1008, "message makes no progress");
+/// A thread panicked.
+pub const INTERNAL_ERROR: CloseFrame = CloseFrame::new(1011, "internal error");
+
 /// What a client sent that RFC 6455 or the configured limits forbid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {

@@ -116,6 +116,14 @@ impl Session {
         }
     }
 
+    /// How many bytes have come of a message that is not whole, if one has begun.
+    pub fn unfinished(&self) -> Option<usize> {
+        match self.state {
+            State::Fragmented(_) | State::Payload { .. } => Some(self.message.filled().len()),
+            State::Idle | State::Closed(_) => None,
+        }
+    }
+
     /// Whether more than `bytes` are missing of a payload, so that they are better read straight
     /// to [`spare_mut`](Self::spare_mut), which saves a copy.
     pub fn misses_more_than(&self, bytes: usize) -> bool {

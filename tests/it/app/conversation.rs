@@ -301,7 +301,7 @@ fn the_input_grows_once_it_was_filled_and_shrinks_when_the_client_is_pinged() {
     let mut driver = started(&settings);
     let ping = frame(0x89, &[b'p'; 125]);
     let (start, rest) = ping.split_at(130);
-    driver.receive(&[&ping.repeat(10)[..], start].concat());
+    driver.receive(&[&ping.repeat(4)[..], start].concat());
     assert_eq!(driver.conversation.input().len(), SMALL_INPUT - start.len());
     driver.receive(rest);
     driver.receive(&ping.repeat(12)[..SMALL_INPUT]);

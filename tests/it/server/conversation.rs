@@ -157,7 +157,9 @@ fn a_close_is_answered_by_its_code() {
 fn the_server_ends_the_stream_after_its_close_frame() {
     let server = Server::start(&[]);
     let mut stream = server.open();
-    stream.write_all(&[frame(0x81, b"in time"), close(1000), frame(0x81, b"late")].concat()).unwrap();
+    stream
+        .write_all(&[frame(0x81, b"in time"), close(1000), frame(0x81, b"late")].concat())
+        .unwrap();
     assert_eq!(read_frame(&mut stream), (0x81, format!("{PREFIX}in time").into()));
     assert_eq!(read_close(&mut stream), 1000);
     assert_end(&mut stream);

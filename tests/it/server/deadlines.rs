@@ -263,7 +263,8 @@ fn an_idle_server_wakes_for_its_pings_only() {
     let sleeps = server.sleeps();
     let end = Instant::now() + Duration::from_secs(3);
     let pings: usize = thread::scope(|scope| {
-        let threads = clients.each_mut().map(|client| scope.spawn(move || answer_pings(client, end)));
+        let threads =
+            clients.each_mut().map(|client| scope.spawn(move || answer_pings(client, end)));
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     server.wait_until_asleep();

@@ -11,8 +11,8 @@ use rustix::process::Signal;
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, UPGRADE, ask, assert_end, assert_is_503, assert_took, connect_from,
-    eventually, need_descriptors, open_taking, read_close, read_frame, tolerance, upgraded, wsecho,
-    write_until_stuck,
+    eventually, need_descriptors, open_taking, read_close, read_frame, tolerance, upgraded,
+    write_until_stuck, wsecho,
 };
 
 const PATIENT: &[&str] =
@@ -42,7 +42,8 @@ fn on_either_signal_each_client_gets_1001_whatever_it_has_sent_and_however_it_en
         vec![0x81],
         frame(0x81, &[b'x'; 90_000])[..50_000].to_vec(),
         frame(0x01, b"the first fragment"),
-        [frame(0x01, b"the first fragment"), frame(0x00, &[b'x'; 30_000])[..2_000].to_vec()].concat(),
+        [frame(0x01, b"the first fragment"), frame(0x00, &[b'x'; 30_000])[..2_000].to_vec()]
+            .concat(),
     ];
     let endings: [(_, &[&str], Ending); 3] = [
         (Signal::TERM, &["--close-timeout=1m"], |mut answers| {
