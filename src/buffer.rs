@@ -22,28 +22,35 @@ const MMAP_THRESHOLD: usize = 20 * 1024;
 pub struct Budget {
     total: usize,
     left: AtomicUsize,
+    /// What may still be reserved, in bytes.
+    addresses: AtomicUsize,
 }
 
 impl Budget {
     /// A budget of `bytes`.
     pub fn new(bytes: usize) -> Self {
-        Budget { total: bytes, left: AtomicUsize::new(bytes) }
+        Budget::limited(bytes, usize::MAX)
+    }
+
+    /// A budget of `bytes`, for which `addresses` bytes may be reserved: a limit on these would
+    /// otherwise be reached by messages that have not come.
+    pub fn limited(bytes: usize, addresses: usize) -> Self {
+        Budget { total: bytes, left: bytes.into(), addresses: addresses.into() }
     }
 
     /// What may still be charged, in bytes.
     pub fn left(&self) -> usize {
         self.left.load(Ordering::Relaxed)
     }
+}
 
-    fn take(&self, bytes: usize) -> Result<(), OverBudget> {
-        self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
-            .map_or(Err(OverBudget), |_| Ok(()))
-    }
+fn take(from: &AtomicUsize, bytes: usize) -> Result<(), OverBudget> {
+    from.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
+        .map_or(Err(OverBudget), |_| Ok(()))
+}
 
-    fn give_back(&self, bytes: usize) {
-        self.left.fetch_add(bytes, Ordering::Relaxed);
-    }
+fn give_back(to: &AtomicUsize, bytes: usize) {
+    to.fetch_add(bytes, Ordering::Relaxed);
 }
 
 /// Neither the budget nor the system has this memory.
@@ -131,7 +138,10 @@ impl Buffer {
             // So that never two maps are held.
             self.release();
         }
-        let mut memory = Memory::new(capacity)?;
+        take(&self.budget.addresses, above_unmetered(capacity))?;
+        let mut memory = Memory::new(capacity).inspect_err(|_| {
+            give_back(&self.budget.addresses, above_unmetered(capacity));
+        })?;
         let len = self.len.min(capacity);
         memory.bytes_mut()[..len].copy_from_slice(&self.filled()[..len]);
         let budget = Arc::clone(&self.budget);
@@ -149,7 +159,7 @@ impl Buffer {
         if step == 0 {
             return Err(OverBudget);
         }
-        self.budget.take(step)?;
+        take(&self.budget.left, step)?;
         self.granted += step;
         Ok(())
     }
@@ -199,7 +209,8 @@ impl Buffer {
 
     /// Gives everything up, the memory too.
     pub fn release(&mut self) {
-        self.budget.give_back(self.granted.saturating_sub(UNMETERED));
+        give_back(&self.budget.left, above_unmetered(self.granted));
+        give_back(&self.budget.addresses, above_unmetered(self.capacity()));
         self.memory = Memory::Heap(Box::default());
         (self.len, self.granted) = (0, 0);
     }
@@ -209,6 +220,10 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         self.release();
     }
+}
+
+fn above_unmetered(bytes: usize) -> usize {
+    bytes.saturating_sub(UNMETERED)
 }
 
 #[cfg(test)]
@@ -271,6 +286,17 @@ mod tests {
         assert_eq!(budget.left(), 2 * STEP);
         drop(buffer);
         assert_eq!(budget.left(), 2 * STEP + 10);
+    }
+
+    #[test]
+    fn no_more_addresses_are_reserved_than_may_be() {
+        let budget = Arc::new(Budget::limited(usize::MAX, STEP));
+        let [mut one, mut two] = [(); 2].map(|()| Buffer::new(Arc::clone(&budget)));
+        one.reserve(UNMETERED + STEP).unwrap();
+        two.reserve(UNMETERED).unwrap();
+        assert_eq!(two.reserve(UNMETERED + 1), Err(OverBudget));
+        drop(one);
+        two.reserve(UNMETERED + STEP).unwrap();
     }
 
     #[test]

@@ -81,6 +81,7 @@ use std::error::Error;
 ///
 /// What keeps it from starting: a log file that can't be written, an address that can't be bound.
 pub fn run(config: cli::Config) -> Result<(), Box<dyn Error>> {
+    server::limits::bound_arenas();
     let _log = logging::start(&config.logging)?;
     server::serve(config)
 }

@@ -1,6 +1,9 @@
-//! What the kernel will carry: descriptors and memory maps.
+//! What the kernel will carry: descriptors, memory maps, addresses, and what the control group allows.
 
-use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::{env, fmt, fs, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -15,6 +18,12 @@ pub struct Limits {
     pub maps: u64,
     /// How many descriptors may be open, `RLIMIT_NOFILE`.
     pub descriptors: u64,
+    /// How many bytes of addresses there may be, `RLIMIT_AS`.
+    pub addresses: Option<u64>,
+    /// How many bytes of memory the control group may hold, `memory.max`.
+    pub memory: Option<u64>,
+    /// How many threads the control group may have, `pids.max`.
+    pub threads: Option<u64>,
 }
 
 impl Limits {
@@ -26,41 +35,131 @@ impl Limits {
             files = raised;
         }
         Limits {
-            maps: fs::read_to_string("/proc/sys/vm/max_map_count")
-                .ok()
-                .and_then(|count| count.trim().parse().ok())
-                .unwrap_or(65_530),
+            maps: read_number("/proc/sys/vm/max_map_count").unwrap_or(65_530),
             descriptors: files.current.unwrap_or(u64::MAX),
+            addresses: getrlimit(Resource::As).current,
+            memory: read_control_group("memory.max"),
+            threads: read_control_group("pids.max"),
         }
     }
 
     /// How many clients can be connected at once, at most `asked`.
     ///
-    /// A thread beyond `maps` does not fail to start: it aborts the whole process, since the guard
-    /// page of its signal stack can't be set up. So this has to hold on the safe side.
+    /// A thread beyond `maps` or `addresses` does not fail to start: it aborts the whole process, since
+    /// the guard page of its signal stack can't be set up. So this has to hold on the safe side.
     pub fn clients(self, asked: usize) -> usize {
-        /// A thread's stack and signal stack, each with its guard page.
-        const MAPS_PER_THREAD: u64 = 4;
-        /// The message that comes in pieces.
-        const MAPS_PER_CLIENT: u64 = MAPS_PER_THREAD + 1;
+        /// A thread's stack and signal stack, each with its guard page, and the message that comes in
+        /// pieces.
+        const MAPS_PER_CLIENT: u64 = 5;
         /// The program, its libraries, the allocator's arenas, the accept threads.
         const MAPS_RESERVE: u64 = 2_048;
         /// The standard streams, the log file, listeners, the signal pipe, and one to say 503.
         const DESCRIPTORS_RESERVE: u64 = 24;
+        /// The stacks, the buffers, and a message below what is charged to the budget, in bytes.
+        const ADDRESSES_PER_CLIENT: u64 = 256 * 1024;
+        /// A client that is not silent, its socket's buffers included, in bytes.
+        const MEMORY_PER_CLIENT: u64 = 64 * 1024;
+        /// All that is no client's.
+        const THREADS_RESERVE: u64 = 16;
 
-        let by_maps = self.maps.saturating_sub(MAPS_RESERVE) / MAPS_PER_CLIENT;
-        let by_descriptors = self.descriptors.saturating_sub(DESCRIPTORS_RESERVE);
-        let carried = usize::try_from(by_maps.min(by_descriptors)).unwrap_or(usize::MAX);
+        let carried = [
+            Some(self.maps.saturating_sub(MAPS_RESERVE) / MAPS_PER_CLIENT),
+            Some(self.descriptors.saturating_sub(DESCRIPTORS_RESERVE)),
+            self.threads.map(|threads| threads.saturating_sub(THREADS_RESERVE)),
+            self.addresses.map(|_| half(self.addresses) / ADDRESSES_PER_CLIENT),
+            self.memory.map(|_| half(self.memory) / MEMORY_PER_CLIENT),
+        ];
+        let carried = carried.into_iter().flatten().min().unwrap_or(u64::MAX);
+        let carried = usize::try_from(carried).unwrap_or(usize::MAX);
         asked.min(carried.saturating_sub(HTTP_ONLY_SLOTS)).max(1)
     }
+
+    /// How many bytes messages may hold at once, at most `asked`.
+    pub fn buffered(self, asked: usize) -> usize {
+        let carried = half(self.memory).min(half(self.addresses));
+        asked.min(usize::try_from(carried).unwrap_or(usize::MAX))
+    }
+
+    /// How many bytes of addresses may be reserved for messages.
+    pub fn reserved(self) -> usize {
+        usize::try_from(half(self.addresses)).unwrap_or(usize::MAX)
+    }
+}
+
+/// Half of what is left beside the program, for clients or for messages. All there is without a limit.
+fn half(limit: Option<u64>) -> u64 {
+    const PROGRAM: u64 = 32 * 1024 * 1024;
+    limit.map_or(u64::MAX, |limit| limit.saturating_sub(PROGRAM) / 2)
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "vm.max_map_count {} and {} descriptors", self.maps, self.descriptors)?;
+        let others = [
+            ("bytes of addresses", self.addresses),
+            ("bytes in memory.max", self.memory),
+            ("threads in pids.max", self.threads),
+        ];
+        for (what, limit) in others {
+            if let Some(limit) = limit {
+                write!(f, " and {limit} {what}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Starts the program anew with few arenas where glibc would make many: eight for each core. Each keeps
+/// memory after a crowd has left, and takes addresses that a limit on them does not have. glibc reads
+/// their number before `main`, and no safe call sets it later.
+pub fn bound_arenas() {
+    const VARIABLE: &str = "GLIBC_TUNABLES";
+    const ARENA_MAX: &str = "glibc.malloc.arena_max=";
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let arenas = if getrlimit(Resource::As).current.is_some() { 1 } else { 16 };
+    let tunables = env::var(VARIABLE).unwrap_or_default();
+    let (bounds, others): (Vec<_>, Vec<_>) =
+        tunables.split(':').partition(|tunable| tunable.starts_with(ARENA_MAX));
+    let bound = format!("{ARENA_MAX}{arenas}");
+    let is_bounded = bounds == [&bound] || (bounds.is_empty() && cores * 8 <= arenas);
+    if cfg!(not(target_env = "gnu")) || is_bounded {
+        return;
+    }
+    let mut arguments = env::args_os();
+    if let (Ok(program), Some(name)) = (env::current_exe(), arguments.next()) {
+        let tunables = [&others[..], &[&bound]].concat().join(":");
+        // It returns only if it fails, and then the program goes on with many arenas.
+        let _ = Command::new(program).arg0(name).args(arguments).env(VARIABLE, tunables).exec();
+    }
+}
+
+fn read_number(file: impl AsRef<Path>) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// The smallest `limit` of this process's control group and the groups above it (cgroup v2), if there
+/// is one.
+fn read_control_group(limit: &str) -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let group = Path::new("/sys/fs/cgroup").join(group);
+    group.ancestors().filter_map(|group| read_number(group.join(limit))).min()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const UNLIMITED: Limits = Limits {
+        maps: u64::MAX,
+        descriptors: u64::MAX,
+        addresses: None,
+        memory: None,
+        threads: None,
+    };
+
     #[test]
-    fn clients_stay_below_both_limits() {
+    fn clients_stay_below_each_limit() {
         for (maps, descriptors, asked, clients) in [
             (65_530, 1_048_576, 10_000, 10_000),
             (65_530, 1_048_576, 100_000, 12_664),
@@ -73,8 +172,19 @@ mod tests {
             (u64::MAX, u64::MAX, usize::MAX, (u64::MAX - 2_048) as usize / 5 - 32),
             (65_530, 1_024, 5, 5),
         ] {
-            let limits = Limits { maps, descriptors };
+            let limits = Limits { maps, descriptors, ..UNLIMITED };
             assert_eq!(limits.clients(asked), clients, "{limits:?}, {asked} asked");
+        }
+        let mib = |mib: u64| Some(mib << 20);
+        for (limits, clients, buffered) in [
+            (Limits { addresses: mib(500), ..UNLIMITED }, 904, 234 << 20),
+            (Limits { addresses: mib(150), ..UNLIMITED }, 204, 59 << 20),
+            (Limits { addresses: mib(10), ..UNLIMITED }, 1, 0),
+            (Limits { memory: mib(256), ..UNLIMITED }, 1_760, 112 << 20),
+            (Limits { threads: Some(1_000), ..UNLIMITED }, 952, 1 << 30),
+        ] {
+            assert_eq!(limits.clients(10_000), clients, "{limits:?}");
+            assert_eq!(limits.buffered(1 << 30), buffered, "{limits:?}");
         }
     }
 }

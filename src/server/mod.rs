@@ -54,15 +54,22 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let mut signals = handle_signals()?;
     let listeners = listener::listen(&config.listening.addr, config.timeouts.write_timeout)?;
 
+    let limits = Limits::raise();
     let asked = config.listening.max_connections.get();
-    let max_connections = Limits::raise().clients(asked);
+    let max_connections = limits.clients(asked);
     if max_connections < asked {
-        warn!(
-            "--max-connections is {max_connections} instead of {asked}: the kernel's \
-             vm.max_map_count and descriptor limit carry no more"
-        );
+        warn!("--max-connections is {max_connections} instead of {asked}: {limits} carry no more");
     }
-    let shared = Arc::new(Shared::new(config, max_connections));
+    let asked = config.messages.max_buffered;
+    let max_buffered = limits.buffered(asked);
+    if max_buffered < asked {
+        warn!("--max-buffered is {max_buffered} instead of {asked}: {limits} carry no more");
+    }
+    let shared = Arc::new(Shared::new(
+        config,
+        max_connections,
+        Budget::limited(max_buffered, limits.reserved()),
+    ));
     for listener in listeners {
         let shared = Arc::clone(&shared);
         thread::Builder::new().name("accept".into()).spawn(move || accept(&listener, &shared))?;
@@ -94,7 +101,7 @@ fn handle_signals() -> Result<Signals, std::io::Error> {
 }
 
 impl Shared {
-    fn new(config: Config, max_connections: usize) -> Self {
+    fn new(config: Config, max_connections: usize, budget: Budget) -> Self {
         let Config { listening, messages, timeouts, .. } = &config;
         Shared {
             policy: Policy {
@@ -110,7 +117,7 @@ impl Shared {
                 close_timeout: timeouts.close_timeout,
             },
             registry: Arc::new(Registry::new(max_connections, listening.max_connections_per_ip)),
-            budget: Arc::new(Budget::new(messages.max_buffered)),
+            budget: Arc::new(budget),
             config,
         }
     }
