@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, mem, panic, thread};
 
 use env_logger::{Builder, Target, WriteStyle};
@@ -67,6 +67,40 @@ impl Drop for Log {
         const LONGEST: Duration = Duration::from_secs(1);
         let is_unwritten = |lines: &mut Waiting| lines.is_writing || !lines.bytes.is_empty();
         let _ = self.0.written.wait_timeout_while(self.0.lock(), LONGEST, is_unwritten);
+    }
+}
+
+/// A limit of lines a second, for those that any stranger can cause.
+pub struct RateLimit {
+    per_second: u32,
+    window: Mutex<Window>,
+}
+
+struct Window {
+    began: Instant,
+    admitted: u32,
+    left_out: u64,
+}
+
+impl RateLimit {
+    /// A limit of `per_second` lines.
+    pub fn new(per_second: u32) -> Self {
+        let window = Window { began: Instant::now(), admitted: 0, left_out: 0 };
+        RateLimit { per_second, window: Mutex::new(window) }
+    }
+
+    /// Whether a line may be logged at `now`: if so, how many were left out since the last one.
+    pub fn admit(&self, now: Instant) -> Option<u64> {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(window.began) >= Duration::from_secs(1) {
+            (window.began, window.admitted) = (now, 0);
+        }
+        if window.admitted == self.per_second {
+            window.left_out += 1;
+            return None;
+        }
+        window.admitted += 1;
+        Some(mem::take(&mut window.left_out))
     }
 }
 
@@ -148,5 +182,36 @@ impl Write for Lines {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_so_many_lines_are_admitted_a_second_and_the_others_are_counted() {
+        let limit = RateLimit::new(3);
+        let start = Instant::now();
+        let admit = |millis| limit.admit(start + Duration::from_millis(millis));
+        assert_eq!([0, 0, 999, 999, 999].map(admit), [Some(0), Some(0), Some(0), None, None]);
+        assert_eq!([1100, 1100, 2099, 2099].map(admit), [Some(2), Some(0), Some(0), None]);
+        assert_eq!(admit(9000), Some(1));
+    }
+
+    #[test]
+    fn lines_beyond_the_queue_are_counted_and_reported_once_there_is_room() {
+        let queue = Arc::new(Queue::default());
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        for _ in 0..QUEUE_SIZE / line.len() + 5 {
+            queue.push(&line);
+        }
+        let (reader, sink) = io::pipe().unwrap();
+        let writer = Arc::clone(&queue);
+        thread::spawn(move || writer.write_to(sink));
+        let lines = io::BufRead::lines(io::BufReader::new(reader));
+        let written: Vec<_> = lines.take(QUEUE_SIZE / line.len() + 1).map(Result::unwrap).collect();
+        assert!(written.last().unwrap().ends_with(" 5 lines lost"), "{:?}", written.last());
+        drop(Log(queue));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -17,6 +18,7 @@ use crate::http::response::{Response, reason_phrase};
 use crate::server::Shared;
 use crate::server::registry::Registration;
 use crate::server::stream::{Received, SendError, Stream};
+use crate::websocket::close;
 use crate::websocket::session::Close;
 
 /// Serves a connection from its request to its end.
@@ -42,6 +44,8 @@ enum End {
     Eof,
     WriteTimeout,
     Io(Errno),
+    /// Of this thread.
+    Panic,
 }
 
 impl Client<'_> {
@@ -84,7 +88,7 @@ impl Client<'_> {
                 }
             },
         };
-        log_response(&who, request.as_ref().ok(), &response);
+        self.log_response(&who, request.as_ref().ok(), &response);
         let method = request.as_ref().map_or("GET", |request| request.method);
         let date = httpdate::fmt_http_date(SystemTime::now());
         self.stream.send_last(&response.encode(method, &date))?;
@@ -146,7 +150,7 @@ impl Client<'_> {
         self.stream.received = input.filled().len() as u64;
         let mut conversation =
             Conversation::new(number, &self.shared.settings, input, &self.shared.budget);
-        let Err(end) = self.talk(&mut conversation, response, opened);
+        let end = self.end_of(|client| client.talk(&mut conversation, response, opened));
         info!(
             "client {number} ended: {end}; {} messages, {} bytes in, {} bytes out, {:.3} s",
             conversation.messages(),
@@ -166,6 +170,27 @@ impl Client<'_> {
             }
             End::WriteTimeout => self.stream.discard_unsent(),
             End::Eof | End::Io(_) => {}
+            End::Panic => {
+                let mut scratch = Buffer::new(Arc::clone(&self.shared.budget));
+                let _ = scratch.reserve(conversation::SMALL_INPUT);
+                let _ = self.drain(scratch, Instant::now() + self.shared.settings.close_timeout);
+            }
+        }
+    }
+
+    /// How `talk` ends. A panic ends it by a close frame, if the stream is not inside another one.
+    fn end_of(&mut self, talk: impl FnOnce(&mut Self) -> Result<Infallible, End>) -> End {
+        match panic::catch_unwind(AssertUnwindSafe(|| talk(self))) {
+            Ok(Err(end)) => end,
+            Err(_) => {
+                let mut frame = Vec::new();
+                close::INTERNAL_ERROR.encode(&mut frame);
+                if !self.stream.is_sending() {
+                    // If it can't be sent, the end is the same.
+                    let _ = self.stream.send_last(&frame);
+                }
+                End::Panic
+            }
         }
     }
 
@@ -208,6 +233,22 @@ impl Client<'_> {
         Ok(())
     }
 
+    fn log_response(&self, who: &str, request: Option<&Request>, response: &Response) {
+        let status = format!("{} {}", response.status, reason_phrase(response.status));
+        if response.status == 200 && request.and_then(Request::path) == Some(routes::HEALTH) {
+            return debug!("{who}: {status}");
+        }
+        let reason = if response.status == 200 { "" } else { response.body.trim_end() };
+        let comma = if reason.is_empty() { "" } else { ", " };
+        match self.shared.request_log.admit(Instant::now()) {
+            Some(0) => info!("{who}: {status}{comma}{reason}"),
+            Some(left_out) => {
+                info!("{who}: {status}{comma}{reason}; {left_out} lines like this were left out");
+            }
+            None => debug!("{who}: {status}{comma}{reason}"),
+        }
+    }
+
     /// Who asks for what.
     fn describe(&self, request: Option<&Request>) -> String {
         let mut who = self.registration.connection().socket.peer.to_string();
@@ -221,15 +262,6 @@ impl Client<'_> {
             who += &format!(", path {}", Quoted(path.as_bytes()));
         }
         who
-    }
-}
-
-fn log_response(who: &str, request: Option<&Request>, response: &Response) {
-    let (status, phrase) = (response.status, reason_phrase(response.status));
-    match (status, request.and_then(Request::path)) {
-        (200, Some(routes::HEALTH)) => debug!("{who}: {status} {phrase}"),
-        (200, _) => info!("{who}: {status} {phrase}"),
-        _ => info!("{who}: {status} {phrase}, {}", response.body.trim_end()),
     }
 }
 
@@ -260,6 +292,61 @@ impl fmt::Display for End {
             End::WriteTimeout => write!(f, "peer did not read in time"),
             End::Io(Errno::TIMEDOUT) => write!(f, "peer did not read in time, or is gone"),
             End::Io(error) => write!(f, "connection lost, {error}"),
+            End::Panic => write!(f, "closed by server, {}", close::INTERNAL_ERROR),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::buffer::Budget;
+    use crate::cli::Config;
+    use crate::server::listener;
+    use crate::server::registry::Connection;
+    use crate::server::stream::Socket;
+
+    /// What a client receives whose thread does `talk`, and how that ends.
+    fn received(talk: impl FnOnce(&mut Client) -> Result<Infallible, End>) -> (Vec<u8>, String) {
+        let timeout = Duration::from_millis(80);
+        let listeners = listener::listen(&["127.0.0.1:0".into()], timeout).unwrap();
+        let mut peer = TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
+        let (stream, address) = listeners[0].accept().unwrap();
+        let connection = Connection::new(Socket::new(stream, address));
+        let shared = Shared::new(Config::parse_from(["wsecho"]), 1, Budget::new(0));
+        let registration = shared.registry.register(&connection).unwrap();
+        let stream = Stream::new(&connection.socket, timeout);
+        let mut client = Client { registration: &registration, shared: &shared, stream };
+        let end = client.end_of(talk).to_string();
+        connection.socket.abort();
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).unwrap();
+        (received, end)
+    }
+
+    #[test]
+    fn a_panic_ends_the_conversation_by_close_1011() {
+        let (received, end) = received(|client| {
+            client.stream.send(b"\x81\x02hi", b"")?;
+            panic!("on purpose");
+        });
+        assert_eq!(received, b"\x81\x02hi\x88\x10\x03\xF3internal error");
+        assert_eq!(end, "closed by server, 1011 internal error");
+    }
+
+    #[test]
+    fn after_a_panic_nothing_is_sent_inside_a_frame() {
+        let (received, _) = received(|client| {
+            // More than the sockets hold, and the peer does not read.
+            let _ = client.stream.send(&[7; 10], &vec![7; 64 << 20]);
+            panic!("on purpose");
+        });
+        assert!(received.len() > 10 && received.iter().all(|&byte| byte == 7));
     }
 }

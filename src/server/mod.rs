@@ -26,6 +26,7 @@ use crate::app::routes;
 use crate::buffer::Budget;
 use crate::cli::Config;
 use crate::http::request::MAX_HEAD_LEN;
+use crate::logging::RateLimit;
 use crate::server::limits::Limits;
 use crate::server::registry::{Connection, Registry};
 use crate::server::stream::Socket;
@@ -35,11 +36,15 @@ use crate::websocket::handshake::Policy;
 /// enough that many stacks share a page of page tables.
 const STACK_SIZE: usize = 64 * 1024;
 
+/// How many lines a second requests that open no WebSocket may add to the log.
+const REQUEST_LINES: u32 = 100;
+
 /// What all threads share.
 pub struct Shared {
     pub config: Config,
     pub policy: Policy,
     pub settings: Settings,
+    pub request_log: RateLimit,
     pub registry: Arc<Registry>,
     pub budget: Arc<Budget>,
 }
@@ -116,6 +121,7 @@ impl Shared {
                 write_timeout: timeouts.write_timeout,
                 close_timeout: timeouts.close_timeout,
             },
+            request_log: RateLimit::new(REQUEST_LINES),
             registry: Arc::new(Registry::new(max_connections, listening.max_connections_per_ip)),
             budget: Arc::new(budget),
             config,

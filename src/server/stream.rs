@@ -64,6 +64,7 @@ pub struct Stream<'s> {
     /// What the socket is set to.
     read_timeout: Duration,
     now: Instant,
+    is_sending: bool,
     /// In bytes.
     pub received: u64,
     /// In bytes.
@@ -100,6 +101,7 @@ impl<'s> Stream<'s> {
             write_timeout,
             read_timeout: Duration::ZERO,
             now: Instant::now(),
+            is_sending: false,
             received: 0,
             sent: 0,
         }
@@ -108,6 +110,11 @@ impl<'s> Stream<'s> {
     /// When the last [`receive`](Self::receive) returned.
     pub fn now(&self) -> Instant {
         self.now
+    }
+
+    /// Whether the last send did not come to its end, so that the stream may stand inside a frame.
+    pub fn is_sending(&self) -> bool {
+        self.is_sending
     }
 
     /// Waits for bytes for as long as `wait`, or for ever. A signal ends the wait early, as the stop
@@ -166,6 +173,7 @@ impl<'s> Stream<'s> {
         let mut parts = [IoSlice::new(head), IoSlice::new(payload)];
         let mut parts = if payload.is_empty() { &mut parts[..1] } else { &mut parts[..] };
         let mut left = head.len() + payload.len();
+        self.is_sending = true;
         let mut stall = Stall::default();
         while left > 0 {
             let sent = match &*parts {
@@ -185,6 +193,7 @@ impl<'s> Stream<'s> {
                 return Err(SendError::WriteTimeout);
             }
         }
+        self.is_sending = false;
         Ok(())
     }
 
