@@ -57,7 +57,7 @@ fn a_client_that_sends_and_never_reads_is_aborted_at_the_write_deadline() {
     let before = server.idle_usage();
     let mut stream = open_taking(4 * 1024, &server);
     let started = Instant::now();
-    write_until_stuck(&mut stream, &frame(0x82, &[7; 64 * 1024]));
+    write_until_stuck(&mut stream, &frame(0x82, &vec![7; 64 * 1024]));
     server.wait_for_log("client 2 ended: peer did not read in time");
     assert_took(started, Duration::from_secs(1));
     // With its descriptor and its thread, though the client stays.
@@ -99,7 +99,7 @@ fn a_client_that_reads_slowly_but_more_than_a_trickle_gets_everything() {
         assert!(bytes > 0, "aborted after {received} bytes");
         received += bytes;
         // As much as this client would have read by now.
-        let due = Duration::from_secs_f64(received as f64 / (3 << 20) as f64);
+        let due = Duration::from_micros(received as u64 / 3);
         thread::sleep(due.saturating_sub(started.elapsed()));
     }
     assert!(started.elapsed() > Duration::from_secs(2));
@@ -126,7 +126,7 @@ fn the_time_in_which_the_process_is_suspended_does_not_count_as_a_stall() {
         thread::sleep(end.saturating_duration_since(Instant::now()));
         server.signal(Signal::CONT);
     }
-    assert!(received < len, "nothing is left to send");
+    assert!(received < len, "nothing remains to be sent");
     stream.set_read_timeout(Some(SOON)).unwrap();
     stream.read_exact(&mut reply[received..]).unwrap();
     assert!(reply.starts_with(&[0x82, 127]) && reply[10..].iter().all(|&byte| byte == 7));

@@ -29,8 +29,12 @@ fn exactly_as_many_websockets_as_the_limit_says_are_opened() {
     let before = server.idle_usage();
     let (mut open, refused) = crowd(&server, 60);
     assert_eq!((open.len(), refused.len()), (5, 55));
-    refused.iter().for_each(|response| assert_is_503(response, LIMIT_REACHED));
-    open.iter_mut().for_each(|stream| assert_echoes(stream, "still here"));
+    for response in refused {
+        assert_is_503(&response, LIMIT_REACHED);
+    }
+    for stream in &mut open {
+        assert_echoes(stream, "still here");
+    }
     drop(open);
     server.has_recovered(before);
 }
@@ -66,7 +70,7 @@ fn a_websocket_makes_room_for_another_however_it_ends() {
             Some(stream)
         }),
         ("sends and never reads", |mut stream| {
-            write_until_stuck(&mut stream, &frame(0x82, &[0; 64 * 1024]));
+            write_until_stuck(&mut stream, &frame(0x82, &vec![0; 64 * 1024]));
             Some(stream)
         }),
     ];
@@ -139,14 +143,14 @@ fn the_page_and_health_checks_are_answered_though_every_slot_is_taken() {
     let before = server.idle_usage();
     let mut only = server.open();
     let holds: [(Hold, &str); 3] = [(silent, ""), (dripping, "HTTP/1.1 503 "), (answered, "")];
-    for (hold, told) in holds {
+    for (hold, expected) in holds {
         for held in [16, 32, 100] {
             let mut held: Vec<_> = (0..held).map(|_| hold(&server)).collect();
             // The only WebSocket, and half of the slots.
             eventually(SOON, || server.client_threads() <= 1 + 16);
             server.wait_until_asleep();
             for _ in 0..20 {
-                for stream in held.iter_mut().filter(|_| !told.is_empty()) {
+                for stream in held.iter_mut().filter(|_| !expected.is_empty()) {
                     // The server may have closed it.
                     let _ = stream.write_all(b"x");
                 }
@@ -157,8 +161,8 @@ fn the_page_and_health_checks_are_answered_though_every_slot_is_taken() {
             // The oldest one has made room.
             let mut response = String::new();
             let _ = held[0].read_to_string(&mut response);
-            assert!(response.starts_with(told), "{response}");
-            assert_eq!(response.is_empty(), told.is_empty(), "{response}");
+            assert!(response.starts_with(expected), "{response}");
+            assert_eq!(response.is_empty(), expected.is_empty(), "{response}");
             drop(held);
             eventually(SOON, || server.client_threads() == 1);
         }
@@ -244,7 +248,9 @@ fn with_few_descriptors_the_limit_is_lowered_and_the_server_goes_on() {
     let before = server.idle_usage();
     let (mut open, refused) = crowd(&server, 200);
     assert_eq!((open.len(), refused.len()), (8, 192));
-    open.iter_mut().for_each(|stream| assert_echoes(stream, "still here"));
+    for stream in &mut open {
+        assert_echoes(stream, "still here");
+    }
     assert!(server.program.is_running());
     drop(open);
     server.has_recovered(before);

@@ -1,22 +1,22 @@
 //! The server over real sockets, against other people's programs, and under attack.
 
-//mod clients;
-//mod command;
+mod clients;
+mod command;
 mod conversation;
-//#[cfg(target_os = "linux")]
-//mod crowds;
-//mod daemon;
-//#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")]
+mod crowds;
+mod daemon;
+#[cfg(target_os = "linux")]
 mod deadlines;
 mod handshake;
-//#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")]
 mod limits;
-//#[cfg(target_os = "linux")]
-//mod memory;
-//mod proxies;
-//mod readme;
-//mod security;
-//#[cfg(target_os = "linux")]
-//mod soak;
-//#[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")]
+mod memory;
+mod proxies;
+mod readme;
+mod security;
+#[cfg(target_os = "linux")]
+mod soak;
+#[cfg(target_os = "linux")]
 mod stopping;

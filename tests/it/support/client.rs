@@ -121,6 +121,7 @@ pub fn assert_is_503(response: &str, why: &str) {
 /// Ends the connection by a reset.
 pub fn reset(stream: TcpStream) {
     set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    drop(stream);
 }
 
 /// Writes `bytes` again and again until the server takes no more, and tells whether it is still

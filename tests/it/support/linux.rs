@@ -74,11 +74,6 @@ impl Server {
         number_after("VmHWM:", &self.proc("status"))
     }
 
-    /// How many memory maps it has.
-    pub fn maps(&self) -> usize {
-        self.proc("maps").lines().count()
-    }
-
     /// The processor time it has used, in the kernel's ticks, of which a second has a hundred.
     pub fn ticks(&self) -> usize {
         let stat = self.proc("stat");

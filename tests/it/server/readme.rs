@@ -5,21 +5,22 @@ use std::fs;
 use clap::CommandFactory as _;
 use wsecho::cli::Config;
 
-const README: &str = include_str!("../README.md");
+use crate::support::data;
+
+const README: &str = include_str!("../../../README.md");
 
 #[test]
-fn each_configuration_stands_in_the_readme_as_it_is_tested() {
+fn the_readme_prints_each_configuration_as_it_is_tested() {
     for file in ["daemon/logrotate.conf", "proxies/nginx.conf", "proxies/haproxy.cfg"] {
-        let text = fs::read_to_string(format!("{}/tests/{file}", env!("CARGO_MANIFEST_DIR")));
-        assert!(README.contains(text.unwrap().trim()), "{file}");
+        assert!(README.contains(fs::read_to_string(data(file)).unwrap().trim()), "{file}");
     }
-    let (_, backend) =
-        include_str!("proxies/haproxy-several.cfg").split_once("\nbackend ").unwrap();
+    let several = fs::read_to_string(data("proxies/haproxy-several.cfg")).unwrap();
+    let (_, backend) = several.split_once("\nbackend ").unwrap();
     assert!(README.contains(backend.trim()));
 }
 
 #[test]
-fn each_flag_stands_in_the_readme_with_its_default() {
+fn the_readme_lists_each_flag_with_its_default() {
     for flag in Config::command().get_arguments() {
         let Some(long) = flag.get_long().filter(|long| !["help", "version"].contains(long)) else {
             continue;

@@ -1,63 +1,53 @@
-//! Clients that want memory: it grows with bytes that came, stays within its ceiling, and comes back.
-
-#![cfg(target_os = "linux")]
-
-mod attack;
-mod common;
+//! Clients that want memory: it grows with bytes that came, stays within its ceiling, and is given
+//! back.
 
 use std::io::Write as _;
 use std::thread;
 
-use attack::{PROGRAM, need_descriptors, per_client, write_until_stuck};
-use common::{SOON, Server, eventually, frame, read_close, read_frame};
+use crate::frames::frame;
+use crate::support::{
+    PREFIX, PROGRAM, SOON, Server, eventually, need_descriptors, per_client, read_close,
+    read_frame, write_until_stuck,
+};
 
 const MIB: usize = 1 << 20;
 
-/// The largest message that fits in what is each client's own.
-const OWN: usize = 64 * 1024;
+/// The largest message that needs nothing from the budget.
+const UNMETERED: usize = 64 * 1024;
 
-/// A masked frame's header that declares `len` bytes, in the 64-bit form.
-fn header(first: u8, len: u64) -> Vec<u8> {
+/// The header of a masked frame that declares `len` bytes, in the 64-bit form.
+fn declaring(first: u8, len: u64) -> Vec<u8> {
     [&[first, 0x80 | 127], &len.to_be_bytes()[..], &[0; 4]].concat()
 }
 
-/// An unfinished message: its first fragment, masked with nothing but zeros.
-fn first_fragment(len: usize) -> Vec<u8> {
-    [header(0x02, len as u64), vec![7; len]].concat()
-}
+// The ceiling
 
 #[test]
 fn memory_stays_below_its_ceiling_while_many_clients_fill_it() {
-    fill_up(Filling { clients: 100, each: MIB, max_buffered_mib: 8 });
+    fill_budget(100, MIB, 8);
 }
 
 #[test]
 #[ignore = "sends 7.5 GB"]
 fn memory_stays_below_its_ceiling_while_500_clients_send_15_mib_each() {
-    fill_up(Filling { clients: 500, each: 15 * MIB, max_buffered_mib: 1024 });
+    fill_budget(500, 15 * MIB, 1024);
 }
 
-struct Filling {
-    clients: usize,
-    /// How long each client's unfinished message is, in bytes.
-    each: usize,
-    max_buffered_mib: usize,
-}
-
-fn fill_up(Filling { clients, each, max_buffered_mib }: Filling) {
+/// Has so many clients send a fragment of `len` bytes each, all at once.
+fn fill_budget(clients: usize, len: usize, budget_mib: usize) {
     need_descriptors(clients as u64 + 100);
-    let server = Server::start(&["--max-buffered", &format!("{max_buffered_mib}MiB")]);
-    let before = server.at_rest();
-    let fragment = first_fragment(each);
+    let server = Server::start(&["--max-buffered", &format!("{budget_mib}MiB")]);
+    let before = server.idle_usage();
+    let fragment = frame(0x02, &vec![7; len]);
     let mut streams: Vec<_> = (0..clients).map(|_| server.open()).collect();
-    // In turns, so that all of them grow together until there is no more to have.
+    // Piece by piece, so that all of them grow together until there is no more to have.
     thread::scope(|scope| {
         for some in streams.chunks_mut(clients.div_ceil(4)) {
             let fragment = &fragment;
             scope.spawn(move || {
-                for piece in fragment.chunks(OWN) {
+                for piece in fragment.chunks(UNMETERED) {
                     for stream in &mut *some {
-                        // A client that was refused already is not listened to any more.
+                        // One that got its close frame is not read from any more.
                         let _ = stream.write_all(piece);
                     }
                 }
@@ -65,75 +55,72 @@ fn fill_up(Filling { clients, each, max_buffered_mib }: Filling) {
         }
         server.answers_at_once();
     });
-    let mut inside = 0;
-    let mut refused = 0;
+    let (mut held, mut refused) = (0, 0);
     for stream in &mut streams {
-        // The last byte of the message, and its answer: all that was sent has come by then.
+        // The answer means that all before it has come.
         let _ = stream.write_all(&frame(0x89, b"all?"));
         let (first, payload) = read_frame(stream);
         match (first, &payload[..]) {
-            (0x8A, b"all?") => inside += 1,
+            (0x8A, b"all?") => held += len - UNMETERED,
             (0x88, [0x03, 0xF5, ..]) => refused += 1,
             _ => panic!("{first:02X} {}", payload.escape_ascii()),
         }
     }
-    let held = inside * (each - OWN);
-    assert!(held <= max_buffered_mib * MIB, "{inside} clients hold {held} bytes");
-    assert!(inside > 0 && refused > 0, "{inside} inside, {refused} refused");
-    let ceiling = max_buffered_mib * 1024 + per_client() * clients + PROGRAM;
+    assert!(
+        (1..=budget_mib * MIB).contains(&held) && refused > 0,
+        "{held} bytes, {refused} refused"
+    );
+    let ceiling = budget_mib * 1024 + per_client() * clients + PROGRAM;
     assert!(server.peak() <= ceiling, "{} KiB, the ceiling is {ceiling}", server.peak());
     drop(streams);
     server.has_recovered(before);
 }
 
 #[test]
-fn a_message_of_64_kib_is_never_refused_though_others_hold_all_the_memory() {
+fn a_message_of_64_kib_is_never_refused_though_others_hold_the_whole_budget() {
     let server = Server::start(&["--max-buffered=1MiB"]);
-    let before = server.at_rest();
+    let before = server.idle_usage();
     let mut holder = server.open();
-    let held = vec![7; MIB + OWN];
+    let held = vec![7; MIB + UNMETERED];
     let message = frame(0x82, &held);
     let (most, last_byte) = message.split_at(message.len() - 1);
     holder.write_all(most).unwrap();
     server.wait_until_asleep();
 
     let mut small = server.open();
-    for len in [0, 125, 126, 40_000, OWN - 1, OWN] {
+    for len in [0, 40_000, UNMETERED] {
         let payload = vec![b'x'; len];
-        small.write_all(&frame(0x82, &payload)).unwrap();
-        assert_eq!(read_frame(&mut small), (0x82, payload.clone()), "{len} bytes whole");
-        for (part, piece) in payload.chunks(len / 3 + 1).enumerate() {
-            small.write_all(&frame(if part == 0 { 0x02 } else { 0x00 }, piece)).unwrap();
+        let (one, other) = payload.split_at(len / 3);
+        for frames in [frame(0x82, &payload), [frame(0x02, one), frame(0x80, other)].concat()] {
+            small.write_all(&frames).unwrap();
+            assert!(read_frame(&mut small) == (0x82, payload.clone()), "{len} bytes");
         }
-        let first = if len == 0 { 0x82 } else { 0x80 };
-        small.write_all(&frame(first, b"")).unwrap();
-        assert_eq!(read_frame(&mut small), (0x82, payload), "{len} bytes in fragments");
     }
-    small.write_all(&frame(0x82, &[b'x'; OWN + 1])).unwrap();
+    small.write_all(&frame(0x82, &vec![b'x'; UNMETERED + 1])).unwrap();
     assert_eq!(read_close(&mut small), 1013);
     server.wait_for_log("closed by server, 1013 memory is short");
 
-    // The holder was not disturbed; and when it is done, there is room again.
+    // The holder is not disturbed, and the budget it gives back is there for others.
     holder.write_all(last_byte).unwrap();
-    assert_eq!(read_frame(&mut holder), (0x82, held));
+    assert!(read_frame(&mut holder) == (0x82, held));
     drop(holder);
     let mut large = server.open();
     let payload = vec![b'x'; MIB];
     large.write_all(&frame(0x82, &payload)).unwrap();
-    assert_eq!(read_frame(&mut large), (0x82, payload));
+    assert!(read_frame(&mut large) == (0x82, payload));
     drop((small, large));
     server.has_recovered(before);
 }
 
 #[test]
-fn a_client_that_fills_all_that_is_its_own_holds_no_more_than_promised() {
+fn a_client_that_fills_all_its_buffers_holds_no_more_than_promised() {
     const CLIENTS: usize = 48;
     let server = Server::start(&["--max-buffered=0", "--write-timeout=1m"]);
-    let before = server.at_rest();
+    let before = server.idle_usage();
     let mut streams: Vec<_> = (0..CLIENTS).map(|_| server.open()).collect();
-    // An unfinished message, and so many pings whose answers nobody reads that everything is full:
-    // the message, the replies, and the input that can't be looked at any more.
-    let message = first_fragment(OWN);
+    // An unfinished message, and so many pings whose pongs nobody reads that everything is full: the
+    // message, the output, and the input that can't be processed any more.
+    let message = frame(0x02, &vec![7; UNMETERED]);
     let pings = frame(0x89, &[b'p'; 125]).repeat(500);
     thread::scope(|scope| {
         for some in streams.chunks_mut(CLIENTS / 8) {
@@ -141,25 +128,24 @@ fn a_client_that_fills_all_that_is_its_own_holds_no_more_than_promised() {
             scope.spawn(move || {
                 for stream in some {
                     stream.write_all(message).unwrap();
-                    assert!(write_until_stuck(stream, pings), "the server has hung up");
+                    assert!(write_until_stuck(stream, pings), "it is not connected any more");
                 }
             });
         }
     });
     let grown = server.peak() - before.resident;
-    assert!(
-        (CLIENTS * OWN / 1024..=CLIENTS * per_client()).contains(&grown),
-        "{} KiB a client",
-        grown / CLIENTS
-    );
+    let promised = CLIENTS * UNMETERED / 1024..=CLIENTS * per_client();
+    assert!(promised.contains(&grown), "{} KiB a client", grown / CLIENTS);
     drop(streams);
     server.has_recovered(before);
 }
 
+// What takes no memory
+
 #[test]
 fn a_million_empty_fragments_take_no_memory() {
     let server = Server::start(&[]);
-    let before = server.at_rest();
+    let before = server.idle_usage();
     let mut stream = server.open();
     stream.write_all(&frame(0x01, b"the ")).unwrap();
     let thousand = frame(0x00, b"").repeat(1_000);
@@ -168,7 +154,7 @@ fn a_million_empty_fragments_take_no_memory() {
     }
     server.answers_at_once();
     stream.write_all(&frame(0x80, b"end")).unwrap();
-    assert_eq!(read_frame(&mut stream), (0x81, b"You have entered: the end".to_vec()));
+    assert_eq!(read_frame(&mut stream), (0x81, format!("{PREFIX}the end").into()));
     let grown = server.peak() - before.resident;
     assert!(grown < 1024, "memory grew by {grown} KiB");
     drop(stream);
@@ -177,13 +163,13 @@ fn a_million_empty_fragments_take_no_memory() {
 
 #[test]
 fn a_million_empty_messages_whose_replies_nobody_reads_take_no_memory() {
-    for prefix in ["You have entered: ", &"long ".repeat(2_000)] {
+    for prefix in [PREFIX, &"long ".repeat(800)] {
         let server = Server::start(&["--write-timeout=500ms", "--prefix", prefix]);
-        let before = server.at_rest();
+        let before = server.idle_usage();
         let mut stream = server.open();
         let thousand = frame(0x81, b"").repeat(1_000);
         for _ in 0..1_000 {
-            // Until the server hangs up.
+            // Until the server closes.
             let _ = stream.write_all(&thousand);
         }
         server.wait_for_log("client 2 ended: peer did not read");
@@ -194,38 +180,13 @@ fn a_million_empty_messages_whose_replies_nobody_reads_take_no_memory() {
 }
 
 #[test]
-fn a_length_that_is_only_declared_is_refused_from_the_header() {
-    let server = Server::start(&[]);
-    let before = server.at_rest();
-    for (len, code) in [
-        (1 << 63, 1002),
-        (u64::MAX, 1002),
-        ((1 << 63) - 1, 1009),
-        (1 << 30, 1009),
-        ((16 << 20) + 1, 1009),
-    ] {
-        for opcode in [0x81, 0x82, 0x02] {
-            let mut stream = server.open();
-            stream.write_all(&header(opcode, len)).unwrap();
-            assert_eq!(read_close(&mut stream), code, "{len} bytes");
-        }
-    }
-    // The length of a continuation counts on top of what has come.
-    let mut stream = server.open();
-    stream.write_all(&frame(0x02, b"1")).unwrap();
-    stream.write_all(&header(0x80, 16 << 20)).unwrap();
-    assert_eq!(read_close(&mut stream), 1009);
-    server.has_recovered(before);
-}
-
-#[test]
 fn a_length_that_is_only_declared_takes_no_memory() {
     const CLIENTS: usize = 100;
     let server = Server::start(&["--max-buffered=0"]);
-    let before = server.at_rest();
+    let before = server.idle_usage();
     let mut streams: Vec<_> = (0..CLIENTS).map(|_| server.open()).collect();
     for stream in &mut streams {
-        stream.write_all(&header(0x82, 16 << 20)).unwrap();
+        stream.write_all(&declaring(0x82, 16 << 20)).unwrap();
         stream.write_all(&[7; 1024]).unwrap();
     }
     server.wait_until_asleep();
@@ -234,6 +195,24 @@ fn a_length_that_is_only_declared_takes_no_memory() {
     drop(streams);
     server.has_recovered(before);
 }
+
+#[test]
+fn a_length_that_is_too_large_is_refused_from_the_header() {
+    let server = Server::start(&[]);
+    for (len, code) in
+        [(u64::MAX, 1002), (1 << 63, 1002), ((1 << 63) - 1, 1009), ((16 << 20) + 1, 1009)]
+    {
+        let mut stream = server.open();
+        stream.write_all(&declaring(0x82, len)).unwrap();
+        assert_eq!(read_close(&mut stream), code, "{len} bytes");
+    }
+    // The length of a continuation is added to what has come.
+    let mut stream = server.open();
+    stream.write_all(&[frame(0x02, b"1"), declaring(0x80, 16 << 20)].concat()).unwrap();
+    assert_eq!(read_close(&mut stream), 1009);
+}
+
+// What is given back
 
 #[test]
 fn clients_that_fall_silent_after_large_messages_hold_nothing_large() {
@@ -248,7 +227,7 @@ fn three_hundred_clients_that_fall_silent_after_large_messages_hold_nothing_larg
 
 fn fall_silent_after_three_large_messages(clients: usize) {
     let server = Server::start(&[]);
-    let before = server.at_rest();
+    let before = server.idle_usage();
     let mut streams: Vec<_> = (0..clients).map(|_| server.open()).collect();
     let large = frame(0x82, &vec![7; MIB]);
     for _ in 0..3 {
@@ -257,9 +236,9 @@ fn fall_silent_after_three_large_messages(clients: usize) {
             assert_eq!(read_frame(stream).1.len(), MIB);
         }
     }
-    // What is left a client: its stack and its buffers, and by far not a megabyte.
+    // What remains of a client is its stack and its buffers, and by far not a megabyte.
     let small = before.resident + clients * per_client();
-    eventually(SOON, || server.figures().resident <= small);
+    eventually(SOON, || server.usage().resident <= small);
     drop(streams);
     server.has_recovered(before);
 }

@@ -1,0 +1,439 @@
+//! The command line of the real binary, and what it logs.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::frames::{close, frame};
+use crate::support::{
+    HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, address_in, assert_status, connect,
+    eventually, free_addr, read_close, read_frame, wait_for_line, wsecho,
+};
+
+// Flags
+
+/// A flag, its default as the help shows it, an environment that sets it, and how that shows.
+struct Flag {
+    name: &'static str,
+    default: &'static str,
+    env: &'static [(&'static str, &'static str)],
+    shows: fn(&Server),
+}
+
+const FLAGS: [Flag; 12] = [
+    Flag {
+        name: "--addr",
+        default: "[default: 127.0.0.1:1222]",
+        env: &[("WSECHO_ADDR", "127.0.0.1:0,127.0.0.2:0")],
+        shows: |server| {
+            let line = server.wait_for_log("listening on ");
+            assert!(line.contains("ws://127.0.0.1:") && line.contains("ws://127.0.0.2:"));
+        },
+    },
+    Flag {
+        name: "--max-connections",
+        default: "[default: 10000]",
+        env: &[("WSECHO_MAX_CONNECTIONS", "1")],
+        shows: |server| {
+            let _only = server.open();
+            assert_status(&server.response(UPGRADE), 503);
+        },
+    },
+    Flag {
+        name: "--origin",
+        default: "[default: any]",
+        env: &[("WSECHO_ORIGIN", "https://a.example:443,null")],
+        shows: |server| {
+            for (origin, status) in
+                [("https://a.example", 101), ("null", 101), ("https://b.example", 403)]
+            {
+                assert_status(&response_with(server, &format!("Origin: {origin}")), status);
+            }
+        },
+    },
+    Flag {
+        name: "--subprotocol",
+        default: "[default: the first offered]",
+        env: &[("WSECHO_SUBPROTOCOL", "soup,chat")],
+        shows: |server| {
+            let response = response_with(server, "Sec-WebSocket-Protocol: other, chat");
+            assert!(response.contains("Sec-WebSocket-Protocol: chat\r\n"), "{response}");
+        },
+    },
+    Flag {
+        name: "--prefix",
+        default: "[default: \"You have entered: \"]",
+        env: &[("WSECHO_PREFIX", "> ")],
+        shows: |server| assert_eq!(echo(server, b"hi"), b"> hi"),
+    },
+    Flag {
+        name: "--max-message-size",
+        default: "[default: 16MiB]",
+        env: &[("WSECHO_MAX_MESSAGE_SIZE", "4")],
+        shows: |server| {
+            let mut client = server.open();
+            client.write_all(&frame(0x81, b"five!")).unwrap();
+            assert_eq!(read_close(&mut client), 1009);
+        },
+    },
+    Flag {
+        name: "--max-buffered",
+        default: "[default: 1GiB]",
+        env: &[("WSECHO_MAX_BUFFERED", "0")],
+        shows: |server| {
+            let mut client = server.open();
+            client.write_all(&frame(0x02, &[0; 70_000])).unwrap();
+            assert_eq!(read_close(&mut client), 1013);
+        },
+    },
+    Flag {
+        name: "--handshake-timeout",
+        default: "[default: 10s]",
+        env: &[("WSECHO_HANDSHAKE_TIMEOUT", "50ms")],
+        shows: |server| assert_status(&server.response("GET / HTTP/1.1\r\n"), 408),
+    },
+    Flag {
+        name: "--ping-interval",
+        default: "[default: 20s]",
+        env: &[("WSECHO_PING_INTERVAL", "50ms")],
+        shows: |server| assert_eq!(read_frame(&mut server.open()).0, 0x89),
+    },
+    Flag {
+        name: "--ping-timeout",
+        default: "[default: 20s]",
+        env: &[("WSECHO_PING_TIMEOUT", "50ms"), ("WSECHO_PING_INTERVAL", "50ms")],
+        shows: |server| {
+            let mut client = server.open();
+            assert_eq!(read_frame(&mut client).0, 0x89);
+            assert_eq!(read_close(&mut client), 1001);
+        },
+    },
+    Flag {
+        name: "--write-timeout",
+        default: "[default: 30s]",
+        env: &[("WSECHO_WRITE_TIMEOUT", "50ms")],
+        shows: |server| {
+            let mut client = server.open();
+            let message = frame(0x82, &[0; 1 << 20]);
+            // The buffers of both sockets hold a few of these.
+            while client.write_all(&message).is_ok() {}
+            server.wait_for_log("did not read");
+        },
+    },
+    Flag {
+        name: "--close-timeout",
+        default: "[default: 5s]",
+        env: &[("WSECHO_CLOSE_TIMEOUT", "1234ms")],
+        shows: |server| {
+            server.signal(Signal::TERM);
+            server.wait_for_log("stopping, with 1.234s");
+        },
+    },
+];
+
+#[test]
+fn the_help_names_every_flag_with_its_environment_and_default() {
+    let help = output("--help");
+    assert!(help.lines().all(|line| line.chars().count() <= 100));
+    // Where a line breaks is the terminal's matter.
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut flags: Vec<_> = FLAGS.iter().map(|flag| (flag.name, flag.default)).collect();
+    flags.push(("--log-file", "[default: stderr]"));
+    for (flag, default) in &flags {
+        let (_, about) = words.split_once(flag).expect(flag);
+        let about = about.split(" --").next().unwrap();
+        let variable = flag.replacen("--", "WSECHO_", 1).replace('-', "_").to_uppercase();
+        assert!(about.contains(&format!("[env: {variable}=")), "{flag}: {about}");
+        assert!(about.contains(default), "{flag}: {about}");
+    }
+    let named: BTreeSet<_> =
+        words.split([' ', '.']).filter(|word| word.starts_with("--")).collect();
+    let known = flags.iter().map(|(flag, _)| *flag);
+    assert_eq!(named, known.chain(["--verbose", "--quiet", "--help", "--version"]).collect());
+}
+
+#[test]
+fn the_version_is_one_line() {
+    let version = concat!("wsecho ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(output("--version"), version);
+    assert_eq!(output("-V"), version);
+}
+
+#[test]
+fn every_flag_works_through_the_environment() {
+    for flag in &FLAGS {
+        println!("{}", flag.name);
+        let mut command = wsecho(&[]);
+        command.env("WSECHO_ADDR", "127.0.0.1:0").envs(flag.env.iter().copied());
+        (flag.shows)(&Server::start_command(&mut command));
+    }
+}
+
+#[test]
+fn a_flag_wins_over_the_environment() {
+    let mut command = wsecho(&["--addr=127.0.0.1:0", "--prefix="]);
+    let server = Server::start_command(command.env("WSECHO_PREFIX", "environment "));
+    assert_eq!(echo(&server, b"as it is"), b"as it is");
+}
+
+// What keeps it from starting
+
+#[test]
+fn what_keeps_it_from_starting_is_said_in_one_line() {
+    let server = Server::start(&[]);
+    let taken = server.addr.to_string();
+    let dir = TempDir::new();
+    let here = dir.path("").display().to_string();
+    let nowhere = dir.path("no/such/dir/log").display().to_string();
+    for (flag, value, line) in [
+        ("--addr", &taken, format!("cannot listen on {taken}: Address already in use")),
+        // No name server is asked about an empty label.
+        ("--addr", &"a..b:0".into(), "cannot listen on a..b:0: failed to lookup address".into()),
+        // From TEST-NET-1, which no machine has.
+        (
+            "--addr",
+            &"192.0.2.1:0".into(),
+            "cannot listen on 192.0.2.1:0: Cannot assign requested address".into(),
+        ),
+        (
+            "--log-file",
+            &nowhere,
+            format!("cannot write --log-file {nowhere}: No such file or directory"),
+        ),
+        ("--log-file", &here, format!("cannot write --log-file {here}: Is a directory")),
+    ] {
+        let (status, text) = refusal(&mut wsecho(&[&format!("{flag}={value}")]));
+        assert_eq!(status, Some(1), "{text}");
+        assert!(text.starts_with(&format!("wsecho: {line}")), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_refused_in_one_line_and_the_usage() {
+    for (flag, line) in [
+        ("--addr=1222", "invalid value '1222' for '--addr <HOST:PORT>': expected HOST:PORT, for"),
+        (
+            "--origin=https://*.a.example",
+            "invalid value 'https://*.a.example' for '--origin <ORIGIN>': expected a whole host, \
+             since wildcards match nothing: repeat --origin for each host",
+        ),
+        (
+            "--origin=https://me@a.example",
+            "invalid value 'https://me@a.example' for '--origin <ORIGIN>': expected an origin \
+             without user information: https://a.example",
+        ),
+        ("--colour", "unexpected argument '--colour' found"),
+        ("1222", "unexpected argument '1222' found"),
+    ] {
+        let (status, text) = refusal(&mut wsecho(&[flag]));
+        assert_eq!(status, Some(2), "{text}");
+        assert!(text.starts_with(&format!("error: {line}")), "{text}");
+        let mut more = text.lines().skip(1).filter(|line| !line.is_empty());
+        let is_usual = |line: &str| line.starts_with("Usage: ") || line.starts_with("For more");
+        assert!(more.all(is_usual), "{text}");
+    }
+    let (status, text) = refusal(wsecho(&[]).env("WSECHO_WRITE_TIMEOUT", "30"));
+    assert_eq!(status, Some(2));
+    let line =
+        "error: invalid value '30' for '--write-timeout <TIME>': expected a time with its unit";
+    assert!(text.starts_with(line), "{text}");
+}
+
+// The log
+
+#[test]
+fn the_first_line_says_where_it_listens_and_where_the_page_is() {
+    let mut flags = vec!["--addr=127.0.0.2:0", "--addr=localhost:0"];
+    if TcpListener::bind("[::1]:0").is_ok() {
+        flags.push("--addr=[::1]:0");
+    } else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: this machine has no IPv6");
+    }
+    let server = Server::start(&flags);
+    let line = server.log().remove(0);
+    let (sockets, pages) = line.split_once(", page at ").expect("the page is named");
+    let (_, sockets) = sockets.split_once("listening on ").unwrap();
+    let sockets: Vec<_> = sockets.split(' ').collect();
+    assert_eq!(sockets.len(), 1 + flags.len());
+    for (socket, page) in sockets.into_iter().zip(pages.split(' ')) {
+        assert_eq!(socket.replace("ws:", "http:"), page);
+        let addr = address_in(socket);
+        assert!(addr.ip().is_loopback() && addr.port() != 0, "{socket}");
+        let (mut client, _) = tungstenite::connect(socket).expect("a WebSocket opens");
+        client.send("hi".into()).unwrap();
+        assert_eq!(client.read().unwrap(), "You have entered: hi".into());
+    }
+}
+
+#[test]
+fn the_log_has_the_level_that_is_asked_for() {
+    const WARN: &[&str] = &["WARN"];
+    const INFO: &[&str] = &["INFO", "WARN"];
+    const DEBUG: &[&str] = &["DEBUG", "INFO", "WARN"];
+    for (flags, rust_log, levels) in [
+        (&[][..], None, INFO),
+        (&["-v"], None, DEBUG),
+        (&["-v", "-v"], None, DEBUG),
+        (&["-q"], None, WARN),
+        (&["-qq"], None, &[]),
+        (&[], Some("debug"), DEBUG),
+        (&[], Some("wsecho=warn"), WARN),
+        (&[], Some("off"), &[]),
+        (&["-q"], Some("debug"), WARN),
+        (&["-v"], Some("off"), DEBUG),
+        (&["-v", "-q"], None, INFO),
+    ] {
+        let mut command = wsecho(flags);
+        command.envs(rust_log.map(|value| ("RUST_LOG", value)));
+        let levels = levels.iter().map(|&level| level.into()).collect();
+        assert_eq!(levels_logged(command), levels, "{flags:?}, RUST_LOG={rust_log:?}");
+    }
+}
+
+/// The levels of all lines from a run in which there is something to log at most of them.
+fn levels_logged(mut command: Command) -> BTreeSet<String> {
+    let addr = free_addr();
+    // More than any kernel carries, for a warning.
+    command.args(["--max-connections", &usize::MAX.to_string(), "--addr", &addr.to_string()]);
+    let mut program = Program::start(command.stderr(Stdio::piped()));
+    eventually(SOON, || TcpStream::connect(addr).is_ok());
+    let mut probe = connect(addr);
+    probe.write_all(HEALTH_CHECK.as_bytes()).unwrap();
+    let mut response = String::new();
+    probe.read_to_string(&mut response).unwrap();
+    assert_status(&response, 200);
+    drop(probe);
+    program.signal(Signal::TERM);
+    assert!(program.wait(SOON).success());
+    let level = |line: &str| line.split(']').next()?.split_whitespace().nth(1).map(str::to_owned);
+    program.stderr().lines().map(|line| level(line).unwrap()).collect()
+}
+
+#[test]
+fn the_log_file_is_created_and_holds_the_whole_log() {
+    let dir = TempDir::new();
+    let file = dir.path("wsecho.log");
+    let mut command = wsecho(&["--addr=127.0.0.1:0"]);
+    command.env("WSECHO_LOG_FILE", &file).stderr(Stdio::piped());
+    let mut program = Program::start(&mut command);
+    wait_for_line(&file, " INFO ] listening on ws://127.0.0.1:");
+    program.signal(Signal::TERM);
+    assert!(program.wait(SOON).success());
+    wait_for_line(&file, "stopped: ");
+    assert_eq!(program.stderr(), "");
+}
+
+#[test]
+fn a_client_has_two_lines_in_the_log() {
+    let server = Server::start(&[]);
+    let mut client = server.open();
+    let peer = client.local_addr().unwrap();
+    let connected = server.wait_for_log(" connected: ");
+    let expected = format!(r#" INFO ] client 1 connected: {peer}, path "/chat""#);
+    assert!(connected.ends_with(&expected), "{connected}");
+
+    let sent = [
+        frame(0x81, b"hello"),
+        frame(0x01, b"in two "),
+        frame(0x80, b"pieces"),
+        frame(0x82, &[0; 300]),
+        frame(0x89, b"ping"),
+        frame(0x88, b"\x0F\xA0done"),
+    ]
+    .concat();
+    client.write_all(&sent).unwrap();
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).unwrap();
+    let ended = server.wait_for_log(" ended: ");
+    let expected = format!(
+        " INFO ] client 1 ended: closed by peer, 4000; 3 messages, {} bytes in, {} bytes out, ",
+        sent.len(),
+        received.len()
+    );
+    let (_, seconds) = ended.split_once(&expected).unwrap_or_else(|| panic!("{ended}"));
+    let seconds: f64 = seconds.strip_suffix(" s").unwrap().parse().unwrap();
+    assert!(seconds < SOON.as_secs_f64());
+
+    // The log of the next client comes after all that there is about the first.
+    echo(&server, b"hi");
+    server.wait_for_log("client 2 ended: ");
+    let mut log = server.log();
+    log.retain(|line| line.contains("client 1"));
+    assert_eq!(log, [connected, ended]);
+}
+
+#[test]
+fn the_log_says_who_ended_a_conversation_and_why() {
+    let server = Server::start(&["--max-message-size", "100"]);
+    for (index, (sent, end)) in [
+        (close(1000), "closed by peer, 1000"),
+        (frame(0x88, b""), "closed by peer, no code"),
+        (frame(0x83, b""), "closed by server, 1002 reserved opcode"),
+        (frame(0x81, b"\xFF"), "closed by server, 1007 text is not UTF-8"),
+        (frame(0x81, &[b'x'; 101]), "closed by server, 1009 message is too big"),
+        (frame(0x81, b"bye"), "peer ended the stream without a close frame"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = server.open();
+        client.write_all(&sent).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        client.read_to_end(&mut Vec::new()).unwrap();
+        let line = server.wait_for_log(&format!("client {} ended: ", index + 1));
+        assert!(line.contains(&format!(" ended: {end}; ")), "{line}");
+    }
+}
+
+#[test]
+fn what_a_client_sends_is_logged_at_debug_only_escaped_and_shortened() {
+    let words = format!("one\nline \x1b[31m {}", "x".repeat(1000));
+    let quiet = Server::start(&[]);
+    echo(&quiet, words.as_bytes());
+    quiet.wait_for_log(" ended: ");
+    assert!(!quiet.log().concat().contains("xxx"), "{:#?}", quiet.log());
+
+    let verbose = Server::start(&["-v"]);
+    echo(&verbose, words.as_bytes());
+    let line = verbose.wait_for_log(r"one\nline \u{1b}[31m xxx");
+    assert!(line.contains("DEBUG] client 1: Text of 1015 bytes, \"one"), "{line}");
+    assert!(line.ends_with("xxx\"…") && line.len() < 300, "{line}");
+}
+
+/// What wsecho prints about itself.
+fn output(flag: &str) -> String {
+    let output = wsecho(&[flag]).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The status with which wsecho gives up, and what it writes to stderr.
+fn refusal(command: &mut Command) -> (Option<i32>, String) {
+    command.env("RUST_BACKTRACE", "1").env("WSECHO_ADDR", "127.0.0.1:0");
+    let mut program = Program::start(command.stderr(Stdio::piped()));
+    (program.wait(SOON).code(), program.stderr())
+}
+
+/// The reply to a text message, over a connection of its own.
+fn echo(server: &Server, text: &[u8]) -> Vec<u8> {
+    let mut client = server.open();
+    client.write_all(&frame(0x81, text)).unwrap();
+    let (first, reply) = read_frame(&mut client);
+    assert_eq!(first, 0x81);
+    reply
+}
+
+/// The response to an upgrade request with one more header.
+fn response_with(server: &Server, header: &str) -> String {
+    let mut client = server.connect();
+    let request = UPGRADE.replacen("\r\n\r\n", &format!("\r\n{header}\r\n\r\n"), 1);
+    client.write_all(request.as_bytes()).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut response = String::new();
+    client.read_to_string(&mut response).unwrap();
+    response
+}
