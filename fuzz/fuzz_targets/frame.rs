@@ -8,10 +8,10 @@ use wsecho::websocket::frame::{self, Opcode};
 use wsecho_fuzz::reference;
 
 fuzz_target!(|input: (&[u8], u64, u16)| {
-    let (bytes, len, cut) = input;
+    let (bytes, len, split) = input;
     check_decode(bytes);
     check_encode(len);
-    check_unmask(bytes, usize::from(cut));
+    check_unmask(bytes, usize::from(split));
 });
 
 fn check_decode(bytes: &[u8]) {
@@ -68,14 +68,14 @@ fn check_encode(len: u64) {
     }
 }
 
-fn check_unmask(bytes: &[u8], cut: usize) {
+fn check_unmask(bytes: &[u8], split: usize) {
     let Some((&key, masked)) = bytes.split_first_chunk() else {
         return;
     };
     let mut expected = masked.to_vec();
     reference::unmask(&mut expected, key);
     let mut ours = masked.to_vec();
-    let (one, two) = ours.split_at_mut(cut.min(masked.len()));
+    let (one, two) = ours.split_at_mut(split.min(masked.len()));
     let (rotated, one_is_ascii) = frame::unmask(one, key);
     let (_, two_is_ascii) = frame::unmask(two, rotated);
     assert_eq!(one_is_ascii && two_is_ascii, expected.is_ascii());

@@ -14,6 +14,7 @@ use wsecho::http::origin::Origin;
 use wsecho::http::request::{self, ParseError, Request};
 use wsecho::http::response::Response;
 use wsecho::websocket::handshake::Policy;
+use wsecho_fuzz::client::rarely;
 
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
@@ -258,11 +259,6 @@ fn usual(u: &mut Unstructured, values: &[&str]) -> Result<Vec<u8>> {
         30 => Ok(u.arbitrary::<&str>()?.into()),
         _ => Ok(u.arbitrary::<&[u8]>()?.into()),
     }
-}
-
-/// True once in 32 times, and never when the fuzzer's bytes are used up.
-fn rarely(u: &mut Unstructured) -> Result<bool> {
-    Ok(u.int_in_range(0..=31)? == 31)
 }
 
 struct Stream<'h> {

@@ -8,7 +8,7 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 pub struct ClientBytes(pub Vec<u8>);
 
 /// About the most bytes, so that a round stays short.
-const ENOUGH: usize = 400_000;
+const MAX_LEN: usize = 400_000;
 
 /// Where a length takes another form, a buffer another kind of memory, or a payload another path. The
 /// large ones take long and come seldom.
@@ -18,7 +18,7 @@ const LARGE_EDGES: [usize; 6] = [4096, 16_384, 32_768, 65_535, 65_536, 300_000];
 impl<'a> Arbitrary<'a> for ClientBytes {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let mut bytes = Vec::new();
-        while !u.is_empty() && bytes.len() < ENOUGH {
+        while !u.is_empty() && bytes.len() < MAX_LEN {
             match u.int_in_range(0..=15)? {
                 0..=9 => message(u, &mut bytes)?,
                 10..=12 => control(u, &mut bytes)?,
@@ -45,12 +45,12 @@ fn message(u: &mut Unstructured, bytes: &mut Vec<u8>) -> Result<()> {
     };
     let mut rest = &payload[..];
     for _ in 0..u.int_in_range(0..=3)? {
-        let (fragment, behind) = rest.split_at(u.int_in_range(0..=rest.len())?);
+        let (fragment, tail) = rest.split_at(u.int_in_range(0..=rest.len())?);
         frame(u, opcode, fragment, bytes)?;
         if u.arbitrary()? {
             control(u, bytes)?;
         }
-        (opcode, rest) = (0x0, behind);
+        (opcode, rest) = (0x0, tail);
     }
     frame(u, 0x80 | opcode, rest, bytes)
 }
@@ -142,6 +142,6 @@ fn frame(u: &mut Unstructured, first: u8, payload: &[u8], bytes: &mut Vec<u8>) -
 }
 
 /// True once in 32 times, and never when the fuzzer's bytes are used up.
-fn rarely(u: &mut Unstructured) -> Result<bool> {
+pub fn rarely(u: &mut Unstructured) -> Result<bool> {
     Ok(u.int_in_range(0..=31)? == 31)
 }

@@ -20,8 +20,8 @@ impl Header {
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes;
         let mut number = |len: usize| {
-            let (taken, behind) = rest.split_at_checked(len)?;
-            rest = behind;
+            let (taken, tail) = rest.split_at_checked(len)?;
+            rest = tail;
             Some(taken.iter().fold(0, |number, &byte| (number << 8) | u64::from(byte)))
         };
         let first = number(1)?;

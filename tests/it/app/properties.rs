@@ -107,7 +107,7 @@ fn converse(
 }
 
 fn cases(cases: u32) -> ProptestConfig {
-    // A failure prints what it takes to repeat it; no file has to be left in the tree.
+    // A failure prints what it takes to repeat it. No file is needed for it.
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 

@@ -36,7 +36,7 @@
 //! | 5.5.2 | "MUST send a Pong frame in response, unless it already received a Close frame" | `section_5_5_2_a_ping_is_answered_by_its_payload`, `section_5_5_1_nothing_is_answered_after_a_close` |
 //! | 5.5.3 | the pong "must have identical Application data" | `section_5_5_2_a_ping_is_answered_by_its_payload` |
 //! | 5.5.3 | "A response to an unsolicited Pong frame is not expected" | `section_5_5_3_a_pong_is_not_answered` |
-//! | 5.6 | "the whole message MUST contain valid UTF-8" | `section_5_6_a_character_may_be_cut_by_fragments`, `section_8_1_text_that_is_not_utf_8_is_refused_at_its_first_wrong_byte` |
+//! | 5.6 | "the whole message MUST contain valid UTF-8" | `section_5_6_a_character_may_be_split_by_fragments`, `section_8_1_text_that_is_not_utf_8_is_refused_at_its_first_wrong_byte` |
 //! | 5.8, 9.1 | nothing of an extension may be used without negotiation | `section_5_2_a_reserved_bit_is_refused`, `section_5_2_a_reserved_opcode_is_refused` |
 //! | 7.1.7 | "MUST NOT continue to attempt to process data … from the remote endpoint" | `section_7_1_7_nothing_is_processed_after_a_refusal` |
 //! | 7.1.7 | "SHOULD send a Close frame with an appropriate status code" | `section_7_1_7_every_refusal_comes_after_the_replies_to_what_came_before` |
@@ -377,7 +377,7 @@ fn section_5_5_a_control_frame_of_126_bytes_is_refused() {
         for len in [126, 1_000, 65_536] {
             let input = frame(first, &vec![b'x'; len]);
             check_refused(&input, LongControl);
-            // Its header tells; what it announces need not come.
+            // Its header is enough.
             let header_len = input.len() - len;
             check_refused(&input[..header_len], LongControl);
         }
@@ -457,10 +457,10 @@ fn section_5_6_text_and_binary_come_back_as_they_were() {
 }
 
 #[test]
-fn section_5_6_a_character_may_be_cut_by_fragments() {
+fn section_5_6_a_character_may_be_split_by_fragments() {
     let text = "é€😀\u{10FFFF}".as_bytes();
-    for cut in 0..=text.len() {
-        let (start, rest) = text.split_at(cut);
+    for at in 0..=text.len() {
+        let (start, rest) = text.split_at(at);
         let input =
             [frame(FIRST_TEXT, start), frame(PING, b""), frame(MIDDLE, b""), frame(LAST, rest)];
         let reply = [server_frame(PONG, b""), server_frame(TEXT, text)].concat();
@@ -564,10 +564,10 @@ fn section_8_1_text_that_is_not_utf_8_is_refused_at_its_first_wrong_byte() {
         }
 
         // In a later fragment, and with the character begun in an earlier one.
-        for cut in 0..=wrong {
-            let start = frame(FIRST_TEXT, &text[..cut]);
-            let rest = frame(MIDDLE, &[&text[cut..], b"xyz"].concat());
-            let at = start.len() + 6 + wrong - cut;
+        for split in 0..=wrong {
+            let start = frame(FIRST_TEXT, &text[..split]);
+            let rest = frame(MIDDLE, &[&text[split..], b"xyz"].concat());
+            let at = start.len() + 6 + wrong - split;
             let input = [start, rest].concat();
             check_refused_at(&input, at, InvalidUtf8);
         }
@@ -601,7 +601,7 @@ fn section_8_1_only_text_has_to_be_utf_8() {
 
 #[test]
 fn section_8_1_each_text_is_checked_afresh() {
-    // Text of the same length behind other text, and behind binary that is none.
+    // Text of the same length after other text, and after binary that is not UTF-8.
     let input = [
         frame(FIRST_TEXT, "é€".as_bytes()),
         frame(LAST, "é".as_bytes()),
@@ -619,8 +619,7 @@ fn section_8_1_a_close_reason_that_is_not_utf_8_is_refused() {
     for (reason, _) in NOT_UTF_8 {
         check_refused(&frame(CLOSE, &[b"\x03\xE8", reason].concat()), InvalidUtf8);
     }
-    let cut = frame(CLOSE, b"\x03\xE8\xE2\x82");
-    check_refused(&cut, InvalidUtf8);
+    check_refused(&frame(CLOSE, b"\x03\xE8\xE2\x82"), InvalidUtf8);
 }
 
 // §10.4 Implementation-Specific Limits
