@@ -69,12 +69,7 @@ impl<'a> Visitors<'a> {
         for &visit in &visitors.done {
             latency.add(visit);
         }
-        Ok(Tally {
-            replies: visitors.done.len(),
-            bytes: 0.0,
-            elapsed: start.elapsed(),
-            latency,
-        })
+        Ok(Tally { replies: visitors.done.len(), bytes: 0.0, elapsed: start.elapsed(), latency })
     }
 
     /// Lets `clients` connect at the same instant; how long each waited for its echo.
@@ -90,9 +85,7 @@ impl<'a> Visitors<'a> {
         while visitors.done.len() < clients {
             visitors.turn()?;
             if Instant::now() > deadline {
-                return Err(io::Error::other(
-                    "not every client of the burst was answered",
-                ));
+                return Err(io::Error::other("not every client of the burst was answered"));
             }
         }
         Ok(visitors.done)
@@ -133,17 +126,8 @@ impl<'a> Visitors<'a> {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }
-        epoll::add(
-            &self.epoll,
-            &socket,
-            EventData::new_u64(id as u64),
-            EventFlags::OUT,
-        )?;
-        Ok(Visit {
-            stream: socket.into(),
-            began,
-            step: Step::Connecting,
-        })
+        epoll::add(&self.epoll, &socket, EventData::new_u64(id as u64), EventFlags::OUT)?;
+        Ok(Visit { stream: socket.into(), began, step: Step::Connecting })
     }
 
     fn turn(&mut self) -> io::Result<()> {
@@ -161,11 +145,8 @@ impl<'a> Visitors<'a> {
     fn advance(&mut self, id: usize) -> io::Result<()> {
         let visit = &mut self.visits[id];
         let mut part = [0; 4096];
-        let read = if let Step::Connecting = visit.step {
-            0
-        } else {
-            visit.stream.read(&mut part)?
-        };
+        let read =
+            if let Step::Connecting = visit.step { 0 } else { visit.stream.read(&mut part)? };
         let part = &part[..read];
         match &mut visit.step {
             Step::Connecting => {

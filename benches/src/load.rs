@@ -78,24 +78,14 @@ impl<'a> Load<'a> {
                 })
             })
             .collect::<io::Result<_>>()?;
-        Ok(Load {
-            message,
-            clients,
-            epoll,
-            buffer: vec![0; 256 * 1024],
-            tally: Tally::default(),
-        })
+        Ok(Load { message, clients, epoll, buffer: vec![0; 256 * 1024], tally: Tally::default() })
     }
 
     /// Lets every client send one message and waits for all replies.
     pub fn echo_once(&mut self) -> io::Result<()> {
         self.ask(1)?;
         let deadline = Instant::now() + Duration::from_secs(60);
-        while self
-            .clients
-            .iter()
-            .any(|client| client.replied < client.asked)
-        {
+        while self.clients.iter().any(|client| client.replied < client.asked) {
             self.turn(Refill::Never, deadline)?;
             if Instant::now() > deadline {
                 return Err(io::Error::other("not every client had its reply in time"));
@@ -128,18 +118,13 @@ impl<'a> Load<'a> {
 
     /// The connected sockets, silent from now on.
     pub fn into_idle(self) -> Vec<TcpStream> {
-        self.clients
-            .into_iter()
-            .map(|client| client.stream)
-            .collect()
+        self.clients.into_iter().map(|client| client.stream).collect()
     }
 
     /// Waits for the kernel once, and serves whom it names.
     fn turn(&mut self, refill: Refill, deadline: Instant) -> io::Result<()> {
         let mut events: Vec<Event> = Vec::with_capacity(256);
-        let patience = deadline
-            .saturating_duration_since(Instant::now())
-            .min(STALL);
+        let patience = deadline.saturating_duration_since(Instant::now()).min(STALL);
         wait(&self.epoll, &mut events, patience)?;
         if events.is_empty() && patience == STALL {
             return Err(io::Error::other("no client had a reply for 10 s"));
@@ -221,20 +206,14 @@ impl<'a> Load<'a> {
 
     fn watch(&self, id: usize, flags: EventFlags) -> io::Result<()> {
         let data = EventData::new_u64(id as u64);
-        Ok(epoll::modify(
-            &self.epoll,
-            &self.clients[id].stream,
-            data,
-            flags,
-        )?)
+        Ok(epoll::modify(&self.epoll, &self.clients[id].stream, data, flags)?)
     }
 }
 
 /// Waits until an event comes or `patience` ends.
 pub fn wait(epoll: &OwnedFd, events: &mut Vec<Event>, patience: Duration) -> io::Result<()> {
-    let patience = patience
-        .try_into()
-        .map_err(|_| io::Error::other("a wait too long for the kernel"))?;
+    let patience =
+        patience.try_into().map_err(|_| io::Error::other("a wait too long for the kernel"))?;
     epoll::wait(epoll, spare_capacity(events), Some(&patience))?;
     Ok(())
 }

@@ -45,6 +45,12 @@ struct Options {
     /// Seconds for each figure, after a fifth of it to warm up
     #[arg(long, default_value_t = 0.5, value_name = "SECONDS")]
     cell: f64,
+    /// Another wsecho binary, measured beside this one
+    #[arg(long, value_name = "PATH")]
+    against: Option<String>,
+    /// Servers to measure; all without it
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    servers: Vec<Kind>,
     /// Draw benches/clients.svg and benches/sizes.svg instead
     #[arg(long, conflicts_with = "only")]
     plots: bool,
@@ -74,13 +80,9 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
-        Some(Command::Serve {
-            kind,
-            port,
-            wsecho,
-            core,
-            arguments,
-        }) => serve::run(kind, port, core, &wsecho, &arguments),
+        Some(Command::Serve { kind, port, wsecho, core, arguments }) => {
+            serve::run(kind, port, core, &wsecho, &arguments)
+        }
         None => run(&cli.options),
     };
     match outcome {
@@ -111,10 +113,7 @@ fn run(options: &Options) -> io::Result<()> {
     }
     match &failures[..] {
         [] => Ok(()),
-        failures => Err(io::Error::other(format!(
-            "failed:\n{}",
-            failures.join("\n")
-        ))),
+        failures => Err(io::Error::other(format!("failed:\n{}", failures.join("\n")))),
     }
 }
 
@@ -126,20 +125,18 @@ fn set_up(options: &Options) -> io::Result<(Bench, usize)> {
     let pinned = match cores[..] {
         _ if options.no_pin => None,
         [server, generator, ..] => Some(Pinned { server, generator }),
-        [only] => Some(Pinned {
-            server: only,
-            generator: only,
-        }),
+        [only] => Some(Pinned { server: only, generator: only }),
         [] => None,
     };
     if let Some(pinned) = pinned {
         machine::pin(pinned.generator)?;
     }
-    let bench = Bench {
-        wsecho,
-        cell,
-        pinned,
-    };
+    let mut servers = options.servers.clone();
+    if servers.is_empty() {
+        servers.extend(rows::ALL);
+        servers.extend(options.against.is_some().then_some(Kind::Against));
+    }
+    let bench = Bench { wsecho, against: options.against.clone(), servers, cell, pinned };
     Ok((bench, cores.len()))
 }
 

@@ -15,6 +15,9 @@ use wsecho_bench::wire::Message;
 pub struct Bench {
     /// The path of the wsecho binary.
     pub wsecho: String,
+    /// The path of another one.
+    pub against: Option<String>,
+    pub servers: Vec<Kind>,
     /// How long one figure is measured at least, after a fifth of it to warm up.
     pub cell: Duration,
     /// `None`: the kernel chooses.
@@ -54,11 +57,9 @@ impl Bench {
     pub fn cell(&self, kind: Kind, work: Work, cores: Cores) -> io::Result<Cell> {
         let server = self.start(kind, cores, &[])?;
         let (tally, cpu) = match work {
-            Work::Echo {
-                clients,
-                depth,
-                size,
-            } => self.echo(&server, kind, clients, depth, size)?,
+            Work::Echo { clients, depth, size } => {
+                self.echo(&server, kind, clients, depth, size)?
+            }
             Work::Connect { at_once } => {
                 let message = message(kind, 20, 1);
                 let before = machine::cpu_seconds(server.pid)?;
@@ -77,16 +78,9 @@ impl Bench {
             _ => tally.replies as f64,
         };
         if messages == 0.0 {
-            return Err(io::Error::other(
-                "no message came back in the time of the figure",
-            ));
+            return Err(io::Error::other("no message came back in the time of the figure"));
         }
-        Ok(Cell {
-            messages,
-            seconds: tally.elapsed.as_secs_f64(),
-            cpu,
-            latency: tally.latency,
-        })
+        Ok(Cell { messages, seconds: tally.elapsed.as_secs_f64(), cpu, latency: tally.latency })
     }
 
     fn echo(
@@ -122,11 +116,8 @@ impl Bench {
 
     /// What `clients` cost that fell silent after one message of 1 MiB, a ping interval later.
     pub fn idle_after_large(&self, kind: Kind, clients: usize) -> io::Result<Footprint> {
-        let server = self.start(
-            kind,
-            Cores::Two,
-            &["--ping-interval", "2s", "--ping-timeout", "60s"],
-        )?;
+        let server =
+            self.start(kind, Cores::Two, &["--ping-interval", "2s", "--ping-timeout", "60s"])?;
         let before = machine::memory(server.pid)?;
         let message = message(kind, 1 << 20, 1);
         let mut silent = Vec::with_capacity(clients);
@@ -158,7 +149,11 @@ impl Bench {
             Cores::Two => pinned.server,
             Cores::One => pinned.generator,
         });
-        Server::start(kind, &self.wsecho, core, more)
+        let wsecho = match &self.against {
+            Some(path) if kind == Kind::Against => path,
+            _ => &self.wsecho,
+        };
+        Server::start(kind, wsecho, core, more)
     }
 }
 
@@ -178,7 +173,9 @@ impl Footprint {
 fn message(kind: Kind, size: usize, depth: usize) -> Message {
     match kind {
         Kind::Raw => Message::raw(size, depth),
-        Kind::Tungstenite | Kind::Fastwebsockets | Kind::Wsecho => Message::websocket(size, depth),
+        Kind::Tungstenite | Kind::Fastwebsockets | Kind::Wsecho | Kind::Against => {
+            Message::websocket(size, depth)
+        }
         Kind::Prefix => Message::prefixed(size, depth),
     }
 }

@@ -12,9 +12,7 @@ use crate::rows::{ALL, Cores, Work, echo};
 use crate::servers::Kind;
 use crate::svg::{Chart, Line, thousands};
 
-const CLIENTS: &[usize] = &[
-    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000,
-];
+const CLIENTS: &[usize] = &[1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
 
 /// From 16 B to 16 MiB.
 const SIZES: &[usize] = &[
@@ -105,10 +103,7 @@ impl Sweep {
             title: &self.title,
             x_title: self.place_title,
             y_title: self.unit,
-            x_ticks: ticks
-                .iter()
-                .map(|&tick| (tick as f64, (self.label)(tick)))
-                .collect(),
+            x_ticks: ticks.iter().map(|&tick| (tick as f64, (self.label)(tick))).collect(),
             lines: ALL.iter().map(line).collect(),
         };
         chart.draw()

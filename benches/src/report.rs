@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::measure::Footprint;
 use crate::rounds::Rounds;
-use crate::rows::{ALL, Cores, Goal, Row, Work};
+use crate::rows::{Cores, Goal, Row, Work};
 use crate::servers::Kind;
 use wsecho_bench::stats::Histogram;
 
@@ -46,11 +46,7 @@ impl Outcome {
             return "—".to_owned();
         };
         let figures = format!("{:.2} ({:.2}–{:.2})", ratio.median, ratio.low, ratio.high);
-        let goal = self
-            .row
-            .goals
-            .iter()
-            .find(|goal| goal.of == of && goal.against == against);
+        let goal = self.row.goals.iter().find(|goal| goal.of == of && goal.against == against);
         let Some(&Goal { times, .. }) = goal else {
             return figures;
         };
@@ -69,15 +65,21 @@ impl Outcome {
 }
 
 /// `pinned` tells whether the rows' own choice of cores was kept to.
-pub fn throughput(outcomes: &[Outcome], pinned: bool, verdicts: &mut Vec<Verdict>) -> String {
+pub fn throughput(
+    outcomes: &[Outcome],
+    servers: &[Kind],
+    pinned: bool,
+    verdicts: &mut Vec<Verdict>,
+) -> String {
     let mut text = String::from(
         "\n### Throughput\n\n\
          Thousand messages a second, MB/s from 1 MiB on, thousand connections a second for connect; \
          the median and the quartiles of the rounds. The ratios are those of each round's pair.\n\n\
-         | work | cores | raw TCP | tungstenite | fastwebsockets | wsecho | wsecho ÷ raw TCP \
-         | wsecho ÷ tungstenite | wsecho ÷ fastwebsockets |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
+",
     );
+    let others = || servers.iter().filter(|&&kind| kind != Kind::Wsecho);
+    let ratios = others().map(|kind| format!("wsecho ÷ {}", kind.name()));
+    head(&mut text, &["work", "cores"], servers, &ratios.collect::<Vec<_>>());
     for outcome in outcomes {
         let cores = match outcome.row.cores {
             _ if !pinned => "any",
@@ -85,8 +87,8 @@ pub fn throughput(outcomes: &[Outcome], pinned: bool, verdicts: &mut Vec<Verdict
             Cores::Two => "two",
         };
         let mut columns = vec![outcome.row.title.to_owned(), cores.to_owned()];
-        columns.extend(ALL.iter().map(|&kind| outcome.rate_text(kind)));
-        for against in [Kind::Raw, Kind::Tungstenite, Kind::Fastwebsockets] {
+        columns.extend(servers.iter().map(|&kind| outcome.rate_text(kind)));
+        for &against in others() {
             columns.push(outcome.ratio_text(Kind::Wsecho, against, verdicts));
         }
         line(&mut text, &columns);
@@ -112,16 +114,16 @@ pub fn prefix(outcomes: &[Outcome], verdicts: &mut Vec<Verdict>) -> String {
     text
 }
 
-pub fn latency(outcomes: &[Outcome]) -> String {
+pub fn latency(outcomes: &[Outcome], servers: &[Kind]) -> String {
     let mut text = String::from(
         "\n### Latency\n\n\
          From sending a message to its whole reply, µs, p50 / p99 / p99.9 over all rounds; with more \
-         in flight of one message at a time, for connect of the whole visit.\n\n\
-         | work | raw TCP | tungstenite | fastwebsockets | wsecho |\n|---|---|---|---|---|\n",
+         in flight of one message at a time, for connect of the whole visit.\n\n",
     );
+    head(&mut text, &["work"], servers, &[]);
     for outcome in outcomes {
         let mut columns = vec![outcome.row.title.to_owned()];
-        columns.extend(ALL.iter().map(|&kind| {
+        columns.extend(servers.iter().map(|&kind| {
             let all = outcome.rounds.latency(kind);
             let quantiles = [0.5, 0.99, 0.999].map(|q| match all.quantile(q) {
                 Some(latency) => short(latency.as_secs_f64() * 1e6),
@@ -134,40 +136,29 @@ pub fn latency(outcomes: &[Outcome]) -> String {
     text
 }
 
-pub fn cpu(outcomes: &[Outcome], verdicts: &mut Vec<Verdict>) -> String {
+pub fn cpu(outcomes: &[Outcome], servers: &[Kind], verdicts: &mut Vec<Verdict>) -> String {
     let mut text = String::from(
         "\n### Processor time of the server\n\n\
-         µs for each message, user and system, over all rounds, and the share of a core that it kept busy.\n\n\
-         | work | raw TCP | tungstenite | fastwebsockets | wsecho | wsecho − raw TCP |\n\
-         |---|---|---|---|---|---|\n",
+         µs for each message, user and system, over all rounds, and the share of a core that it kept busy.\n\n",
     );
+    head(&mut text, &["work"], servers, &["wsecho − raw TCP".to_owned()]);
     for outcome in outcomes {
         let mut columns = vec![outcome.row.title.to_owned()];
-        columns.extend(ALL.iter().map(|&kind| match outcome.rounds.cpu(kind) {
+        columns.extend(servers.iter().map(|&kind| match outcome.rounds.cpu(kind) {
             Some((time, busy)) => format!("{} ({:.0} %)", short(time), 100.0 * busy),
             None => "—".to_owned(),
         }));
-        columns.push(
-            match (
-                outcome.rounds.cpu(Kind::Wsecho),
-                outcome.rounds.cpu(Kind::Raw),
-            ) {
-                (Some((own, _)), Some((raw, _))) => cpu_verdict(&outcome.row, own - raw, verdicts),
-                _ => "—".to_owned(),
-            },
-        );
+        columns.push(match (outcome.rounds.cpu(Kind::Wsecho), outcome.rounds.cpu(Kind::Raw)) {
+            (Some((own, _)), Some((raw, _))) => cpu_verdict(&outcome.row, own - raw, verdicts),
+            _ => "—".to_owned(),
+        });
         line(&mut text, &columns);
     }
     text
 }
 
 fn cpu_verdict(row: &Row, more: f64, verdicts: &mut Vec<Verdict>) -> String {
-    let Work::Echo {
-        clients: 100,
-        depth: 1,
-        size: 20,
-    } = row.work
-    else {
+    let Work::Echo { clients: 100, depth: 1, size: 20 } = row.work else {
         return format!("{more:.2}");
     };
     let met = more <= 0.5;
@@ -195,10 +186,8 @@ pub fn memory(
         if *kind == Kind::Wsecho {
             let met = resident <= goal;
             let _ = write!(figure, ", goal {goal}: {}", mark(met));
-            verdicts.push(Verdict {
-                what: format!("{title}: {resident:.1} KiB each for {goal}"),
-                met,
-            });
+            verdicts
+                .push(Verdict { what: format!("{title}: {resident:.1} KiB each for {goal}"), met });
         }
         let columns = [
             kind.name().to_owned(),
@@ -230,13 +219,7 @@ pub fn bursts(bursts: &[Burst], verdicts: &mut Vec<Verdict>) -> String {
             });
             let _ = write!(last, ", goal 900: {}", mark(met));
         }
-        let columns = [
-            burst.kind.name().to_owned(),
-            burst.clients.to_string(),
-            half,
-            most,
-            last,
-        ];
+        let columns = [burst.kind.name().to_owned(), burst.clients.to_string(), half, most, last];
         line(&mut text, &columns);
     }
     text
@@ -249,6 +232,14 @@ pub fn summary(verdicts: &[Verdict]) -> String {
         let _ = writeln!(text, "- short: {}", verdict.what);
     }
     text
+}
+
+fn head(text: &mut String, first: &[&str], servers: &[Kind], last: &[String]) {
+    let mut columns: Vec<String> = first.iter().map(|&name| name.to_owned()).collect();
+    columns.extend(servers.iter().map(|kind| kind.name().to_owned()));
+    columns.extend_from_slice(last);
+    line(text, &columns);
+    let _ = writeln!(text, "|{}", "---|".repeat(columns.len()));
 }
 
 fn line(text: &mut String, columns: &[String]) {

@@ -52,12 +52,7 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
 /// The servers of the rows that every server is measured in.
-pub const ALL: &[Kind] = &[
-    Kind::Raw,
-    Kind::Tungstenite,
-    Kind::Fastwebsockets,
-    Kind::Wsecho,
-];
+pub const ALL: &[Kind] = &[Kind::Raw, Kind::Tungstenite, Kind::Fastwebsockets, Kind::Wsecho];
 
 /// Every server in the same work; the goals are multiples of raw TCP and of tungstenite.
 pub fn against_others() -> Vec<Row> {
@@ -67,10 +62,7 @@ pub fn against_others() -> Vec<Row> {
         title,
         work,
         cores,
-        goals: vec![
-            wsecho(raw, Kind::Raw),
-            wsecho(tungstenite, Kind::Tungstenite),
-        ],
+        goals: vec![wsecho(raw, Kind::Raw), wsecho(tungstenite, Kind::Tungstenite)],
     };
     let ahead_of_event_loops = |mut row: Row| {
         row.goals.push(wsecho(1.0, Kind::Fastwebsockets));
@@ -79,98 +71,21 @@ pub fn against_others() -> Vec<Row> {
     vec![
         row("20b-1", "20 B, 1 client", echo(1, 20), One, 0.97, 0.95),
         row("20b-10", "20 B, 10 clients", echo(10, 20), Two, 0.97, 1.1),
-        row(
-            "20b-100",
-            "20 B, 100 clients",
-            echo(100, 20),
-            Two,
-            0.97,
-            1.1,
-        ),
-        row(
-            "20b-500",
-            "20 B, 500 clients",
-            echo(500, 20),
-            Two,
-            0.97,
-            1.1,
-        ),
+        row("20b-100", "20 B, 100 clients", echo(100, 20), Two, 0.97, 1.1),
+        row("20b-500", "20 B, 500 clients", echo(500, 20), Two, 0.97, 1.1),
         row("1k-1", "1 KiB, 1 client", echo(1, KIB), One, 0.97, 0.95),
         row("1k-10", "1 KiB, 10 clients", echo(10, KIB), Two, 0.97, 1.1),
-        row(
-            "1k-100",
-            "1 KiB, 100 clients",
-            echo(100, KIB),
-            Two,
-            0.97,
-            1.1,
-        ),
-        row(
-            "1k-500",
-            "1 KiB, 500 clients",
-            echo(500, KIB),
-            Two,
-            0.97,
-            1.1,
-        ),
-        row(
-            "16k-10",
-            "16 KiB, 10 clients",
-            echo(10, 16 * KIB),
-            Two,
-            0.92,
-            1.1,
-        ),
-        row(
-            "16k-100",
-            "16 KiB, 100 clients",
-            echo(100, 16 * KIB),
-            Two,
-            0.92,
-            1.1,
-        ),
-        row(
-            "pipelined",
-            "20 B, 10 clients, 64 in flight",
-            PIPELINED,
-            Two,
-            0.95,
-            14.0,
-        ),
+        row("1k-100", "1 KiB, 100 clients", echo(100, KIB), Two, 0.97, 1.1),
+        row("1k-500", "1 KiB, 500 clients", echo(500, KIB), Two, 0.97, 1.1),
+        row("16k-10", "16 KiB, 10 clients", echo(10, 16 * KIB), Two, 0.92, 1.1),
+        row("16k-100", "16 KiB, 100 clients", echo(100, 16 * KIB), Two, 0.92, 1.1),
+        row("pipelined", "20 B, 10 clients, 64 in flight", PIPELINED, Two, 0.95, 14.0),
         row("1m-1", "1 MiB, 1 client", echo(1, MIB), Two, 0.85, 0.95),
         row("1m-4", "1 MiB, 4 clients", echo(4, MIB), Two, 1.15, 1.1),
-        ahead_of_event_loops(row(
-            "16m-1",
-            "16 MiB, 1 client",
-            echo(1, 16 * MIB),
-            Two,
-            1.0,
-            0.95,
-        )),
-        ahead_of_event_loops(row(
-            "16m-4",
-            "16 MiB, 4 clients",
-            echo(4, 16 * MIB),
-            Two,
-            1.2,
-            1.1,
-        )),
-        row(
-            "connect-1",
-            "connect … close, one after another",
-            connect(1),
-            One,
-            0.5,
-            0.95,
-        ),
-        row(
-            "connect-16",
-            "connect … close, 16 at once",
-            connect(16),
-            Two,
-            0.8,
-            1.1,
-        ),
+        ahead_of_event_loops(row("16m-1", "16 MiB, 1 client", echo(1, 16 * MIB), Two, 1.0, 0.95)),
+        ahead_of_event_loops(row("16m-4", "16 MiB, 4 clients", echo(4, 16 * MIB), Two, 1.2, 1.1)),
+        row("connect-1", "connect … close, one after another", connect(1), One, 0.5, 0.95),
+        row("connect-16", "connect … close, 16 at once", connect(16), Two, 0.8, 1.1),
     ]
 }
 
@@ -181,35 +96,18 @@ pub fn with_prefix() -> Vec<Row> {
         title,
         work,
         cores: Cores::Two,
-        goals: vec![Goal {
-            of: Kind::Prefix,
-            against: Kind::Wsecho,
-            times,
-        }],
+        goals: vec![Goal { of: Kind::Prefix, against: Kind::Wsecho, times }],
     };
     vec![
         row("prefix", "20 B, 100 clients", echo(100, 20), 0.95),
-        row(
-            "prefix-pipelined",
-            "20 B, 10 clients, 64 in flight",
-            PIPELINED,
-            0.85,
-        ),
+        row("prefix-pipelined", "20 B, 10 clients, 64 in flight", PIPELINED, 0.85),
     ]
 }
 
-const PIPELINED: Work = Work::Echo {
-    clients: 10,
-    depth: 64,
-    size: 20,
-};
+const PIPELINED: Work = Work::Echo { clients: 10, depth: 64, size: 20 };
 
 pub fn echo(clients: usize, size: usize) -> Work {
-    Work::Echo {
-        clients,
-        depth: 1,
-        size,
-    }
+    Work::Echo { clients, depth: 1, size }
 }
 
 fn connect(at_once: usize) -> Work {
@@ -217,9 +115,5 @@ fn connect(at_once: usize) -> Work {
 }
 
 fn wsecho(times: f64, against: Kind) -> Goal {
-    Goal {
-        of: Kind::Wsecho,
-        against,
-        times,
-    }
+    Goal { of: Kind::Wsecho, against, times }
 }

@@ -22,6 +22,8 @@ pub enum Kind {
     Fastwebsockets,
     /// wsecho as a verbatim echo
     Wsecho,
+    /// another wsecho binary, as a verbatim echo
+    Against,
     /// wsecho with its default prefix
     Prefix,
 }
@@ -33,6 +35,7 @@ impl Kind {
             Kind::Tungstenite => "tungstenite",
             Kind::Fastwebsockets => "fastwebsockets",
             Kind::Wsecho => "wsecho",
+            Kind::Against => "against",
             Kind::Prefix => "wsecho with its prefix",
         }
     }
@@ -45,7 +48,7 @@ impl Kind {
         match self {
             // Ten thousand clients fill the default to the last seat; the probe that waits for the
             // listener may not have left yet.
-            Kind::Wsecho => &["-q", "--max-connections", "10100", "--prefix", ""],
+            Kind::Wsecho | Kind::Against => &["-q", "--max-connections", "10100", "--prefix", ""],
             Kind::Prefix => &["-q", "--max-connections", "10100"],
             Kind::Raw | Kind::Tungstenite | Kind::Fastwebsockets => &[],
         }
@@ -75,17 +78,10 @@ impl Server {
             command.arg("--core").arg(core.to_string());
         }
         command.arg("--").args(kind.arguments()).args(more);
-        let child = command
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()?;
+        let child =
+            command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
         let pid = Pid::from_child(&child);
-        let mut server = Server {
-            child,
-            address: (Ipv4Addr::LOCALHOST, port).into(),
-            pid,
-        };
+        let mut server = Server { child, address: (Ipv4Addr::LOCALHOST, port).into(), pid };
         server.wait_until_it_listens()?;
         Ok(server)
     }
@@ -140,11 +136,8 @@ pub fn wsecho() -> io::Result<String> {
         .output()?;
     // Only cargo knows its target directory, and says it in the last of these.
     let messages = String::from_utf8_lossy(&built.stdout);
-    let executable = messages
-        .split(r#""executable":""#)
-        .skip(1)
-        .last()
-        .and_then(|rest| rest.split('"').next());
+    let executable =
+        messages.split(r#""executable":""#).skip(1).last().and_then(|rest| rest.split('"').next());
     executable
         .filter(|_| built.status.success())
         .map(str::to_owned)

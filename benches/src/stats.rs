@@ -37,10 +37,7 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Histogram {
-        Histogram {
-            counts: vec![0; 40 << Histogram::BITS],
-            total: 0,
-        }
+        Histogram { counts: vec![0; 40 << Histogram::BITS], total: 0 }
     }
 }
 
@@ -98,12 +95,7 @@ mod tests {
         for micros in 1..=10_000 {
             histogram.add(Duration::from_micros(micros));
         }
-        for (q, expected) in [
-            (0.5, 5_000.0),
-            (0.99, 9_900.0),
-            (0.999, 9_990.0),
-            (1.0, 10_000.0),
-        ] {
+        for (q, expected) in [(0.5, 5_000.0), (0.99, 9_900.0), (0.999, 9_990.0), (1.0, 10_000.0)] {
             let found = histogram.quantile(q).unwrap().as_secs_f64() * 1e6;
             assert!((found / expected - 1.0).abs() < 0.01, "{q}: {found}");
         }

@@ -24,12 +24,8 @@ const TOP: f64 = 76.0;
 const BOTTOM: f64 = 364.0;
 
 /// Colours of middle lightness, each with its own dashes, so that no line is told by its colour alone.
-const STYLES: &[(&str, &str)] = &[
-    ("#8c8c8c", "7 4"),
-    ("#d9822b", "2 3"),
-    ("#4098d7", "10 3 2 3"),
-    ("#d63384", "none"),
-];
+const STYLES: &[(&str, &str)] =
+    &[("#8c8c8c", "7 4"), ("#d9822b", "2 3"), ("#4098d7", "10 3 2 3"), ("#d63384", "none")];
 
 /// A grey that shows on white and on black: an image isn't told which of the two its page is.
 const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#757e88}\
@@ -120,12 +116,7 @@ impl Axis {
         let (low, high) = logs.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), log| {
             (low.min(log), high.max(log))
         });
-        Axis {
-            low,
-            high,
-            start,
-            end,
-        }
+        Axis { low, high, start, end }
     }
 
     fn place(&self, figure: f64) -> f64 {
@@ -136,12 +127,10 @@ impl Axis {
 
 /// 1, 2, 5, 10 … from the last at or below all figures to the first at or above them.
 fn steps(figures: impl Iterator<Item = f64>) -> Vec<f64> {
-    let (low, high) = figures.fold((f64::INFINITY, 0.0_f64), |(low, high), figure| {
-        (low.min(figure), high.max(figure))
-    });
-    let all: Vec<f64> = (-3..10)
-        .flat_map(|power| [1.0, 2.0, 5.0].map(|step| step * 10_f64.powi(power)))
-        .collect();
+    let (low, high) = figures
+        .fold((f64::INFINITY, 0.0_f64), |(low, high), figure| (low.min(figure), high.max(figure)));
+    let all: Vec<f64> =
+        (-3..10).flat_map(|power| [1.0, 2.0, 5.0].map(|step| step * 10_f64.powi(power))).collect();
     let first = all.iter().rposition(|&step| step <= low).unwrap_or(0);
     let last = all.iter().position(|&step| step >= high);
     all[first..=last.unwrap_or(first)].to_vec()

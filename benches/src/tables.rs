@@ -5,7 +5,7 @@ use std::io;
 use crate::measure::Bench;
 use crate::report::{self, Burst, Outcome, Verdict};
 use crate::rounds::Rounds;
-use crate::rows::{self, ALL, Row};
+use crate::rows::{self, Row};
 use crate::servers::Kind;
 use wsecho_bench::stats::Histogram;
 
@@ -30,10 +30,9 @@ pub fn check_names(only: &[String]) -> io::Result<()> {
     names.extend(rows::with_prefix().iter().map(|row| row.name));
     names.extend([IDLE, IDLE_AFTER_LARGE, BURST]);
     match only.iter().find(|only| !names.contains(&only.as_str())) {
-        Some(unknown) => Err(io::Error::other(format!(
-            "no row {unknown}; there are: {}",
-            names.join(" ")
-        ))),
+        Some(unknown) => {
+            Err(io::Error::other(format!("no row {unknown}; there are: {}", names.join(" "))))
+        }
         None => Ok(()),
     }
 }
@@ -43,24 +42,29 @@ pub fn run(bench: &Bench, rounds: usize, only: &[String]) -> Tables {
     let wants = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
     let begin = |mut rows: Vec<Row>| -> Vec<Outcome> {
         rows.retain(|row| wants(row.name));
-        let begin = |row| Outcome {
-            row,
-            rounds: Rounds::default(),
-        };
+        let begin = |row| Outcome { row, rounds: Rounds::default() };
         rows.into_iter().map(begin).collect()
     };
     let mut others = begin(rows::against_others());
     let mut prefix = begin(rows::with_prefix());
+    if !bench.servers.contains(&Kind::Wsecho) || bench.against.is_some() {
+        prefix.clear();
+    }
     let mut tables = Tables::default();
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
-        tables.round(bench, round, ALL, &mut others);
+        tables.round(bench, round, &bench.servers, &mut others);
         tables.round(bench, round, &[Kind::Wsecho, Kind::Prefix], &mut prefix);
     }
     if !others.is_empty() {
-        tables.text += &report::throughput(&others, bench.pinned.is_some(), &mut tables.verdicts);
-        tables.text += &report::latency(&others);
-        tables.text += &report::cpu(&others, &mut tables.verdicts);
+        tables.text += &report::throughput(
+            &others,
+            &bench.servers,
+            bench.pinned.is_some(),
+            &mut tables.verdicts,
+        );
+        tables.text += &report::latency(&others, &bench.servers);
+        tables.text += &report::cpu(&others, &bench.servers, &mut tables.verdicts);
     }
     if !prefix.is_empty() {
         tables.text += &report::prefix(&prefix, &mut tables.verdicts);
@@ -93,7 +97,7 @@ impl Tables {
         const CLIENTS: usize = 10_000;
         const GOAL: f64 = 12.0;
         let mut footprints = Vec::new();
-        for &kind in ALL {
+        for &kind in &bench.servers {
             let footprint = self.noted(IDLE, kind, bench.idle(kind, CLIENTS));
             footprints.extend(footprint.map(|footprint| (kind, footprint)));
         }
@@ -104,11 +108,11 @@ impl Tables {
     fn idle_after_large(&mut self, bench: &Bench) {
         const GOAL: f64 = 16.0;
         let mut footprints = Vec::new();
-        for &kind in ALL {
+        for &kind in &bench.servers {
             // A library that keeps what it grew to holds megabytes for each of them.
             let clients = match kind {
                 Kind::Tungstenite | Kind::Fastwebsockets => 500,
-                Kind::Raw | Kind::Wsecho | Kind::Prefix => 10_000,
+                Kind::Raw | Kind::Wsecho | Kind::Against | Kind::Prefix => 10_000,
             };
             let footprint = bench.idle_after_large(kind, clients);
             let footprint = self.noted(IDLE_AFTER_LARGE, kind, footprint);
@@ -121,7 +125,7 @@ impl Tables {
     fn burst(&mut self, bench: &Bench) {
         const CLIENTS: usize = 4_000;
         let mut bursts = Vec::new();
-        for &kind in ALL {
+        for &kind in &bench.servers {
             // The others only show what a short backlog does; wsecho must hold every time.
             let rounds = if kind == Kind::Wsecho { 3 } else { 1 };
             let mut waits = Histogram::default();
@@ -131,11 +135,7 @@ impl Tables {
                 }
             }
             if !waits.is_empty() {
-                bursts.push(Burst {
-                    kind,
-                    clients: CLIENTS,
-                    waits,
-                });
+                bursts.push(Burst { kind, clients: CLIENTS, waits });
             }
         }
         self.text += &report::bursts(&bursts, &mut self.verdicts);
@@ -143,9 +143,7 @@ impl Tables {
 
     /// Keeps a failure for the end: one figure that is missing is no reason to lose the others.
     fn noted<T>(&mut self, row: &str, kind: Kind, outcome: io::Result<T>) -> Option<T> {
-        outcome
-            .inspect_err(|error| self.fail(row, kind, error))
-            .ok()
+        outcome.inspect_err(|error| self.fail(row, kind, error)).ok()
     }
 
     fn fail(&mut self, row: &str, kind: Kind, error: &io::Error) {

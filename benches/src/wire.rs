@@ -57,33 +57,19 @@ impl Message {
     /// Plain bytes: as many there and back together as a WebSocket message and its echo.
     pub fn raw(payload: usize, depth: usize) -> Message {
         let bytes = text(header(payload, 0).len() + 2 + payload);
-        Message {
-            copies: bytes.repeat(depth),
-            frame: bytes.len(),
-            reply: bytes,
-            reply_header: 0,
-        }
+        Message { copies: bytes.repeat(depth), frame: bytes.len(), reply: bytes, reply_header: 0 }
     }
 
     fn answered(payload: usize, depth: usize, prefix: &[u8]) -> Message {
         let text = text(payload);
         let mut frame = header(payload, 0x80);
         frame.extend(MASKING_KEY);
-        frame.extend(
-            text.iter()
-                .zip(MASKING_KEY.iter().cycle())
-                .map(|(b, k)| b ^ k),
-        );
+        frame.extend(text.iter().zip(MASKING_KEY.iter().cycle()).map(|(b, k)| b ^ k));
         let mut reply = header(prefix.len() + payload, 0);
         let reply_header = reply.len();
         reply.extend(prefix);
         reply.extend(text);
-        Message {
-            copies: frame.repeat(depth),
-            frame: frame.len(),
-            reply,
-            reply_header,
-        }
+        Message { copies: frame.repeat(depth), frame: frame.len(), reply, reply_header }
     }
 
     /// The bytes of `count` messages.
@@ -190,11 +176,9 @@ mod tests {
 
     #[test]
     fn replies_are_counted_however_they_are_cut() {
-        for message in [
-            Message::websocket(20, 1),
-            Message::prefixed(300, 1),
-            Message::raw(70_000, 1),
-        ] {
+        for message in
+            [Message::websocket(20, 1), Message::prefixed(300, 1), Message::raw(70_000, 1)]
+        {
             let mut stream = message.reply.repeat(3);
             if message.reply_header > 0 {
                 stream.extend([PING, 0]);
@@ -203,10 +187,8 @@ mod tests {
             let expected = stream.len() / message.reply.len();
             for cut in [1, 2, 3, 21, 1000, stream.len()] {
                 let mut replies = Replies::default();
-                let counted: usize = stream
-                    .chunks(cut)
-                    .map(|part| replies.take(part, &message).unwrap())
-                    .sum();
+                let counted: usize =
+                    stream.chunks(cut).map(|part| replies.take(part, &message).unwrap()).sum();
                 assert_eq!(counted, expected, "cut every {cut} bytes");
             }
         }

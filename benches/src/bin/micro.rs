@@ -33,18 +33,13 @@ fn headers() {
     for payload in [0, 20, 1024] {
         let wire = Message::websocket(payload, READ / (payload + 8));
         let frames = wire.copies().len() / wire.bytes(1);
-        row(
-            &format!("header decode, frames of {payload} B"),
-            wire.copies().len(),
-            frames,
-            || {
-                let mut rest = black_box(wire.copies());
-                while let Ok(Some((header, header_len))) = frame::decode(rest) {
-                    black_box(header);
-                    rest = &rest[header_len + header.payload_len as usize..];
-                }
-            },
-        );
+        row(&format!("header decode, frames of {payload} B"), wire.copies().len(), frames, || {
+            let mut rest = black_box(wire.copies());
+            while let Ok(Some((header, header_len))) = frame::decode(rest) {
+                black_box(header);
+                rest = &rest[header_len + header.payload_len as usize..];
+            }
+        });
     }
 }
 

@@ -30,10 +30,8 @@ pub fn run(
         Kind::Raw => raw::serve(address),
         Kind::Tungstenite => tungstenite::serve(address),
         Kind::Fastwebsockets => fast::serve(address),
-        Kind::Wsecho | Kind::Prefix => Err(Command::new(program)
-            .arg("--addr")
-            .arg(address.to_string())
-            .args(arguments)
-            .exec()),
+        Kind::Wsecho | Kind::Against | Kind::Prefix => {
+            Err(Command::new(program).arg("--addr").arg(address.to_string()).args(arguments).exec())
+        }
     }
 }

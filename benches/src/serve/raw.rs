@@ -8,9 +8,7 @@ pub fn serve(address: SocketAddr) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     loop {
         let (stream, _) = listener.accept()?;
-        thread::Builder::new()
-            .stack_size(64 * 1024)
-            .spawn(move || echo(stream))?;
+        thread::Builder::new().stack_size(64 * 1024).spawn(move || echo(stream))?;
     }
 }
 
