@@ -8,172 +8,176 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 
-use wsecho_bench::stats::Histogram;
-use wsecho_bench::wire::{self, Message, Replies};
+use wsecho_bench::kernel_copy::MidPage;
+use wsecho_bench::messages::{self, Message, Replies};
 
-/// No server needs so long for anything that is measured here.
-pub const STALL: Duration = Duration::from_secs(10);
+/// How long a server may take to answer anything that is measured here.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Connected clients, and what they say.
+/// Where the clients connect to, and what they send there.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    pub address: SocketAddr,
+    pub is_websocket: bool,
+    pub message: &'a Message,
+}
+
+/// Connected clients.
 pub struct Load<'a> {
-    message: &'a Message,
+    target: Target<'a>,
     clients: Vec<Client>,
     epoll: OwnedFd,
-    buffer: Vec<u8>,
+    buffer: MidPage,
     tally: Tally,
 }
 
-/// What moved in a stretch of time.
+/// What was measured over some time.
 #[derive(Default)]
 pub struct Tally {
     pub replies: usize,
-    /// Half of what was sent and received together. Of large messages only some come whole in a
-    /// stretch; bytes grow evenly.
+    /// Half of all bytes sent and received. They grow evenly, while few large messages are complete
+    /// at the end of the time.
     pub bytes: f64,
     pub elapsed: Duration,
-    pub latency: Histogram,
+    /// In seconds.
+    pub latencies: Vec<f64>,
 }
 
 struct Client {
     stream: TcpStream,
     replies: Replies,
     replied: usize,
-    /// Messages handed over for sending so far.
-    asked: usize,
-    /// Bytes of those that the socket has not yet taken.
+    /// How many messages were to be sent so far.
+    queued: usize,
+    /// How many bytes of these the socket has not taken yet.
     unsent: usize,
-    /// The message whose reply is being timed: how many replies come before it, and when it was sent.
+    /// The message whose latency is measured: its number, and when it was sent.
     timed: Option<(usize, Instant)>,
 }
 
-/// When a client speaks again.
+/// Whether a reply makes its client send the next message.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Refill {
-    /// At every reply.
-    Always,
-    Never,
+enum Next {
+    Send,
+    Stop,
 }
 
 impl<'a> Load<'a> {
-    /// Connects `clients`, one after another, and upgrades them if they are to speak WebSocket.
-    pub fn connect(
-        address: SocketAddr,
-        websocket: bool,
-        clients: usize,
-        message: &'a Message,
-    ) -> io::Result<Load<'a>> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let clients = (0..clients)
-            .map(|id| {
-                let stream = connect(address, websocket)?;
-                let data = EventData::new_u64(id as u64);
-                epoll::add(&epoll, &stream, data, EventFlags::IN)?;
-                Ok(Client {
-                    stream,
-                    replies: Replies::default(),
-                    replied: 0,
-                    asked: 0,
-                    unsent: 0,
-                    timed: None,
-                })
-            })
-            .collect::<io::Result<_>>()?;
-        Ok(Load { message, clients, epoll, buffer: vec![0; 256 * 1024], tally: Tally::default() })
+    /// Connects `clients` one after another, with their handshakes.
+    pub fn connect(target: Target<'a>, clients: usize) -> io::Result<Load<'a>> {
+        let mut load = Load {
+            target,
+            clients: Vec::with_capacity(clients),
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            buffer: MidPage::new(256 * 1024),
+            tally: Tally::default(),
+        };
+        for id in 0..clients {
+            let stream = connect(target)?;
+            epoll::add(&load.epoll, &stream, EventData::new_u64(id as u64), EventFlags::IN)?;
+            let replies = Replies::default();
+            load.clients.push(Client {
+                stream,
+                replies,
+                replied: 0,
+                queued: 0,
+                unsent: 0,
+                timed: None,
+            });
+        }
+        Ok(load)
     }
 
-    /// Lets every client send one message and waits for all replies.
+    /// Lets every client send one message, and waits for all replies.
     pub fn echo_once(&mut self) -> io::Result<()> {
-        self.ask(1)?;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.clients.iter().any(|client| client.replied < client.asked) {
-            self.turn(Refill::Never, deadline)?;
-            if Instant::now() > deadline {
-                return Err(io::Error::other("not every client had its reply in time"));
-            }
+        self.queue(1)?;
+        let deadline = Instant::now() + TIMEOUT;
+        while self.clients.iter().any(|client| client.replied < client.queued) {
+            self.poll(Next::Stop, deadline)?;
         }
         Ok(())
     }
 
-    /// Lets every client send `depth` messages at once, to be kept up by [`Load::run`].
-    pub fn ask(&mut self, depth: usize) -> io::Result<()> {
+    /// Lets every client send `depth` messages at once, which [`run`](Self::run) keeps in flight.
+    pub fn queue(&mut self, depth: usize) -> io::Result<()> {
         let now = Instant::now();
-        for id in 0..self.clients.len() {
-            self.send(id, depth, now)?;
-        }
-        Ok(())
+        (0..self.clients.len()).try_for_each(|id| self.send(id, depth, now))
     }
 
-    /// Answers every reply with the next message, for so long.
+    /// Sends a message for every reply, for this time.
     pub fn run(&mut self, time: Duration) -> io::Result<Tally> {
         self.tally = Tally::default();
         let start = Instant::now();
         let deadline = start + time;
         while Instant::now() < deadline {
-            self.turn(Refill::Always, deadline)?;
+            self.poll(Next::Send, deadline)?;
         }
         self.tally.elapsed = start.elapsed();
         self.tally.bytes /= 2.0;
         Ok(std::mem::take(&mut self.tally))
     }
 
-    /// The connected sockets, silent from now on.
-    pub fn into_idle(self) -> Vec<TcpStream> {
-        self.clients.into_iter().map(|client| client.stream).collect()
+    /// The connected sockets.
+    pub fn into_streams(self) -> impl Iterator<Item = TcpStream> {
+        self.clients.into_iter().map(|client| client.stream)
     }
 
-    /// Waits for the kernel once, and serves whom it names.
-    fn turn(&mut self, refill: Refill, deadline: Instant) -> io::Result<()> {
-        let mut events: Vec<Event> = Vec::with_capacity(256);
-        let patience = deadline.saturating_duration_since(Instant::now()).min(STALL);
-        wait(&self.epoll, &mut events, patience)?;
-        if events.is_empty() && patience == STALL {
-            return Err(io::Error::other("no client had a reply for 10 s"));
+    /// Waits once, and serves the clients that are ready.
+    fn poll(&mut self, next: Next, deadline: Instant) -> io::Result<()> {
+        let mut events = Vec::with_capacity(256);
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        wait(&self.epoll, &mut events, timeout)?;
+        if events.is_empty() && next == Next::Stop {
+            return Err(io::Error::other("a client had no reply in time"));
         }
-        for event in events {
-            let (flags, id) = (event.flags, event.data.u64() as usize);
+        for Event { flags, data } in events {
+            let id = data.u64() as usize;
             if flags.contains(EventFlags::OUT) {
-                self.flush(id)?;
+                self.write(id)?;
+                if self.clients[id].unsent == 0 {
+                    self.watch(id, EventFlags::IN)?;
+                }
             }
-            // What is left of the flags is a message, an end or an error: a read tells which.
+            // Otherwise it is a message, an end or an error, and a read tells which.
             if flags != EventFlags::OUT {
-                self.receive(id, refill)?;
+                self.receive(id, next)?;
             }
         }
         Ok(())
     }
 
-    fn receive(&mut self, id: usize, refill: Refill) -> io::Result<()> {
+    fn receive(&mut self, id: usize, next: Next) -> io::Result<()> {
         let client = &mut self.clients[id];
-        let read = match client.stream.read(&mut self.buffer) {
+        let bytes = match client.stream.read(&mut self.buffer) {
             Ok(0) => return Err(io::Error::other("the server closed a connection")),
-            Ok(read) => read,
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         };
-        self.tally.bytes += read as f64;
-        let replies = client.replies.take(&self.buffer[..read], self.message)?;
+        self.tally.bytes += bytes as f64;
+        let replies = client.replies.receive(&self.buffer[..bytes], self.target.message)?;
         if replies == 0 {
             return Ok(());
         }
         self.tally.replies += replies;
         client.replied += replies;
         let now = Instant::now();
-        if let Some((_, sent)) = client.timed.take_if(|(before, _)| client.replied > *before) {
-            self.tally.latency.add(now - sent);
+        if let Some((_, sent)) = client.timed.take_if(|(number, _)| client.replied > *number) {
+            self.tally.latencies.push((now - sent).as_secs_f64());
         }
-        match refill {
-            Refill::Always => self.send(id, replies, now),
-            Refill::Never => Ok(()),
+        match next {
+            Next::Send => self.send(id, replies, now),
+            Next::Stop => Ok(()),
         }
     }
 
     fn send(&mut self, id: usize, count: usize, now: Instant) -> io::Result<()> {
         let client = &mut self.clients[id];
-        client.timed.get_or_insert((client.asked, now));
-        client.asked += count;
-        let was_waiting = client.unsent > 0;
-        client.unsent += self.message.bytes(count);
-        if was_waiting {
+        client.timed.get_or_insert((client.queued, now));
+        client.queued += count;
+        let is_blocked = client.unsent > 0;
+        client.unsent += self.target.message.bytes(count);
+        if is_blocked {
             return Ok(());
         }
         self.write(id)?;
@@ -183,20 +187,12 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn flush(&mut self, id: usize) -> io::Result<()> {
-        self.write(id)?;
-        if self.clients[id].unsent == 0 {
-            self.watch(id, EventFlags::IN)?;
-        }
-        Ok(())
-    }
-
     fn write(&mut self, id: usize) -> io::Result<()> {
         let client = &mut self.clients[id];
-        match client.stream.write(self.message.unsent(client.unsent)) {
-            Ok(written) => {
-                client.unsent -= written;
-                self.tally.bytes += written as f64;
+        match client.stream.write(self.target.message.unsent(client.unsent)) {
+            Ok(bytes) => {
+                client.unsent -= bytes;
+                self.tally.bytes += bytes as f64;
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
@@ -210,26 +206,25 @@ impl<'a> Load<'a> {
     }
 }
 
-/// Waits until an event comes or `patience` ends.
-pub fn wait(epoll: &OwnedFd, events: &mut Vec<Event>, patience: Duration) -> io::Result<()> {
-    let patience =
-        patience.try_into().map_err(|_| io::Error::other("a wait too long for the kernel"))?;
-    epoll::wait(epoll, spare_capacity(events), Some(&patience))?;
+/// Waits for events for as long as `timeout`.
+pub fn wait(epoll: &OwnedFd, events: &mut Vec<Event>, timeout: Duration) -> io::Result<()> {
+    let timeout = timeout.try_into().map_err(io::Error::other)?;
+    epoll::wait(epoll, spare_capacity(events), Some(&timeout))?;
     Ok(())
 }
 
-fn connect(address: SocketAddr, websocket: bool) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&address, STALL)?;
+fn connect(target: Target) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&target.address, TIMEOUT)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(STALL))?;
-    if websocket {
-        stream.write_all(wire::REQUEST)?;
-        let mut answer = Vec::new();
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    if target.is_websocket {
+        stream.write_all(messages::REQUEST)?;
+        let mut response = Vec::new();
         let mut part = [0; 1024];
-        while !wire::upgraded(&answer)? {
+        while !messages::is_upgraded(&response)? {
             match stream.read(&mut part)? {
                 0 => return Err(io::Error::other("the server closed during the handshake")),
-                read => answer.extend(&part[..read]),
+                bytes => response.extend(&part[..bytes]),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! An event loop: fastwebsockets on tokio's single-threaded runtime, as its example shows it.
+//! fastwebsockets on the single-threaded runtime of tokio, as in its example.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ pub fn serve(address: SocketAddr) -> io::Result<()> {
 }
 
 async fn connection(stream: TcpStream) {
-    // An error here is a client that went away, which every run ends with.
+    // An error is a client that has gone, as all have at the end.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service_fn(answer))
         .with_upgrades()
