@@ -1,18 +1,21 @@
-//! The load generator: one event loop that keeps a fixed number of messages in flight for each client.
+//! The load generator: one event loop with all clients.
 
 use std::io::{self, Read as _, Write as _};
+use std::mem;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use wsecho_bench::kernel_copy::MidPage;
 use wsecho_bench::messages::{self, Message, Replies};
 
 /// How long a server may take to answer anything that is measured here.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where the clients connect to, and what they send there.
 #[derive(Clone, Copy)]
@@ -22,12 +25,13 @@ pub struct Target<'a> {
     pub message: &'a Message,
 }
 
-/// Connected clients.
+/// Clients of one server.
 pub struct Load<'a> {
     target: Target<'a>,
     clients: Vec<Client>,
     epoll: OwnedFd,
     buffer: MidPage,
+    mode: Mode,
     tally: Tally,
 }
 
@@ -45,55 +49,92 @@ pub struct Tally {
 
 struct Client {
     stream: TcpStream,
+    state: State,
     replies: Replies,
     replied: usize,
     /// How many messages were to be sent so far.
     queued: usize,
     /// How many bytes of these the socket has not taken yet.
     unsent: usize,
-    /// The message whose latency is measured: its number, and when it was sent.
-    timed: Option<(usize, Instant)>,
+    /// What is timed: from when, and until which number of replies.
+    timed: Option<(Instant, usize)>,
 }
 
-/// Whether a reply makes its client send the next message.
+enum State {
+    Connecting,
+    /// With what has come of the response.
+    Upgrading(Vec<u8>),
+    Open,
+    /// With what has come of the server's close frame.
+    Closing(Vec<u8>),
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
-    Send,
-    Stop,
+enum Mode {
+    /// Clients send what they are told to.
+    Wait,
+    /// Each sends a message for every reply.
+    Echo,
+    /// Each sends a message when it is connected. Its connection is timed until the reply.
+    Burst,
+    /// The same, until the server has ended its stream after the closing handshake; then the client
+    /// connects again. Raw TCP has no closing handshake to wait for.
+    Reconnect,
+}
+
+impl Mode {
+    fn times_connections(self) -> bool {
+        matches!(self, Mode::Burst | Mode::Reconnect)
+    }
 }
 
 impl<'a> Load<'a> {
-    /// Connects `clients` one after another, with their handshakes.
-    pub fn connect(target: Target<'a>, clients: usize) -> io::Result<Load<'a>> {
-        let mut load = Load {
+    fn new(target: Target<'a>, mode: Mode) -> io::Result<Self> {
+        Ok(Load {
             target,
-            clients: Vec::with_capacity(clients),
+            clients: Vec::new(),
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             buffer: MidPage::new(256 * 1024),
+            mode,
             tally: Tally::default(),
-        };
+        })
+    }
+
+    /// Connects `clients` one after another, with their handshakes.
+    pub fn connect(target: Target<'a>, clients: usize) -> io::Result<Self> {
+        let mut load = Load::new(target, Mode::Wait)?;
         for id in 0..clients {
-            let stream = connect(target)?;
-            epoll::add(&load.epoll, &stream, EventData::new_u64(id as u64), EventFlags::IN)?;
-            let replies = Replies::default();
-            load.clients.push(Client {
-                stream,
-                replies,
-                replied: 0,
-                queued: 0,
-                unsent: 0,
-                timed: None,
-            });
+            load.clients.push(load.begin(id)?);
+            while !matches!(load.clients[id].state, State::Open) {
+                load.poll_or_fail()?;
+            }
         }
         Ok(load)
+    }
+
+    /// Lets `clients` connect, echo once and close, again and again for this time.
+    pub fn reconnect(target: Target<'a>, clients: usize, time: Duration) -> io::Result<Tally> {
+        let mut load = Load::new(target, Mode::Reconnect)?;
+        load.begin_all(clients)?;
+        load.poll_for(time)
+    }
+
+    /// Lets `clients` connect at the same instant, until each has its reply.
+    pub fn burst(target: Target<'a>, clients: usize) -> io::Result<Tally> {
+        let mut load = Load::new(target, Mode::Burst)?;
+        let start = Instant::now();
+        load.begin_all(clients)?;
+        while load.tally.replies < clients {
+            load.poll_or_fail()?;
+        }
+        Ok(Tally { elapsed: start.elapsed(), ..load.tally })
     }
 
     /// Lets every client send one message, and waits for all replies.
     pub fn echo_once(&mut self) -> io::Result<()> {
         self.queue(1)?;
-        let deadline = Instant::now() + TIMEOUT;
         while self.clients.iter().any(|client| client.replied < client.queued) {
-            self.poll(Next::Stop, deadline)?;
+            self.poll_or_fail()?;
         }
         Ok(())
     }
@@ -106,15 +147,9 @@ impl<'a> Load<'a> {
 
     /// Sends a message for every reply, for this time.
     pub fn run(&mut self, time: Duration) -> io::Result<Tally> {
+        self.mode = Mode::Echo;
         self.tally = Tally::default();
-        let start = Instant::now();
-        let deadline = start + time;
-        while Instant::now() < deadline {
-            self.poll(Next::Send, deadline)?;
-        }
-        self.tally.elapsed = start.elapsed();
-        self.tally.bytes /= 2.0;
-        Ok(std::mem::take(&mut self.tally))
+        self.poll_for(time)
     }
 
     /// The connected sockets.
@@ -122,58 +157,158 @@ impl<'a> Load<'a> {
         self.clients.into_iter().map(|client| client.stream)
     }
 
-    /// Waits once, and serves the clients that are ready.
-    fn poll(&mut self, next: Next, deadline: Instant) -> io::Result<()> {
-        let mut events = Vec::with_capacity(256);
-        let timeout = deadline.saturating_duration_since(Instant::now());
-        wait(&self.epoll, &mut events, timeout)?;
-        if events.is_empty() && next == Next::Stop {
-            return Err(io::Error::other("a client had no reply in time"));
+    fn begin_all(&mut self, clients: usize) -> io::Result<()> {
+        (0..clients).try_for_each(|id| {
+            let client = self.begin(id)?;
+            self.clients.push(client);
+            Ok(())
+        })
+    }
+
+    fn begin(&self, id: usize) -> io::Result<Client> {
+        let began = Instant::now();
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket =
+            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        match rustix::net::connect(&socket, &self.target.address) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(error.into()),
         }
-        for Event { flags, data } in events {
+        epoll::add(&self.epoll, &socket, EventData::new_u64(id as u64), EventFlags::OUT)?;
+        Ok(Client {
+            stream: socket.into(),
+            state: State::Connecting,
+            replies: Replies::default(),
+            replied: 0,
+            queued: 0,
+            unsent: 0,
+            timed: self.mode.times_connections().then_some((began, 1)),
+        })
+    }
+
+    fn poll_for(&mut self, time: Duration) -> io::Result<Tally> {
+        let start = Instant::now();
+        while let Some(rest) = time.checked_sub(start.elapsed()) {
+            self.poll(rest)?;
+        }
+        self.tally.elapsed = start.elapsed();
+        self.tally.bytes /= 2.0;
+        Ok(mem::take(&mut self.tally))
+    }
+
+    fn poll_or_fail(&mut self) -> io::Result<()> {
+        if self.poll(TIMEOUT)? { Ok(()) } else { Err(io::Error::other("no answer in time")) }
+    }
+
+    /// Waits for `timeout` at most, and serves the clients that are ready. Returns whether any was.
+    fn poll(&mut self, timeout: Duration) -> io::Result<bool> {
+        let mut events: Vec<Event> = Vec::with_capacity(256);
+        let timeout = timeout.try_into().map_err(io::Error::other)?;
+        epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout))?;
+        for &Event { flags, data } in &events {
             let id = data.u64() as usize;
             if flags.contains(EventFlags::OUT) {
-                self.write(id)?;
-                if self.clients[id].unsent == 0 {
-                    self.watch(id, EventFlags::IN)?;
-                }
+                self.writable(id)?;
             }
             // Otherwise it is a message, an end or an error, and a read tells which.
             if flags != EventFlags::OUT {
-                self.receive(id, next)?;
+                self.receive(id)?;
             }
+        }
+        Ok(!events.is_empty())
+    }
+
+    fn writable(&mut self, id: usize) -> io::Result<()> {
+        let client = &mut self.clients[id];
+        if let State::Connecting = client.state {
+            sockopt::socket_error(&client.stream)??;
+            if self.target.is_websocket {
+                // So short that a new connection takes it whole.
+                client.stream.write_all(messages::REQUEST)?;
+                client.state = State::Upgrading(Vec::new());
+            } else {
+                self.open(id)?;
+            }
+        } else {
+            self.write(id)?;
+        }
+        if self.clients[id].unsent == 0 {
+            self.watch(id, EventFlags::IN)?;
         }
         Ok(())
     }
 
-    fn receive(&mut self, id: usize, next: Next) -> io::Result<()> {
+    fn open(&mut self, id: usize) -> io::Result<()> {
+        self.clients[id].state = State::Open;
+        if self.mode.times_connections() { self.send(id, 1, Instant::now()) } else { Ok(()) }
+    }
+
+    fn receive(&mut self, id: usize) -> io::Result<()> {
         let client = &mut self.clients[id];
         let bytes = match client.stream.read(&mut self.buffer) {
-            Ok(0) => return Err(io::Error::other("the server closed a connection")),
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         };
-        self.tally.bytes += bytes as f64;
-        let replies = client.replies.receive(&self.buffer[..bytes], self.target.message)?;
-        if replies == 0 {
-            return Ok(());
+        let received = &self.buffer[..bytes];
+        match &mut client.state {
+            State::Closing(close) if bytes == 0 => {
+                if close != messages::CLOSE_REPLY {
+                    return Err(io::Error::other("the stream ended without the close frame"));
+                }
+                self.finish(id)
+            }
+            State::Closing(close) => {
+                close.extend(received);
+                Ok(())
+            }
+            _ if bytes == 0 => Err(io::Error::other("the server closed a connection")),
+            State::Upgrading(response) => {
+                response.extend(received);
+                if messages::is_upgraded(response)? { self.open(id) } else { Ok(()) }
+            }
+            State::Connecting | State::Open => {
+                self.tally.bytes += bytes as f64;
+                match client.replies.receive(received, self.target.message)? {
+                    0 => Ok(()),
+                    replies => self.replied(id, replies),
+                }
+            }
         }
-        self.tally.replies += replies;
+    }
+
+    fn replied(&mut self, id: usize, replies: usize) -> io::Result<()> {
+        let client = &mut self.clients[id];
         client.replied += replies;
         let now = Instant::now();
-        if let Some((_, sent)) = client.timed.take_if(|(number, _)| client.replied > *number) {
-            self.tally.latencies.push((now - sent).as_secs_f64());
+        if self.mode == Mode::Reconnect {
+            if !self.target.is_websocket {
+                return self.finish(id);
+            }
+            client.state = State::Closing(Vec::new());
+            return client.stream.write_all(messages::CLOSE);
         }
-        match next {
-            Next::Send => self.send(id, replies, now),
-            Next::Stop => Ok(()),
+        self.tally.replies += replies;
+        if let Some((since, _)) = client.timed.take_if(|(_, number)| client.replied >= *number) {
+            self.tally.latencies.push((now - since).as_secs_f64());
         }
+        if self.mode == Mode::Echo { self.send(id, replies, now) } else { Ok(()) }
+    }
+
+    /// Counts a whole connection, and connects again.
+    fn finish(&mut self, id: usize) -> io::Result<()> {
+        if let Some((began, _)) = self.clients[id].timed {
+            self.tally.latencies.push(began.elapsed().as_secs_f64());
+        }
+        self.tally.replies += 1;
+        self.clients[id] = self.begin(id)?;
+        Ok(())
     }
 
     fn send(&mut self, id: usize, count: usize, now: Instant) -> io::Result<()> {
         let client = &mut self.clients[id];
-        client.timed.get_or_insert((client.queued, now));
+        client.timed.get_or_insert((now, client.queued + 1));
         client.queued += count;
         let is_blocked = client.unsent > 0;
         client.unsent += self.target.message.bytes(count);
@@ -204,30 +339,4 @@ impl<'a> Load<'a> {
         let data = EventData::new_u64(id as u64);
         Ok(epoll::modify(&self.epoll, &self.clients[id].stream, data, flags)?)
     }
-}
-
-/// Waits for events for as long as `timeout`.
-pub fn wait(epoll: &OwnedFd, events: &mut Vec<Event>, timeout: Duration) -> io::Result<()> {
-    let timeout = timeout.try_into().map_err(io::Error::other)?;
-    epoll::wait(epoll, spare_capacity(events), Some(&timeout))?;
-    Ok(())
-}
-
-fn connect(target: Target) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&target.address, TIMEOUT)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    if target.is_websocket {
-        stream.write_all(messages::REQUEST)?;
-        let mut response = Vec::new();
-        let mut part = [0; 1024];
-        while !messages::is_upgraded(&response)? {
-            match stream.read(&mut part)? {
-                0 => return Err(io::Error::other("the server closed during the handshake")),
-                bytes => response.extend(&part[..bytes]),
-            }
-        }
-    }
-    stream.set_nonblocking(true)?;
-    Ok(stream)
 }

@@ -56,8 +56,9 @@ impl CpuTime {
         let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = fields[..] else {
             return Err(io::Error::other("/proc/stat has too few fields"));
         };
-        let busy = user + nice + system + irq + softirq;
-        Ok(CpuTime { all: busy + idle + iowait + steal, steal, busy })
+        // Interrupts for the network are charged to nobody.
+        let busy = user + nice + system;
+        Ok(CpuTime { all: busy + idle + iowait + irq + softirq + steal, steal, busy })
     }
 
     /// The parts of the time until `later` that the hypervisor gave to others, and that processes used

@@ -1,6 +1,5 @@
 //! Measures wsecho as a whole program beside other servers, and writes every sample to a file.
 
-mod connections;
 mod load;
 mod machine;
 mod measure;
@@ -17,7 +16,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::measure::{Bench, Pinned, Sample};
+use crate::measure::{Bench, Sample};
 use crate::rows::{Cores, Row};
 use crate::servers::{Kind, Programs, folder};
 
@@ -53,9 +52,6 @@ struct Options {
     /// The file to write the samples to [default: benches/target/samples.csv]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Let the kernel choose the cores of server and generator
-    #[arg(long)]
-    no_pin: bool,
 }
 
 #[derive(Subcommand)]
@@ -65,8 +61,7 @@ enum Command {
     Serve {
         kind: Kind,
         address: SocketAddr,
-        #[arg(long)]
-        core: Option<usize>,
+        core: usize,
         #[arg(last = true)]
         command: Vec<String>,
     },
@@ -149,16 +144,10 @@ fn set_up(options: &Options, rows: &mut [Row], notes: &mut Vec<String>) -> io::R
             }
         }
     }
-    let pinned = match machine::cores()?[..] {
-        _ if options.no_pin => None,
-        [server, generator, ..] => Some(Pinned { server, generator }),
-        [only] => Some(Pinned { server: only, generator: only }),
-        [] => None,
-    };
-    if let Some(pinned) = pinned {
-        machine::pin(pinned.generator)?;
-    }
-    Ok(Bench { programs, time, pinned })
+    let cores = machine::cores()?;
+    let (server_core, generator_core) = (cores[0], cores[cores.len() - 1]);
+    machine::pin(generator_core)?;
+    Ok(Bench { programs, time, server_core, generator_core })
 }
 
 /// Takes all samples, and writes each as it is taken. Returns how many failed.
@@ -181,7 +170,6 @@ fn measure(
         eprintln!("round {} of {rounds}", round + 1);
         for (index, row) in rows.iter().enumerate().filter(|(_, row)| round < row.max_rounds) {
             let cores = match row.cores {
-                _ if bench.pinned.is_none() => "any",
                 Cores::One => "one",
                 Cores::Two => "two",
             };

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use rustix::process::getpid;
 
-use crate::connections;
 use crate::load::{Load, Tally, Target};
 use crate::machine::{self, CpuTime, Memory};
 use crate::rows::{Cores, MIB, Row, Work};
@@ -20,14 +19,8 @@ pub struct Bench {
     pub programs: Programs,
     /// How long one sample takes at least, after a fifth of it to warm up.
     pub time: Duration,
-    /// `None`: the kernel chooses.
-    pub pinned: Option<Pinned>,
-}
-
-#[derive(Clone, Copy)]
-pub struct Pinned {
-    pub server: usize,
-    pub generator: usize,
+    pub server_core: usize,
+    pub generator_core: usize,
 }
 
 /// What was measured, with 0 for what the row does not measure.
@@ -56,10 +49,10 @@ impl Bench {
             }
             work => work,
         };
-        let core = self.pinned.map(|pinned| match row.cores {
-            Cores::Two => pinned.server,
-            Cores::One => pinned.generator,
-        });
+        let core = match row.cores {
+            Cores::Two => self.server_core,
+            Cores::One => self.generator_core,
+        };
         let server = Server::start(kind, &self.programs, core, arguments(work))?;
         let message = message(kind, work);
         let is_websocket = kind != Kind::Raw;
@@ -86,8 +79,8 @@ impl Bench {
                 cpu_before = cpu()?;
                 first_messages(target, self.time)?
             }
-            Work::Connect { clients } => connections::reconnect(target, clients, self.time)?,
-            Work::Burst { clients } => connections::burst(target, clients)?,
+            Work::Connect { clients } => Load::reconnect(target, clients, self.time)?,
+            Work::Burst { clients } => Load::burst(target, clients)?,
             Work::Idle { clients, size } => {
                 idle = idle_clients(target, clients, size)?;
                 Tally { replies: clients, ..Tally::default() }

@@ -98,7 +98,7 @@ pub fn plots() -> Vec<Row> {
     let clients = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
     let by_clients = clients.map(|clients| (format!("clients-{clients}"), echo(clients, 20)));
     let sizes = (4..=24).step_by(2).map(|power| 1 << power);
-    let by_size = sizes.map(|size| (format!("size-{size}"), echo(10, size)));
+    let by_size = sizes.map(|size| (format!("sizes-{size}"), echo(10, size)));
     let row = |(name, work)| Row {
         name,
         work,

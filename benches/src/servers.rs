@@ -77,21 +77,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on a free port, on `core` alone if one is given, and waits until it listens.
+    /// Starts a server on a free port, on one core, and waits until it listens.
     pub fn start(
         kind: Kind,
         programs: &Programs,
-        core: Option<usize>,
+        core: usize,
         arguments: &[&str],
     ) -> io::Result<Server> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let mut command = Command::new(env::current_exe()?);
-        command.arg("serve").arg(kind.name()).arg(address.to_string());
-        if let Some(core) = core {
-            command.arg("--core").arg(core.to_string());
-        }
-        let child = command
-            .arg("--")
+        let child = Command::new(env::current_exe()?)
+            .args(["serve", &kind.name(), &address.to_string(), &core.to_string(), "--"])
             .args(kind.command(programs, address, arguments))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())

@@ -1,8 +1,9 @@
-//! Measures the sans-I/O modules of wsecho in bytes per second, each beside memcpy of as many bytes, and
-//! what the kernel's copy costs by the alignment of a buffer. Prints Markdown.
+//! Measures the sans-I/O modules of wsecho, and what the kernel's copies cost by the place of a buffer.
+//! Prints Markdown.
 
 use std::hint::black_box;
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use wsecho::app::conversation::LARGE_INPUT;
@@ -18,13 +19,17 @@ const SAMPLE: Duration = Duration::from_millis(2);
 const MASKING_KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
 fn main() -> io::Result<()> {
-    println!("| what | bytes | GB/s | memcpy GB/s | ratio | ns each |");
-    println!("|---|---|---|---|---|---|");
+    println!("| what | bytes | GB/s | ns each |\n|---|---|---|---|");
     headers();
     unmasking();
     utf8();
     conversations();
-    kernel_copies()
+    println!("\n| buffer begins in its page at | send, GB/s | recv, GB/s |\n|---|---|---|");
+    for place in [0, 1, 10, 14, 15, 16, 64, 2048, 4080, 4081, 4082, 4086, 4095] {
+        let (send, receive) = kernel_copy::rates(place)?;
+        println!("| {place} | {send:.2} | {receive:.2} |");
+    }
+    Ok(())
 }
 
 fn headers() {
@@ -42,8 +47,10 @@ fn headers() {
     }
 }
 
-/// Every length up to 256 at every alignment to 32 bytes, then the lengths near greater ones.
+/// Every length up to 256 at every alignment to 32 bytes, then the lengths near greater ones, beside
+/// memcpy of the same.
 fn unmasking() {
+    const ALIGNMENTS: usize = 32;
     let classes = [
         ("1 to 3 B", 1..4),
         ("4 to 15 B", 4..16),
@@ -54,32 +61,21 @@ fn unmasking() {
         ("256 KiB and up to 3 B more", 262_144..262_148),
     ];
     for (name, lengths) in classes {
-        let alignments = 32;
-        let bytes = lengths.clone().sum::<usize>() * alignments;
-        let mut payload = vec![0; lengths.end + alignments];
-        let mut target = payload.clone();
-        let source = payload.clone();
-        let ranges = || {
-            let aligned = |len| (0..alignments).map(move |start| start..start + len);
-            lengths.clone().flat_map(aligned)
+        let mut target = vec![0; lengths.end + ALIGNMENTS];
+        let source = target.clone();
+        let mut row = |what: &str, work: fn(&mut [u8], &[u8])| {
+            let (bytes, parts) = (lengths.clone().sum::<usize>(), lengths.len());
+            row(&format!("{what} {name}"), bytes * ALIGNMENTS, parts * ALIGNMENTS, || {
+                let aligned = |len| (0..ALIGNMENTS).map(move |start| start..start + len);
+                for range in Range::clone(&lengths).flat_map(aligned) {
+                    work(black_box(&mut target[range.clone()]), black_box(&source[range]));
+                }
+            });
         };
-        row_beside(
-            &format!("unmask {name}, all alignments"),
-            bytes,
-            lengths.len() * alignments,
-            || {
-                for range in ranges() {
-                    let payload = black_box(&mut payload[range]);
-                    black_box(frame::unmask(payload, black_box(MASKING_KEY)));
-                }
-            },
-            || {
-                for range in ranges() {
-                    let target = black_box(&mut target[range.clone()]);
-                    target.copy_from_slice(black_box(&source[range]));
-                }
-            },
-        );
+        row("memcpy", |target, source| target.copy_from_slice(source));
+        row("unmask", |target, _| {
+            black_box(frame::unmask(target, black_box(MASKING_KEY)));
+        });
     }
 }
 
@@ -100,8 +96,8 @@ fn utf8() {
     }
 }
 
-/// From received bytes to replies, as a client's thread does between a read and a write, with one copy
-/// of the bytes in place of the read.
+/// From received bytes to replies, as a client's thread does between a read and a write, with a memcpy
+/// in place of the read.
 fn conversations() {
     let settings = wsecho_bench::settings();
     for payload in [20, 125, 1024, 16 * 1024] {
@@ -116,34 +112,11 @@ fn conversations() {
     }
 }
 
-/// Prints what `work` makes of `bytes` bytes in `parts` parts, beside one memcpy of them all.
-fn row(what: &str, bytes: usize, parts: usize, work: impl FnMut()) {
-    let source = vec![1_u8; bytes];
-    let mut target = source.clone();
-    let copy = || black_box(&mut target[..]).copy_from_slice(black_box(&source));
-    row_beside(what, bytes, parts, work, copy);
-}
-
-/// The same beside `copy`, which copies as many bytes.
-fn row_beside(
-    what: &str,
-    bytes: usize,
-    parts: usize,
-    mut work: impl FnMut(),
-    mut copy: impl FnMut(),
-) {
-    let (mut rates, mut copy_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..SAMPLES {
-        let (rate, copy_rate) =
-            (bytes as f64 / nanoseconds(&mut work), bytes as f64 / nanoseconds(&mut copy));
-        rates.push(rate);
-        copy_rates.push(copy_rate);
-        ratios.push(rate / copy_rate);
-    }
-    let [rate, copy_rate, ratio] =
-        [rates, copy_rates, ratios].map(|mut figures| quantile(&mut figures, 0.5).unwrap_or(0.0));
-    let each = bytes as f64 / parts as f64 / rate;
-    println!("| {what} | {bytes} | {rate:.2} | {copy_rate:.1} | {ratio:.3} | {each:.1} |");
+/// Prints what `work` makes of `bytes` bytes in `parts` parts.
+fn row(what: &str, bytes: usize, parts: usize, mut work: impl FnMut()) {
+    let mut times: Vec<f64> = (0..SAMPLES).map(|_| nanoseconds(&mut work)).collect();
+    let time = quantile(&mut times, 0.5).unwrap_or(f64::NAN);
+    println!("| {what} | {bytes} | {:.2} | {:.1} |", bytes as f64 / time, time / parts as f64);
 }
 
 /// The time of one call.
@@ -152,19 +125,8 @@ fn nanoseconds(mut work: impl FnMut()) -> f64 {
     let mut calls = 0;
     // The clock is read once in so many calls, since reading it takes as long as a short call.
     while start.elapsed() < SAMPLE {
-        for _ in 0..8 {
-            work();
-        }
+        (0..8).for_each(|_| work());
         calls += 8;
     }
     start.elapsed().as_nanos() as f64 / f64::from(calls)
-}
-
-fn kernel_copies() -> io::Result<()> {
-    println!("\n| buffer begins in its page at | send, GB/s | recv, GB/s |\n|---|---|---|");
-    for place in [0, 1, 10, 14, 15, 16, 64, 2048, 4080, 4081, 4082, 4086, 4095] {
-        let (send, receive) = kernel_copy::rates(place)?;
-        println!("| {place} | {send:.2} | {receive:.2} |");
-    }
-    Ok(())
 }

@@ -12,20 +12,13 @@ use std::process::Command;
 use crate::machine;
 use crate::servers::Kind;
 
-/// Makes this process the server `kind` on `address`, on `core` alone if one is given. A server that is
-/// a program of its own is run by `command`.
+/// Makes this process the server `kind` on `address` and on one core. A server that is a program of its
+/// own is run by `command`.
 ///
 /// Returns only if it fails.
-pub fn run(
-    kind: Kind,
-    address: SocketAddr,
-    core: Option<usize>,
-    command: &[String],
-) -> io::Result<()> {
+pub fn run(kind: Kind, address: SocketAddr, core: usize, command: &[String]) -> io::Result<()> {
     machine::die_with_parent()?;
-    if let Some(core) = core {
-        machine::pin(core)?;
-    }
+    machine::pin(core)?;
     if let [program, arguments @ ..] = command {
         return Err(Command::new(program).args(arguments).exec());
     }
