@@ -4,7 +4,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 program=$PWD/target/uwebsockets
-uws=$(cargo metadata --format-version 1 --locked | tr '"' '\n' |
+crates=$(cargo metadata --format-version 1 --locked)
+uws=$(printf %s "$crates" | tr '"' '\n' |
     sed -n 's|\(/libuwebsockets-sys-[0-9.]*\)/Cargo.toml$|\1/uWebSockets|p')
 if [ ! "$program" -nt uwebsockets/echo.cpp ]; then
     mkdir -p target
