@@ -1,194 +1,318 @@
-//! The load generator: one event loop that keeps a fixed number of messages in flight for each client.
+//! The load generator: one event loop with all clients.
 
 use std::io::{self, Read as _, Write as _};
+use std::mem;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use wsecho_bench::stats::Histogram;
-use wsecho_bench::wire::{self, Message, Replies};
+use wsecho_bench::kernel_copy::MidPage;
+use wsecho_bench::messages::{self, Message, Replies};
 
-/// No server needs so long for anything that is measured here.
-pub const STALL: Duration = Duration::from_secs(10);
+/// How long a server may take to answer anything that is measured here.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Connected clients, and what they say.
+/// Where the clients connect to, and what they send there.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    pub address: SocketAddr,
+    pub is_websocket: bool,
+    pub message: &'a Message,
+}
+
+/// Clients of one server.
 pub struct Load<'a> {
-    message: &'a Message,
+    target: Target<'a>,
     clients: Vec<Client>,
     epoll: OwnedFd,
-    buffer: Vec<u8>,
+    buffer: MidPage,
+    mode: Mode,
     tally: Tally,
 }
 
-/// What moved in a stretch of time.
+/// What was measured over some time.
 #[derive(Default)]
 pub struct Tally {
     pub replies: usize,
-    /// Half of what was sent and received together. Of large messages only some come whole in a
-    /// stretch; bytes grow evenly.
+    /// Half of all bytes sent and received. They grow evenly, while few large messages are complete
+    /// at the end of the time.
     pub bytes: f64,
     pub elapsed: Duration,
-    pub latency: Histogram,
+    /// In seconds.
+    pub latencies: Vec<f64>,
 }
 
 struct Client {
     stream: TcpStream,
+    state: State,
     replies: Replies,
     replied: usize,
-    /// Messages handed over for sending so far.
-    asked: usize,
-    /// Bytes of those that the socket has not yet taken.
+    /// How many messages were to be sent so far.
+    queued: usize,
+    /// How many bytes of these the socket has not taken yet.
     unsent: usize,
-    /// The message whose reply is being timed: how many replies come before it, and when it was sent.
-    timed: Option<(usize, Instant)>,
+    /// What is timed: from when, and until which number of replies.
+    timed: Option<(Instant, usize)>,
 }
 
-/// When a client speaks again.
+enum State {
+    Connecting,
+    /// With what has come of the response.
+    Upgrading(Vec<u8>),
+    Open,
+    /// With what has come of the server's close frame.
+    Closing(Vec<u8>),
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Refill {
-    /// At every reply.
-    Always,
-    Never,
+enum Mode {
+    /// Clients send what they are told to.
+    Wait,
+    /// Each sends a message for every reply.
+    Echo,
+    /// Each sends a message when it is connected. Its connection is timed until the reply.
+    Burst,
+    /// The same, until the server has ended its stream after the closing handshake; then the client
+    /// connects again. Raw TCP has no closing handshake to wait for.
+    Reconnect,
+}
+
+impl Mode {
+    fn times_connections(self) -> bool {
+        matches!(self, Mode::Burst | Mode::Reconnect)
+    }
 }
 
 impl<'a> Load<'a> {
-    /// Connects `clients`, one after another, and upgrades them if they are to speak WebSocket.
-    pub fn connect(
-        address: SocketAddr,
-        websocket: bool,
-        clients: usize,
-        message: &'a Message,
-    ) -> io::Result<Load<'a>> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let clients = (0..clients)
-            .map(|id| {
-                let stream = connect(address, websocket)?;
-                let data = EventData::new_u64(id as u64);
-                epoll::add(&epoll, &stream, data, EventFlags::IN)?;
-                Ok(Client {
-                    stream,
-                    replies: Replies::default(),
-                    replied: 0,
-                    asked: 0,
-                    unsent: 0,
-                    timed: None,
-                })
-            })
-            .collect::<io::Result<_>>()?;
+    fn new(target: Target<'a>, mode: Mode) -> io::Result<Self> {
         Ok(Load {
-            message,
-            clients,
-            epoll,
-            buffer: vec![0; 256 * 1024],
+            target,
+            clients: Vec::new(),
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            buffer: MidPage::new(256 * 1024),
+            mode,
             tally: Tally::default(),
         })
     }
 
-    /// Lets every client send one message and waits for all replies.
-    pub fn echo_once(&mut self) -> io::Result<()> {
-        self.ask(1)?;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self
-            .clients
-            .iter()
-            .any(|client| client.replied < client.asked)
-        {
-            self.turn(Refill::Never, deadline)?;
-            if Instant::now() > deadline {
-                return Err(io::Error::other("not every client had its reply in time"));
+    /// Connects `clients` one after another, with their handshakes.
+    pub fn connect(target: Target<'a>, clients: usize) -> io::Result<Self> {
+        let mut load = Load::new(target, Mode::Wait)?;
+        for id in 0..clients {
+            load.clients.push(load.begin(id)?);
+            while !matches!(load.clients[id].state, State::Open) {
+                load.poll_or_fail()?;
             }
         }
-        Ok(())
+        Ok(load)
     }
 
-    /// Lets every client send `depth` messages at once, to be kept up by [`Load::run`].
-    pub fn ask(&mut self, depth: usize) -> io::Result<()> {
-        let now = Instant::now();
-        for id in 0..self.clients.len() {
-            self.send(id, depth, now)?;
+    /// Lets `clients` connect, echo once and close, again and again for this time.
+    pub fn reconnect(target: Target<'a>, clients: usize, time: Duration) -> io::Result<Tally> {
+        let mut load = Load::new(target, Mode::Reconnect)?;
+        load.begin_all(clients)?;
+        load.poll_for(time)
+    }
+
+    /// Lets `clients` connect at the same instant, until each has its reply.
+    pub fn burst(target: Target<'a>, clients: usize) -> io::Result<Tally> {
+        let mut load = Load::new(target, Mode::Burst)?;
+        let start = Instant::now();
+        load.begin_all(clients)?;
+        while load.tally.replies < clients {
+            load.poll_or_fail()?;
+        }
+        Ok(Tally { elapsed: start.elapsed(), ..load.tally })
+    }
+
+    /// Lets every client send one message, and waits for all replies.
+    pub fn echo_once(&mut self) -> io::Result<()> {
+        self.queue(1)?;
+        while self.clients.iter().any(|client| client.replied < client.queued) {
+            self.poll_or_fail()?;
         }
         Ok(())
     }
 
-    /// Answers every reply with the next message, for so long.
+    /// Lets every client send `depth` messages at once, which [`run`](Self::run) keeps in flight.
+    pub fn queue(&mut self, depth: usize) -> io::Result<()> {
+        let now = Instant::now();
+        (0..self.clients.len()).try_for_each(|id| self.send(id, depth, now))
+    }
+
+    /// Sends a message for every reply, for this time.
     pub fn run(&mut self, time: Duration) -> io::Result<Tally> {
+        self.mode = Mode::Echo;
         self.tally = Tally::default();
+        self.poll_for(time)
+    }
+
+    /// The connected sockets.
+    pub fn into_streams(self) -> impl Iterator<Item = TcpStream> {
+        self.clients.into_iter().map(|client| client.stream)
+    }
+
+    fn begin_all(&mut self, clients: usize) -> io::Result<()> {
+        (0..clients).try_for_each(|id| {
+            let client = self.begin(id)?;
+            self.clients.push(client);
+            Ok(())
+        })
+    }
+
+    fn begin(&self, id: usize) -> io::Result<Client> {
+        let began = Instant::now();
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket =
+            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        match rustix::net::connect(&socket, &self.target.address) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        epoll::add(&self.epoll, &socket, EventData::new_u64(id as u64), EventFlags::OUT)?;
+        Ok(Client {
+            stream: socket.into(),
+            state: State::Connecting,
+            replies: Replies::default(),
+            replied: 0,
+            queued: 0,
+            unsent: 0,
+            timed: self.mode.times_connections().then_some((began, 1)),
+        })
+    }
+
+    fn poll_for(&mut self, time: Duration) -> io::Result<Tally> {
         let start = Instant::now();
-        let deadline = start + time;
-        while Instant::now() < deadline {
-            self.turn(Refill::Always, deadline)?;
+        while let Some(rest) = time.checked_sub(start.elapsed()) {
+            self.poll(rest)?;
         }
         self.tally.elapsed = start.elapsed();
         self.tally.bytes /= 2.0;
-        Ok(std::mem::take(&mut self.tally))
+        Ok(mem::take(&mut self.tally))
     }
 
-    /// The connected sockets, silent from now on.
-    pub fn into_idle(self) -> Vec<TcpStream> {
-        self.clients
-            .into_iter()
-            .map(|client| client.stream)
-            .collect()
+    fn poll_or_fail(&mut self) -> io::Result<()> {
+        if self.poll(TIMEOUT)? { Ok(()) } else { Err(io::Error::other("no answer in time")) }
     }
 
-    /// Waits for the kernel once, and serves whom it names.
-    fn turn(&mut self, refill: Refill, deadline: Instant) -> io::Result<()> {
+    /// Waits for `timeout` at most, and serves the clients that are ready. Returns whether any was.
+    fn poll(&mut self, timeout: Duration) -> io::Result<bool> {
         let mut events: Vec<Event> = Vec::with_capacity(256);
-        let patience = deadline
-            .saturating_duration_since(Instant::now())
-            .min(STALL);
-        wait(&self.epoll, &mut events, patience)?;
-        if events.is_empty() && patience == STALL {
-            return Err(io::Error::other("no client had a reply for 10 s"));
-        }
-        for event in events {
-            let (flags, id) = (event.flags, event.data.u64() as usize);
+        let timeout = timeout.try_into().map_err(io::Error::other)?;
+        epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout))?;
+        for &Event { flags, data } in &events {
+            let id = data.u64() as usize;
             if flags.contains(EventFlags::OUT) {
-                self.flush(id)?;
+                self.writable(id)?;
             }
-            // What is left of the flags is a message, an end or an error: a read tells which.
+            // Otherwise it is a message, an end or an error, and a read tells which.
             if flags != EventFlags::OUT {
-                self.receive(id, refill)?;
+                self.receive(id)?;
             }
+        }
+        Ok(!events.is_empty())
+    }
+
+    fn writable(&mut self, id: usize) -> io::Result<()> {
+        let client = &mut self.clients[id];
+        if let State::Connecting = client.state {
+            sockopt::socket_error(&client.stream)??;
+            if self.target.is_websocket {
+                // So short that a new connection takes it whole.
+                client.stream.write_all(messages::REQUEST)?;
+                client.state = State::Upgrading(Vec::new());
+            } else {
+                self.open(id)?;
+            }
+        } else {
+            self.write(id)?;
+        }
+        if self.clients[id].unsent == 0 {
+            self.watch(id, EventFlags::IN)?;
         }
         Ok(())
     }
 
-    fn receive(&mut self, id: usize, refill: Refill) -> io::Result<()> {
+    fn open(&mut self, id: usize) -> io::Result<()> {
+        self.clients[id].state = State::Open;
+        if self.mode.times_connections() { self.send(id, 1, Instant::now()) } else { Ok(()) }
+    }
+
+    fn receive(&mut self, id: usize) -> io::Result<()> {
         let client = &mut self.clients[id];
-        let read = match client.stream.read(&mut self.buffer) {
-            Ok(0) => return Err(io::Error::other("the server closed a connection")),
-            Ok(read) => read,
+        let bytes = match client.stream.read(&mut self.buffer) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         };
-        self.tally.bytes += read as f64;
-        let replies = client.replies.take(&self.buffer[..read], self.message)?;
-        if replies == 0 {
-            return Ok(());
+        let received = &self.buffer[..bytes];
+        match &mut client.state {
+            State::Closing(close) if bytes == 0 => {
+                if close != messages::CLOSE_REPLY {
+                    return Err(io::Error::other("the stream ended without the close frame"));
+                }
+                self.finish(id)
+            }
+            State::Closing(close) => {
+                close.extend(received);
+                Ok(())
+            }
+            _ if bytes == 0 => Err(io::Error::other("the server closed a connection")),
+            State::Upgrading(response) => {
+                response.extend(received);
+                if messages::is_upgraded(response)? { self.open(id) } else { Ok(()) }
+            }
+            State::Connecting | State::Open => {
+                self.tally.bytes += bytes as f64;
+                match client.replies.receive(received, self.target.message)? {
+                    0 => Ok(()),
+                    replies => self.replied(id, replies),
+                }
+            }
         }
-        self.tally.replies += replies;
+    }
+
+    fn replied(&mut self, id: usize, replies: usize) -> io::Result<()> {
+        let client = &mut self.clients[id];
         client.replied += replies;
         let now = Instant::now();
-        if let Some((_, sent)) = client.timed.take_if(|(before, _)| client.replied > *before) {
-            self.tally.latency.add(now - sent);
+        if self.mode == Mode::Reconnect {
+            if !self.target.is_websocket {
+                return self.finish(id);
+            }
+            client.state = State::Closing(Vec::new());
+            return client.stream.write_all(messages::CLOSE);
         }
-        match refill {
-            Refill::Always => self.send(id, replies, now),
-            Refill::Never => Ok(()),
+        self.tally.replies += replies;
+        if let Some((since, _)) = client.timed.take_if(|(_, number)| client.replied >= *number) {
+            self.tally.latencies.push((now - since).as_secs_f64());
         }
+        if self.mode == Mode::Echo { self.send(id, replies, now) } else { Ok(()) }
+    }
+
+    /// Counts a whole connection, and connects again.
+    fn finish(&mut self, id: usize) -> io::Result<()> {
+        if let Some((began, _)) = self.clients[id].timed {
+            self.tally.latencies.push(began.elapsed().as_secs_f64());
+        }
+        self.tally.replies += 1;
+        self.clients[id] = self.begin(id)?;
+        Ok(())
     }
 
     fn send(&mut self, id: usize, count: usize, now: Instant) -> io::Result<()> {
         let client = &mut self.clients[id];
-        client.timed.get_or_insert((client.asked, now));
-        client.asked += count;
-        let was_waiting = client.unsent > 0;
-        client.unsent += self.message.bytes(count);
-        if was_waiting {
+        client.timed.get_or_insert((now, client.queued + 1));
+        client.queued += count;
+        let is_blocked = client.unsent > 0;
+        client.unsent += self.target.message.bytes(count);
+        if is_blocked {
             return Ok(());
         }
         self.write(id)?;
@@ -198,20 +322,12 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn flush(&mut self, id: usize) -> io::Result<()> {
-        self.write(id)?;
-        if self.clients[id].unsent == 0 {
-            self.watch(id, EventFlags::IN)?;
-        }
-        Ok(())
-    }
-
     fn write(&mut self, id: usize) -> io::Result<()> {
         let client = &mut self.clients[id];
-        match client.stream.write(self.message.unsent(client.unsent)) {
-            Ok(written) => {
-                client.unsent -= written;
-                self.tally.bytes += written as f64;
+        match client.stream.write(self.target.message.unsent(client.unsent)) {
+            Ok(bytes) => {
+                client.unsent -= bytes;
+                self.tally.bytes += bytes as f64;
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
@@ -221,39 +337,6 @@ impl<'a> Load<'a> {
 
     fn watch(&self, id: usize, flags: EventFlags) -> io::Result<()> {
         let data = EventData::new_u64(id as u64);
-        Ok(epoll::modify(
-            &self.epoll,
-            &self.clients[id].stream,
-            data,
-            flags,
-        )?)
+        Ok(epoll::modify(&self.epoll, &self.clients[id].stream, data, flags)?)
     }
-}
-
-/// Waits until an event comes or `patience` ends.
-pub fn wait(epoll: &OwnedFd, events: &mut Vec<Event>, patience: Duration) -> io::Result<()> {
-    let patience = patience
-        .try_into()
-        .map_err(|_| io::Error::other("a wait too long for the kernel"))?;
-    epoll::wait(epoll, spare_capacity(events), Some(&patience))?;
-    Ok(())
-}
-
-fn connect(address: SocketAddr, websocket: bool) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&address, STALL)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(STALL))?;
-    if websocket {
-        stream.write_all(wire::REQUEST)?;
-        let mut answer = Vec::new();
-        let mut part = [0; 1024];
-        while !wire::upgraded(&answer)? {
-            match stream.read(&mut part)? {
-                0 => return Err(io::Error::other("the server closed during the handshake")),
-                read => answer.extend(&part[..read]),
-            }
-        }
-    }
-    stream.set_nonblocking(true)?;
-    Ok(stream)
 }

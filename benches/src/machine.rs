@@ -1,89 +1,142 @@
-//! The machine: which cores, how many descriptors, what to call it, and what a process used of it.
+//! The machine: its cores, its limits, what decides how fast it is, and what a process uses of it.
 
 use std::fs;
 use std::io;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use wsecho_bench::kernel_copy;
 
 /// Allows this process and its children as many descriptors as the hard limit does.
 pub fn raise_descriptor_limit() -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    Ok(setrlimit(Resource::Nofile, raised)?)
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
 }
 
-/// Keeps the calling process, and what it starts from now on, on one core.
+/// Keeps this process, and the children that it starts from now on, on one core.
 pub fn pin(core: usize) -> io::Result<()> {
-    let mut only = CpuSet::new();
-    only.set(core);
-    Ok(sched_setaffinity(None, &only)?)
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    Ok(sched_setaffinity(None, &cores)?)
 }
 
 /// The cores that this process may use.
 pub fn cores() -> io::Result<Vec<usize>> {
     let allowed = sched_getaffinity(None)?;
-    Ok((0..CpuSet::MAX_CPU)
-        .filter(|&core| allowed.is_set(core))
-        .collect())
+    Ok((0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect())
 }
 
-/// Ends the calling process when its parent ends, however the parent ends.
+/// Kills this process when its parent ends, however the parent ends.
 pub fn die_with_parent() -> io::Result<()> {
-    Ok(rustix::process::set_parent_process_death_signal(Some(
-        Signal::KILL,
-    ))?)
+    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-/// Seconds of processor time that `process` has used, its ended threads included, in steps of a clock tick.
+/// Seconds of processor time that `process` and its ended threads have used, in clock ticks.
 pub fn cpu_seconds(process: Pid) -> io::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name in parentheses may hold blanks; utime and stime are the 12th and 13th fields after it.
-    let ticks = stat.rsplit(')').next().map(|rest| {
-        rest.split_ascii_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<f64>().ok())
-            .sum::<f64>()
-    });
-    let ticks = ticks.ok_or_else(|| io::Error::other("a stat line without a name"))?;
+    // The name in parentheses may have blanks. utime and stime are the 12th and 13th fields after it.
+    let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
+    let ticks: f64 = numbers(fields).skip(11).take(2).sum();
     Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// What `process` keeps resident, and what its page tables take beside it, in KiB.
-pub fn memory(process: Pid) -> io::Result<Memory> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    Ok(Memory {
-        resident: field(&status, "VmRSS:").unwrap_or(0.0),
-        page_tables: field(&status, "VmPTE:").unwrap_or(0.0),
-    })
+/// The time of all cores since the machine started, in clock ticks.
+pub struct CpuTime {
+    all: f64,
+    /// Given to others by the hypervisor.
+    steal: f64,
+    busy: f64,
 }
 
-#[derive(Clone, Copy)]
+impl CpuTime {
+    pub fn now() -> io::Result<CpuTime> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        // After the name: user nice system idle iowait irq softirq steal, and parts of these.
+        let fields: Vec<f64> = numbers(stat.lines().next().unwrap_or_default()).skip(1).collect();
+        let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = fields[..] else {
+            return Err(io::Error::other("/proc/stat has too few fields"));
+        };
+        // Interrupts for the network are charged to nobody.
+        let busy = user + nice + system;
+        Ok(CpuTime { all: busy + idle + iowait + irq + softirq + steal, steal, busy })
+    }
+
+    /// The parts of the time until `later` that the hypervisor gave to others, and that processes used
+    /// beside those which used `seconds`.
+    pub fn taken_until(&self, later: &CpuTime, seconds: f64) -> (f64, f64) {
+        let all = (later.all - self.all).max(1.0);
+        let ours = seconds * rustix::param::clock_ticks_per_second() as f64;
+        ((later.steal - self.steal) / all, ((later.busy - self.busy - ours) / all).max(0.0))
+    }
+}
+
+/// What a process keeps resident, and its page tables, in KiB.
 pub struct Memory {
     pub resident: f64,
     pub page_tables: f64,
 }
 
-/// One line for the head of a report.
-pub fn describe(cores: usize) -> String {
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split(':').nth(1))
-        .map_or("unknown processor", str::trim);
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    // What follows the version is the vendor's own numbering.
-    let release = release.trim().split('-').next().unwrap_or_default();
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory = field(&meminfo, "MemTotal:").unwrap_or(0.0) / 1024.0 / 1024.0;
-    format!("{model}, {cores} cores, {memory:.0} GiB, Linux {release}")
+pub fn memory(process: Pid) -> io::Result<Memory> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let kib = |name| field(&status, name).and_then(|value| numbers(value).next()).unwrap_or(0.0);
+    Ok(Memory { resident: kib("VmRSS"), page_tables: kib("VmPTE") })
 }
 
-fn field(text: &str, name: &str) -> Option<f64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
+/// What decides the figures of a run on this machine, one line each.
+pub fn describe() -> io::Result<Vec<String>> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().replace('\t', " ");
+    let cpu = read("/proc/cpuinfo");
+    let has_fsrm = field(&cpu, "flags").is_some_and(|flags| flags.contains(" fsrm"));
+    let caches = (0..8).map_while(|index| {
+        let file =
+            |name: &str| read(&format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{name}"));
+        let kind = match &*file("type") {
+            "" => return None,
+            "Data" => "d",
+            "Instruction" => "i",
+            _ => "",
+        };
+        Some(format!("L{}{kind} {}", file("level"), file("size")))
+    });
+    let meminfo = read("/proc/meminfo");
+    let memory = field(&meminfo, "MemTotal").and_then(|value| numbers(value).next());
+    // After the version comes the distributor's own numbering.
+    let kernel = read("/proc/sys/kernel/osrelease");
+    // A slow copy at one of the first two tells that the processor has the trap of `kernel_copy`.
+    let copies = [4086, 10, 2048].map(|place| {
+        let (send, receive) = kernel_copy::rates(place)?;
+        Ok(format!("{send:.1} and {receive:.1} at {place}"))
+    });
+    let copies = copies.into_iter().collect::<io::Result<Vec<_>>>()?;
+    Ok(vec![
+        format!(
+            "processor: {}, {} cores, FSRM: {}",
+            field(&cpu, "model name").unwrap_or("unknown"),
+            cores().map_or(0, |cores| cores.len()),
+            if has_fsrm { "yes" } else { "no" },
+        ),
+        format!("caches of a core: {}", caches.collect::<Vec<_>>().join(", ")),
+        format!(
+            "memory: {:.0} GiB, transparent huge pages: {}",
+            memory.unwrap_or(0.0) / 1024.0 / 1024.0,
+            read("/sys/kernel/mm/transparent_hugepage/enabled"),
+        ),
+        format!(
+            "kernel: Linux {}, tcp_rmem: {}, tcp_wmem: {}",
+            kernel.split('-').next().unwrap_or_default(),
+            read("/proc/sys/net/ipv4/tcp_rmem"),
+            read("/proc/sys/net/ipv4/tcp_wmem"),
+        ),
+        format!("send and recv in GB/s by the buffer's place in its page: {}", copies.join(", ")),
+    ])
+}
+
+/// The value of the first line `NAME: VALUE`.
+fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+    fields.find(|(found, _)| found.trim_end() == name).map(|(_, value)| value.trim())
+}
+
+fn numbers(text: &str) -> impl Iterator<Item = f64> {
+    text.split_ascii_whitespace().map(|word| word.parse().unwrap_or(0.0))
 }

@@ -1,184 +1,168 @@
-//! One figure at a time: a fresh server, a stretch of work, and what it took.
+//! One sample: a fresh server, some work, and what it took.
 
 use std::io;
-use std::time::Duration;
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::connects::Visitors;
-use crate::load::{Load, Tally};
-use crate::machine::{self, Memory};
-use crate::rows::{Cores, Work};
-use crate::servers::{Kind, Server};
-use wsecho_bench::stats::Histogram;
-use wsecho_bench::wire::Message;
+use rustix::process::getpid;
 
-/// What holds for every figure of a run.
+use crate::load::{Load, Tally, Target};
+use crate::machine::{self, CpuTime, Memory};
+use crate::rows::{Cores, MIB, Row, Work};
+use crate::servers::{Kind, Programs, Server};
+use wsecho_bench::messages::Message;
+use wsecho_bench::stats::quantile;
+
+/// What all samples have in common.
 pub struct Bench {
-    /// The path of the wsecho binary.
-    pub wsecho: String,
-    /// How long one figure is measured at least, after a fifth of it to warm up.
-    pub cell: Duration,
-    /// `None`: the kernel chooses.
-    pub pinned: Option<Pinned>,
+    pub programs: Programs,
+    /// How long one sample takes at least, after a fifth of it to warm up.
+    pub time: Duration,
+    pub server_core: usize,
+    pub generator_core: usize,
 }
 
-#[derive(Clone, Copy)]
-pub struct Pinned {
-    pub server: usize,
-    pub generator: usize,
-}
-
-/// The outcome of one stretch of work with one server.
-pub struct Cell {
-    /// Messages, broken ones as fractions where bytes count.
+/// What was measured, with 0 for what the row does not measure.
+pub struct Sample {
+    /// Messages, also in parts; connections; or idle clients.
     pub messages: f64,
     pub seconds: f64,
-    /// Seconds of processor time that the server took.
+    /// Seconds of processor time that the server used.
     pub cpu: f64,
-    pub latency: Histogram,
-}
-
-impl Cell {
-    /// Messages a second.
-    pub fn rate(&self) -> f64 {
-        self.messages / self.seconds
-    }
-}
-
-/// What an idle client costs the server, in KiB.
-pub struct Footprint {
-    pub clients: usize,
-    pub each: Memory,
+    /// In seconds: the median, 99 %, 99.9 %, and the longest.
+    pub latency: [f64; 4],
+    /// The part of all cores' time that the hypervisor gave to others.
+    pub steal: f64,
+    /// The part that other processes used.
+    pub others: f64,
+    /// What each idle client costs.
+    pub memory: Memory,
 }
 
 impl Bench {
-    pub fn cell(&self, kind: Kind, work: Work, cores: Cores) -> io::Result<Cell> {
-        let server = self.start(kind, cores, &[])?;
-        let (tally, cpu) = match work {
-            Work::Echo {
-                clients,
-                depth,
-                size,
-            } => self.echo(&server, kind, clients, depth, size)?,
-            Work::Connect { at_once } => {
-                let message = message(kind, 20, 1);
-                let before = machine::cpu_seconds(server.pid)?;
-                let tally = Visitors::return_for(
-                    self.cell,
-                    at_once,
-                    server.address,
-                    kind.speaks_websocket(),
-                    &message,
-                )?;
-                (tally, machine::cpu_seconds(server.pid)? - before)
+    pub fn sample(&self, kind: Kind, row: &Row) -> io::Result<Sample> {
+        // A library that keeps what its buffers grew to holds megabytes for each client.
+        let work = match row.work {
+            Work::Idle { size: MIB, .. } if !kind.releases_memory() => {
+                Work::Idle { clients: 500, size: MIB }
+            }
+            work => work,
+        };
+        let core = match row.cores {
+            Cores::Two => self.server_core,
+            Cores::One => self.generator_core,
+        };
+        let server = Server::start(kind, &self.programs, core, arguments(work))?;
+        let message = message(kind, work);
+        let is_websocket = kind != Kind::Raw;
+        let target = Target { address: server.address, is_websocket, message: &message };
+        let cpu = || machine::cpu_seconds(server.pid);
+        let both = || Ok::<_, io::Error>(cpu()? + machine::cpu_seconds(getpid())?);
+        let (machine_before, both_before) = (CpuTime::now()?, both()?);
+        let memory_before = machine::memory(server.pid)?;
+        let mut cpu_before = cpu()?;
+        let mut idle = Vec::new();
+        let mut tally = match work {
+            Work::Echo { clients, depth, .. } => {
+                let mut load = Load::connect(target, clients)?;
+                load.echo_once()?;
+                load.queue(depth)?;
+                // Each client gets some replies.
+                let time = self.time.max(Duration::from_micros(200) * clients as u32);
+                load.run(time / 5)?;
+                cpu_before = cpu()?;
+                load.run(time)?
+            }
+            Work::First { .. } => {
+                first_messages(target, self.time / 5)?;
+                cpu_before = cpu()?;
+                first_messages(target, self.time)?
+            }
+            Work::Connect { clients } => Load::reconnect(target, clients, self.time)?,
+            Work::Burst { clients } => Load::burst(target, clients)?,
+            Work::Idle { clients, size } => {
+                idle = idle_clients(target, clients, size)?;
+                Tally { replies: clients, ..Tally::default() }
             }
         };
+        let cpu = cpu()? - cpu_before;
+        let memory = machine::memory(server.pid)?;
+        let (steal, others) = machine_before.taken_until(&CpuTime::now()?, both()? - both_before);
+        let each = |before: f64, after: f64| (after - before) / idle.len().max(1) as f64;
         let messages = match work {
-            Work::Echo { size, .. } if work.counts_bytes() => tally.bytes / size as f64,
+            Work::Echo { size, .. } if size >= MIB => tally.bytes / size as f64,
             _ => tally.replies as f64,
         };
         if messages == 0.0 {
-            return Err(io::Error::other(
-                "no message came back in the time of the figure",
-            ));
+            return Err(io::Error::other("no message came back in time"));
         }
-        Ok(Cell {
+        let latencies = &mut tally.latencies;
+        Ok(Sample {
             messages,
             seconds: tally.elapsed.as_secs_f64(),
             cpu,
-            latency: tally.latency,
-        })
-    }
-
-    fn echo(
-        &self,
-        server: &Server,
-        kind: Kind,
-        clients: usize,
-        depth: usize,
-        size: usize,
-    ) -> io::Result<(Tally, f64)> {
-        let message = message(kind, size, depth);
-        let mut load = Load::connect(server.address, kind.speaks_websocket(), clients, &message)?;
-        load.echo_once()?;
-        load.ask(depth)?;
-        // So many clients have to come round a few times.
-        let time = self.cell.max(Duration::from_micros(200) * clients as u32);
-        load.run(time / 5)?;
-        let before = machine::cpu_seconds(server.pid)?;
-        let tally = load.run(time)?;
-        Ok((tally, machine::cpu_seconds(server.pid)? - before))
-    }
-
-    /// What `clients` cost that fell silent after one short message.
-    pub fn idle(&self, kind: Kind, clients: usize) -> io::Result<Footprint> {
-        let server = self.start(kind, Cores::Two, &[])?;
-        let before = machine::memory(server.pid)?;
-        let message = message(kind, 20, 1);
-        let mut load = Load::connect(server.address, kind.speaks_websocket(), clients, &message)?;
-        load.echo_once()?;
-        std::thread::sleep(Duration::from_millis(200));
-        Footprint::between(before, machine::memory(server.pid)?, clients)
-    }
-
-    /// What `clients` cost that fell silent after one message of 1 MiB, a ping interval later.
-    pub fn idle_after_large(&self, kind: Kind, clients: usize) -> io::Result<Footprint> {
-        let server = self.start(
-            kind,
-            Cores::Two,
-            &["--ping-interval", "2s", "--ping-timeout", "60s"],
-        )?;
-        let before = machine::memory(server.pid)?;
-        let message = message(kind, 1 << 20, 1);
-        let mut silent = Vec::with_capacity(clients);
-        while silent.len() < clients {
-            let group = (clients - silent.len()).min(16);
-            let mut load = Load::connect(server.address, kind.speaks_websocket(), group, &message)?;
-            load.echo_once()?;
-            silent.extend(load.into_idle());
-        }
-        std::thread::sleep(Duration::from_millis(3_500));
-        Footprint::between(before, machine::memory(server.pid)?, clients)
-    }
-
-    /// How long each of `clients` waited that connected at the same instant.
-    pub fn burst(&self, kind: Kind, clients: usize) -> io::Result<Histogram> {
-        let server = self.start(kind, Cores::Two, &[])?;
-        let message = message(kind, 20, 1);
-        let waits = Visitors::burst(clients, server.address, kind.speaks_websocket(), &message)?;
-        let mut histogram = Histogram::default();
-        for wait in waits {
-            histogram.add(wait);
-        }
-        Ok(histogram)
-    }
-
-    /// `more` is for wsecho, the others take no arguments.
-    fn start(&self, kind: Kind, cores: Cores, more: &[&str]) -> io::Result<Server> {
-        let core = self.pinned.map(|pinned| match cores {
-            Cores::Two => pinned.server,
-            Cores::One => pinned.generator,
-        });
-        Server::start(kind, &self.wsecho, core, more)
-    }
-}
-
-impl Footprint {
-    fn between(before: Memory, after: Memory, clients: usize) -> io::Result<Footprint> {
-        let each = |before: f64, after: f64| (after - before) / clients as f64;
-        Ok(Footprint {
-            clients,
-            each: Memory {
-                resident: each(before.resident, after.resident),
-                page_tables: each(before.page_tables, after.page_tables),
+            latency: [0.5, 0.99, 0.999, 1.0].map(|q| quantile(latencies, q).unwrap_or(0.0)),
+            steal,
+            others,
+            memory: Memory {
+                resident: each(memory_before.resident, memory.resident),
+                page_tables: each(memory_before.page_tables, memory.page_tables),
             },
         })
     }
 }
 
-fn message(kind: Kind, size: usize, depth: usize) -> Message {
+/// Flags of wsecho for this work.
+fn arguments(work: Work) -> &'static [&'static str] {
+    match work {
+        // Memory is to be measured after a ping interval.
+        Work::Idle { size: MIB, .. } => &["--ping-interval", "2s", "--ping-timeout", "60s"],
+        _ => &[],
+    }
+}
+
+/// Connects anew for each message.
+fn first_messages(target: Target, time: Duration) -> io::Result<Tally> {
+    let mut tally = Tally::default();
+    let start = Instant::now();
+    while tally.replies == 0 || start.elapsed() < time {
+        let mut load = Load::connect(target, 1)?;
+        let sent = Instant::now();
+        load.echo_once()?;
+        let elapsed = sent.elapsed();
+        tally.replies += 1;
+        tally.elapsed += elapsed;
+        tally.latencies.push(elapsed.as_secs_f64());
+        drop(load);
+        // The server frees the memory of this client meanwhile.
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(tally)
+}
+
+/// Clients that stay silent after one message, connected some at a time so that not all of their
+/// messages are held at once.
+fn idle_clients(target: Target, clients: usize, size: usize) -> io::Result<Vec<TcpStream>> {
+    let mut idle = Vec::with_capacity(clients);
+    while idle.len() < clients {
+        let mut load = Load::connect(target, (clients - idle.len()).min(16))?;
+        load.echo_once()?;
+        idle.extend(load.into_streams());
+    }
+    thread::sleep(Duration::from_millis(if size == MIB { 3_500 } else { 200 }));
+    Ok(idle)
+}
+
+fn message(kind: Kind, work: Work) -> Message {
+    let (size, depth) = match work {
+        Work::Echo { size, depth, .. } => (size, depth),
+        Work::First { size } | Work::Idle { size, .. } => (size, 1),
+        Work::Connect { .. } | Work::Burst { .. } => (20, 1),
+    };
     match kind {
         Kind::Raw => Message::raw(size, depth),
-        Kind::Tungstenite | Kind::Fastwebsockets | Kind::Wsecho => Message::websocket(size, depth),
         Kind::Prefix => Message::prefixed(size, depth),
+        _ => Message::websocket(size, depth),
     }
 }

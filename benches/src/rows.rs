@@ -1,14 +1,16 @@
-//! What is measured: the rows of the table, on which cores, and the goals of each.
+//! What is measured.
 
 use crate::servers::Kind;
 
+/// One kind of work, measured with each of its servers.
 pub struct Row {
-    /// What `--only` calls it.
-    pub name: &'static str,
-    pub title: &'static str,
+    /// Its name in the samples and for `--only`.
+    pub name: String,
     pub work: Work,
     pub cores: Cores,
-    pub goals: Vec<Goal>,
+    pub servers: Vec<Kind>,
+    /// How many rounds it takes part in at most.
+    pub max_rounds: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -20,206 +22,93 @@ pub enum Work {
         /// Bytes of payload.
         size: usize,
     },
-    /// Connect, shake hands, echo 20 bytes and close.
-    Connect { at_once: usize },
+    /// The first message of a new connection, timed without the handshake.
+    First { size: usize },
+    /// Connect, handshake, echo of 20 bytes, and closing handshake, by so many clients at a time.
+    Connect { clients: usize },
+    /// All clients connect at the same instant and wait for their first reply.
+    Burst { clients: usize },
+    /// Memory of clients that send nothing after one message.
+    Idle { clients: usize, size: usize },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Cores {
-    /// Server and generator on a core each.
+    /// Server and generator have a core each.
     Two,
-    /// Both on one. A single client with small messages would otherwise measure how long the kernel
-    /// takes to wake an idle core.
+    /// They share one. A single client with small messages would otherwise measure how long the
+    /// kernel takes to wake an idle core.
     One,
 }
 
-/// `of` is at least `times` as fast as `against`.
-#[derive(Clone, Copy)]
-pub struct Goal {
-    pub of: Kind,
-    pub against: Kind,
-    pub times: f64,
-}
-
-impl Work {
-    /// Whether whole messages are too few to count: then bytes are.
-    pub fn counts_bytes(self) -> bool {
-        matches!(self, Work::Echo { size, .. } if size >= MIB)
-    }
-}
-
 const KIB: usize = 1 << 10;
-const MIB: usize = 1 << 20;
+pub const MIB: usize = 1 << 20;
+const PIPELINED: Work = Work::Echo { clients: 10, depth: 64, size: 20 };
 
-/// The servers of the rows that every server is measured in.
-pub const ALL: &[Kind] = &[
-    Kind::Raw,
-    Kind::Tungstenite,
-    Kind::Fastwebsockets,
-    Kind::Wsecho,
-];
+pub const ALL: [Kind; 5] =
+    [Kind::Raw, Kind::Tungstenite, Kind::Fastwebsockets, Kind::Uwebsockets, Kind::Wsecho];
 
-/// Every server in the same work; the goals are multiples of raw TCP and of tungstenite.
-pub fn against_others() -> Vec<Row> {
+/// The rows of the tables.
+pub fn table() -> Vec<Row> {
     use Cores::{One, Two};
-    let row = |name, title, work, cores, raw, tungstenite| Row {
-        name,
-        title,
-        work,
-        cores,
-        goals: vec![
-            wsecho(raw, Kind::Raw),
-            wsecho(tungstenite, Kind::Tungstenite),
-        ],
+    let rows = [
+        ("20b-1", One, echo(1, 20)),
+        ("20b-10", Two, echo(10, 20)),
+        ("20b-100", Two, echo(100, 20)),
+        ("20b-500", Two, echo(500, 20)),
+        ("1k-1", One, echo(1, KIB)),
+        ("1k-10", Two, echo(10, KIB)),
+        ("1k-100", Two, echo(100, KIB)),
+        ("1k-500", Two, echo(500, KIB)),
+        ("16k-10", Two, echo(10, 16 * KIB)),
+        ("16k-100", Two, echo(100, 16 * KIB)),
+        ("pipelined", Two, PIPELINED),
+        ("64k-10", Two, echo(10, 64 * KIB)),
+        ("64k-100", Two, echo(100, 64 * KIB)),
+        ("1m-1", Two, echo(1, MIB)),
+        ("1m-4", Two, echo(4, MIB)),
+        ("16m-1", Two, echo(1, 16 * MIB)),
+        ("16m-4", Two, echo(4, 16 * MIB)),
+        ("first-16m", Two, Work::First { size: 16 * MIB }),
+        ("connect-1", One, Work::Connect { clients: 1 }),
+        ("connect-16", Two, Work::Connect { clients: 16 }),
+        ("idle", Two, Work::Idle { clients: 10_000, size: 20 }),
+        ("idle-1m", Two, Work::Idle { clients: 10_000, size: MIB }),
+        ("burst", Two, Work::Burst { clients: 4_000 }),
+    ];
+    let row = |(name, cores, work)| {
+        let mut servers = ALL.to_vec();
+        servers.extend(match name {
+            "20b-100" => &[Kind::Prefix][..],
+            "pipelined" => &[Kind::Prefix, Kind::TungsteniteBatch],
+            _ => &[],
+        });
+        let max_rounds = match work {
+            Work::Idle { .. } => 1,
+            Work::Burst { .. } => 3,
+            _ => usize::MAX,
+        };
+        Row { name: name.to_owned(), work, cores, servers, max_rounds }
     };
-    let ahead_of_event_loops = |mut row: Row| {
-        row.goals.push(wsecho(1.0, Kind::Fastwebsockets));
-        row
-    };
-    vec![
-        row("20b-1", "20 B, 1 client", echo(1, 20), One, 0.97, 0.95),
-        row("20b-10", "20 B, 10 clients", echo(10, 20), Two, 0.97, 1.1),
-        row(
-            "20b-100",
-            "20 B, 100 clients",
-            echo(100, 20),
-            Two,
-            0.97,
-            1.1,
-        ),
-        row(
-            "20b-500",
-            "20 B, 500 clients",
-            echo(500, 20),
-            Two,
-            0.97,
-            1.1,
-        ),
-        row("1k-1", "1 KiB, 1 client", echo(1, KIB), One, 0.97, 0.95),
-        row("1k-10", "1 KiB, 10 clients", echo(10, KIB), Two, 0.97, 1.1),
-        row(
-            "1k-100",
-            "1 KiB, 100 clients",
-            echo(100, KIB),
-            Two,
-            0.97,
-            1.1,
-        ),
-        row(
-            "1k-500",
-            "1 KiB, 500 clients",
-            echo(500, KIB),
-            Two,
-            0.97,
-            1.1,
-        ),
-        row(
-            "16k-10",
-            "16 KiB, 10 clients",
-            echo(10, 16 * KIB),
-            Two,
-            0.92,
-            1.1,
-        ),
-        row(
-            "16k-100",
-            "16 KiB, 100 clients",
-            echo(100, 16 * KIB),
-            Two,
-            0.92,
-            1.1,
-        ),
-        row(
-            "pipelined",
-            "20 B, 10 clients, 64 in flight",
-            PIPELINED,
-            Two,
-            0.95,
-            14.0,
-        ),
-        row("1m-1", "1 MiB, 1 client", echo(1, MIB), Two, 0.85, 0.95),
-        row("1m-4", "1 MiB, 4 clients", echo(4, MIB), Two, 1.15, 1.1),
-        ahead_of_event_loops(row(
-            "16m-1",
-            "16 MiB, 1 client",
-            echo(1, 16 * MIB),
-            Two,
-            1.0,
-            0.95,
-        )),
-        ahead_of_event_loops(row(
-            "16m-4",
-            "16 MiB, 4 clients",
-            echo(4, 16 * MIB),
-            Two,
-            1.2,
-            1.1,
-        )),
-        row(
-            "connect-1",
-            "connect … close, one after another",
-            connect(1),
-            One,
-            0.5,
-            0.95,
-        ),
-        row(
-            "connect-16",
-            "connect … close, 16 at once",
-            connect(16),
-            Two,
-            0.8,
-            1.1,
-        ),
-    ]
+    rows.into_iter().map(row).collect()
 }
 
-/// wsecho with its default prefix beside wsecho without.
-pub fn with_prefix() -> Vec<Row> {
-    let row = |name, title, work, times| Row {
+/// The rows of the two plots: throughput by the number of clients, and by the size of a message.
+pub fn plots() -> Vec<Row> {
+    let clients = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
+    let by_clients = clients.map(|clients| (format!("clients-{clients}"), echo(clients, 20)));
+    let sizes = (4..=24).step_by(2).map(|power| 1 << power);
+    let by_size = sizes.map(|size| (format!("sizes-{size}"), echo(10, size)));
+    let row = |(name, work)| Row {
         name,
-        title,
         work,
         cores: Cores::Two,
-        goals: vec![Goal {
-            of: Kind::Prefix,
-            against: Kind::Wsecho,
-            times,
-        }],
+        servers: ALL.to_vec(),
+        max_rounds: usize::MAX,
     };
-    vec![
-        row("prefix", "20 B, 100 clients", echo(100, 20), 0.95),
-        row(
-            "prefix-pipelined",
-            "20 B, 10 clients, 64 in flight",
-            PIPELINED,
-            0.85,
-        ),
-    ]
+    by_clients.into_iter().chain(by_size).map(row).collect()
 }
 
-const PIPELINED: Work = Work::Echo {
-    clients: 10,
-    depth: 64,
-    size: 20,
-};
-
-pub fn echo(clients: usize, size: usize) -> Work {
-    Work::Echo {
-        clients,
-        depth: 1,
-        size,
-    }
-}
-
-fn connect(at_once: usize) -> Work {
-    Work::Connect { at_once }
-}
-
-fn wsecho(times: f64, against: Kind) -> Goal {
-    Goal {
-        of: Kind::Wsecho,
-        against,
-        times,
-    }
+fn echo(clients: usize, size: usize) -> Work {
+    Work::Echo { clients, depth: 1, size }
 }

@@ -1,9 +1,9 @@
-//! Starting a server as a child process, and ending it however the measurement ends.
+//! The servers, each started as a child process and killed when its sample is taken.
 
 use std::env;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
@@ -14,40 +14,57 @@ use rustix::process::Pid;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Kind {
-    /// raw TCP with a thread per client
+    /// raw TCP, thread per client
     Raw,
-    /// tungstenite with a thread per client
+    /// tungstenite, thread per client, each reply flushed
     Tungstenite,
+    /// tungstenite, thread per client, flushed once for all messages of a read
+    TungsteniteBatch,
     /// fastwebsockets on tokio
     Fastwebsockets,
+    /// uWebSockets
+    Uwebsockets,
     /// wsecho as a verbatim echo
     Wsecho,
     /// wsecho with its default prefix
     Prefix,
+    /// the wsecho binary of --against, as a verbatim echo
+    Against,
+}
+
+/// The paths of the servers that are programs of their own.
+pub struct Programs {
+    pub wsecho: String,
+    pub against: Option<String>,
+    pub uwebsockets: Option<String>,
 }
 
 impl Kind {
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Raw => "raw TCP",
-            Kind::Tungstenite => "tungstenite",
-            Kind::Fastwebsockets => "fastwebsockets",
-            Kind::Wsecho => "wsecho",
-            Kind::Prefix => "wsecho with its prefix",
-        }
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    pub fn speaks_websocket(self) -> bool {
-        self != Kind::Raw
+    /// Whether memory of large messages goes back to the system.
+    pub fn releases_memory(self) -> bool {
+        matches!(self, Kind::Raw | Kind::Wsecho | Kind::Prefix | Kind::Against)
     }
 
-    fn arguments(self) -> &'static [&'static str] {
+    /// The program to run on `address` and its arguments. None: the benchmark itself is the server.
+    fn command(self, programs: &Programs, address: SocketAddr, more: &[&str]) -> Vec<String> {
+        let wsecho = |path: &str, prefix: &[&str]| {
+            let address = address.to_string();
+            // Versions that count connections without a WebSocket count the one that waits for the listener.
+            let arguments = [path, "-q", "--max-connections", "10100", "--addr", &address];
+            [&arguments, prefix, more].concat().into_iter().map(str::to_owned).collect()
+        };
         match self {
-            // Ten thousand clients fill the default to the last seat; the probe that waits for the
-            // listener may not have left yet.
-            Kind::Wsecho => &["-q", "--max-connections", "10100", "--prefix", ""],
-            Kind::Prefix => &["-q", "--max-connections", "10100"],
-            Kind::Raw | Kind::Tungstenite | Kind::Fastwebsockets => &[],
+            Kind::Raw | Kind::Tungstenite | Kind::TungsteniteBatch | Kind::Fastwebsockets => vec![],
+            Kind::Uwebsockets => {
+                programs.uwebsockets.iter().cloned().chain([address.port().to_string()]).collect()
+            }
+            Kind::Wsecho => wsecho(&programs.wsecho, &["--prefix", ""]),
+            Kind::Prefix => wsecho(&programs.wsecho, &[]),
+            Kind::Against => wsecho(programs.against.as_deref().unwrap_or(""), &["--prefix", ""]),
         }
     }
 }
@@ -60,32 +77,23 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `kind` on a free port, on `core` alone when one is given, and waits until it listens.
+    /// Starts a server on a free port, on one core, and waits until it listens.
     pub fn start(
         kind: Kind,
-        wsecho: &str,
-        core: Option<usize>,
-        more: &[&str],
+        programs: &Programs,
+        core: usize,
+        arguments: &[&str],
     ) -> io::Result<Server> {
-        let port = free_port()?;
-        let mut command = Command::new(env::current_exe()?);
-        command.arg("serve").arg(format!("{kind:?}").to_lowercase());
-        command.arg(port.to_string()).arg(wsecho);
-        if let Some(core) = core {
-            command.arg("--core").arg(core.to_string());
-        }
-        command.arg("--").args(kind.arguments()).args(more);
-        let child = command
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let child = Command::new(env::current_exe()?)
+            .args(["serve", &kind.name(), &address.to_string(), &core.to_string(), "--"])
+            .args(kind.command(programs, address, arguments))
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;
         let pid = Pid::from_child(&child);
-        let mut server = Server {
-            child,
-            address: (Ipv4Addr::LOCALHOST, port).into(),
-            pid,
-        };
+        let mut server = Server { child, address, pid };
         server.wait_until_it_listens()?;
         Ok(server)
     }
@@ -94,7 +102,7 @@ impl Server {
         let deadline = Instant::now() + Duration::from_secs(5);
         while Instant::now() < deadline {
             if TcpStream::connect(self.address).is_ok() {
-                // The probe's thread ends before anything is measured.
+                // The thread of this connection ends before anything is measured.
                 thread::sleep(Duration::from_millis(5));
                 return Ok(());
             }
@@ -109,14 +117,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself, which its clients have noticed.
+        // If it has ended by itself, its clients have reported it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A port that nobody listens on, below those that the kernel gives to clients: it would else be one of
-/// theirs before the server has it.
+/// A free port below those that the kernel gives to clients, or a client could have it before the server.
 fn free_port() -> io::Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     (0..1_000)
@@ -125,28 +132,35 @@ fn free_port() -> io::Result<u16> {
         .ok_or_else(|| io::Error::other("no port is free"))
 }
 
-/// The path of the release binary: `WSECHO` in the environment, or built now.
+/// Builds the release binary of wsecho, unless WSECHO in the environment names one. Returns its path.
 pub fn wsecho() -> io::Result<String> {
     if let Ok(path) = env::var("WSECHO") {
         return Ok(path);
     }
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let built = Command::new(cargo)
-        .args(["build", "--release", "--bin", "wsecho"])
-        .arg("--message-format=json-render-diagnostics")
-        .current_dir(root)
-        .stderr(Stdio::inherit())
-        .output()?;
-    // Only cargo knows its target directory, and says it in the last of these.
+    let mut cargo = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    cargo.args(["build", "--release", "--bin", "wsecho"]);
+    cargo.arg("--message-format=json-render-diagnostics");
+    let built = cargo.current_dir(folder().join("..")).stderr(Stdio::inherit()).output()?;
+    // Only cargo knows its target directory, and names the binary in the last of its messages.
     let messages = String::from_utf8_lossy(&built.stdout);
-    let executable = messages
-        .split(r#""executable":""#)
-        .skip(1)
-        .last()
-        .and_then(|rest| rest.split('"').next());
-    executable
-        .filter(|_| built.status.success())
+    let last = messages.rsplit_once(r#""executable":""#);
+    let path = last.and_then(|(_, rest)| rest.split('"').next());
+    path.filter(|_| built.status.success())
         .map(str::to_owned)
         .ok_or_else(|| io::Error::other("wsecho could not be built; WSECHO=PATH names a binary"))
+}
+
+/// Builds the echo server on uWebSockets, and returns its path.
+pub fn uwebsockets() -> io::Result<String> {
+    let built = Command::new("sh").arg(folder().join("uwebsockets/build.sh")).output()?;
+    if !built.status.success() {
+        let error = String::from_utf8_lossy(&built.stderr);
+        return Err(io::Error::other(error.lines().last().unwrap_or_default()));
+    }
+    Ok(String::from_utf8_lossy(&built.stdout).trim().to_owned())
+}
+
+/// The folder of the benchmark's sources.
+pub fn folder() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -1,39 +1,32 @@
-//! The servers that wsecho is measured against, each run as a child process of its own.
+//! The servers that wsecho is measured against, each in a process of its own.
 
-mod fast;
+mod fastwebsockets;
 mod raw;
 mod tungstenite;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use crate::machine;
 use crate::servers::Kind;
 
-/// Becomes the server `kind` on 127.0.0.1:`port`, on `core` alone when one is given.
+/// Makes this process the server `kind` on `address` and on one core. A server that is a program of its
+/// own is run by `command`.
 ///
-/// Only returns when it fails. `program` and `arguments` matter to wsecho, which is a program of its own.
-pub fn run(
-    kind: Kind,
-    port: u16,
-    core: Option<usize>,
-    program: &str,
-    arguments: &[String],
-) -> io::Result<()> {
+/// Returns only if it fails.
+pub fn run(kind: Kind, address: SocketAddr, core: usize, command: &[String]) -> io::Result<()> {
     machine::die_with_parent()?;
-    if let Some(core) = core {
-        machine::pin(core)?;
+    machine::pin(core)?;
+    if let [program, arguments @ ..] = command {
+        return Err(Command::new(program).args(arguments).exec());
     }
-    let address = (std::net::Ipv4Addr::LOCALHOST, port).into();
     match kind {
         Kind::Raw => raw::serve(address),
-        Kind::Tungstenite => tungstenite::serve(address),
-        Kind::Fastwebsockets => fast::serve(address),
-        Kind::Wsecho | Kind::Prefix => Err(Command::new(program)
-            .arg("--addr")
-            .arg(address.to_string())
-            .args(arguments)
-            .exec()),
+        Kind::Tungstenite => tungstenite::serve(address, tungstenite::echo),
+        Kind::TungsteniteBatch => tungstenite::serve(address, tungstenite::echo_batches),
+        Kind::Fastwebsockets => fastwebsockets::serve(address),
+        _ => Err(io::Error::other("a server without its command")),
     }
 }

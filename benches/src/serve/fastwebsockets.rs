@@ -1,4 +1,4 @@
-//! An event loop: fastwebsockets on tokio's single-threaded runtime, as its example shows it.
+//! fastwebsockets on the single-threaded runtime of tokio, as in its example.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,21 +14,18 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
 pub fn serve(address: SocketAddr) -> io::Result<()> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?
-        .block_on(async {
-            let listener = TcpListener::bind(address).await?;
-            loop {
-                let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                tokio::spawn(connection(stream));
-            }
-        })
+    tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+        let listener = TcpListener::bind(address).await?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            tokio::spawn(connection(stream));
+        }
+    })
 }
 
 async fn connection(stream: TcpStream) {
-    // An error here is a client that went away, which every run ends with.
+    // An error is a client that has gone, as all have at the end.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service_fn(answer))
         .with_upgrades()

@@ -1,0 +1,218 @@
+//! The one message that all clients of a row send, and the reply that has to come for it.
+
+use std::io;
+
+use crate::kernel_copy::MidPage;
+
+pub const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\
+    Host: 127.0.0.1\r\n\
+    Upgrade: websocket\r\n\
+    Connection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
+
+/// The accept value that RFC 6455 §1.3 computes for the key above.
+const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// A client's close frame with code 1000.
+pub const CLOSE: &[u8] = &[0x88, 0x82, 1, 2, 3, 4, 0x03 ^ 1, 0xE8 ^ 2];
+/// The server's close frame that answers it.
+pub const CLOSE_REPLY: &[u8] = &[0x88, 0x02, 0x03, 0xE8];
+
+const MASKING_KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+const PREFIX: &[u8] = b"You have entered: ";
+
+/// Whether the response to [`REQUEST`] is complete. An error unless it is an upgrade.
+pub fn is_upgraded(response: &[u8]) -> io::Result<bool> {
+    if !response.ends_with(b"\r\n\r\n") {
+        return Ok(false);
+    }
+    let is_upgrade = response.starts_with(b"HTTP/1.1 101 ");
+    if is_upgrade && response.windows(ACCEPT.len()).any(|part| part == ACCEPT) {
+        return Ok(true);
+    }
+    let response = String::from_utf8_lossy(response);
+    Err(io::Error::other(format!("no upgrade: {response}")))
+}
+
+pub struct Message {
+    /// `depth` copies one after another, so that up to so many are sent by one write.
+    copies: MidPage,
+    frame_len: usize,
+    pub reply: Vec<u8>,
+    reply_header_len: usize,
+}
+
+impl Message {
+    /// A masked text frame and its echo.
+    pub fn websocket(payload: usize, depth: usize) -> Message {
+        Message::with_prefix(payload, depth, b"")
+    }
+
+    /// A masked text frame, and its echo after wsecho's default prefix.
+    pub fn prefixed(payload: usize, depth: usize) -> Message {
+        Message::with_prefix(payload, depth, PREFIX)
+    }
+
+    /// Plain bytes, in both directions together as many as a WebSocket message and its echo.
+    pub fn raw(payload: usize, depth: usize) -> Message {
+        let bytes = text(header(payload, 0).len() + 2 + payload);
+        Message::new(&bytes, depth, bytes.clone(), 0)
+    }
+
+    fn with_prefix(payload: usize, depth: usize, prefix: &[u8]) -> Message {
+        let text = text(payload);
+        let masked = text.iter().zip(MASKING_KEY.iter().cycle()).map(|(byte, key)| byte ^ key);
+        let mut frame = header(payload, 0x80);
+        frame.extend(MASKING_KEY);
+        frame.extend(masked);
+        let header = header(prefix.len() + payload, 0);
+        Message::new(&frame, depth, [&header, prefix, &text].concat(), header.len())
+    }
+
+    fn new(frame: &[u8], depth: usize, reply: Vec<u8>, reply_header_len: usize) -> Message {
+        let mut copies = MidPage::new(frame.len() * depth);
+        copies.chunks_exact_mut(frame.len()).for_each(|copy| copy.copy_from_slice(frame));
+        Message { copies, frame_len: frame.len(), reply, reply_header_len }
+    }
+
+    /// How many bytes `count` messages have.
+    pub fn bytes(&self, count: usize) -> usize {
+        count * self.frame_len
+    }
+
+    /// The bytes to send next for a client that has `unsent` bytes left to send, which end with a
+    /// whole message and are at most `depth` messages.
+    pub fn unsent(&self, unsent: usize) -> &[u8] {
+        let start = (self.frame_len - unsent % self.frame_len) % self.frame_len;
+        &self.copies[start..start + unsent]
+    }
+
+    /// All `depth` copies.
+    pub fn copies(&self) -> &[u8] {
+        &self.copies
+    }
+}
+
+/// Counts the replies that one client receives, however the network splits them.
+///
+/// The header of every reply is compared, which checks its length, and every byte of some.
+#[derive(Default)]
+pub struct Replies {
+    /// How many bytes of the current reply have come.
+    at: usize,
+    complete: usize,
+    /// The first byte of a ping has come before the current reply.
+    ping: bool,
+}
+
+/// The first byte of a ping, which a server sends to a client that is silent for long.
+const PING: u8 = 0x89;
+
+impl Replies {
+    /// One reply in so many is compared whole, the first of each client among them.
+    const SAMPLE: usize = 64;
+
+    /// Takes what was received, and returns how many replies it completes.
+    pub fn receive(&mut self, mut bytes: &[u8], message: &Message) -> io::Result<usize> {
+        let before = self.complete;
+        while let [first, after @ ..] = bytes {
+            if self.at == 0 && (self.ping || *first == PING) {
+                if self.ping && *first != 0 {
+                    return Err(io::Error::other("the server sent a ping that is not empty"));
+                }
+                self.ping = !self.ping;
+                bytes = after;
+                continue;
+            }
+            let rest = &message.reply[self.at..];
+            let part = bytes.len().min(rest.len());
+            let compared = if self.complete.is_multiple_of(Replies::SAMPLE) {
+                part
+            } else {
+                part.min(message.reply_header_len.saturating_sub(self.at))
+            };
+            if bytes[..compared] != rest[..compared] {
+                return Err(io::Error::other("a reply is not the echo of its message"));
+            }
+            self.at += part;
+            if self.at == message.reply.len() {
+                self.at = 0;
+                self.complete += 1;
+            }
+            bytes = &bytes[part..];
+        }
+        Ok(self.complete - before)
+    }
+}
+
+/// The header of an unfragmented text frame without its masking key (RFC 6455 §5.2).
+fn header(payload: usize, mask_bit: u8) -> Vec<u8> {
+    let mut header = vec![0x81];
+    match payload {
+        0..126 => header.push(mask_bit | payload as u8),
+        126..0x1_0000 => {
+            header.push(mask_bit | 126);
+            header.extend((payload as u16).to_be_bytes());
+        }
+        _ => {
+            header.push(mask_bit | 127);
+            header.extend((payload as u64).to_be_bytes());
+        }
+    }
+    header
+}
+
+/// Letters without a short period, so that a reply that is shifted by some bytes does not compare equal.
+fn text(length: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    let letter = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        b'a' + (state >> 24) as u8 % 26
+    };
+    std::iter::repeat_with(letter).take(length).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_counted_however_they_are_split() {
+        for message in
+            [Message::websocket(20, 1), Message::prefixed(300, 1), Message::raw(70_000, 1)]
+        {
+            let mut stream = message.reply.repeat(3);
+            if message.reply_header_len > 0 {
+                stream.extend([PING, 0]);
+                stream.extend(&message.reply);
+            }
+            let expected = stream.len() / message.reply.len();
+            for len in [1, 2, 3, 21, 1000, stream.len()] {
+                let mut replies = Replies::default();
+                let counted: usize =
+                    stream.chunks(len).map(|part| replies.receive(part, &message).unwrap()).sum();
+                assert_eq!(counted, expected, "parts of {len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reply_of_another_length_or_text_is_refused() {
+        let message = Message::websocket(20, 1);
+        let longer = Message::websocket(21, 1).reply;
+        assert!(Replies::default().receive(&longer, &message).is_err());
+        let mut garbled = message.reply.clone();
+        garbled[21] ^= 1;
+        assert!(Replies::default().receive(&garbled, &message).is_err());
+    }
+
+    #[test]
+    fn what_is_unsent_ends_with_a_whole_message() {
+        let message = Message::websocket(20, 4);
+        let all = message.bytes(4);
+        for unsent in 0..=all {
+            assert!(message.copies()[..all].ends_with(message.unsent(unsent)));
+        }
+    }
+}
