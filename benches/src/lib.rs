@@ -17,6 +17,7 @@ pub fn settings() -> Settings {
         max_message_size: 1 << 24,
         ping_interval: None,
         ping_timeout: Duration::MAX,
+        write_timeout: Duration::from_hours(24 * 365),
         close_timeout: Duration::MAX,
     }
 }

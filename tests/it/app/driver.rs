@@ -13,6 +13,7 @@ pub const TINY_INPUT: usize = 14;
 
 pub const PING_INTERVAL: Duration = Duration::from_secs(20);
 pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
+pub const WRITE_TIMEOUT: Duration = Duration::from_hours(1);
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A verbatim echo of messages of up to `max_message_size` bytes.
@@ -22,6 +23,7 @@ pub fn settings(max_message_size: usize) -> Settings {
         max_message_size,
         ping_interval: Some(PING_INTERVAL),
         ping_timeout: PING_TIMEOUT,
+        write_timeout: WRITE_TIMEOUT,
         close_timeout: CLOSE_TIMEOUT,
     }
 }

@@ -23,7 +23,7 @@ struct Flag {
     shows: fn(&Server),
 }
 
-const FLAGS: [Flag; 12] = [
+const FLAGS: [Flag; 13] = [
     Flag {
         name: "--addr",
         default: "[default: 127.0.0.1:1222]",
@@ -40,6 +40,16 @@ const FLAGS: [Flag; 12] = [
         shows: |server| {
             let _only = server.open();
             assert_status(&server.response(UPGRADE), 503);
+        },
+    },
+    Flag {
+        name: "--max-connections-per-ip",
+        default: "[default: 0]",
+        env: &[("WSECHO_MAX_CONNECTIONS_PER_IP", "1")],
+        shows: |server| {
+            let _first = server.open();
+            assert_status(&server.response(UPGRADE), 503);
+            server.wait_for_log("the limit of connections from one address is reached");
         },
     },
     Flag {

@@ -96,7 +96,7 @@ fn a_websocket_makes_room_for_another_however_it_ends() {
 #[test]
 fn a_websocket_whose_thread_panics_makes_room_for_another() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let registry = Arc::new(Registry::new(1));
+    let registry = Arc::new(Registry::new(1, 0));
     let register = || {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, peer) = listener.accept().unwrap();
