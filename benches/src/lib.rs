@@ -17,7 +17,7 @@ pub fn settings() -> Settings {
         max_message_size: 1 << 24,
         ping_interval: None,
         ping_timeout: Duration::MAX,
-        write_timeout: Duration::from_hours(24 * 365),
+        write_timeout: Duration::from_secs(365 * 24 * 3600),
         close_timeout: Duration::MAX,
     }
 }

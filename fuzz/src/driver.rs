@@ -41,7 +41,7 @@ pub fn settings(max_message_size: usize, prefix: &str) -> Settings {
         max_message_size,
         ping_interval: None,
         ping_timeout: Duration::MAX,
-        write_timeout: Duration::from_hours(24 * 365),
+        write_timeout: Duration::from_secs(365 * 24 * 3600),
         close_timeout: Duration::from_secs(5),
     }
 }

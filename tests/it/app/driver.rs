@@ -13,7 +13,7 @@ pub const TINY_INPUT: usize = 14;
 
 pub const PING_INTERVAL: Duration = Duration::from_secs(20);
 pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
-pub const WRITE_TIMEOUT: Duration = Duration::from_hours(1);
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(3600);
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A verbatim echo of messages of up to `max_message_size` bytes.
