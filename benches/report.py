@@ -86,7 +86,7 @@ class Run:
 
     def rates(self, row, server):
         """Messages per second by round."""
-        samples = self.rows[row].get(server, [])
+        samples = self.rows.get(row, {}).get(server, [])
         return {sample["round"]: sample["messages"] / sample["seconds"] for sample in samples}
 
     def ratios(self, row, server, other):
@@ -103,7 +103,7 @@ class Run:
         parts = {n: statistics.mean(s[n] for s in samples) for n in ("steal", "others") if samples}
         large = [f"{n} {x:.0%}" for n, x in (parts | {"spread": spread}).items() if x > LIMITS[n]]
         if rounds < MIN_ROUNDS:
-            large = [f"{rounds} rounds"]
+            large = ["too few rounds"]
         verdict = "unclear" if large else "met" if met else "**short**"
         self.goals[verdict] += 1
         return f", goal {goal}: {', '.join([verdict, *large])}"
@@ -224,7 +224,7 @@ def tables(run):
             each = f"{sample['resident']:.1f}"
             if server == "wsecho":
                 # Memory does not depend on the time that others take.
-                each += run.judge(None, goal, sample["resident"] <= goal)
+                each += run.judge(None, goal, float(each) <= goal)
             tables = f"{sample['page_tables']:.1f}"
             lines.append([NAMES[server], short(sample["messages"]), each, tables])
         head = ["server", "clients", "resident, KiB each", "page tables, KiB each"]
@@ -258,7 +258,8 @@ def ranges(runs):
     for row, (title, *_) in ROWS.items():
         ratios = {o: [r for run in runs if (r := run.ratios(row, "wsecho", o))] for o in others}
         medians = [[statistics.median(r) for r in ratios[other]] for other in others]
-        lines.append([title, *(f"{min(m):.2f}–{max(m):.2f}" if m else "—" for m in medians)])
+        if any(medians):
+            lines.append([title, *(f"{min(m):.2f}–{max(m):.2f}" if m else "—" for m in medians)])
     head = ["work", *(f"wsecho ÷ {NAMES[other]}" for other in others)]
     table(f"Lowest and highest median of {len(runs)} runs", "", head, lines)
 

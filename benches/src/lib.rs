@@ -16,9 +16,9 @@ pub fn settings() -> Settings {
         prefix: String::new(),
         max_message_size: 1 << 24,
         ping_interval: None,
-        ping_timeout: Duration::MAX,
-        write_timeout: Duration::from_secs(365 * 24 * 3600),
-        close_timeout: Duration::MAX,
+        ping_timeout: Duration::from_secs(60),
+        write_timeout: Duration::from_secs(60),
+        close_timeout: Duration::from_secs(60),
     }
 }
 
