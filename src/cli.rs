@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{ArgAction, Args, Parser};
+use clap::{Arg, ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser};
 use log::LevelFilter;
 
 use crate::http::origin::Origin;
@@ -23,8 +23,8 @@ use crate::http::request;
     version,
     max_term_width = 100,
     after_help = "Every flag but -v and -q can be set in the environment as well, under the name shown after \
-                  it. A flag wins. Lists are separated by commas there. SIGINT and SIGTERM stop the \
-                  server after each client was told. A second one stops it at once."
+                  it. A flag wins. Lists are separated by commas there. On SIGINT or SIGTERM the \
+                  server sends each client a close frame and stops. A second one stops it at once."
 )]
 pub struct Config {
     #[command(flatten)]
@@ -42,36 +42,25 @@ pub struct Config {
 #[command(next_help_heading = "Listening")]
 pub struct Listening {
     /// Address to listen on; repeatable; [::1]:PORT for IPv6, port 0 for any free port
-    #[arg(
-        long, env = "WSECHO_ADDR", value_name = "HOST:PORT",
-        default_value = "127.0.0.1:1222", value_delimiter = ',', value_parser = addr
-    )]
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1222")]
+    #[arg(value_delimiter = ',', value_parser = addr)]
     pub addr: Vec<String>,
 
     /// Limit of WebSockets at once, lowered to what the kernel can carry
-    #[arg(
-        long, env = "WSECHO_MAX_CONNECTIONS", value_name = "N",
-        default_value = "10000", value_parser = at_least_one
-    )]
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = at_least_one)]
     pub max_connections: NonZeroUsize,
 
     /// Limit of WebSockets at once from one IP address, which may be a proxy's; 0 for none
-    #[arg(long, env = "WSECHO_MAX_CONNECTIONS_PER_IP", value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0")]
     pub max_connections_per_ip: usize,
 
     /// Origin whose pages may connect, such as https://example.org, or null for a page from a file;
     /// repeatable [default: any]
-    #[arg(
-        long, env = "WSECHO_ORIGIN", value_name = "ORIGIN", value_delimiter = ',',
-        value_parser = Origin::parse
-    )]
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = Origin::parse)]
     pub origin: Vec<Origin>,
 
     /// Subprotocol to agree to; repeatable [default: the first offered]
-    #[arg(
-        long, env = "WSECHO_SUBPROTOCOL", value_name = "NAME", value_delimiter = ',',
-        value_parser = subprotocol
-    )]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = subprotocol)]
     pub subprotocol: Vec<String>,
 }
 
@@ -80,24 +69,15 @@ pub struct Listening {
 #[command(next_help_heading = "Messages")]
 pub struct Messages {
     /// Text put before each text that is sent back; '' for a verbatim echo
-    #[arg(
-        long, env = "WSECHO_PREFIX", value_name = "TEXT", default_value = "You have entered: ",
-        value_parser = prefix
-    )]
+    #[arg(long, value_name = "TEXT", default_value = "You have entered: ", value_parser = prefix)]
     pub prefix: String,
 
     /// Largest message, in bytes or as 64KiB, 16MiB, 16M (16,000,000)
-    #[arg(
-        long, env = "WSECHO_MAX_MESSAGE_SIZE", value_name = "SIZE",
-        default_value = "16MiB", value_parser = size
-    )]
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size)]
     pub max_message_size: usize,
 
     /// Memory that all clients together may hold above 64 KiB each
-    #[arg(
-        long, env = "WSECHO_MAX_BUFFERED", value_name = "SIZE",
-        default_value = "1GiB", value_parser = size
-    )]
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     pub max_buffered: usize,
 }
 
@@ -106,38 +86,23 @@ pub struct Messages {
 #[command(next_help_heading = "Timeouts")]
 pub struct Timeouts {
     /// Time limit for the HTTP request, as 500ms, 10s, 2m
-    #[arg(
-        long, env = "WSECHO_HANDSHAKE_TIMEOUT", value_name = "TIME",
-        default_value = "10s", value_parser = timeout
-    )]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub handshake_timeout: Duration,
 
     /// Silence after which a client is pinged; 0 for never
-    #[arg(
-        long, env = "WSECHO_PING_INTERVAL", value_name = "TIME",
-        default_value = "20s", value_parser = interval
-    )]
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = interval)]
     pub ping_interval: Duration,
 
     /// Time limit for a sign of life after a ping
-    #[arg(
-        long, env = "WSECHO_PING_TIMEOUT", value_name = "TIME",
-        default_value = "20s", value_parser = timeout
-    )]
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = timeout)]
     pub ping_timeout: Duration,
 
     /// Time limit for a client to read 64 KiB of what it is sent, or to send 64 KiB of a message
-    #[arg(
-        long, env = "WSECHO_WRITE_TIMEOUT", value_name = "TIME",
-        default_value = "30s", value_parser = timeout
-    )]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = timeout)]
     pub write_timeout: Duration,
 
     /// Time limit for the answer to a close
-    #[arg(
-        long, env = "WSECHO_CLOSE_TIMEOUT", value_name = "TIME",
-        default_value = "5s", value_parser = timeout
-    )]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = timeout)]
     pub close_timeout: Duration,
 }
 
@@ -146,7 +111,7 @@ pub struct Timeouts {
 #[command(next_help_heading = "Logging")]
 pub struct Logging {
     /// File to append the log to [default: stderr]
-    #[arg(long, env = "WSECHO_LOG_FILE", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 
     /// Log more: every message and health check. Without -v and -q RUST_LOG decides, or info
@@ -156,6 +121,23 @@ pub struct Logging {
     /// Log less: -q warnings and errors, -qq errors only
     #[arg(short, long, action = ArgAction::Count)]
     pub quiet: u8,
+}
+
+impl Config {
+    /// Reads the command line and the environment. A mistake in them ends the process with an error.
+    pub fn read() -> Self {
+        let matches = Self::command().mut_args(in_environment).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// Every flag with a value can be set in the environment as well, by one rule.
+fn in_environment(flag: Arg) -> Arg {
+    if !flag.get_action().takes_values() {
+        return flag;
+    }
+    let variable = format!("WSECHO_{}", flag.get_id().as_str().to_uppercase());
+    flag.env(variable)
 }
 
 impl Logging {

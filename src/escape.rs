@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Displays bytes that a peer sent: in quotes, cut after 200 characters, and with everything that
-/// could forge a line or turn its order (controls, line ends, bidirectional overrides, quotes)
+/// could forge a line or change its order (controls, line ends, bidirectional overrides, quotes)
 /// escaped. What is not UTF-8 shows as U+FFFD.
 pub struct Quoted<'a>(pub &'a [u8]);
 

@@ -15,7 +15,7 @@
 //!   client      one client's thread: drives a conversation over a stream
 //!   stream      one socket with its deadlines
 //!   limits      what the kernel will carry
-//!   systemd     what systemd is told
+//!   systemd     readiness for systemd
 //! ───────────────────────────────────────────────────────────────────────────────────
 //! app        what this server says
 //!   routes        a request → page, health check, error, WebSocket
@@ -43,20 +43,20 @@
 //!    and how long to wait for them. After each receive its [`Session`](websocket::session::Session)
 //!    takes the messages out, and [`echo::reply`](app::echo::reply) answers each; all replies leave in
 //!    one send. A message that lies whole in what was received is unmasked there and copied once, to
-//!    its reply. A large payload is received straight to where it stays, in pieces that are unmasked
+//!    its reply. A large payload is received directly to its final place, in pieces that are unmasked
 //!    and checked while they are in the processor's cache, and sent from there.
 //! 4. When one side closes, the thread sends what is left, ends its stream, and reads on for a bounded
 //!    time, so that the close frame is not lost to a reset.
 //!
 //! # Invariants
 //!
-//! - However the network cuts the bytes, the replies and the end are the same.
+//! - However the network splits the bytes, the replies and the end are the same.
 //! - Memory grows with bytes that came, never with a length that was declared. What all clients hold
 //!   beyond their own 64 KiB stays within one [`Budget`](buffer::Budget).
 //! - Every wait has a deadline, and no thread polls before the server stops. Only a client that may be
 //!   silent for ever (`--ping-interval 0`) is waited for without one.
-//! - A client's own thread is the only one that reads or writes its socket. Other threads only
-//!   [wake](server::stream::Socket::wake) or [abort](server::stream::Socket::abort) it.
+//! - A client's own thread is the only one that reads or writes its socket. To stop, the
+//!   [`Registry`](server::registry::Registry) interrupts each thread's wait.
 //! - Nothing that a client does ends more than its own thread, and its
 //!   [`Registration`](server::registry::Registration) is removed on every way out of it.
 //! - After a close frame nothing more is sent.

@@ -4,10 +4,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    match wsecho::run(wsecho::cli::Config::parse()) {
+    match wsecho::run(wsecho::cli::Config::read()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("wsecho: {error}");

@@ -208,7 +208,7 @@ impl<'s> Conversation<'s> {
         wait.into_iter().chain(self.spare_since.map(|_| SPARE_TTL)).min()
     }
 
-    /// Where the next bytes go: after the input, or straight to a large message.
+    /// Where the next bytes go: after the input, or directly to a large message.
     pub fn input(&mut self) -> &mut [u8] {
         if self.session.misses_more_than(self.input.capacity()) {
             return self.session.spare_mut();

@@ -144,13 +144,13 @@ impl Client<'_> {
         }
     }
 
-    /// Opens the WebSocket by `response`, and talks until it is over.
+    /// Opens the WebSocket by `response`, and converses until it is over.
     fn converse(&mut self, number: u64, response: &[u8], input: Buffer) {
         let opened = Instant::now();
         self.stream.received = input.filled().len() as u64;
         let mut conversation =
             Conversation::new(number, &self.shared.settings, input, &self.shared.budget);
-        let end = self.end_of(|client| client.talk(&mut conversation, response, opened));
+        let end = self.end_of(|client| client.drive(&mut conversation, response, opened));
         info!(
             "client {number} ended: {end}; {} messages, {} bytes in, {} bytes out, {:.3} s",
             conversation.messages(),
@@ -178,9 +178,9 @@ impl Client<'_> {
         }
     }
 
-    /// How `talk` ends. A panic ends it by a close frame, if the stream is not inside another one.
-    fn end_of(&mut self, talk: impl FnOnce(&mut Self) -> Result<Infallible, End>) -> End {
-        match panic::catch_unwind(AssertUnwindSafe(|| talk(self))) {
+    /// How `drive` ends. A panic ends it by a close frame, if the stream is not inside another one.
+    fn end_of(&mut self, drive: impl FnOnce(&mut Self) -> Result<Infallible, End>) -> End {
+        match panic::catch_unwind(AssertUnwindSafe(|| drive(self))) {
             Ok(Err(end)) => end,
             Err(_) => {
                 let mut frame = Vec::new();
@@ -194,7 +194,7 @@ impl Client<'_> {
         }
     }
 
-    fn talk(
+    fn drive(
         &mut self,
         conversation: &mut Conversation,
         response: &[u8],
@@ -253,7 +253,7 @@ impl Client<'_> {
     fn describe(&self, request: Option<&Request>) -> String {
         let mut who = self.registration.connection().socket.peer.to_string();
         if let Some(request) = request {
-            // Behind a proxy the peer is the proxy, which adds the client to what it was told.
+            // Behind a proxy the peer is the proxy, which names the client in this header.
             let chain: Vec<_> = request.values("X-Forwarded-For").collect();
             if !chain.is_empty() {
                 who += &format!(" forwarded for {}", Quoted(&chain.join(&b", "[..])));
@@ -312,8 +312,8 @@ mod tests {
     use crate::server::registry::Connection;
     use crate::server::stream::Socket;
 
-    /// What a client receives whose thread does `talk`, and how that ends.
-    fn received(talk: impl FnOnce(&mut Client) -> Result<Infallible, End>) -> (Vec<u8>, String) {
+    /// What a client receives whose thread does `drive`, and how that ends.
+    fn received(drive: impl FnOnce(&mut Client) -> Result<Infallible, End>) -> (Vec<u8>, String) {
         let timeout = Duration::from_millis(80);
         let listeners = listener::listen(&["127.0.0.1:0".into()], timeout).unwrap();
         let mut peer = TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
@@ -323,7 +323,7 @@ mod tests {
         let registration = shared.registry.register(&connection).unwrap();
         let stream = Stream::new(&connection.socket, timeout);
         let mut client = Client { registration: &registration, shared: &shared, stream };
-        let end = client.end_of(talk).to_string();
+        let end = client.end_of(drive).to_string();
         connection.socket.abort();
         let mut received = Vec::new();
         peer.read_to_end(&mut received).unwrap();

@@ -8,7 +8,7 @@ use std::{env, fmt, fs, thread};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// How many connections there may be beyond the limit of WebSockets. They get the page, the answer to
-/// a health check or a proper 503. Half of them are for those that have been told to end.
+/// a health check or a proper 503. Half of them are for those that have to make room.
 pub const HTTP_ONLY_SLOTS: usize = 32;
 
 /// The kernel's limits on this process.

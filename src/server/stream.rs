@@ -48,7 +48,7 @@ impl Socket {
     }
 
     /// Sends what fits in the socket's buffer, ends the stream and reads what has come, without ever
-    /// waiting. What is not read would turn the end into a reset, by which the peer loses the bytes.
+    /// waiting. What is not read would reset the connection, and the peer would lose the bytes.
     pub fn send_last_now(&self, bytes: &[u8], scratch: &mut [u8]) {
         let sent = send(&self.fd, bytes, SendFlags::DONTWAIT | MORE);
         if sent.is_ok() && shutdown(&self.fd, Shutdown::Write).is_ok() {
@@ -112,7 +112,7 @@ impl<'s> Stream<'s> {
         self.now
     }
 
-    /// Whether the last send did not come to its end, so that the stream may stand inside a frame.
+    /// Whether the last send did not complete, so that the stream may be inside a frame.
     pub fn is_sending(&self) -> bool {
         self.is_sending
     }
@@ -151,7 +151,7 @@ impl<'s> Stream<'s> {
     ///
     /// # Errors
     ///
-    /// A peer that has stalled, after which the stream may stand inside a frame; a connection that is
+    /// A peer that has stalled, after which the stream may be inside a frame; a connection that is
     /// lost.
     pub fn send(&mut self, head: &[u8], payload: &[u8]) -> Result<(), SendError> {
         self.send_all(head, payload, SendFlags::empty())

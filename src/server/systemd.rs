@@ -1,4 +1,4 @@
-//! What systemd is told (sd_notify(3)).
+//! Readiness and the stop, for systemd (sd_notify(3)).
 
 use std::env;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

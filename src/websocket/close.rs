@@ -101,7 +101,7 @@ impl CloseFrame {
     }
 }
 
-/// How the peer is told (§7.4.1).
+/// What the peer is sent (§7.4.1).
 impl From<ProtocolError> for CloseFrame {
     fn from(error: ProtocolError) -> Self {
         use ProtocolError as E;

@@ -97,7 +97,7 @@ pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
     Ok(Some((header, input.len() - rest.len())))
 }
 
-/// Appends the header of a server's frame, one that is a message of its own: FIN set, not masked.
+/// Appends the header of a server's frame, which is a whole message: FIN set, not masked.
 ///
 /// A server's replies are never fragmented, and §5.1 forbids it to mask.
 #[inline]
@@ -118,9 +118,9 @@ pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Unmasks `payload` in place (§5.3). Returns the key turned to where the next byte stands, so that a
-/// payload can be unmasked piece by piece, and whether all of this piece is ASCII: told on the way,
-/// it spares most texts a pass of their own.
+/// Unmasks `payload` in place (§5.3). Returns the key rotated to the next byte, so that a payload can be
+/// unmasked piece by piece, and whether all of this piece is ASCII, which saves most texts a second
+/// pass.
 #[inline]
 pub fn unmask(payload: &mut [u8], mut masking_key: [u8; 4]) -> ([u8; 4], bool) {
     let key = u32::from_ne_bytes(masking_key);
@@ -223,8 +223,8 @@ mod tests {
             for cut in 0..=len {
                 let mut pieces = masked.clone();
                 let (head, tail) = pieces.split_at_mut(cut);
-                let (turned, head_is_ascii) = unmask(head, key);
-                let (_, tail_is_ascii) = unmask(tail, turned);
+                let (rotated, head_is_ascii) = unmask(head, key);
+                let (_, tail_is_ascii) = unmask(tail, rotated);
                 assert_eq!(pieces, plain, "{len} cut at {cut}");
                 let ascii = (cut <= odd, odd < cut || odd == len);
                 assert_eq!((head_is_ascii, tail_is_ascii), ascii, "{len}, {odd}, {cut}");

@@ -81,7 +81,7 @@ impl Session {
     /// what the protocol itself answers: pongs and the close frame.
     ///
     /// `None` means that more bytes are needed, or that the session is [closed](Self::closed). What is
-    /// left of `input` then, less than a control frame, has to stand before the bytes that come next.
+    /// left of `input` then, less than a control frame, has to come before the next bytes.
     // Inlined with what it calls, a message stays in registers. To hand it over in memory costs as
     // much as to find it.
     #[inline]
@@ -124,8 +124,8 @@ impl Session {
         }
     }
 
-    /// Whether more than `bytes` are missing of a payload, so that they are better read straight
-    /// to [`spare_mut`](Self::spare_mut), which saves a copy.
+    /// Whether more than `bytes` are missing of a payload, so that they are better received
+    /// directly to [`spare_mut`](Self::spare_mut), which saves a copy.
     pub fn misses_more_than(&self, bytes: usize) -> bool {
         matches!(self.state, State::Payload { missing, .. } if missing > bytes)
     }
