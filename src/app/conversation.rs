@@ -293,9 +293,12 @@ impl<'s> Conversation<'s> {
     }
 
     fn set_now(&mut self, now: Duration) {
-        if let (Some(wait), Some(progress)) = (self.wait(), &mut self.progress) {
+        if let Some(progress) = self.progress
+            && let Some(wait) = self.wait()
+        {
             // A longer time was not spent waiting for the peer: the process was suspended.
-            progress.since += now.saturating_sub(self.now).saturating_sub(wait);
+            let suspended = now.saturating_sub(self.now).saturating_sub(wait);
+            self.progress = Some(Progress { since: progress.since + suspended, ..progress });
         }
         self.now = now;
     }
