@@ -9,7 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_recv_buffer_size;
-use rustix::net::{AddressFamily, SocketAddrV4, SocketType, bind, connect, socket};
+use rustix::net::{
+    AddressFamily, SocketAddrV4, SocketFlags, SocketType, bind, connect, socket_with,
+};
+use rustix::process::Signal;
 use wsecho::server::limits::Limits;
 
 use super::{SOON, Server, UPGRADE, ask, eventually, upgraded, with_timeouts};
@@ -107,6 +110,14 @@ impl Server {
         });
     }
 
+    /// Suspends it by SIGSTOP.
+    #[track_caller]
+    pub fn suspend(&self) {
+        self.signal(Signal::STOP);
+        let is_stopped = |thread: &String| thread.contains("T (stopped)");
+        eventually(SOON, || self.threads("status").iter().all(is_stopped));
+    }
+
     /// What the kernel's `file` says about each of its threads that is still alive.
     fn threads(&self, file: &str) -> Vec<String> {
         let threads = fs::read_dir(self.proc_path("task")).unwrap();
@@ -154,7 +165,8 @@ pub fn open_taking(bytes: usize, server: &Server) -> TcpStream {
 }
 
 fn new_socket() -> OwnedFd {
-    socket(AddressFamily::INET, SocketType::STREAM, None).unwrap()
+    // A server that another test starts would keep the connection open.
+    socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap()
 }
 
 fn connect_socket(socket: OwnedFd, server: SocketAddr) -> io::Result<TcpStream> {
