@@ -36,6 +36,9 @@ const SPARE_TTL: Duration = Duration::from_millis(100);
 /// A message that has begun has to grow by so much within the write timeout, or to end, in bytes.
 const MIN_PROGRESS: usize = 64 * 1024;
 
+/// A wait that ends later than it has to by this part of the write timeout was not spent on waiting.
+const TOO_LATE: u32 = 8;
+
 /// What the operator sets.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -293,9 +296,13 @@ impl<'s> Conversation<'s> {
     }
 
     fn set_now(&mut self, now: Duration) {
-        if let (Some(wait), Some(progress)) = (self.wait(), &mut self.progress) {
-            // A longer time was not spent waiting for the peer: the process was suspended.
-            progress.since += now.saturating_sub(self.now).saturating_sub(wait);
+        let latest = self.wait().map(|wait| wait + self.settings.write_timeout / TOO_LATE);
+        if let (Some(latest), Some(progress)) = (latest, &mut self.progress) {
+            let elapsed = now.saturating_sub(self.now);
+            // The process was suspended, and what the peer has sent may be still to be received.
+            if elapsed > latest {
+                progress.since += elapsed;
+            }
         }
         self.now = now;
     }
