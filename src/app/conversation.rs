@@ -36,6 +36,9 @@ const SPARE_TTL: Duration = Duration::from_millis(100);
 /// A message that has begun has to grow by so much within the write timeout, or to end, in bytes.
 const MIN_PROGRESS: usize = 64 * 1024;
 
+/// A wait that ends later than it has to by this part of the write timeout was not spent on waiting.
+const TOO_LATE: u32 = 8;
+
 /// What the operator sets.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -296,9 +299,11 @@ impl<'s> Conversation<'s> {
         if let Some(progress) = self.progress
             && let Some(wait) = self.wait()
         {
-            // A longer time was not spent waiting for the peer: the process was suspended.
-            let suspended = now.saturating_sub(self.now).saturating_sub(wait);
-            self.progress = Some(Progress { since: progress.since + suspended, ..progress });
+            let elapsed = now.saturating_sub(self.now);
+            // The process was suspended, and what the peer has sent may be still to be received.
+            if elapsed > wait + self.settings.write_timeout / TOO_LATE {
+                self.progress = Some(Progress { since: progress.since + elapsed, ..progress });
+            }
         }
         self.now = now;
     }

@@ -125,7 +125,11 @@ impl<'s> Stream<'s> {
     /// A connection that is lost.
     pub fn receive(&mut self, into: &mut [u8], wait: Option<Duration>) -> Result<Received, Errno> {
         self.set_read_timeout(wait.unwrap_or(FOREVER))?;
-        let received = recv(&self.socket.fd, into, RecvFlags::empty());
+        let mut received = recv(&self.socket.fd, &mut *into, RecvFlags::empty());
+        if let Err(Errno::AGAIN | Errno::INTR) = received {
+            // Bytes may have come while the process was suspended.
+            received = recv(&self.socket.fd, into, RecvFlags::DONTWAIT);
+        }
         self.now = Instant::now();
         match received {
             Ok((0, _)) => Ok(Received::End),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wsecho::app::conversation::{Conversation, LARGE_INPUT, SMALL_INPUT, Settings};
 use wsecho::buffer::{Budget, Buffer, STEP, UNMETERED};
-use wsecho::websocket::close::{OVER_BUDGET, PING_TIMEOUT as UNANSWERED, STOPPING};
+use wsecho::websocket::close::{NO_PROGRESS, OVER_BUDGET, PING_TIMEOUT as UNANSWERED, STOPPING};
 use wsecho::websocket::session::Close;
 
 use super::driver::{CLOSE_TIMEOUT, Driver, PING_INTERVAL, PING_TIMEOUT, settings};
@@ -165,6 +165,130 @@ fn a_stop_comes_after_the_replies_to_what_came_before() {
     driver.receive(&[frame(0x80, b""), frame(0x81, b"late"), frame(0x89, b"late")].concat());
     assert_eq!(driver.output, b"\x81\x01a\x8A\x01b\x88\x14\x03\xE9server is stopping");
     assert_eq!(driver.conversation.closed(), Some(&Close::ByServer(STOPPING)));
+}
+
+// Messages that make no progress
+
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Long enough to grow by 64 KiB twice, in bytes.
+const LONG: usize = 3 * UNMETERED;
+
+fn without_pings() -> Settings {
+    Settings { ping_interval: None, write_timeout: WRITE_TIMEOUT, ..settings(LONG) }
+}
+
+/// A conversation in which a message of [`LONG`] bytes has begun after five seconds.
+fn begun<'s>(settings: &'s Settings, start: &[u8]) -> Driver<'s> {
+    let mut driver = Driver::new(settings, &Arc::new(Budget::new(LONG)), SMALL_INPUT);
+    driver.wait_until(secs(5));
+    driver.receive(start);
+    driver
+}
+
+#[track_caller]
+fn assert_makes_no_progress(driver: &Driver) {
+    assert_eq!(driver.output, server_frame(0x88, b"\x03\xF0message makes no progress"));
+    assert_eq!(driver.conversation.closed(), Some(&Close::ByServer(NO_PROGRESS)));
+}
+
+#[test]
+fn a_message_that_grows_too_little_is_closed_after_exactly_the_write_timeout() {
+    let settings = without_pings();
+    let starts = [frame(0x82, &[7; LONG])[..20_000].to_vec(), frame(0x01, b"7"), frame(0x02, b"")];
+    // A byte of the payload, or a fragment of one byte.
+    for (start, byte) in starts.iter().zip([&b"7"[..], &frame(0x00, b"7"), &frame(0x00, b"7")]) {
+        for bytes_until_then in [0, 1, 100] {
+            let mut driver = begun(&settings, start);
+            assert_eq!(driver.wait(), Some(WRITE_TIMEOUT));
+            for number in 1..=bytes_until_then {
+                driver.now = secs(5) + WRITE_TIMEOUT * number / 101;
+                driver.receive(byte);
+            }
+            driver.wait_until(secs(35) - NANOSECOND);
+            assert_eq!((driver.output.as_slice(), driver.wait()), (&b""[..], Some(NANOSECOND)));
+            if bytes_until_then == 100 {
+                driver.now = secs(35);
+                driver.receive(byte);
+            } else {
+                driver.wait_until(secs(35));
+            }
+            assert_makes_no_progress(&driver);
+        }
+    }
+}
+
+#[test]
+fn a_message_has_as_much_time_again_once_it_has_grown_by_64_kib() {
+    let settings = without_pings();
+    for (bytes, until) in [(UNMETERED - 1, 35), (UNMETERED, 64)] {
+        let mut driver = begun(&settings, &frame(0x82, &[7; LONG])[..15]);
+        driver.now = secs(34);
+        driver.receive(&vec![7; bytes]);
+        driver.wait_until(secs(until) - NANOSECOND);
+        assert_eq!((driver.output.as_slice(), driver.wait()), (&b""[..], Some(NANOSECOND)));
+        driver.wait_until(secs(until));
+        assert_makes_no_progress(&driver);
+    }
+}
+
+#[test]
+fn what_is_no_part_of_the_message_is_no_progress() {
+    let settings = without_pings();
+    let mut driver = begun(&settings, &frame(0x02, b"7"));
+    for second in 6..35 {
+        driver.now = secs(second);
+        driver.receive(&frame(0x8A, &[7; 125]).repeat(1_000));
+    }
+    driver.wait_until(secs(35));
+    assert_makes_no_progress(&driver);
+}
+
+#[test]
+fn a_message_that_ends_in_time_leaves_the_next_one_its_own_time() {
+    let settings = without_pings();
+    let mut driver = begun(&settings, &frame(0x02, b"7"));
+    driver.now = secs(35) - NANOSECOND;
+    driver.receive(&frame(0x80, b"8"));
+    assert_eq!((driver.output.as_slice(), driver.wait()), (&b"\x82\x0278"[..], None));
+    driver.wait_until(secs(1_000));
+    assert_eq!(driver.conversation.closed(), None);
+    // The end of one message and the start of another come together.
+    driver.receive(&frame(0x02, b"7"));
+    driver.now = secs(1_020);
+    driver.receive(&[frame(0x80, b"8"), frame(0x02, b"7")].concat());
+    assert_eq!(driver.wait(), Some(WRITE_TIMEOUT));
+    driver.output.clear();
+    driver.wait_until(secs(1_050) - NANOSECOND);
+    assert_eq!(driver.output, b"");
+    driver.wait_until(secs(1_050));
+    assert_makes_no_progress(&driver);
+}
+
+#[test]
+fn a_wait_in_which_the_process_was_suspended_does_not_count() {
+    let settings = without_pings();
+    let start = &frame(0x82, &[7; LONG])[..20_000];
+    for has_come in [false, true] {
+        let mut driver = begun(&settings, start);
+        driver.wait_until(secs(15));
+        // The first wait after it may be for what has come meanwhile.
+        driver.now = secs(10_000);
+        if has_come {
+            driver.receive(b"7");
+        } else {
+            driver.wait_until(driver.now);
+        }
+        assert_eq!((driver.output.as_slice(), driver.wait()), (&b""[..], Some(secs(20))));
+        driver.wait_until(secs(10_020) - NANOSECOND);
+        assert_eq!(driver.output, b"");
+        driver.wait_until(secs(10_020));
+        assert_makes_no_progress(&driver);
+    }
+    // A thread that is only a little late has waited.
+    let mut driver = begun(&settings, start);
+    driver.wait_until(secs(35) + WRITE_TIMEOUT / 8);
+    assert_makes_no_progress(&driver);
 }
 
 // Memory

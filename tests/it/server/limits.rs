@@ -297,26 +297,34 @@ fn without_a_thread_for_it_a_client_gets_503_and_the_server_goes_on() {
         return;
     }
     let dir = TempDir::new();
-    let wsecho = dir.path("wsecho");
-    fs::copy(wsecho_path(), &wsecho).unwrap();
-    let mut command = as_a_limited_user(&wsecho);
-    let server = Server::start_command(command.args(["--addr", "127.0.0.1:0"]));
+    let server = start_as_a_limited_user(&dir, &[]);
     let before = server.idle_usage();
-    let limit_threads = |limit: &str| {
-        let mut command = as_a_limited_user(Path::new("prlimit"));
-        let pid = server.program.pid();
-        command.args([format!("--pid={pid}"), format!("--nproc={limit}:")]);
-        assert!(command.status().unwrap().success());
-    };
     let mut inside = server.open();
-    limit_threads("1");
+    limit_threads(&server, "1");
     for _ in 0..100 {
         assert_is_503(&ask(server.connect()).unwrap_err(), "no thread left");
     }
     assert_echoes(&mut inside, "I am in");
-    limit_threads("1000");
+    limit_threads(&server, "1000");
     drop(inside);
     server.has_recovered(before);
+}
+
+/// A server whose threads [`limit_threads`] can limit. Its program is copied to `dir`, where that user
+/// may read it.
+pub(super) fn start_as_a_limited_user(dir: &TempDir, flags: &[&str]) -> Server {
+    let wsecho = dir.path("wsecho");
+    fs::copy(wsecho_path(), &wsecho).unwrap();
+    let mut command = as_a_limited_user(&wsecho);
+    Server::start_command(command.args(["--addr", "127.0.0.1:0"]).args(flags))
+}
+
+/// Lets the server's user have no more than `limit` threads.
+pub(super) fn limit_threads(server: &Server, limit: &str) {
+    let mut command = as_a_limited_user(Path::new("prlimit"));
+    let pid = server.program.pid();
+    command.args([format!("--pid={pid}"), format!("--nproc={limit}:")]);
+    assert!(command.status().unwrap().success());
 }
 
 /// Root may have as many threads as it likes, so it becomes a user that nobody else is.

@@ -1,5 +1,7 @@
 //! The server over real sockets, against other people's programs, and under attack.
 
+#[cfg(target_os = "linux")]
+mod attacks;
 mod clients;
 mod command;
 mod conversation;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,6 +48,17 @@ impl Server {
         let mut server = Server { addr: ([127, 0, 0, 1], 0).into(), program, log };
         server.addr = address_in(&server.wait_for_log("listening on "));
         server
+    }
+
+    /// Starts wsecho with `flags` on a free port of 127.0.0.1. Of its log only the first line is read,
+    /// and the rest is returned.
+    pub fn start_without_log_reader(flags: &[&str]) -> (Self, BufReader<ChildStderr>) {
+        let mut command = wsecho(&["--addr", "127.0.0.1:0"]);
+        let mut program = Program::start(command.args(flags).stderr(Stdio::piped()));
+        let mut log = BufReader::new(program.0.stderr.take().unwrap());
+        let mut line = String::new();
+        log.read_line(&mut line).unwrap();
+        (Server { addr: address_in(&line), program, log: Arc::default() }, log)
     }
 
     /// Starts wsecho with `flags` on a free port of 127.0.0.1, with `file` as its log.

@@ -1,0 +1,286 @@
+//! Clients that use the server against itself: its log, its memory in the kernel, its budget, its
+//! threads.
+
+use std::fs;
+use std::io::{BufRead as _, ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use wsecho::server::registry::{IP_LIMIT_REACHED, LIMIT_REACHED};
+
+use super::limits::{limit_threads, start_as_a_limited_user};
+use crate::frames::{close, frame};
+use crate::support::{
+    HEALTH_CHECK, Program, SOON, Server, TempDir, ask, assert_echoes, assert_end, assert_is_503,
+    assert_status, assert_took, connect_from, eventually, has_programs, open_taking, read_close,
+    tolerance, wait_for_line, wsecho_path,
+};
+
+const PAGE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+// A log that nobody reads
+
+/// Few clients, so that the log has no warning about the kernel's limits.
+const LOG_FLAGS: [&str; 4] =
+    ["-v", "--max-connections=50", "--max-buffered=1MiB", "--close-timeout=1m"];
+
+/// The lines with which a log begins and ends.
+const LINES_OF_THE_SERVER: usize = 3;
+
+/// Has 3,000 connections cause more lines than a pipe and the queue hold. Returns how many lines.
+fn flood_log(server: &Server) -> usize {
+    const CLIENTS: usize = 4;
+    const REQUESTS: usize = 500;
+    const VISITS: usize = 250;
+    const LINES_PER_VISIT: usize = 4;
+    let client = || {
+        for _ in 0..REQUESTS {
+            assert_status(&server.response(PAGE), 200);
+        }
+        for _ in 0..VISITS {
+            let mut stream = server.open();
+            assert_echoes(&mut stream, "logged");
+            stream.write_all(&close(1000)).unwrap();
+            assert_eq!(read_close(&mut stream), 1000);
+        }
+    };
+    thread::scope(|scope| {
+        (0..CLIENTS).for_each(|_| drop(scope.spawn(client)));
+    });
+    CLIENTS * (REQUESTS + VISITS * LINES_PER_VISIT)
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_neither_clients_nor_the_stop() {
+    for second_signal in [None, Some(Signal::TERM)] {
+        let (mut server, _log) = Server::start_without_log_reader(&LOG_FLAGS);
+        flood_log(&server);
+        server.answers_at_once();
+        assert_status(&server.response(HEALTH_CHECK), 200);
+        let mut last = server.open();
+        let asked = Instant::now();
+        server.signal(Signal::TERM);
+        assert_eq!(read_close(&mut last), 1001);
+        assert!(asked.elapsed() < tolerance(), "Close came after {:?}", asked.elapsed());
+        let status = match second_signal {
+            None => {
+                drop(last);
+                0
+            }
+            Some(signal) => {
+                server.signal(signal);
+                128 + signal.as_raw()
+            }
+        };
+        // A normal exit gives the reader a second.
+        let status_in_time = server.wait(Duration::from_secs(1) + tolerance()).code();
+        assert_eq!(status_in_time, Some(status));
+    }
+}
+
+#[test]
+fn lines_that_nobody_read_in_time_are_counted_in_the_log() {
+    let (mut server, log) = Server::start_without_log_reader(&LOG_FLAGS);
+    let mut caused = flood_log(&server);
+    let is_drained = AtomicBool::new(false);
+    let (mut written, mut lost) = (1, 0);
+    thread::scope(|scope| {
+        let is_drained = &is_drained;
+        let (written, lost) = (&mut written, &mut lost);
+        scope.spawn(move || {
+            for line in log.lines().map(Result::unwrap) {
+                match line.strip_suffix(" lines lost") {
+                    Some(start) => {
+                        *lost += start.rsplit(' ').next().unwrap().parse::<usize>().unwrap()
+                    }
+                    None => *written += 1,
+                }
+                is_drained.fetch_or(line.contains("/the-last-one"), Ordering::Relaxed);
+            }
+        });
+        eventually(SOON, || {
+            server.response("GET /the-last-one HTTP/1.0\r\n\r\n");
+            caused += 1;
+            is_drained.load(Ordering::Relaxed)
+        });
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait(SOON).code(), Some(0));
+    });
+    assert!(lost > 0, "the log held all of it");
+    assert_eq!(written + lost, caused + LINES_OF_THE_SERVER);
+}
+
+// The log as a weapon
+
+#[test]
+fn requests_beyond_a_hundred_a_second_are_counted_in_the_log_and_not_listed() {
+    const CLIENTS: usize = 4;
+    const REQUESTS: usize = 1_000;
+    const LINES_PER_SECOND: usize = 100;
+    let server = Server::start(&[]);
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| (0..REQUESTS).for_each(|_| drop(server.response(PAGE))));
+        }
+    });
+    let seconds = started.elapsed().as_secs() as usize + 1;
+    // The next second tells what was left out of this one.
+    thread::sleep(Duration::from_secs(1));
+    server.response("GET /the-last-one HTTP/1.0\r\n\r\n");
+    server.wait_for_log("/the-last-one");
+    let log = server.log();
+    let requests: Vec<_> = log.iter().filter(|line| line.contains(", path ")).collect();
+    let left_out = requests.iter().filter_map(|line| {
+        let (start, _) = line.split_once(" lines like this were left out")?;
+        Some(start.rsplit(' ').next().unwrap().parse::<usize>().unwrap())
+    });
+    let left_out: usize = left_out.sum();
+    assert!(left_out > 0 && requests.len() <= seconds * LINES_PER_SECOND + 1, "{}", requests.len());
+    assert_eq!(requests.len() + left_out, CLIENTS * REQUESTS + 1);
+}
+
+#[test]
+fn only_the_user_and_the_group_may_read_a_log_file() {
+    let dir = TempDir::new();
+    let file = dir.path("wsecho.log");
+    let mut command = Command::new("sh");
+    let unmasked = "umask 0 && exec \"$0\" --addr 127.0.0.1:0 --log-file \"$1\"";
+    command.args(["-c", unmasked, &wsecho_path()]).arg(&file);
+    let _server = Program::start(&mut command);
+    wait_for_line(&file, "listening on ");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+// No thread
+
+#[test]
+fn the_stop_needs_no_new_thread() {
+    if !has_programs(&["setpriv", "prlimit"]) {
+        return;
+    }
+    let dir = TempDir::new();
+    let mut server = start_as_a_limited_user(&dir, &["--close-timeout=1m"]);
+    let mut clients = [(); 3].map(|()| server.open());
+    limit_threads(&server, "1");
+    server.wait_until_asleep();
+    server.signal(Signal::TERM);
+    for client in &mut clients {
+        assert_eq!(read_close(client), 1001);
+        client.write_all(&close(1001)).unwrap();
+        assert_end(client);
+    }
+    drop(clients);
+    assert_eq!(server.wait(tolerance()).code(), Some(0));
+}
+
+// Memory in the kernel
+
+/// That of the servers that are asked for much and never read from.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_client_that_does_not_read_its_replies_is_ended_though_nothing_more_is_sent_to_it() {
+    for answers in [false, true] {
+        let server = Server::start(&["--write-timeout=2s", "--ping-interval=0"]);
+        let before = server.idle_usage();
+        let mut stream = open_taking(4 * 1024, &server);
+        let started = Instant::now();
+        // The kernel has room for the reply, so that the thread goes on to wait for more.
+        stream.write_all(&frame(0x82, &[7; 200_000])).unwrap();
+        let is_ended = |line: &String| line.contains("client 2 ended: peer did not read in time");
+        while !server.log().iter().any(is_ended) {
+            assert!(started.elapsed() < SOON, "it is still served");
+            if answers {
+                let _ = stream.write_all(&frame(0x8A, b"here"));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_took(started, WRITE_TIMEOUT);
+        server.has_recovered(before);
+    }
+}
+
+#[test]
+fn what_clients_did_not_read_is_not_kept_in_the_kernel_after_they_left() {
+    const VISITS: usize = 120;
+    let server = Server::start(&["--write-timeout=2s", "--close-timeout=1s"]);
+    // Each leaves its reply unread and ends its stream, so that the server is done with it.
+    let kept: Vec<_> = (0..VISITS)
+        .map(|_| {
+            let mut stream = open_taking(4 * 1024, &server);
+            stream.write_all(&frame(0x82, &[7; 200_000])).unwrap();
+            stream.write_all(&close(1000)).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            stream
+        })
+        .collect();
+    let ended = Instant::now();
+    eventually(SOON, || server.client_threads() == 0);
+    assert!(unsent(&server) > 0, "everything was read");
+    eventually(WRITE_TIMEOUT + SOON, || unsent(&server) == 0);
+    assert!(ended.elapsed() < WRITE_TIMEOUT * 5 / 4 + tolerance(), "{:?}", ended.elapsed());
+    drop(kept);
+}
+
+/// How many bytes the kernel holds that the server's peers have not acknowledged.
+fn unsent(server: &Server) -> usize {
+    let port = format!(":{:04X}", server.addr.port());
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|fields| fields[1].ends_with(&port))
+        .map(|fields| usize::from_str_radix(&fields[4][..8], 16).unwrap())
+        .sum()
+}
+
+// Messages that do not go on
+
+#[test]
+fn a_message_that_grows_by_a_byte_now_and_then_is_closed_at_the_write_deadline() {
+    let server = Server::start(&["--write-timeout=1s"]);
+    let before = server.idle_usage();
+    let mut stream = server.open();
+    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let started = Instant::now();
+    stream.write_all(&frame(0x82, &[7; 100_000])[..20_000]).unwrap();
+    let mut close = [0; 4];
+    while let Err(error) = stream.read_exact(&mut close) {
+        assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+        assert!(started.elapsed() < SOON, "it is still served");
+        stream.write_all(&[7]).unwrap();
+    }
+    assert_took(started, Duration::from_secs(1));
+    assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 1008));
+    server.wait_for_log("client 2 ended: closed by server, 1008 message makes no progress");
+    drop(stream);
+    server.has_recovered(before);
+}
+
+// One address
+
+#[test]
+fn one_address_may_have_so_many_websockets_and_another_as_many() {
+    let server = Server::start(&["--max-connections-per-ip=1"]);
+    let first = server.open();
+    let from = |source| ask(connect_from(source, server.addr));
+    assert_is_503(&from(1).unwrap_err(), IP_LIMIT_REACHED);
+    let _other = from(2).unwrap();
+    assert_is_503(&from(2).unwrap_err(), IP_LIMIT_REACHED);
+    // The page is no WebSocket.
+    assert_status(&server.response(PAGE), 200);
+    drop(first);
+    eventually(SOON, || from(1).is_ok());
+}
+
+#[test]
+fn without_a_limit_one_address_may_have_all_websockets() {
+    let server = Server::start(&["--max-connections=50", "--max-connections-per-ip=0"]);
+    let open: Vec<_> = (0..50).map(|_| server.open()).collect();
+    assert_is_503(&ask(server.connect()).unwrap_err(), LIMIT_REACHED);
+    drop(open);
+}
