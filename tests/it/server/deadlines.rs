@@ -110,15 +110,16 @@ fn a_client_that_reads_slowly_but_more_than_a_trickle_gets_everything() {
 
 #[test]
 fn the_time_in_which_the_process_is_suspended_does_not_count_as_a_stall() {
-    let server = Server::start(&["--write-timeout=2s"]);
+    let server = Server::start(&["--write-timeout=3s"]);
     let mut stream = open_taking(64 * 1024, &server);
     stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let len = 8 << 20;
     stream.write_all(&frame(0x82, &vec![7; len])).unwrap();
     let mut reply = vec![0; 10 + len];
     let mut received = 0;
-    // The first time ends a send that moved something, so that the second ends one that moved nothing.
-    for time in [Duration::ZERO, Duration::from_secs(3)] {
+    // Each time ends a send. The first ones may have moved something, the last one has not.
+    let no_time = Duration::ZERO;
+    for time in [no_time, no_time, no_time, Duration::from_secs(4)] {
         server.wait_until_asleep();
         server.suspend();
         let suspended = Instant::now();
