@@ -10,6 +10,8 @@ mod crowds;
 mod daemon;
 #[cfg(target_os = "linux")]
 mod deadlines;
+#[cfg(target_os = "linux")]
+mod fuzz;
 mod handshake;
 #[cfg(target_os = "linux")]
 mod limits;

@@ -8,18 +8,17 @@
 //! WSECHO_SOAK_SECONDS=30 cargo test --release --test it -- server::soak --ignored --nocapture
 //! ```
 
-use std::env;
 use std::fs;
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::frames::{Random, frame};
 use crate::support::{
-    PREFIX, SOON, Server, TempDir, UPGRADE, ask, connect_from, is_ended_within, open_taking,
-    read_frame, reset, write_until_stuck,
+    PREFIX, SOON, Server, TempDir, UPGRADE, ask, connect_from, from_env, is_ended_within,
+    open_taking, read_frame, reset, seed_from_env, write_until_stuck,
 };
 
 /// How many clients of either sort there are at any time.
@@ -40,12 +39,8 @@ const FLAGS: [&str; 6] = [
 #[test]
 #[ignore = "takes a minute, or WSECHO_SOAK_SECONDS"]
 fn clients_that_behave_well_notice_nothing_of_the_others() {
-    let from_env = |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let time = Duration::from_secs(from_env("WSECHO_SOAK_SECONDS").unwrap_or(60));
-    let seed = from_env("WSECHO_SOAK_SEED").unwrap_or_else(|| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        u64::from(now.subsec_nanos())
-    });
+    let seed = seed_from_env("WSECHO_SOAK_SEED");
     println!("WSECHO_SOAK_SECONDS={} WSECHO_SOAK_SEED={seed}", time.as_secs());
 
     let dir = TempDir::new();

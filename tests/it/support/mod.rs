@@ -9,7 +9,7 @@ mod server;
 use std::env;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use client::*;
 #[cfg(target_os = "linux")]
@@ -45,6 +45,19 @@ pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) {
 /// The path of a file below `tests`.
 pub fn data(file: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file)
+}
+
+/// A number from the environment.
+pub fn from_env(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.parse().expect(name))
+}
+
+/// A seed from the environment, or one that is new each time.
+pub fn seed_from_env(name: &str) -> u64 {
+    from_env(name).unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        u64::from(now.subsec_nanos())
+    })
 }
 
 fn is_ci() -> bool {

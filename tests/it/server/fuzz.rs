@@ -1,0 +1,654 @@
+//! The whole server against random clients, and stopped at a random moment: what each client receives
+//! is right as far as it goes, and it goes as far as the client's own behaviour allows.
+//!
+//! `WSECHO_FUZZ_SECONDS` says how long (5), `WSECHO_FUZZ_SEED` repeats a run as far as the network
+//! lets it. A failure shows the seed, the round, and all that happened to the client:
+//!
+//! ```text
+//! WSECHO_FUZZ_SECONDS=60 cargo test --release --test it -- server::fuzz --nocapture
+//! ```
+
+use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
+use std::io::{ErrorKind, Read as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+use rustix::process::Signal;
+
+use crate::frames::{Random, close, frame};
+use crate::support::{HEALTH_CHECK, PREFIX, Server, UPGRADE, from_env, reset, seed_from_env};
+
+/// Short, so that each of them passes often, and long enough for clients on a busy machine.
+const FLAGS: [&str; 7] = [
+    "--handshake-timeout=2s",
+    "--ping-interval=200ms",
+    "--ping-timeout=800ms",
+    "--write-timeout=2s",
+    "--close-timeout=2s",
+    "--max-message-size=1MiB",
+    "-v",
+];
+const TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_MESSAGE_SIZE: usize = 1 << 20;
+
+/// For how long a client that reads slowly does not read, all in all. Half of the timeout, so that it
+/// has to get everything.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// A client whose own thread waited so long for a processor has had too little time to be judged.
+const STARVED: Duration = Duration::from_millis(400);
+
+/// Rounds at once, which wait most of the time.
+const LANES: usize = 4;
+
+#[test]
+fn every_client_receives_what_its_own_behaviour_allows() {
+    let time = Duration::from_secs(from_env("WSECHO_FUZZ_SECONDS").unwrap_or(5));
+    let seed = seed_from_env("WSECHO_FUZZ_SEED");
+    println!("WSECHO_FUZZ_SECONDS={} WSECHO_FUZZ_SEED={seed}", time.as_secs());
+    let started = Instant::now();
+    let rounds = AtomicU64::new(0);
+    let counts = Mutex::new(Counts::default());
+    thread::scope(|scope| {
+        for _ in 0..LANES {
+            scope.spawn(|| {
+                while started.elapsed() < time && !counts.is_poisoned() {
+                    play(seed, rounds.fetch_add(1, Ordering::Relaxed), &counts);
+                }
+            });
+        }
+    });
+    let counts = counts.into_inner().unwrap();
+    println!("{} rounds, {counts:?}", rounds.into_inner());
+    assert!(counts.judged > 0 && counts.closed > 0 && counts.responses > 0, "{counts:?}");
+}
+
+/// What the clients were, to see that none of it is rare.
+#[derive(Debug, Default)]
+struct Counts {
+    /// That had to get all that was due to them.
+    judged: usize,
+    starved: usize,
+    /// That got a close frame.
+    closed: usize,
+    /// That got another response than 101.
+    responses: usize,
+    replies: usize,
+}
+
+/// Starts a server, and stops it while its clients are at work.
+fn play(seed: u64, round: u64, counts: &Mutex<Counts>) {
+    let mut random = Random(Random(seed).number() ^ round);
+    let mut server = Server::start(&FLAGS);
+    let plans: Vec<_> = (0..=random.below(40)).map(|_| Plan::new(&mut random)).collect();
+    let stop_after = Duration::from_millis(random.below(1_500) as u64);
+    let (records, stop, status) = thread::scope(|scope| {
+        let addr = server.addr;
+        let clients: Vec<_> =
+            plans.iter().map(|plan| scope.spawn(move || Client::new(plan).run(addr))).collect();
+        thread::sleep(stop_after);
+        let stop = Instant::now();
+        server.signal(Signal::TERM);
+        let status = server.wait(TIMEOUT + Duration::from_secs(1));
+        let records: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        (records, stop, status)
+    });
+    let mut counts = counts.lock().unwrap();
+    let mut failures = Vec::new();
+    for (plan, record) in plans.iter().zip(records) {
+        if let Err(wrong) = record.check(plan, stop, &mut counts) {
+            failures.push(format!("{wrong}\n{plan}\n{}", record.show(stop)));
+        }
+    }
+    assert!(
+        failures.is_empty() && status.code() == Some(0),
+        "WSECHO_FUZZ_SEED={seed}, round {round}: {status}\n{}\n{}",
+        failures.join("\n"),
+        server.log().join("\n")
+    );
+}
+
+// What a client is going to do
+
+struct Plan {
+    begins_after: Duration,
+    request: Request,
+    /// What is sent, request included, and the pause before each piece.
+    pieces: Vec<(Duration, Vec<u8>)>,
+    /// The replies, and how much has to be sent for each.
+    replies: Vec<(usize, (u8, Vec<u8>))>,
+    ending: Ending,
+    reading: Reading,
+    leaving: Leaving,
+    answers_pings: bool,
+    answers_close: bool,
+    /// How long it keeps the connection after the end of the server's stream.
+    lingers: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Request {
+    Upgrade,
+    Page,
+    Health,
+    Unfinished,
+    Malformed,
+}
+
+/// What the frames come to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ending {
+    /// To nothing.
+    Open,
+    /// To a close frame with this code, once so much is sent.
+    Close { first: usize, last: usize, code: Option<u16> },
+    /// To an unfinished message.
+    Unfinished,
+    /// To any frames.
+    Random,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Reading {
+    Fast,
+    Slow { size: usize, pause: Duration },
+    Never,
+}
+
+/// What it does when everything is sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Leaving {
+    Stay,
+    EndStream,
+    Drop,
+    Reset,
+}
+
+impl Plan {
+    fn new(random: &mut Random) -> Self {
+        let request = match random.below(20) {
+            0 => Request::Page,
+            1 => Request::Health,
+            2 => Request::Unfinished,
+            3 => Request::Malformed,
+            _ => Request::Upgrade,
+        };
+        let mut sent = match request {
+            Request::Upgrade => UPGRADE.into(),
+            Request::Page => b"GET / HTTP/1.0\r\n\r\n".to_vec(),
+            Request::Health => HEALTH_CHECK.into(),
+            Request::Unfinished => UPGRADE.as_bytes()[..random.below(UPGRADE.len())].to_vec(),
+            Request::Malformed => b"no request\r\n\r\n".to_vec(),
+        };
+        let mut replies = Vec::new();
+        let mut ending = Ending::Open;
+        if request == Request::Upgrade {
+            for _ in 0..random.below(12) {
+                add_message(random, &mut sent, &mut replies);
+            }
+            ending = add_ending(random, &mut sent);
+        }
+        let milliseconds = |number: usize| Duration::from_millis(number as u64);
+        let reading = match random.below(8) {
+            0 => Reading::Never,
+            1 | 2 => Reading::Slow {
+                size: 1 + random.below(50_000),
+                pause: milliseconds(1 + random.below(50)),
+            },
+            _ => Reading::Fast,
+        };
+        let leaving = match random.below(10) {
+            0 => Leaving::Drop,
+            1 => Leaving::Reset,
+            2 | 3 => Leaving::EndStream,
+            _ => Leaving::Stay,
+        };
+        Plan {
+            begins_after: milliseconds(random.below(1_000)),
+            request,
+            pieces: cut(random, &sent),
+            replies,
+            ending,
+            reading,
+            leaving,
+            // Within a frame, a pong would be a part of it.
+            answers_pings: ending == Ending::Open && random.below(2) == 0,
+            answers_close: random.below(2) == 0,
+            lingers: milliseconds(if random.below(10) == 0 { random.below(3_000) } else { 0 }),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { begins_after, request, pieces, replies, ending, reading, leaving, .. } = self;
+        write!(
+            f,
+            "begins after {begins_after:?}, {request:?}, {ending:?}, {reading:?}, {leaving:?}"
+        )?;
+        write!(f, ", answers pings: {}, close: {}", self.answers_pings, self.answers_close)?;
+        writeln!(f, ", lingers {:?}, {} pieces, replies:", self.lingers, pieces.len())?;
+        for (due, (first, payload)) in replies {
+            writeln!(f, "    {first:02X} of {} bytes when {due} are sent", payload.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// Cuts at random places, with pauses between some of the pieces.
+fn cut(random: &mut Random, mut bytes: &[u8]) -> Vec<(Duration, Vec<u8>)> {
+    let longest = [1, 10, 1_000, 100_000, 1 << 20][random.below(5)].max(bytes.len() / 100);
+    let mut pieces = Vec::new();
+    while !bytes.is_empty() {
+        let (piece, rest) = bytes.split_at((1 + random.below(longest)).min(bytes.len()));
+        let pause = if random.below(8) == 0 { random.below(60) } else { 0 };
+        pieces.push((Duration::from_millis(pause as u64), piece.to_vec()));
+        bytes = rest;
+    }
+    pieces
+}
+
+/// Adds a message or a control frame, and what is due for it.
+fn add_message(random: &mut Random, sent: &mut Vec<u8>, replies: &mut Vec<(usize, (u8, Vec<u8>))>) {
+    let longest = [10, 126, 2_000, 70_000, 400_000][random.below(5)];
+    let len = random.below(longest + 1);
+    match random.below(5) {
+        0 => {
+            let text = random.text(len);
+            sent.extend(frame(0x81, text.as_bytes()));
+            replies.push((sent.len(), (0x81, format!("{PREFIX}{text}").into())));
+        }
+        1 => {
+            let bytes = random.bytes(len);
+            sent.extend(frame(0x82, &bytes));
+            replies.push((sent.len(), (0x82, bytes)));
+        }
+        2 => {
+            let bytes = random.bytes(len.min(125));
+            sent.extend(frame(0x89, &bytes));
+            replies.push((sent.len(), (0x8A, bytes)));
+        }
+        3 => sent.extend(frame(0x8A, &random.bytes(len.min(125)))),
+        _ => {
+            let bytes = random.bytes(len);
+            let (one, other) = bytes.split_at(random.below(len + 1));
+            sent.extend([frame(0x02, one), frame(0x89, b"between")].concat());
+            replies.push((sent.len(), (0x8A, b"between".to_vec())));
+            sent.extend(frame(0x80, other));
+            replies.push((sent.len(), (0x82, bytes)));
+        }
+    }
+}
+
+fn add_ending(random: &mut Random, sent: &mut Vec<u8>) -> Ending {
+    let first = sent.len();
+    let wrong: [(&[u8], u16); 10] = [
+        (b"\x81\x02hi", 1002),
+        (&frame(0xC1, b"reserved bit"), 1002),
+        (&frame(0x83, b"reserved opcode"), 1002),
+        (&frame(0x80, b"nothing to continue"), 1002),
+        (&frame(0x09, b"a fragmented ping"), 1002),
+        (&frame(0x89, &[b'p'; 126]), 1002),
+        (&frame(0x88, b"1"), 1002),
+        (&close(1005), 1002),
+        (&frame(0x81, b"not UTF-8: \xFF"), 1007),
+        (&frame(0x82, &[0; MAX_MESSAGE_SIZE + 1])[..14], 1009),
+    ];
+    let code = match random.below(10) {
+        0 | 1 => {
+            let (bytes, code) = wrong[random.below(wrong.len())];
+            sent.extend(bytes);
+            Some(code)
+        }
+        2 => {
+            sent.extend(frame(0x88, b""));
+            None
+        }
+        3 | 4 => {
+            let code = [1000, 1001, 3000, 4999][random.below(4)];
+            sent.extend(close(code));
+            Some(code)
+        }
+        5 => {
+            let unfinished = frame(0x82, &random.bytes(1_000));
+            sent.extend(&unfinished[..1 + random.below(unfinished.len() - 1)]);
+            return Ending::Unfinished;
+        }
+        6 => {
+            sent.extend(frame(0x01, b"the first fragment"));
+            return Ending::Unfinished;
+        }
+        7 => {
+            let len = 1 + random.below(3_000);
+            sent.extend(random.bytes(len));
+            return Ending::Random;
+        }
+        _ => return Ending::Open,
+    };
+    let last = sent.len();
+    if random.below(3) == 0 {
+        let len = random.below(100_000);
+        sent.extend(random.bytes(len));
+    }
+    Ending::Close { first: first + 1, last, code }
+}
+
+// What happened to it
+
+#[derive(Default)]
+struct Record {
+    events: Vec<(Instant, String)>,
+    received: Vec<u8>,
+    sent: usize,
+    /// When the first byte was sent.
+    asked: Option<Instant>,
+    /// Whether the client itself has ended its stream, or the connection.
+    left: Option<Leaving>,
+    /// The longest that its thread had to wait for a processor.
+    starved: Duration,
+}
+
+struct Client<'p> {
+    plan: &'p Plan,
+    record: Record,
+}
+
+impl<'p> Client<'p> {
+    fn new(plan: &'p Plan) -> Self {
+        Client { plan, record: Record::default() }
+    }
+
+    fn event(&mut self, event: impl Into<String>) {
+        self.record.events.push((Instant::now(), event.into()));
+    }
+
+    /// Does what is planned, until the connection ends.
+    fn run(mut self, server: SocketAddr) -> Record {
+        thread::sleep(self.plan.begins_after);
+        match TcpStream::connect(server) {
+            Ok(stream) => self.talk(stream),
+            Err(error) => self.event(format!("cannot connect: {error}")),
+        }
+        self.record
+    }
+
+    fn talk(&mut self, mut stream: TcpStream) {
+        const TICK: Duration = Duration::from_millis(3);
+        self.event(format!("connected from {}", stream.local_addr().unwrap()));
+        stream.set_read_timeout(Some(TICK)).unwrap();
+        let began = Instant::now();
+        let mut pieces: VecDeque<_> = self.plan.pieces.iter().cloned().collect();
+        let mut write_at = began + pieces.front().map_or(Duration::ZERO, |(pause, _)| *pause);
+        let (mut read_at, mut slow) = (began, SLOW);
+        let mut frames = Frames::default();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let now = Instant::now();
+            if now - began > TIMEOUT * 4 {
+                return self.event("gives up");
+            }
+            // Sends.
+            let mut is_sending = false;
+            if let Some((_, piece)) = pieces.front_mut()
+                && now >= write_at
+            {
+                match send(&stream, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                    Ok(bytes) => {
+                        piece.drain(..bytes);
+                        is_sending = true;
+                        self.record.sent += bytes;
+                        self.record.asked.get_or_insert(now);
+                        self.event(format!("sent {bytes}"));
+                    }
+                    Err(Errno::AGAIN) => {}
+                    Err(error) => {
+                        pieces.clear();
+                        self.event(format!("cannot send: {error}"));
+                    }
+                }
+                if pieces.front().is_some_and(|(_, piece)| piece.is_empty()) {
+                    pieces.pop_front();
+                    write_at = now + pieces.front().map_or(Duration::ZERO, |(pause, _)| *pause);
+                }
+            }
+            if pieces.is_empty() && self.record.left.is_none() {
+                match self.plan.leaving {
+                    Leaving::Stay => {}
+                    Leaving::EndStream => {
+                        let _ = stream.shutdown(Shutdown::Write);
+                        self.record.left = Some(Leaving::EndStream);
+                        self.event("ended its stream");
+                    }
+                    leaving @ (Leaving::Drop | Leaving::Reset) => {
+                        self.record.left = Some(leaving);
+                        self.event("left");
+                        return if leaving == Leaving::Reset {
+                            reset(stream)
+                        };
+                    }
+                }
+            }
+            // Receives.
+            if self.plan.reading == Reading::Never || now < read_at {
+                thread::sleep(TICK);
+                self.starved(now, TICK);
+                if self.plan.reading == Reading::Never && now - began > TIMEOUT * 2 {
+                    return self.event("leaves");
+                }
+                continue;
+            }
+            let size = match self.plan.reading {
+                Reading::Slow { size, pause } if slow > pause => {
+                    slow -= pause;
+                    read_at = now + pause;
+                    size.min(buffer.len())
+                }
+                _ => buffer.len(),
+            };
+            stream.set_nonblocking(is_sending).unwrap();
+            let received = match stream.read(&mut buffer[..size]) {
+                Ok(0) => {
+                    self.event("the server ended its stream");
+                    return thread::sleep(self.plan.lingers);
+                }
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                Err(error) => return self.event(format!("cannot receive: {error}")),
+            };
+            self.starved(now, TICK);
+            if received == 0 {
+                continue;
+            }
+            self.record.received.extend(&buffer[..received]);
+            self.event(format!("received {received}"));
+            for (first, _) in frames.take(&self.record.received) {
+                let answers = match first {
+                    0x89 => self.plan.answers_pings && pieces.is_empty(),
+                    0x88 => self.plan.answers_close && pieces.is_empty(),
+                    _ => false,
+                };
+                if answers && self.record.left.is_none() {
+                    pieces.push_back((
+                        Duration::ZERO,
+                        if first == 0x89 { frame(0x8A, b"") } else { close(1000) },
+                    ));
+                    write_at = now;
+                }
+            }
+        }
+    }
+
+    /// Takes note of how long more than `wait` a step has taken since `since`.
+    fn starved(&mut self, since: Instant, wait: Duration) {
+        self.record.starved = self.record.starved.max(since.elapsed().saturating_sub(wait));
+    }
+}
+
+/// Reads frames behind the head of a response.
+#[derive(Default)]
+struct Frames {
+    at: Option<usize>,
+}
+
+impl Frames {
+    /// The frames that are whole and have not been taken.
+    fn take(&mut self, received: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        let mut frames = Vec::new();
+        if self.at.is_none() {
+            self.at = head_len(received);
+        }
+        while let Some(at) = self.at
+            && let Some(header) = received.get(at..at + 2)
+        {
+            let (header_len, len) = match header[1] {
+                126 if received.len() >= at + 4 => {
+                    (4, u16::from_be_bytes([received[at + 2], received[at + 3]]).into())
+                }
+                127 if received.len() >= at + 10 => {
+                    let len = received[at + 2..at + 10].try_into().unwrap();
+                    (10, u64::from_be_bytes(len) as usize)
+                }
+                126 | 127 => break,
+                len => (2, usize::from(len)),
+            };
+            let Some(payload) = received.get(at + header_len..at + header_len + len) else { break };
+            frames.push((header[0], payload.to_vec()));
+            self.at = Some(at + header_len + len);
+        }
+        frames
+    }
+}
+
+fn head_len(received: &[u8]) -> Option<usize> {
+    let end = received.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    Some(end + 4)
+}
+
+impl Record {
+    /// Fails unless the client received what it has to, in this order, and not more.
+    fn check(&self, plan: &Plan, stop: Instant, counts: &mut Counts) -> Result<(), String> {
+        let is_starved = self.starved >= STARVED;
+        let stayed = matches!(self.left, None | Some(Leaving::EndStream));
+        let is_judged = stayed && plan.reading != Reading::Never && !is_starved;
+        counts.starved += usize::from(is_starved);
+        counts.judged += usize::from(is_judged);
+        let Some((last, _)) = self.events.last() else { return Ok(()) };
+        let is_stopped = *last >= stop;
+
+        let Some(head_len) = head_len(&self.received) else {
+            // The process may end before it accepts a client that comes when it stops.
+            let came_early = self.asked.is_some_and(|asked| asked + STARVED < stop);
+            return if is_judged && came_early { Err("no response".into()) } else { Ok(()) };
+        };
+        let head = String::from_utf8(self.received[..head_len].to_vec()).map_err(|_| "no UTF-8")?;
+        let status =
+            head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).ok_or("no HTTP")?;
+        let is_expected = match plan.request {
+            _ if is_stopped && status == "503" => true,
+            Request::Upgrade => status == "101",
+            Request::Page | Request::Health => status == "200",
+            Request::Unfinished => ["400", "408"].contains(&status),
+            Request::Malformed => status == "400",
+        };
+        if !is_expected {
+            return Err(format!("status {status}"));
+        }
+        if status != "101" {
+            counts.responses += 1;
+            let (_, len) = head.split_once("Content-Length: ").ok_or("no length")?;
+            let len: usize = len.lines().next().unwrap().parse().map_err(|_| "no length")?;
+            let body = self.received.len() - head_len;
+            return match body {
+                _ if body == len || (body < len && !is_judged) => Ok(()),
+                _ => Err(format!("{body} bytes of a body of {len}")),
+            };
+        }
+        self.check_frames(plan, is_judged, is_stopped, counts)
+    }
+
+    fn check_frames(
+        &self,
+        plan: &Plan,
+        is_judged: bool,
+        is_stopped: bool,
+        counts: &mut Counts,
+    ) -> Result<(), String> {
+        let mut reader = Frames::default();
+        let mut frames = reader.take(&self.received).into_iter();
+        let is_whole = reader.at == Some(self.received.len());
+        let mut replies = plan.replies.iter();
+        let mut pings = 0;
+        let close = frames.find_map(|(first, payload)| match first {
+            0x88 => Some(Ok(payload)),
+            0x89 if payload.is_empty() => {
+                pings += 1;
+                None
+            }
+            _ => match replies.next() {
+                Some((due, reply)) if *due <= self.sent && reply == &(first, payload) => {
+                    counts.replies += 1;
+                    None
+                }
+                None if plan.ending == Ending::Random => None,
+                _ => Some(Err(format!("a frame {first:02X} that is not due"))),
+            },
+        });
+        let close = close.transpose()?;
+        if let (Some(_), Some((first, _))) = (&close, frames.next()) {
+            return Err(format!("a frame {first:02X} after the close frame"));
+        }
+        let missing = replies.filter(|(due, _)| *due <= self.sent).count();
+        let Some(close) = close else {
+            // To a client that ends its stream, the server may end its own.
+            let has_closed = matches!(plan.ending, Ending::Close { last, .. } if last <= self.sent);
+            return match is_judged {
+                true if self.left.is_none() || has_closed => Err("no close frame".into()),
+                true if missing > 0 => Err(format!("{missing} replies are missing")),
+                true if !is_whole => Err("an unfinished frame".into()),
+                _ => Ok(()),
+            };
+        };
+        counts.closed += 1;
+        if !is_whole {
+            return Err("bytes after the close frame".into());
+        }
+        let code = close.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
+        let reason = String::from_utf8_lossy(close.get(2..).unwrap_or_default()).into_owned();
+        let is_due = match (plan.ending, code, &*reason) {
+            // What came before the stop may be still unread.
+            (_, Some(1001), "server is stopping") => is_stopped,
+            (_, Some(1001), "no answer to a ping") => pings > 0 && missing == 0,
+            (Ending::Close { first, code: own, .. }, _, _) => {
+                self.sent >= first && code == own && missing == 0
+            }
+            (Ending::Unfinished, _, _) => code == Some(1008) && missing == 0,
+            (Ending::Random, _, _) => missing == 0,
+            (Ending::Open, _, _) => false,
+        };
+        match is_due {
+            true => Ok(()),
+            false => Err(format!("close frame {code:?} {reason:?} is not due")),
+        }
+    }
+
+    /// All that happened, with times since the stop.
+    fn show(&self, stop: Instant) -> String {
+        let mut text = String::new();
+        for (at, event) in &self.events {
+            let (sign, time) = match at.checked_duration_since(stop) {
+                Some(after) => ('+', after),
+                None => ('-', stop - *at),
+            };
+            let _ = writeln!(text, "{sign}{time:?} {event}");
+        }
+        let end = self.received.len().saturating_sub(200);
+        let tail = self.received[end..].escape_ascii();
+        format!("{text}longest wait for a processor {:?}, received at last: {tail}", self.starved)
+    }
+}
