@@ -164,11 +164,6 @@ impl Buffer {
         Ok(())
     }
 
-    /// Whether a part of it is charged to the budget.
-    pub fn is_metered(&self) -> bool {
-        self.granted > UNMETERED
-    }
-
     /// The most that it may hold, in bytes.
     pub fn capacity(&self) -> usize {
         self.memory.bytes().len()
@@ -209,10 +204,12 @@ impl Buffer {
 
     /// Gives everything up, the memory too.
     pub fn release(&mut self) {
-        give_back(&self.budget.left, above_unmetered(self.granted));
-        give_back(&self.budget.addresses, above_unmetered(self.capacity()));
+        let (granted, capacity) = (self.granted, self.capacity());
         self.memory = Memory::Heap(Box::default());
         (self.len, self.granted) = (0, 0);
+        // Only now, or another buffer could be granted what is still held.
+        give_back(&self.budget.left, above_unmetered(granted));
+        give_back(&self.budget.addresses, above_unmetered(capacity));
     }
 }
 
@@ -270,7 +267,7 @@ mod tests {
         let mut other = Buffer::new(Arc::clone(&budget));
         other.reserve(UNMETERED + STEP).unwrap();
         assert_eq!(other.charge_ahead(), Err(OverBudget));
-        assert_eq!((other.is_metered(), budget.left()), (false, 10));
+        assert_eq!(budget.left(), 10);
         buffer.charge_ahead().unwrap();
         fill(&mut buffer, 2);
         assert_eq!(buffer.charge_ahead(), Err(OverBudget));

@@ -152,11 +152,9 @@ impl Queue {
                 let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
                 taken.extend_from_slice(format!("[{time} WARN ] {lost} lines lost\n").as_bytes());
             }
-            let written = sink.write_all(&taken);
+            let unwritten = write(&mut sink, &taken);
             waiting = self.lock();
-            if written.is_err() {
-                waiting.lost += lost + count_lines(&taken);
-            }
+            waiting.lost += count_lines(unwritten);
             taken.clear();
         }
     }
@@ -165,6 +163,22 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Writes `bytes`, and returns what could not be written.
+fn write<'b>(sink: &mut impl Write, mut bytes: &'b [u8]) -> &'b [u8] {
+    /// Another process may have made a terminal or a pipe non-blocking, which then has no room.
+    const PAUSE: Duration = Duration::from_millis(10);
+    while !bytes.is_empty() {
+        match sink.write(bytes) {
+            Ok(0) => break,
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(_) => break,
+        }
+    }
+    bytes
 }
 
 fn count_lines(bytes: &[u8]) -> usize {

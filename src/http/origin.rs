@@ -3,6 +3,8 @@
 use core::net::{Ipv4Addr, Ipv6Addr};
 use std::fmt;
 
+use crate::http::request::is_scheme;
+
 /// The ASCII serialization of an origin: `null`, or scheme, host, and a port that is not the
 /// scheme's default, in lower case (RFC 6454 §6.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +24,6 @@ impl Origin {
             return Ok(Origin(text));
         }
         let (scheme, authority) = text.split_once("://").ok_or(EXPECTED)?;
-        let is_scheme = |scheme: &str| {
-            scheme.starts_with(|first: char| first.is_ascii_lowercase())
-                && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
-        };
         if !is_scheme(scheme) {
             return Err(EXPECTED.into());
         }
@@ -92,7 +90,8 @@ fn canonical_host(host: &str) -> Result<String, String> {
     }
     // The URL Standard takes a host whose last label is a number for an IPv4 address.
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
-    if last.bytes().all(|byte| byte.is_ascii_digit()) && host.parse::<Ipv4Addr>().is_err() {
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
+    if is_number && host.parse::<Ipv4Addr>().is_err() {
         return Err(
             "expected an IPv4 address of four numbers, for example http://127.0.0.1:3000".into()
         );
@@ -153,6 +152,7 @@ mod tests {
             ("http://[::1", "host name"),
             ("http://[1]", "brackets"),
             ("http://127.1", "four numbers"),
+            ("http://0x7f000001", "four numbers"),
         ] {
             let error = Origin::parse(text).expect_err(text);
             assert!(error.contains(expected), "{text}: {error}");

@@ -147,7 +147,7 @@ impl<'h> Request<'h> {
     pub fn path(&self) -> Option<&'h str> {
         let path_and_query = match self.target.split_once("://") {
             // RFC 9112 §3.2.2: "A server MUST accept the absolute-form in requests".
-            Some((scheme, rest)) if !scheme.contains('/') => {
+            Some((scheme, rest)) if is_scheme(scheme) => {
                 rest.find(['/', '?']).map_or("", |at| &rest[at..])
             }
             _ if self.target.starts_with('/') => self.target,
@@ -170,10 +170,11 @@ fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, ParseError> {
         return Err(Malformed("the first line is not METHOD TARGET VERSION"));
     };
     let method = token(method).ok_or(Malformed("the method is not a token"))?;
-    let target = (!target.is_empty() && target.iter().all(u8::is_ascii_graphic))
+    let is_target = |&byte: &u8| byte.is_ascii_graphic() && byte != b'#';
+    let target = (!target.is_empty() && target.iter().all(is_target))
         .then(|| str::from_utf8(target).ok())
         .flatten()
-        .ok_or(Malformed("the target is not visible ASCII"))?;
+        .ok_or(Malformed("the target is not visible ASCII without #"))?;
     match version.strip_prefix(b"HTTP/") {
         Some(&[major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9']) => {
             Ok((method, target, (major - b'0', minor - b'0')))
@@ -214,6 +215,12 @@ fn is_host(value: &[u8]) -> bool {
         host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte))
     };
     port.bytes().all(|byte| byte.is_ascii_digit()) && (is_name() || is_literal())
+}
+
+/// `ALPHA *( ALPHA / DIGIT / "+" / "-" / "." )` (RFC 3986 §3.1).
+pub fn is_scheme(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
 /// `bytes` as text, if they are a token (RFC 9110 §5.6.2).

@@ -55,7 +55,7 @@ impl Client<'_> {
         // So small a buffer has no map that the system could refuse.
         let _ = input.reserve(conversation::SMALL_INPUT);
         let head = self.read_head(&mut input, deadline);
-        if input.filled().is_empty() {
+        if input.filled().is_empty() && self.registration.refusal().is_none() {
             // A probe, or a browser that has connected ahead of time.
             debug!("{}: sent no request", self.registration.connection().socket.peer);
             return Ok(());
@@ -89,7 +89,8 @@ impl Client<'_> {
             },
         };
         self.log_response(&who, request.as_ref().ok(), &response);
-        let method = request.as_ref().map_or("GET", |request| request.method);
+        // Whatever else is wrong with it.
+        let method = if input.filled().starts_with(b"HEAD ") { "HEAD" } else { "GET" };
         let date = httpdate::fmt_http_date(SystemTime::now());
         self.stream.send_last(&response.encode(method, &date))?;
         self.registration.connection().end_request();
@@ -205,6 +206,8 @@ impl Client<'_> {
         loop {
             while let Some(output) = conversation.next_output() {
                 if output.is_last {
+                    self.registration.connection().end_request();
+                    self.registration.close();
                     self.stream.send_last(output.head)?;
                 } else {
                     self.stream.send(output.head, output.payload)?;
@@ -306,8 +309,8 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::buffer::Budget;
     use crate::cli::Config;
+    use crate::server::limits::Limits;
     use crate::server::listener;
     use crate::server::registry::Connection;
     use crate::server::stream::Socket;
@@ -319,7 +322,7 @@ mod tests {
         let mut peer = TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
         let (stream, address) = listeners[0].accept().unwrap();
         let connection = Connection::new(Socket::new(stream, address));
-        let shared = Shared::new(Config::parse_from(["wsecho"]), 1, Budget::new(0));
+        let shared = Shared::new(Config::parse_from(["wsecho"]), Limits::raise());
         let registration = shared.registry.register(&connection).unwrap();
         let stream = Stream::new(&connection.socket, timeout);
         let mut client = Client { registration: &registration, shared: &shared, stream };

@@ -7,10 +7,6 @@ use std::{env, fmt, fs, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How many connections there may be beyond the limit of WebSockets. They get the page, the answer to
-/// a health check or a proper 503. Half of them are for those that have to make room.
-pub const HTTP_ONLY_SLOTS: usize = 32;
-
 /// The kernel's limits on this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -43,11 +39,23 @@ impl Limits {
         }
     }
 
-    /// How many clients can be connected at once, at most `asked`.
+    /// How many WebSockets there can be at once, at most `asked`, beside [`http_only`](Self::http_only)
+    /// other connections.
+    pub fn clients(self, asked: usize) -> usize {
+        asked.min(self.connections() - self.http_only()).max(1)
+    }
+
+    /// How many connections there can be beyond the limit of WebSockets. They get the page, the answer to
+    /// a health check or a proper 503.
+    pub fn http_only(self) -> usize {
+        (self.connections() / 8).clamp(2, 128)
+    }
+
+    /// How many connections can be served at once.
     ///
     /// A thread beyond `maps` or `addresses` does not fail to start: it aborts the whole process, since
     /// the guard page of its signal stack can't be set up. So this has to hold on the safe side.
-    pub fn clients(self, asked: usize) -> usize {
+    fn connections(self) -> usize {
         /// A thread's stack and signal stack, each with its guard page, and the message that comes in
         /// pieces.
         const MAPS_PER_CLIENT: u64 = 5;
@@ -70,8 +78,7 @@ impl Limits {
             self.memory.map(|_| half(self.memory) / MEMORY_PER_CLIENT),
         ];
         let carried = carried.into_iter().flatten().min().unwrap_or(u64::MAX);
-        let carried = usize::try_from(carried).unwrap_or(usize::MAX);
-        asked.min(carried.saturating_sub(HTTP_ONLY_SLOTS)).max(1)
+        usize::try_from(carried).unwrap_or(usize::MAX).max(3)
     }
 
     /// How many bytes messages may hold at once, at most `asked`.
@@ -115,21 +122,27 @@ impl fmt::Display for Limits {
 pub fn bound_arenas() {
     const VARIABLE: &str = "GLIBC_TUNABLES";
     const ARENA_MAX: &str = "glibc.malloc.arena_max=";
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let arenas = if getrlimit(Resource::As).current.is_some() { 1 } else { 16 };
-    let tunables = env::var(VARIABLE).unwrap_or_default();
-    let (bounds, others): (Vec<_>, Vec<_>) =
-        tunables.split(':').partition(|tunable| tunable.starts_with(ARENA_MAX));
-    let bound = format!("{ARENA_MAX}{arenas}");
-    let is_bounded = bounds == [&bound] || (bounds.is_empty() && cores * 8 <= arenas);
-    if cfg!(not(target_env = "gnu")) || is_bounded {
+    /// Says that it was started anew. glibc hides its own variable from programs with capabilities.
+    const MARKER: &str = "WSECHO_ARENAS_BOUND";
+
+    let most = if getrlimit(Resource::As).current.is_some() { 1 } else { 16 };
+    let default = thread::available_parallelism().map_or(1, usize::from) * 8;
+    let tunables = env::var_os(VARIABLE).unwrap_or_default().into_string();
+    let (Ok(tunables), None) = (tunables, env::var_os(MARKER)) else { return };
+    let arenas =
+        tunables.split(':').filter_map(|tunable| tunable.strip_prefix(ARENA_MAX)).next_back();
+    let arenas = arenas.map_or(default, |arenas| arenas.parse().unwrap_or(default));
+    if cfg!(not(target_env = "gnu")) || arenas <= most {
         return;
     }
     let mut arguments = env::args_os();
-    if let (Ok(program), Some(name)) = (env::current_exe(), arguments.next()) {
-        let tunables = [&others[..], &[&bound]].concat().join(":");
+    let (Ok(program), Some(name)) = (env::current_exe(), arguments.next()) else { return };
+    // Started by a loader, the program is the loader.
+    if program.file_name() == Path::new(&name).file_name() {
+        let mut command = Command::new(program);
+        command.arg0(name).args(arguments).env(MARKER, "1");
         // It returns only if it fails, and then the program goes on with many arenas.
-        let _ = Command::new(program).arg0(name).args(arguments).env(VARIABLE, tunables).exec();
+        let _ = command.env(VARIABLE, format!("{tunables}:{ARENA_MAX}{most}")).exec();
     }
 }
 
@@ -162,14 +175,14 @@ mod tests {
     fn clients_stay_below_each_limit() {
         for (maps, descriptors, asked, clients) in [
             (65_530, 1_048_576, 10_000, 10_000),
-            (65_530, 1_048_576, 100_000, 12_664),
+            (65_530, 1_048_576, 100_000, 12_568),
             (1_048_576, 1_048_576, 100_000, 100_000),
-            (1_048_576, 1_048_576, 1_000_000, 209_273),
-            (65_530, 1_024, 10_000, 968),
-            (65_530, 64, 10_000, 8),
+            (1_048_576, 1_048_576, 1_000_000, 209_177),
+            (65_530, 1_024, 10_000, 875),
+            (65_530, 64, 10_000, 35),
             (65_530, 20, 10_000, 1),
             (0, 1_024, 10_000, 1),
-            (u64::MAX, u64::MAX, usize::MAX, (u64::MAX - 2_048) as usize / 5 - 32),
+            (u64::MAX, u64::MAX, usize::MAX, (u64::MAX - 2_048) as usize / 5 - 128),
             (65_530, 1_024, 5, 5),
         ] {
             let limits = Limits { maps, descriptors, ..UNLIMITED };
@@ -177,11 +190,11 @@ mod tests {
         }
         let mib = |mib: u64| Some(mib << 20);
         for (limits, clients, buffered) in [
-            (Limits { addresses: mib(500), ..UNLIMITED }, 904, 234 << 20),
-            (Limits { addresses: mib(150), ..UNLIMITED }, 204, 59 << 20),
+            (Limits { addresses: mib(500), ..UNLIMITED }, 819, 234 << 20),
+            (Limits { addresses: mib(150), ..UNLIMITED }, 207, 59 << 20),
             (Limits { addresses: mib(10), ..UNLIMITED }, 1, 0),
-            (Limits { memory: mib(256), ..UNLIMITED }, 1_760, 112 << 20),
-            (Limits { threads: Some(1_000), ..UNLIMITED }, 952, 1 << 30),
+            (Limits { memory: mib(256), ..UNLIMITED }, 1_664, 112 << 20),
+            (Limits { threads: Some(1_000), ..UNLIMITED }, 861, 1 << 30),
         ] {
             assert_eq!(limits.clients(10_000), clients, "{limits:?}");
             assert_eq!(limits.buffered(1 << 30), buffered, "{limits:?}");

@@ -49,8 +49,8 @@ fn configure(listener: &TcpListener, write_timeout: Duration) -> Result<(), Errn
     // socket's buffer, and what is still to be sent when a connection is closed already.
     #[cfg(target_os = "linux")]
     {
-        let millis = u32::try_from(write_timeout.as_millis()).unwrap_or(u32::MAX).max(1);
-        sockopt::set_tcp_user_timeout(listener, millis)?;
+        let millis = write_timeout.as_millis().clamp(1, i32::MAX as u128);
+        sockopt::set_tcp_user_timeout(listener, millis as u32)?;
     }
     Ok(())
 }

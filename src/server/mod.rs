@@ -14,7 +14,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{debug, info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -70,11 +70,7 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     if max_buffered < asked {
         warn!("--max-buffered is {max_buffered} instead of {asked}: {limits} carry no more");
     }
-    let shared = Arc::new(Shared::new(
-        config,
-        max_connections,
-        Budget::limited(max_buffered, limits.reserved()),
-    ));
+    let shared = Arc::new(Shared::new(config, limits));
     for listener in listeners {
         let shared = Arc::clone(&shared);
         thread::Builder::new().name("accept".into()).spawn(move || accept(&listener, &shared))?;
@@ -86,6 +82,9 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let close_timeout = shared.config.timeouts.close_timeout;
     info!("stopping, with {close_timeout:?} for the clients to answer");
     let registry::Stopped { notified, aborted } = shared.registry.stop(close_timeout);
+    if let Some(left_out @ 1..) = shared.request_log.admit(Instant::now()) {
+        info!("{left_out} lines on requests were left out");
+    }
     info!("stopped: {notified} clients were connected, {aborted} of them had to be aborted");
     Ok(())
 }
@@ -106,8 +105,10 @@ fn handle_signals() -> Result<Signals, std::io::Error> {
 }
 
 impl Shared {
-    fn new(config: Config, max_connections: usize, budget: Budget) -> Self {
+    fn new(config: Config, limits: Limits) -> Self {
         let Config { listening, messages, timeouts, .. } = &config;
+        let max_connections = limits.clients(listening.max_connections.get());
+        let max_buffered = limits.buffered(messages.max_buffered);
         Shared {
             policy: Policy {
                 origins: listening.origin.clone(),
@@ -122,8 +123,12 @@ impl Shared {
                 close_timeout: timeouts.close_timeout,
             },
             request_log: RateLimit::new(REQUEST_LINES),
-            registry: Arc::new(Registry::new(max_connections, listening.max_connections_per_ip)),
-            budget: Arc::new(budget),
+            registry: Arc::new(Registry::new(
+                max_connections,
+                limits.http_only(),
+                listening.max_connections_per_ip,
+            )),
+            budget: Arc::new(Budget::limited(max_buffered, limits.reserved())),
             config,
         }
     }
@@ -161,16 +166,18 @@ fn start(connection: &Arc<Connection>, shared: &Arc<Shared>) {
         Err(why) => return refuse(connection, why),
     };
     // A spawn that fails drops all that its thread would own, and there is still a 503 to send.
-    let shared = Arc::clone(shared);
+    let its_shared = Arc::clone(shared);
     let spawned =
         thread::Builder::new().name("client".into()).stack_size(STACK_SIZE).spawn(move || {
             registration.connection().begin();
-            client::serve(&registration, &shared);
+            client::serve(&registration, &its_shared);
             drop(registration);
             return_memory();
         });
     if let Err(error) = spawned {
-        warn!("no thread for {}: {error}", connection.socket.peer);
+        if shared.request_log.admit(Instant::now()).is_some() {
+            warn!("no thread for {}: {error}", connection.socket.peer);
+        }
         refuse(connection, "the server has no thread left");
     }
 }

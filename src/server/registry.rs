@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
-use crate::server::limits::HTTP_ONLY_SLOTS;
 use crate::server::stream::Socket;
 
 /// Ends the wait of a client's thread. By default it is ignored, and nobody sends it by hand.
@@ -27,6 +26,8 @@ pub const STOPPING: &str = "the server is stopping";
 pub struct Registry {
     /// The limit of WebSockets.
     max: usize,
+    /// The limit of connections beyond `max`.
+    http_only: usize,
     /// The limit of WebSockets from one address, 0 for none.
     max_per_ip: usize,
     is_stopping: AtomicBool,
@@ -49,6 +50,7 @@ struct State {
 /// One connection, as its own thread and the registry see it.
 pub struct Connection {
     pub socket: Socket,
+    accepted: Instant,
     /// The client's own thread, once it has begun.
     thread: OnceLock<Pthread>,
     /// Whether a part of its request has come, and the response is not sent.
@@ -73,11 +75,13 @@ pub struct Stopped {
 }
 
 impl Registry {
-    /// A registry for at most `max` WebSockets, and [`HTTP_ONLY_SLOTS`] connections beyond them. From
-    /// one address there may be `max_per_ip` WebSockets, or any number if that is 0.
-    pub fn new(max: usize, max_per_ip: usize) -> Self {
+    /// A registry for at most `max` WebSockets, and `http_only` connections beyond them, half of which
+    /// are for those that have to make room. From one address there may be `max_per_ip` WebSockets, or
+    /// any number if that is 0.
+    pub fn new(max: usize, http_only: usize, max_per_ip: usize) -> Self {
         Registry {
             max,
+            http_only,
             max_per_ip,
             is_stopping: AtomicBool::new(false),
             state: Mutex::default(),
@@ -100,7 +104,7 @@ impl Registry {
             return Err(STOPPING);
         }
         let beyond = state.by_id.len().saturating_sub(self.max);
-        if beyond >= HTTP_ONLY_SLOTS || (beyond >= HTTP_ONLY_SLOTS / 2 && !state.evict()) {
+        if beyond >= self.http_only || (beyond >= self.http_only / 2 && !state.evict()) {
             return Err(LIMIT_REACHED);
         }
         let id = state.next_id;
@@ -159,15 +163,25 @@ impl State {
     fn evict(&mut self) -> bool {
         let http = self.http.iter().filter_map(|id| self.by_id.get(id));
         let mut candidates = http.filter(|other| !other.is_evicted());
-        let Some(oldest) = candidates.next() else { return false };
-        let evicted = if oldest.is_asking() {
-            candidates.find(|other| !other.is_asking()).unwrap_or(oldest)
-        } else {
-            oldest
-        };
+        let Some(oldest) = candidates.clone().next() else { return false };
+        let evicted = candidates.find(|other| other.is_idle()).unwrap_or(oldest);
         evicted.is_evicted.store(true, Ordering::Release);
         evicted.socket.shut_read();
         true
+    }
+}
+
+impl State {
+    /// Makes a WebSocket an HTTP connection again. It has nothing more to say.
+    fn downgrade(&mut self, registration: &Registration) {
+        if self.http.insert(registration.id)
+            && let Entry::Occupied(mut from_ip) = self.by_ip.entry(registration.ip())
+        {
+            *from_ip.get_mut() -= 1;
+            if *from_ip.get() == 0 {
+                from_ip.remove();
+            }
+        }
     }
 }
 
@@ -193,6 +207,12 @@ impl Registration {
         state.http.remove(&self.id);
         state.opened += 1;
         Ok(state.opened)
+    }
+
+    /// Says that it is no WebSocket any more, so that the peer may open another one once it has the close
+    /// frame.
+    pub fn close(&self) {
+        self.registry.lock().downgrade(self);
     }
 
     /// Why a connection that is not a WebSocket has to end, if it has to.
@@ -221,15 +241,9 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = self.registry.lock();
+        state.downgrade(self);
+        state.http.remove(&self.id);
         state.by_id.remove(&self.id);
-        if !state.http.remove(&self.id)
-            && let Entry::Occupied(mut from_ip) = state.by_ip.entry(self.ip())
-        {
-            *from_ip.get_mut() -= 1;
-            if *from_ip.get() == 0 {
-                from_ip.remove();
-            }
-        }
         drop(state);
         if self.is_stopping() {
             self.registry.unregistered.notify_all();
@@ -242,6 +256,7 @@ impl Connection {
     pub fn new(socket: Socket) -> Arc<Self> {
         Arc::new(Connection {
             socket,
+            accepted: Instant::now(),
             thread: OnceLock::new(),
             is_asking: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
@@ -264,8 +279,10 @@ impl Connection {
         self.is_asking.store(false, Ordering::Relaxed);
     }
 
-    fn is_asking(&self) -> bool {
-        self.is_asking.load(Ordering::Relaxed)
+    /// Whether nothing is to be expected of it: it has its response, or has sent nothing for a while.
+    fn is_idle(&self) -> bool {
+        const NEW: Duration = Duration::from_secs(1);
+        !self.is_asking.load(Ordering::Relaxed) && self.accepted.elapsed() >= NEW
     }
 
     fn is_evicted(&self) -> bool {

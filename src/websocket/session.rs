@@ -17,7 +17,7 @@
 use std::mem;
 use std::sync::Arc;
 
-use crate::buffer::{Budget, Buffer};
+use crate::buffer::{Budget, Buffer, UNMETERED};
 use crate::websocket::close::{self, CloseFrame, ProtocolError};
 use crate::websocket::frame::{self, Header, Opcode};
 
@@ -159,9 +159,9 @@ impl Session {
         }
     }
 
-    /// Whether memory from the budget is held only in case another large message follows.
+    /// Whether memory and addresses are held only in case another large message follows.
     pub fn holds_spare(&self) -> bool {
-        matches!(self.state, State::Idle) && self.message.is_metered()
+        matches!(self.state, State::Idle) && self.message.capacity() > UNMETERED
     }
 
     /// Gives up the memory that no unfinished message needs.
