@@ -16,9 +16,9 @@ use wsecho::server::registry::{IP_LIMIT_REACHED, LIMIT_REACHED};
 use super::limits::{limit_threads, start_as_a_limited_user};
 use crate::frames::{close, frame};
 use crate::support::{
-    HEALTH_CHECK, Program, SOON, Server, TempDir, ask, assert_echoes, assert_end, assert_is_503,
-    assert_status, assert_took, connect_from, eventually, has_programs, open_taking, read_close,
-    tolerance, wait_for_line, wsecho_path,
+    HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_end,
+    assert_is_503, assert_status, assert_took, connect_from, crowd, eventually, has_programs,
+    need_descriptors, open_taking, read_close, tolerance, wait_for_line, wsecho, wsecho_path,
 };
 
 const PAGE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -283,4 +283,81 @@ fn without_a_limit_one_address_may_have_all_websockets() {
     let open: Vec<_> = (0..50).map(|_| server.open()).collect();
     assert_is_503(&ask(server.connect()).unwrap_err(), LIMIT_REACHED);
     drop(open);
+}
+
+// Crowds
+
+#[test]
+#[ignore = "5,000 clients need as many descriptors, and 700 MiB"]
+fn a_crowd_that_filled_its_buffers_leaves_little_behind_however_many_arenas_there_are() {
+    const CLIENTS: usize = 5_000;
+    need_descriptors(CLIENTS as u64 + 200);
+    // An output, an input and a message.
+    let filling = [
+        frame(0x81, &[b't'; 4_000]).repeat(8),
+        frame(0x89, &[b'p'; 125]).repeat(200),
+        frame(0x02, &vec![7; 64 * 1024]),
+    ]
+    .concat();
+    for tunables in ["", "glibc.malloc.arena_max=512"] {
+        let mut command = wsecho(&["--addr", "127.0.0.1:0", "--ping-interval=0"]);
+        let server = Server::start_command(command.env("GLIBC_TUNABLES", tunables));
+        let before = server.idle_usage();
+        let (mut open, refused) = crowd(&server, CLIENTS);
+        assert_eq!((open.len(), refused.len()), (CLIENTS, 0));
+        thread::scope(|scope| {
+            for some in open.chunks_mut(CLIENTS / 8) {
+                let filling = &filling;
+                scope.spawn(move || {
+                    for stream in some {
+                        stream.write_all(filling).unwrap();
+                    }
+                });
+            }
+        });
+        server.wait_until_asleep();
+        let held = server.usage().resident - before.resident;
+        assert!(held > CLIENTS * 80, "{} KiB a client", held / CLIENTS);
+        drop(open);
+        eventually(SOON * 3, || server.client_threads() == 0);
+        println!("{tunables:?}: held {held} KiB");
+        server.has_recovered(before);
+        println!("left {} KiB", server.usage().resident - before.resident);
+    }
+}
+
+#[test]
+fn a_crowd_does_not_abort_a_process_that_may_have_few_addresses() {
+    const CLIENTS: usize = 1_500;
+    const ROUNDS: usize = 4;
+    need_descriptors(CLIENTS as u64 + 200);
+    let fragments = [frame(0x02, &vec![7; 200_000]), frame(0x00, &vec![7; 200_000])].concat();
+    for limit_mib in [150, 300, 500] {
+        let mut command = Command::new("sh");
+        let limited = "ulimit -v $1 && exec \"$0\" --addr 127.0.0.1:0";
+        command.args(["-c", limited, &wsecho_path(), &(limit_mib * 1024).to_string()]);
+        let mut server = Server::start_command(&mut command);
+        for _ in 0..ROUNDS {
+            thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        let some = (0..CLIENTS / 8).map(|_| {
+                            let mut stream = server.connect();
+                            let _ = stream.write_all(UPGRADE.as_bytes());
+                            stream.set_nonblocking(true).unwrap();
+                            // As much of it as the sockets hold.
+                            let _ = stream.write(&fragments);
+                            stream
+                        });
+                        drop(some.collect::<Vec<_>>());
+                    });
+                }
+            });
+            assert!(server.program.is_running(), "{limit_mib} MiB: {:#?}", server.log());
+        }
+        // Those that have left may be still counted.
+        eventually(SOON, || ask(server.connect()).is_ok());
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait(SOON).code(), Some(0), "{limit_mib} MiB: {:#?}", server.log());
+    }
 }
