@@ -432,20 +432,48 @@ fn the_input_grows_once_it_was_filled_and_shrinks_when_the_client_is_pinged() {
     assert!(driver.output == [&reply.repeat(5 + SMALL_INPUT / ping.len()), PING, &reply].concat());
 }
 
+#[test]
+fn a_large_payload_is_received_straight_to_its_message_in_pieces() {
+    let settings = settings(LARGE);
+    let mut driver = Driver::new(&settings, &Arc::new(Budget::new(STEP)), LARGE_INPUT);
+    let message = large();
+    let (header, payload) = message.split_at(14);
+    // First as much as needs no budget, then a step. With memory from before, 256 KiB at a time.
+    for expected in [[UNMETERED, STEP], [256 * 1024, LARGE - 256 * 1024]] {
+        driver.receive(header);
+        let mut rest = payload;
+        for len in expected {
+            assert_eq!(driver.conversation.input().len(), len);
+            let (piece, tail) = rest.split_at(len);
+            driver.receive(piece);
+            rest = tail;
+        }
+        assert_eq!(driver.conversation.input().len(), LARGE_INPUT);
+    }
+}
+
 // The output
 
 #[test]
 fn replies_are_sent_before_many_of_them_are_held() {
-    const FLUSH: usize = 16 * 1024;
-    let settings = Settings { prefix: "p".repeat(4096), ..settings(100) };
+    let settings = Settings { prefix: "p".repeat(4096 - 4), ..settings(100) };
     let mut driver = Driver::new(&settings, &Arc::new(Budget::new(0)), LARGE_INPUT);
-    driver.receive(&frame(0x81, b"").repeat(LARGE_INPUT / 6));
-    let (last, all) = driver.output_lens.split_last().unwrap();
-    assert!(all.iter().chain([last]).all(|len| *len < FLUSH + 4 + 4096), "{all:?}");
-    assert!(all.iter().all(|len| *len >= FLUSH), "{all:?}");
-    assert!(
-        driver.output == server_frame(0x81, settings.prefix.as_bytes()).repeat(LARGE_INPUT / 6)
-    );
+    driver.receive(&frame(0x81, b"").repeat(1_000));
+    assert!(driver.output == server_frame(0x81, settings.prefix.as_bytes()).repeat(1_000));
+    assert!(driver.output_lens == [16 * 1024; 250], "{:?}", driver.output_lens);
+}
+
+#[test]
+fn a_payload_from_4_kib_on_is_not_copied() {
+    let settings = Settings { prefix: "> ".into(), ..settings(4096) };
+    for (len, copied) in [(4095, 4095), (4096, 0)] {
+        let mut driver = Driver::new(&settings, &Arc::new(Budget::new(0)), LARGE_INPUT);
+        let message = frame(0x81, &vec![b'x'; len]);
+        driver.conversation.input()[..message.len()].copy_from_slice(&message);
+        driver.conversation.received(message.len(), secs(0));
+        let output = driver.conversation.next_output().unwrap();
+        assert_eq!((output.head.len(), output.payload.len()), (4 + 2 + copied, len - copied));
+    }
 }
 
 #[test]
