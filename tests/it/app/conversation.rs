@@ -258,6 +258,7 @@ fn a_message_that_ends_in_time_leaves_the_next_one_its_own_time() {
     driver.now = secs(1_020);
     driver.receive(&[frame(0x80, b"8"), frame(0x02, b"7")].concat());
     driver.output.clear();
+    driver.wait_until(driver.now + SPARE_TTL);
     driver.wait_until(secs(1_050) - NANOSECOND);
     assert_eq!(driver.output, b"");
     driver.wait_until(secs(1_050));
