@@ -195,7 +195,8 @@ fn assert_makes_no_progress(driver: &Driver) {
 #[test]
 fn a_message_that_grows_too_little_is_closed_after_exactly_the_write_timeout() {
     let settings = without_pings();
-    let starts = [frame(0x82, &[7; LONG])[..20_000].to_vec(), frame(0x01, b"7"), frame(0x02, b"")];
+    let starts =
+        [frame(0x82, &vec![7; LONG])[..20_000].to_vec(), frame(0x01, b"7"), frame(0x02, b"")];
     // A byte of the payload, or a fragment of one byte.
     for (start, byte) in starts.iter().zip([&b"7"[..], &frame(0x00, b"7"), &frame(0x00, b"7")]) {
         for bytes_until_then in [0, 1, 100] {
@@ -222,7 +223,7 @@ fn a_message_that_grows_too_little_is_closed_after_exactly_the_write_timeout() {
 fn a_message_has_as_much_time_again_once_it_has_grown_by_64_kib() {
     let settings = without_pings();
     for (bytes, until) in [(UNMETERED - 1, 35), (UNMETERED, 64)] {
-        let mut driver = begun(&settings, &frame(0x82, &[7; LONG])[..15]);
+        let mut driver = begun(&settings, &frame(0x82, &vec![7; LONG])[..15]);
         driver.now = secs(34);
         driver.receive(&vec![7; bytes]);
         driver.wait_until(secs(until) - NANOSECOND);
@@ -268,7 +269,7 @@ fn a_message_that_ends_in_time_leaves_the_next_one_its_own_time() {
 #[test]
 fn a_wait_in_which_the_process_was_suspended_does_not_count() {
     let settings = without_pings();
-    let start = &frame(0x82, &[7; LONG])[..20_000];
+    let start = &frame(0x82, &vec![7; LONG])[..20_000];
     for has_come in [false, true] {
         let mut driver = begun(&settings, start);
         driver.wait_until(secs(15));

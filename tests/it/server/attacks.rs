@@ -192,7 +192,7 @@ fn a_client_that_does_not_read_its_replies_is_ended_though_nothing_more_is_sent_
         let mut stream = open_taking(4 * 1024, &server);
         let started = Instant::now();
         // The kernel has room for the reply, so that the thread goes on to wait for more.
-        stream.write_all(&frame(0x82, &[7; 200_000])).unwrap();
+        stream.write_all(&frame(0x82, &vec![7; 200_000])).unwrap();
         let is_ended = |line: &String| line.contains("client 2 ended: peer did not read in time");
         while !server.log().iter().any(is_ended) {
             assert!(started.elapsed() < SOON, "it is still served");
@@ -214,7 +214,7 @@ fn what_clients_did_not_read_is_not_kept_in_the_kernel_after_they_left() {
     let kept: Vec<_> = (0..VISITS)
         .map(|_| {
             let mut stream = open_taking(4 * 1024, &server);
-            stream.write_all(&frame(0x82, &[7; 200_000])).unwrap();
+            stream.write_all(&frame(0x82, &vec![7; 200_000])).unwrap();
             stream.write_all(&close(1000)).unwrap();
             stream.shutdown(Shutdown::Write).unwrap();
             stream
@@ -247,7 +247,7 @@ fn a_message_that_grows_by_a_byte_now_and_then_is_closed_at_the_write_deadline()
     let mut stream = server.open();
     stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let started = Instant::now();
-    stream.write_all(&frame(0x82, &[7; 100_000])[..20_000]).unwrap();
+    stream.write_all(&frame(0x82, &vec![7; 100_000])[..20_000]).unwrap();
     let mut close = [0; 4];
     while let Err(error) = stream.read_exact(&mut close) {
         assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");

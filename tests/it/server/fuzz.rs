@@ -298,7 +298,7 @@ fn add_ending(random: &mut Random, sent: &mut Vec<u8>) -> Ending {
         (&frame(0x88, b"1"), 1002),
         (&close(1005), 1002),
         (&frame(0x81, b"not UTF-8: \xFF"), 1007),
-        (&frame(0x82, &[0; MAX_MESSAGE_SIZE + 1])[..14], 1009),
+        (&frame(0x82, &vec![0; MAX_MESSAGE_SIZE + 1])[..14], 1009),
     ];
     let code = match random.below(10) {
         0 | 1 => {
@@ -317,7 +317,7 @@ fn add_ending(random: &mut Random, sent: &mut Vec<u8>) -> Ending {
         }
         5 => {
             let unfinished = frame(0x82, &random.bytes(1_000));
-            sent.extend(&unfinished[..1 + random.below(unfinished.len() - 1)]);
+            sent.extend(&unfinished[..=random.below(unfinished.len() - 1)]);
             return Ending::Unfinished;
         }
         6 => {
@@ -357,11 +357,21 @@ struct Record {
 struct Client<'p> {
     plan: &'p Plan,
     record: Record,
+    /// What is still to be sent, and from when on.
+    pieces: VecDeque<(Duration, Vec<u8>)>,
+    write_at: Instant,
+    frames: Frames,
 }
 
 impl<'p> Client<'p> {
     fn new(plan: &'p Plan) -> Self {
-        Client { plan, record: Record::default() }
+        Client {
+            plan,
+            record: Record::default(),
+            pieces: plan.pieces.iter().cloned().collect(),
+            write_at: Instant::now(),
+            frames: Frames::default(),
+        }
     }
 
     fn event(&mut self, event: impl Into<String>) {
@@ -383,64 +393,27 @@ impl<'p> Client<'p> {
         self.event(format!("connected from {}", stream.local_addr().unwrap()));
         stream.set_read_timeout(Some(TICK)).unwrap();
         let began = Instant::now();
-        let mut pieces: VecDeque<_> = self.plan.pieces.iter().cloned().collect();
-        let mut write_at = began + pieces.front().map_or(Duration::ZERO, |(pause, _)| *pause);
+        self.pause(began);
         let (mut read_at, mut slow) = (began, SLOW);
-        let mut frames = Frames::default();
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let now = Instant::now();
-            if now - began > TIMEOUT * 4 {
-                return self.event("gives up");
-            }
-            // Sends.
-            let mut is_sending = false;
-            if let Some((_, piece)) = pieces.front_mut()
-                && now >= write_at
-            {
-                match send(&stream, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                    Ok(bytes) => {
-                        piece.drain(..bytes);
-                        is_sending = true;
-                        self.record.sent += bytes;
-                        self.record.asked.get_or_insert(now);
-                        self.event(format!("sent {bytes}"));
-                    }
-                    Err(Errno::AGAIN) => {}
-                    Err(error) => {
-                        pieces.clear();
-                        self.event(format!("cannot send: {error}"));
-                    }
-                }
-                if pieces.front().is_some_and(|(_, piece)| piece.is_empty()) {
-                    pieces.pop_front();
-                    write_at = now + pieces.front().map_or(Duration::ZERO, |(pause, _)| *pause);
+            let is_sending = now >= self.write_at && self.send(&stream, now);
+            if self.pieces.is_empty() && self.record.left.is_none() {
+                match self.leave(&stream) {
+                    Leaving::Stay | Leaving::EndStream => {}
+                    Leaving::Drop => return,
+                    Leaving::Reset => return reset(stream),
                 }
             }
-            if pieces.is_empty() && self.record.left.is_none() {
-                match self.plan.leaving {
-                    Leaving::Stay => {}
-                    Leaving::EndStream => {
-                        let _ = stream.shutdown(Shutdown::Write);
-                        self.record.left = Some(Leaving::EndStream);
-                        self.event("ended its stream");
-                    }
-                    leaving @ (Leaving::Drop | Leaving::Reset) => {
-                        self.record.left = Some(leaving);
-                        self.event("left");
-                        return if leaving == Leaving::Reset {
-                            reset(stream)
-                        };
-                    }
-                }
+            // One that reads is sent a close frame long before.
+            let patience = if self.plan.reading == Reading::Never { 2 } else { 4 };
+            if now - began > TIMEOUT * patience {
+                return self.event("had enough");
             }
-            // Receives.
             if self.plan.reading == Reading::Never || now < read_at {
                 thread::sleep(TICK);
                 self.starved(now, TICK);
-                if self.plan.reading == Reading::Never && now - began > TIMEOUT * 2 {
-                    return self.event("leaves");
-                }
                 continue;
             }
             let size = match self.plan.reading {
@@ -462,24 +435,63 @@ impl<'p> Client<'p> {
                 Err(error) => return self.event(format!("cannot receive: {error}")),
             };
             self.starved(now, TICK);
-            if received == 0 {
-                continue;
+            if received > 0 {
+                self.received(&buffer[..received]);
             }
-            self.record.received.extend(&buffer[..received]);
-            self.event(format!("received {received}"));
-            for (first, _) in frames.take(&self.record.received) {
-                let answers = match first {
-                    0x89 => self.plan.answers_pings && pieces.is_empty(),
-                    0x88 => self.plan.answers_close && pieces.is_empty(),
-                    _ => false,
-                };
-                if answers && self.record.left.is_none() {
-                    pieces.push_back((
-                        Duration::ZERO,
-                        if first == 0x89 { frame(0x8A, b"") } else { close(1000) },
-                    ));
-                    write_at = now;
+        }
+    }
+
+    /// Sends what the kernel takes of the next piece, and tells whether that was anything.
+    fn send(&mut self, stream: &TcpStream, now: Instant) -> bool {
+        let Some((_, piece)) = self.pieces.front_mut() else { return false };
+        match send(stream, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(bytes) => {
+                piece.drain(..bytes);
+                if piece.is_empty() {
+                    self.pieces.pop_front();
+                    self.pause(now);
                 }
+                self.record.sent += bytes;
+                self.record.asked.get_or_insert(now);
+                self.event(format!("sent {bytes}"));
+                true
+            }
+            Err(Errno::AGAIN) => false,
+            Err(error) => {
+                self.pieces.clear();
+                self.event(format!("cannot send: {error}"));
+                false
+            }
+        }
+    }
+
+    /// Waits before the next piece.
+    fn pause(&mut self, now: Instant) {
+        self.write_at = now + self.pieces.front().map_or(Duration::ZERO, |(pause, _)| *pause);
+    }
+
+    fn leave(&mut self, stream: &TcpStream) -> Leaving {
+        if self.plan.leaving != Leaving::Stay {
+            self.record.left = Some(self.plan.leaving);
+            self.event("left");
+        }
+        if self.plan.leaving == Leaving::EndStream {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+        self.plan.leaving
+    }
+
+    fn received(&mut self, bytes: &[u8]) {
+        self.record.received.extend(bytes);
+        self.event(format!("received {}", bytes.len()));
+        for (first, _) in self.frames.take(&self.record.received) {
+            let answer = match first {
+                0x89 if self.plan.answers_pings => frame(0x8A, b""),
+                0x88 if self.plan.answers_close => close(1000),
+                _ => continue,
+            };
+            if self.pieces.is_empty() && self.record.left.is_none() {
+                self.pieces.push_back((Duration::ZERO, answer));
             }
         }
     }

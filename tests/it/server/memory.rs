@@ -238,7 +238,7 @@ fn a_client_holds_no_more_than_promised_whatever_the_prefix() {
         }
     });
     let grown = server.peak() - before.resident;
-    println!("{:.1} KiB a client", grown as f64 / CLIENTS as f64);
+    println!("{} KiB a client", grown / CLIENTS);
     let promised = CLIENTS * UNMETERED / 1024..=CLIENTS * PER_CLIENT;
     assert!(promised.contains(&grown), "{} KiB a client", grown / CLIENTS);
     drop(streams);
