@@ -65,7 +65,7 @@ pub struct OverBudget;
 /// 0        len       granted                              capacity
 /// ```
 ///
-/// Only what is granted is ever touched, and what is granted above [`UNMETERED`] is charged.
+/// What is granted may be touched. What is granted above [`UNMETERED`] is charged.
 pub struct Buffer {
     memory: Memory,
     len: usize,
@@ -134,6 +134,7 @@ impl Buffer {
     }
 
     fn replace(&mut self, capacity: usize) -> Result<(), OverBudget> {
+        debug_assert!(self.len <= UNMETERED, "what is charged never moves");
         if self.len == 0 {
             // So that never two maps are held.
             self.release();

@@ -51,7 +51,7 @@ pub struct Listening {
     pub max_connections: NonZeroUsize,
 
     /// Limit of WebSockets at once from one IP address, which may be a proxy's; 0 for none
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = count)]
     pub max_connections_per_ip: usize,
 
     /// Origin whose pages may connect, such as https://example.org, or null for a page from a file;
@@ -168,6 +168,10 @@ fn addr(text: &str) -> Result<String, String> {
 
 fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "expected a whole number from 1 on".into())
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "expected a whole number, for example 100".into())
 }
 
 fn subprotocol(text: &str) -> Result<String, String> {

@@ -1,8 +1,8 @@
-//! A peer's words, made safe for the log and for an error.
+//! Escapes what a peer sent, for the log and for errors.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
-/// Displays bytes that a peer sent: in quotes, cut after 200 characters, and with everything that
+/// Displays bytes that a peer sent: in quotes, cut after 200 characters as escaped, and with everything that
 /// could forge a line or change its order (controls, line ends, bidirectional overrides, quotes)
 /// escaped. What is not UTF-8 shows as U+FFFD.
 pub struct Quoted<'a>(pub &'a [u8]);
@@ -12,12 +12,17 @@ impl fmt::Display for Quoted<'_> {
         const MAX_CHARS: usize = 200;
         // Cut before decoding, so that the cost does not grow with what the peer sent.
         let start = &self.0[..self.0.len().min(4 * MAX_CHARS)];
-        let text = String::from_utf8_lossy(start);
-        match text.char_indices().nth(MAX_CHARS) {
-            None if start.len() == self.0.len() => write!(f, "{text:?}"),
-            None => write!(f, "{text:?}…"),
-            Some((end, _)) => write!(f, "{:?}…", &text[..end]),
+        let mut left = MAX_CHARS;
+        f.write_char('"')?;
+        for char in String::from_utf8_lossy(start).chars() {
+            let escaped = char.escape_debug();
+            if escaped.len() > left {
+                return f.write_str("\"…");
+            }
+            left -= escaped.len();
+            if char == '\'' { f.write_char(char)? } else { write!(f, "{escaped}")? }
         }
+        f.write_str(if start.len() == self.0.len() { "\"" } else { "\"…" })
     }
 }
 

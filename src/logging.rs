@@ -18,7 +18,7 @@ use crate::cli::Logging;
 /// What may wait to be written, in bytes. A line beyond it is lost.
 const QUEUE_SIZE: usize = 256 * 1024;
 
-/// Sends the log to the file or to stderr, a line an event. A panic is an event like any other.
+/// Sends the log to the file or to stderr, one line per event. A panic is an event like any other.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ pub struct Log(Arc<Queue>);
 impl Drop for Log {
     fn drop(&mut self) {
         const LONGEST: Duration = Duration::from_secs(1);
-        let is_unwritten = |lines: &mut Waiting| lines.is_writing || !lines.bytes.is_empty();
+        let is_unwritten = |lines: &mut Queued| lines.is_writing || !lines.bytes.is_empty();
         let _ = self.0.written.wait_timeout_while(self.0.lock(), LONGEST, is_unwritten);
     }
 }
@@ -73,6 +73,8 @@ impl Drop for Log {
 /// A limit of lines a second, for those that any stranger can cause.
 pub struct RateLimit {
     per_second: u32,
+    /// What the lines are on.
+    subject: &'static str,
     window: Mutex<Window>,
 }
 
@@ -84,14 +86,14 @@ struct Window {
 
 impl RateLimit {
     /// A limit of `per_second` lines.
-    pub fn new(per_second: u32) -> Self {
+    pub fn new(per_second: u32, subject: &'static str) -> Self {
         let window = Window { began: Instant::now(), admitted: 0, left_out: 0 };
-        RateLimit { per_second, window: Mutex::new(window) }
+        RateLimit { per_second, subject, window: Mutex::new(window) }
     }
 
-    /// Whether a line may be logged at `now`: if so, how many were left out since the last one.
-    pub fn admit(&self, now: Instant) -> Option<u64> {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Whether a line may be logged at `now`. If so, the line ends with how many were left out before.
+    pub fn admit(&self, now: Instant) -> Option<String> {
+        let mut window = self.lock();
         if now.saturating_duration_since(window.began) >= Duration::from_secs(1) {
             (window.began, window.admitted) = (now, 0);
         }
@@ -100,20 +102,33 @@ impl RateLimit {
             return None;
         }
         window.admitted += 1;
-        Some(mem::take(&mut window.left_out))
+        drop(window);
+        Some(self.left_out())
+    }
+
+    /// How many lines were left out since this was last told, as the end of a line.
+    pub fn left_out(&self) -> String {
+        match mem::take(&mut self.lock().left_out) {
+            0 => String::new(),
+            left_out => format!("; {left_out} lines {} were left out", self.subject),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Lines that wait to be written.
 #[derive(Default)]
 struct Queue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Queued>,
     filled: Condvar,
     written: Condvar,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct Queued {
     bytes: Vec<u8>,
     /// How many lines had no room, or could not be written.
     lost: usize,
@@ -128,7 +143,7 @@ impl Queue {
             return;
         }
         waiting.bytes.extend_from_slice(lines);
-        // While it writes, it looks again by itself.
+        // A writer that is busy checks the queue when it has finished.
         if !waiting.is_writing {
             self.filled.notify_one();
         }
@@ -154,13 +169,16 @@ impl Queue {
             }
             let unwritten = write(&mut sink, &taken);
             waiting = self.lock();
-            waiting.lost += count_lines(unwritten);
+            if !unwritten.is_empty() {
+                // The line that reports the lost ones is not lost itself, but they are.
+                waiting.lost += count_lines(unwritten) + lost - usize::from(lost > 0);
+            }
             taken.clear();
         }
     }
 
-    /// A panic while the lock is held leaves nothing half-done, so poison says nothing.
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    /// A panic while the lock is held leaves nothing half-done, so a poisoned lock is safe to use.
+    fn lock(&self) -> MutexGuard<'_, Queued> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -205,12 +223,18 @@ mod tests {
 
     #[test]
     fn only_so_many_lines_are_admitted_a_second_and_the_others_are_counted() {
-        let limit = RateLimit::new(3);
+        let limit = RateLimit::new(3, "on tests");
         let start = Instant::now();
         let admit = |millis| limit.admit(start + Duration::from_millis(millis));
-        assert_eq!([0, 0, 999, 999, 999].map(admit), [Some(0), Some(0), Some(0), None, None]);
-        assert_eq!([1100, 1100, 2099, 2099].map(admit), [Some(2), Some(0), Some(0), None]);
-        assert_eq!(admit(9000), Some(1));
+        let left_out = |lines| match lines {
+            0 => Some(String::new()),
+            lines => Some(format!("; {lines} lines on tests were left out")),
+        };
+        let none = || left_out(0);
+        assert_eq!([0, 0, 999, 999, 999].map(admit), [none(), none(), none(), None, None]);
+        assert_eq!([1100, 1100, 2099, 2099].map(admit), [left_out(2), none(), none(), None]);
+        assert_eq!(admit(9000), left_out(1));
+        assert_eq!(limit.left_out(), "");
     }
 
     #[test]

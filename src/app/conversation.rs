@@ -33,11 +33,12 @@ const FLUSH: usize = 16 * 1024;
 /// How long the memory of a large message waits for another one.
 const SPARE_TTL: Duration = Duration::from_millis(100);
 
-/// A message that has begun has to grow by so much within the write timeout, or to end, in bytes.
-const MIN_PROGRESS: usize = 64 * 1024;
+/// What a peer has to read, or to send of a message that has begun, within the write timeout, in bytes.
+pub const MIN_PROGRESS: usize = 64 * 1024;
 
-/// A wait that ends later than it has to by this part of the write timeout was not spent on waiting.
-const TOO_LATE: u32 = 8;
+/// The parts in which a peer is waited for that has to read, or to go on with a message, within the write
+/// timeout. Time in which this process was suspended counts for one part at most.
+pub const WRITE_TIMEOUT_PARTS: u32 = 8;
 
 /// What the operator sets.
 #[derive(Clone, Debug)]
@@ -80,16 +81,17 @@ pub struct Conversation<'s> {
     messages: u64,
     now: Duration,
     waiting: Waiting,
-    /// When memory became spare, which is looked at every [`SPARE_TTL`] from then on.
+    /// When a message in pieces was complete. From then on it is checked every [`SPARE_TTL`] whether its
+    /// memory is still spare.
     spare_since: Option<Duration>,
     progress: Option<Progress>,
 }
 
-/// How much had come of an unfinished message, and when.
+/// How much had come of an unfinished message, and for how long it was waited for more since then.
 #[derive(Clone, Copy)]
 struct Progress {
     bytes: usize,
-    since: Duration,
+    time: Duration,
 }
 
 /// What is waited for.
@@ -183,7 +185,7 @@ impl<'s> Conversation<'s> {
             );
             let is_copied = echo::reply(kind, payload, &self.settings.prefix, output);
             if let Message::Assembled(_) = message {
-                self.spare_since = session.holds_spare().then_some(self.now);
+                self.spare_since = Some(self.now);
                 self.progress = None;
             }
             tail = match message {
@@ -205,15 +207,20 @@ impl<'s> Conversation<'s> {
             Waiting::Close { until } => Some(until),
             Waiting::Nothing => Some(self.now),
         };
-        let progress = self.progress.map(|progress| progress.since + write_timeout);
-        let wait =
-            until.into_iter().chain(progress).min().map(|until| until.saturating_sub(self.now));
-        wait.into_iter().chain(self.spare_since.map(|_| SPARE_TTL)).min()
+        let waits = [
+            until.map(|until| until.saturating_sub(self.now)),
+            self.progress.map(|progress| {
+                (write_timeout / WRITE_TIMEOUT_PARTS)
+                    .min(write_timeout.saturating_sub(progress.time))
+            }),
+            self.spare_since.map(|_| SPARE_TTL),
+        ];
+        waits.into_iter().flatten().min()
     }
 
     /// Where the next bytes go: after the input, or directly to a large message.
     pub fn input(&mut self) -> &mut [u8] {
-        if self.session.misses_more_than(self.input.capacity()) {
+        if self.session.is_missing_more_than(self.input.capacity()) {
             return self.session.spare_mut();
         }
         self.compact();
@@ -227,20 +234,20 @@ impl<'s> Conversation<'s> {
             Waiting::Bytes { .. } | Waiting::Pong { .. } => {
                 self.waiting = Waiting::Bytes { since: now };
             }
-            // Or a peer that never stops sending would hold its thread for ever.
+            // Otherwise a peer that never stops sending holds its thread for ever.
             Waiting::Close { until } if now >= until => self.waiting = Waiting::Nothing,
             Waiting::Close { .. } | Waiting::Nothing => {}
         }
-        if self.session.misses_more_than(self.input.capacity()) {
+        if self.session.is_missing_more_than(self.input.capacity()) {
             self.session.received(bytes);
         } else {
             self.input.advance(bytes);
             if self.input.spare_mut().is_empty() {
-                // Without memory for it, the small input serves as well.
+                // So small a buffer has no map that the system could refuse.
                 let _ = self.input.reserve(LARGE_INPUT);
             }
         }
-        // Whatever else arrives, or a client that sends little would hold it for ever.
+        // Otherwise a client that sends little holds it for ever.
         if self.session.holds_spare() {
             self.release_spare();
         }
@@ -296,31 +303,22 @@ impl<'s> Conversation<'s> {
     }
 
     fn set_now(&mut self, now: Duration) {
-        if let Some(progress) = self.progress
-            && let Some(wait) = self.wait()
-        {
-            let elapsed = now.saturating_sub(self.now);
-            // The process was suspended, and what the peer has sent may be still to be received.
-            if elapsed > wait + self.settings.write_timeout / TOO_LATE {
-                self.progress = Some(Progress { since: progress.since + elapsed, ..progress });
-            }
+        if let Some(progress) = &mut self.progress {
+            // More than a part was not spent waiting for the peer: the process was suspended, or it sent.
+            let part = self.settings.write_timeout / WRITE_TIMEOUT_PARTS;
+            progress.time += now.saturating_sub(self.now).min(part);
         }
         self.now = now;
     }
 
     /// Closes if an unfinished message has not grown as it has to: it holds memory of the budget.
     fn check_progress(&mut self) {
-        let since = match (self.session.unfinished(), self.progress) {
-            (None, _) => return self.progress = None,
-            (Some(bytes), Some(progress)) if bytes < progress.bytes + MIN_PROGRESS => {
-                progress.since
-            }
-            (Some(bytes), _) => {
-                self.progress = Some(Progress { bytes, since: self.now });
-                self.now
-            }
-        };
-        if self.now >= since + self.settings.write_timeout {
+        let Some(bytes) = self.session.unfinished() else { return self.progress = None };
+        let progress = self.progress.get_or_insert(Progress { bytes, time: Duration::ZERO });
+        if bytes >= progress.bytes + MIN_PROGRESS {
+            *progress = Progress { bytes, time: Duration::ZERO };
+        }
+        if progress.time >= self.settings.write_timeout {
             self.progress = None;
             self.session.close(NO_PROGRESS, &mut self.output);
         }

@@ -39,14 +39,13 @@ impl Origin {
             _ => (authority, None),
         };
         let host = canonical_host(host)?;
-        // A number may have a sign in Rust, and no port has one.
-        let port = port.map(|port| port.parse::<u16>().ok().filter(|_| !port.starts_with('+')));
-        let port = match port {
+        let port = match port.map(|port| (port, port.parse::<u16>())) {
             None => None,
-            Some(Some(port)) => Some(port).filter(|&port| Some(port) != default_port(scheme)),
-            Some(None) => {
-                return Err("expected a port from 0 to 65535 after the last colon".into());
+            // A number may have a sign in Rust, and no port has one.
+            Some((port, Ok(number))) if !port.starts_with('+') => {
+                Some(number).filter(|&number| Some(number) != default_port(scheme))
             }
+            Some(_) => return Err("expected a port from 0 to 65535 after the last colon".into()),
         };
         Ok(Origin(match port {
             Some(port) => format!("{scheme}://{host}:{port}"),

@@ -6,7 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use log::{debug, info};
+use log::{Level, debug, info, log};
 use rustix::io::Errno;
 
 use crate::app::conversation::{self, Conversation};
@@ -38,13 +38,12 @@ struct Client<'c> {
 
 /// How a connection ended.
 enum End {
-    /// One side has sent its close frame, and the other side's may be still to come.
+    /// One side has sent its close frame, and the other side's may not have arrived yet.
     Closed(Close),
     /// The peer's stream ended without a close frame.
     Eof,
     WriteTimeout,
     Io(Errno),
-    /// Of this thread.
     Panic,
 }
 
@@ -79,11 +78,17 @@ impl Client<'_> {
                         Some(name) => format!(", subprotocol {}", Quoted(name.as_bytes())),
                         None => String::new(),
                     };
-                    info!("client {number} connected: {who}{subprotocol}");
+                    let level = match self.shared.client_log.admit(Instant::now()) {
+                        Some(left_out) => {
+                            info!("client {number} connected: {who}{subprotocol}{left_out}");
+                            Level::Info
+                        }
+                        None => Level::Debug,
+                    };
                     // The first frames may have come right after the head.
                     let end = input.filled().len();
                     input.keep(head_len..end);
-                    self.converse(number, &upgrade.response().encode("GET", ""), input);
+                    self.converse(number, level, &upgrade.response().encode("GET", ""), input);
                     return Ok(());
                 }
             },
@@ -101,7 +106,7 @@ impl Client<'_> {
     ///
     /// # Errors
     ///
-    /// The response if it does not come, is too long, or may not come any more.
+    /// The response if it does not come, is too long, or is refused.
     fn read_head(&mut self, input: &mut Buffer, deadline: Instant) -> Result<usize, Response> {
         let mut searched = 0;
         loop {
@@ -112,10 +117,8 @@ impl Client<'_> {
             match self.stream.receive(input.spare_mut(), Some(wait)) {
                 Ok(Received::Bytes(bytes)) => input.advance(bytes),
                 Ok(Received::Nothing) if self.registration.refusal().is_none() => continue,
-                _ => match self.registration.refusal() {
-                    Some(why) => return Err(routes::unavailable(why)),
-                    None => return Err(Response::text(400, "the head breaks off")),
-                },
+                // If it is refused, that is the response.
+                _ => return Err(Response::text(400, "the head breaks off")),
             }
             self.registration.connection().begin_request();
             if let Some(len) =
@@ -124,8 +127,8 @@ impl Client<'_> {
                 return Ok(len);
             }
             searched = input.filled().len();
-            if input.spare_mut().is_empty() && input.reserve(conversation::LARGE_INPUT).is_err() {
-                return Err(routes::unavailable("the server's memory is short"));
+            if input.spare_mut().is_empty() {
+                let _ = input.reserve(conversation::LARGE_INPUT);
             }
         }
     }
@@ -146,13 +149,14 @@ impl Client<'_> {
     }
 
     /// Opens the WebSocket by `response`, and converses until it is over.
-    fn converse(&mut self, number: u64, response: &[u8], input: Buffer) {
+    fn converse(&mut self, number: u64, level: Level, response: &[u8], input: Buffer) {
         let opened = Instant::now();
         self.stream.received = input.filled().len() as u64;
         let mut conversation =
             Conversation::new(number, &self.shared.settings, input, &self.shared.budget);
         let end = self.end_of(|client| client.drive(&mut conversation, response, opened));
-        info!(
+        log!(
+            level,
             "client {number} ended: {end}; {} messages, {} bytes in, {} bytes out, {:.3} s",
             conversation.messages(),
             self.stream.received,
@@ -164,7 +168,7 @@ impl Client<'_> {
                 if let Close::ByPeer(frame) = close {
                     debug!("client {number}: close reason {}", Quoted(frame.reason.as_bytes()));
                 }
-                // Or the close frame would be lost to a reset, as a response would.
+                // Otherwise the close frame is lost to a reset, as a response would be.
                 while !conversation.is_over() && self.receive(&mut conversation, opened).is_ok() {
                     conversation.next_output();
                 }
@@ -244,10 +248,7 @@ impl Client<'_> {
         let reason = if response.status == 200 { "" } else { response.body.trim_end() };
         let comma = if reason.is_empty() { "" } else { ", " };
         match self.shared.request_log.admit(Instant::now()) {
-            Some(0) => info!("{who}: {status}{comma}{reason}"),
-            Some(left_out) => {
-                info!("{who}: {status}{comma}{reason}; {left_out} lines like this were left out");
-            }
+            Some(left_out) => info!("{who}: {status}{comma}{reason}{left_out}"),
             None => debug!("{who}: {status}{comma}{reason}"),
         }
     }

@@ -1,4 +1,4 @@
-//! What the kernel will carry: descriptors, memory maps, addresses, and what the control group allows.
+//! What the kernel allows: descriptors, memory maps, addresses, and what the control group allows.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -65,36 +65,36 @@ impl Limits {
         const DESCRIPTORS_RESERVE: u64 = 24;
         /// The stacks, the buffers, and a message below what is charged to the budget, in bytes.
         const ADDRESSES_PER_CLIENT: u64 = 256 * 1024;
-        /// A client that is not silent, its socket's buffers included, in bytes.
-        const MEMORY_PER_CLIENT: u64 = 64 * 1024;
-        /// All that is no client's.
+        /// All that a client may cost beside what is charged to the budget, in bytes.
+        const MEMORY_PER_CLIENT: u64 = 192 * 1024;
+        /// Threads that serve no client.
         const THREADS_RESERVE: u64 = 16;
 
-        let carried = [
-            Some(self.maps.saturating_sub(MAPS_RESERVE) / MAPS_PER_CLIENT),
-            Some(self.descriptors.saturating_sub(DESCRIPTORS_RESERVE)),
-            self.threads.map(|threads| threads.saturating_sub(THREADS_RESERVE)),
-            self.addresses.map(|_| half(self.addresses) / ADDRESSES_PER_CLIENT),
-            self.memory.map(|_| half(self.memory) / MEMORY_PER_CLIENT),
+        let allowed = [
+            self.maps.saturating_sub(MAPS_RESERVE) / MAPS_PER_CLIENT,
+            self.descriptors.saturating_sub(DESCRIPTORS_RESERVE),
+            self.threads.unwrap_or(u64::MAX).saturating_sub(THREADS_RESERVE),
+            half_beside_program(self.addresses) / ADDRESSES_PER_CLIENT,
+            half_beside_program(self.memory) / MEMORY_PER_CLIENT,
         ];
-        let carried = carried.into_iter().flatten().min().unwrap_or(u64::MAX);
-        usize::try_from(carried).unwrap_or(usize::MAX).max(3)
+        let allowed = allowed.into_iter().min().unwrap_or(u64::MAX);
+        usize::try_from(allowed).unwrap_or(usize::MAX).max(3)
     }
 
     /// How many bytes messages may hold at once, at most `asked`.
     pub fn buffered(self, asked: usize) -> usize {
-        let carried = half(self.memory).min(half(self.addresses));
-        asked.min(usize::try_from(carried).unwrap_or(usize::MAX))
+        let allowed = half_beside_program(self.memory).min(half_beside_program(self.addresses));
+        asked.min(usize::try_from(allowed).unwrap_or(usize::MAX))
     }
 
     /// How many bytes of addresses may be reserved for messages.
     pub fn reserved(self) -> usize {
-        usize::try_from(half(self.addresses)).unwrap_or(usize::MAX)
+        usize::try_from(half_beside_program(self.addresses)).unwrap_or(usize::MAX)
     }
 }
 
 /// Half of what is left beside the program, for clients or for messages. All there is without a limit.
-fn half(limit: Option<u64>) -> u64 {
+fn half_beside_program(limit: Option<u64>) -> u64 {
     const PROGRAM: u64 = 32 * 1024 * 1024;
     limit.map_or(u64::MAX, |limit| limit.saturating_sub(PROGRAM) / 2)
 }
@@ -182,7 +182,7 @@ mod tests {
             (65_530, 64, 10_000, 35),
             (65_530, 20, 10_000, 1),
             (0, 1_024, 10_000, 1),
-            (u64::MAX, u64::MAX, usize::MAX, (u64::MAX - 2_048) as usize / 5 - 128),
+            (u64::MAX, u64::MAX, usize::MAX, 70_368_744_177_535),
             (65_530, 1_024, 5, 5),
         ] {
             let limits = Limits { maps, descriptors, ..UNLIMITED };
@@ -193,7 +193,7 @@ mod tests {
             (Limits { addresses: mib(500), ..UNLIMITED }, 819, 234 << 20),
             (Limits { addresses: mib(150), ..UNLIMITED }, 207, 59 << 20),
             (Limits { addresses: mib(10), ..UNLIMITED }, 1, 0),
-            (Limits { memory: mib(256), ..UNLIMITED }, 1_664, 112 << 20),
+            (Limits { memory: mib(256), ..UNLIMITED }, 523, 112 << 20),
             (Limits { threads: Some(1_000), ..UNLIMITED }, 861, 1 << 30),
         ] {
             assert_eq!(limits.clients(10_000), clients, "{limits:?}");

@@ -7,7 +7,7 @@ use log::info;
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
 
-use crate::server::stream::WRITE_TIMEOUT_PARTS;
+use crate::app::conversation::WRITE_TIMEOUT_PARTS;
 
 /// How many connections may wait to be accepted. std's 128 lets a burst wait a second for a repeated
 /// SYN.
@@ -45,8 +45,7 @@ fn configure(listener: &TcpListener, write_timeout: Duration) -> Result<(), Errn
     sockopt::set_tcp_nodelay(listener, true)?;
     let part = (write_timeout / WRITE_TIMEOUT_PARTS).max(Duration::from_micros(1));
     sockopt::set_socket_timeout(listener, Timeout::Send, Some(part))?;
-    // Ends what no send is there to notice: a peer that does not read, and costs no more than the
-    // socket's buffer, and what is still to be sent when a connection is closed already.
+    // Ends a connection whose peer takes nothing while no thread is sending, also after its end.
     #[cfg(target_os = "linux")]
     {
         let millis = write_timeout.as_millis().clamp(1, i32::MAX as u128);

@@ -39,12 +39,16 @@ const STACK_SIZE: usize = 64 * 1024;
 /// How many lines a second requests that open no WebSocket may add to the log.
 const REQUEST_LINES: u32 = 100;
 
+/// How many clients a second may be logged, by a line for the start and one for the end.
+const CLIENT_LINES: u32 = 1000;
+
 /// What all threads share.
 pub struct Shared {
     pub config: Config,
     pub policy: Policy,
     pub settings: Settings,
     pub request_log: RateLimit,
+    pub client_log: RateLimit,
     pub registry: Arc<Registry>,
     pub budget: Arc<Budget>,
 }
@@ -60,16 +64,6 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let listeners = listener::listen(&config.listening.addr, config.timeouts.write_timeout)?;
 
     let limits = Limits::raise();
-    let asked = config.listening.max_connections.get();
-    let max_connections = limits.clients(asked);
-    if max_connections < asked {
-        warn!("--max-connections is {max_connections} instead of {asked}: {limits} carry no more");
-    }
-    let asked = config.messages.max_buffered;
-    let max_buffered = limits.buffered(asked);
-    if max_buffered < asked {
-        warn!("--max-buffered is {max_buffered} instead of {asked}: {limits} carry no more");
-    }
     let shared = Arc::new(Shared::new(config, limits));
     for listener in listeners {
         let shared = Arc::clone(&shared);
@@ -82,16 +76,15 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let close_timeout = shared.config.timeouts.close_timeout;
     info!("stopping, with {close_timeout:?} for the clients to answer");
     let registry::Stopped { notified, aborted } = shared.registry.stop(close_timeout);
-    if let Some(left_out @ 1..) = shared.request_log.admit(Instant::now()) {
-        info!("{left_out} lines on requests were left out");
-    }
-    info!("stopped: {notified} clients were connected, {aborted} of them had to be aborted");
+    let left_out = [shared.request_log.left_out(), shared.client_log.left_out()].concat();
+    info!(
+        "stopped: {notified} clients were connected, {aborted} of them had to be aborted{left_out}"
+    );
     Ok(())
 }
 
-/// Has the first SIGINT or SIGTERM wait to be taken, and the second one end the process from within
-/// its handler, which needs neither a thread nor memory. SIGHUP is left as it is: nohup, for one, has
-/// it ignored.
+/// Queues the first SIGINT or SIGTERM. The second one ends the process in its handler, without a thread
+/// or memory. SIGHUP is left as it is: nohup, for one, ignores it.
 fn handle_signals() -> Result<Signals, std::io::Error> {
     const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
     let is_stopping = Arc::new(AtomicBool::new(false));
@@ -107,8 +100,16 @@ fn handle_signals() -> Result<Signals, std::io::Error> {
 impl Shared {
     fn new(config: Config, limits: Limits) -> Self {
         let Config { listening, messages, timeouts, .. } = &config;
-        let max_connections = limits.clients(listening.max_connections.get());
-        let max_buffered = limits.buffered(messages.max_buffered);
+        let lowered = |flag, asked, allowed| {
+            if allowed < asked {
+                warn!("{flag} is {allowed} instead of {asked}, because of {limits}");
+            }
+            allowed
+        };
+        let asked = listening.max_connections.get();
+        let max_connections = lowered("--max-connections", asked, limits.clients(asked));
+        let asked = messages.max_buffered;
+        let max_buffered = lowered("--max-buffered", asked, limits.buffered(asked));
         Shared {
             policy: Policy {
                 origins: listening.origin.clone(),
@@ -122,7 +123,8 @@ impl Shared {
                 write_timeout: timeouts.write_timeout,
                 close_timeout: timeouts.close_timeout,
             },
-            request_log: RateLimit::new(REQUEST_LINES),
+            request_log: RateLimit::new(REQUEST_LINES, "on requests"),
+            client_log: RateLimit::new(CLIENT_LINES, "on clients"),
             registry: Arc::new(Registry::new(
                 max_connections,
                 limits.http_only(),
@@ -137,7 +139,7 @@ impl Shared {
 /// Accepts clients for as long as the process lives: nothing that a client or the kernel does ends
 /// it, and a stopping server goes on to answer 503.
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    /// What takes descriptors or memory away may give them back. To ask again at once would spin.
+    /// Descriptors or memory may become free again. To retry at once would spin.
     const PAUSE: Duration = Duration::from_millis(100);
 
     let mut warned = false;
@@ -175,21 +177,20 @@ fn start(connection: &Arc<Connection>, shared: &Arc<Shared>) {
             return_memory();
         });
     if let Err(error) = spawned {
-        if shared.request_log.admit(Instant::now()).is_some() {
-            warn!("no thread for {}: {error}", connection.socket.peer);
+        if let Some(left_out) = shared.request_log.admit(Instant::now()) {
+            warn!("no thread for {}: {error}{left_out}", connection.socket.peer);
         }
         refuse(connection, "the server has no thread left");
     }
 }
 
-/// Has the allocator give back what the client's small blocks made up: glibc joins them only when a
-/// block of 64 KiB or more is freed beside them, like this one, of which not a byte is touched.
+/// Makes glibc return freed small blocks. It merges them only when a block of 64 KiB or more is freed.
 /// Without it a crowd that has left leaves 3.6 KiB a client behind, with it 0.9.
 fn return_memory() {
     drop(hint::black_box(Vec::<u8>::with_capacity(96 * 1024)));
 }
 
-/// Answers 503 without ever waiting for the client. Most often it has sent its whole head.
+/// Answers 503 without ever waiting for the client. Usually its head has already arrived.
 fn refuse(connection: &Connection, why: &'static str) {
     debug!("{}: 503, {why}", connection.socket.peer);
     let date = httpdate::fmt_http_date(SystemTime::now());

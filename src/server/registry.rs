@@ -58,14 +58,14 @@ pub struct Connection {
     is_evicted: AtomicBool,
 }
 
-/// A connection's entry in the registry. To drop it removes the entry.
+/// A connection's entry in the registry. Dropping it removes the entry.
 pub struct Registration {
     registry: Arc<Registry>,
     connection: Arc<Connection>,
     id: u64,
 }
 
-/// What the stop came to.
+/// The result of the stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped {
     /// How many were connected.
@@ -89,8 +89,8 @@ impl Registry {
         }
     }
 
-    /// Adds a connection. When there are too many, the oldest one that is not a WebSocket has to
-    /// end, first of all one that has sent nothing or has its response.
+    /// Adds a connection. When there are too many, the oldest one that is not a WebSocket is
+    /// evicted, first of all one that has its response, or has sent nothing for a second.
     ///
     /// # Errors
     ///
@@ -114,8 +114,8 @@ impl Registry {
         Ok(Registration { registry: Arc::clone(self), connection: Arc::clone(connection), id })
     }
 
-    /// Registers nobody any more, has every client's thread tell it that the server stops, gives
-    /// them `close_timeout` to end, and aborts the rest.
+    /// Refuses new connections, has each client's thread send a close frame, gives them `close_timeout`
+    /// to end, and aborts the rest.
     pub fn stop(&self, close_timeout: Duration) -> Stopped {
         /// How long a thread takes at most to notice that its connection was aborted.
         const GRACE: Duration = Duration::from_millis(500);
@@ -152,7 +152,7 @@ impl Registry {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// A panic while the lock is held leaves nothing half-done, so poison says nothing.
+    /// A panic while the lock is held leaves nothing half-done, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -279,7 +279,7 @@ impl Connection {
         self.is_asking.store(false, Ordering::Relaxed);
     }
 
-    /// Whether nothing is to be expected of it: it has its response, or has sent nothing for a while.
+    /// Whether it is the first to be evicted: it has its response, or has sent nothing for a while.
     fn is_idle(&self) -> bool {
         const NEW: Duration = Duration::from_secs(1);
         !self.is_asking.load(Ordering::Relaxed) && self.accepted.elapsed() >= NEW
@@ -289,7 +289,7 @@ impl Connection {
         self.is_evicted.load(Ordering::Acquire)
     }
 
-    /// Ends the wait of its thread, which looks what has changed.
+    /// Ends the wait of its thread, so that it checks the flags.
     fn wake(&self) {
         if let Some(&thread) = self.thread.get() {
             // It can't fail: the thread lives, since the connection is registered.

@@ -1,7 +1,7 @@
 //! One client's socket, read and written within deadlines.
 //!
-//! All calls are rustix's, which on Linux go past the C library and its cancellation points: these
-//! cost 2 % of a small message.
+//! All calls are rustix's, which on Linux bypass the C library: its cancellation points cost 2 % of a
+//! small message.
 
 use std::io::IoSlice;
 use std::net::{SocketAddr, TcpStream};
@@ -14,8 +14,7 @@ use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown,
 };
 
-/// A peer that takes less within the write timeout has stalled, in bytes.
-const MIN_PROGRESS: usize = 64 * 1024;
+use crate::app::conversation::{MIN_PROGRESS, WRITE_TIMEOUT_PARTS};
 
 /// Lets the last bytes leave in one packet with the end of the stream. Linux alone has the flag.
 #[cfg(target_os = "linux")]
@@ -71,7 +70,7 @@ pub struct Stream<'s> {
     pub sent: u64,
 }
 
-/// What a wait for bytes came to.
+/// The result of a receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
     Bytes(usize),
@@ -88,10 +87,6 @@ pub enum SendError {
     WriteTimeout,
     Io(Errno),
 }
-
-/// The parts in which a peer is waited for during a send. Time in which this process was suspended
-/// counts for one part at most.
-pub const WRITE_TIMEOUT_PARTS: u32 = 8;
 
 impl<'s> Stream<'s> {
     /// A stream over `socket`, whose listener has set its write timeout.
@@ -207,7 +202,7 @@ impl<'s> Stream<'s> {
     }
 }
 
-/// The kernel takes a shorter timeout for none.
+/// A shorter timeout is rounded to none.
 const SHORTEST: Duration = Duration::from_micros(1);
 
 /// A signal ends a read only if it has a timeout. Without one, the read is started again.

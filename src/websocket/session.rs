@@ -54,7 +54,7 @@ pub struct Session {
     checked: usize,
 }
 
-// A tag of its own is quicker to read, at every frame, than one hidden among the values of a Close.
+// To read a separate tag, at every frame, is faster than a niche among the values of a Close.
 #[repr(u8)]
 enum State {
     Idle,
@@ -72,7 +72,7 @@ enum State {
 
 impl Session {
     /// A session whose messages may have `max_message_size` bytes. What it holds above
-    /// [`UNMETERED`](crate::buffer::UNMETERED) is charged to `budget`.
+    /// [`UNMETERED`] is charged to `budget`.
     pub fn new(max_message_size: usize, budget: Arc<Budget>) -> Self {
         Session { state: State::Idle, max_message_size, message: Buffer::new(budget), checked: 0 }
     }
@@ -82,8 +82,7 @@ impl Session {
     ///
     /// `None` means that more bytes are needed, or that the session is [closed](Self::closed). What is
     /// left of `input` then, less than a control frame, has to come before the next bytes.
-    // Inlined with what it calls, a message stays in registers. To hand it over in memory costs as
-    // much as to find it.
+    // Inlining keeps the message in registers. To return it through memory doubles the cost.
     #[inline]
     pub fn next<'i>(
         &mut self,
@@ -126,7 +125,7 @@ impl Session {
 
     /// Whether more than `bytes` are missing of a payload, so that they are better received
     /// directly to [`spare_mut`](Self::spare_mut), which saves a copy.
-    pub fn misses_more_than(&self, bytes: usize) -> bool {
+    pub fn is_missing_more_than(&self, bytes: usize) -> bool {
         matches!(self.state, State::Payload { missing, .. } if missing > bytes)
     }
 
@@ -222,7 +221,7 @@ impl Session {
         }
     }
 
-    /// What a header must keep to after what came before it. Returns the kind of message that a
+    /// Checks a header against the state. Returns the kind of message that a
     /// data frame belongs to, or `None` for a control frame.
     fn check(&self, header: &Header) -> Result<Option<Kind>, ProtocolError> {
         if header.rsv != [false; 3] {
@@ -256,10 +255,14 @@ impl Session {
         if matches!(self.state, State::Idle) {
             self.message.clear();
             self.checked = 0;
-            // The length of a fragmented message is known only at its end.
-            let most = if header.fin { missing } else { self.max_message_size };
-            self.message.reserve(most).map_err(|_| close::OVER_BUDGET)?;
         }
+        // The length of a fragmented message is known only at its end. A small one grows once at most.
+        let capacity = match self.message.filled().len() + missing {
+            len if header.fin => len,
+            ..=UNMETERED => UNMETERED.min(self.max_message_size),
+            _ => self.max_message_size,
+        };
+        self.message.reserve(capacity).map_err(|_| close::OVER_BUDGET)?;
         let Header { fin, masking_key, .. } = *header;
         self.state = State::Payload { kind, fin, missing, masking_key };
         Ok(())

@@ -67,7 +67,19 @@ impl<'s> Driver<'s> {
     }
 
     /// Receives nothing until `now`, and wakes up only then.
+    /// Nothing comes until `now`, each wait as long as it may be.
     pub fn wait_until(&mut self, now: Duration) {
+        while let Some(wait) = self.wait()
+            && !wait.is_zero()
+            && self.now + wait < now
+        {
+            self.suspend_until(self.now + wait);
+        }
+        self.suspend_until(now);
+    }
+
+    /// Nothing comes until `now`, in one wait however long it is.
+    pub fn suspend_until(&mut self, now: Duration) {
         self.now = now;
         self.conversation.waited(now);
         self.send();

@@ -137,7 +137,7 @@ fn requests_beyond_a_hundred_a_second_are_counted_in_the_log_and_not_listed() {
     let log = server.log();
     let requests: Vec<_> = log.iter().filter(|line| line.contains(", path ")).collect();
     let left_out = requests.iter().filter_map(|line| {
-        let (start, _) = line.split_once(" lines like this were left out")?;
+        let (start, _) = line.split_once(" lines on requests were left out")?;
         Some(start.rsplit(' ').next().unwrap().parse::<usize>().unwrap())
     });
     let left_out: usize = left_out.sum();
