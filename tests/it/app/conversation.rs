@@ -75,7 +75,7 @@ fn any_byte_ends_the_silence_before_a_ping_and_after_it() {
 fn a_pinged_client_that_stays_silent_is_closed_after_exactly_the_timeout() {
     let settings = settings(100);
     let mut driver = started(&settings);
-    driver.wait_until(secs(21));
+    driver.suspend_until(secs(21));
     driver.wait_until(secs(31) - NANOSECOND);
     assert_eq!((driver.output.as_slice(), driver.wait()), (PING, Some(NANOSECOND)));
     driver.wait_until(secs(31));
