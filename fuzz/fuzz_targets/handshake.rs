@@ -9,11 +9,11 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tungstenite::HandshakeError;
 use tungstenite::error::{Error, ProtocolError};
-use wsecho::app::routes::{self, Route};
+use wsecho::app::routes;
 use wsecho::http::origin::Origin;
 use wsecho::http::request::{self, ParseError, Request};
 use wsecho::http::response::Response;
-use wsecho::websocket::handshake::Policy;
+use wsecho::websocket::handshake::{Policy, Upgrade};
 use wsecho_fuzz::client::rarely;
 
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -44,8 +44,8 @@ fuzz_target!(|input: Input| {
     let request = head.and_then(|head| Request::parse(head.unwrap()));
     let method = request.as_ref().map_or("GET", |request| request.method);
     let upgrade = match decided {
-        Route::Respond(response) => return check_http(&response, method),
-        Route::Upgrade(upgrade) => upgrade,
+        Err(response) => return check_http(&response, method),
+        Ok(upgrade) => upgrade,
     };
     check_http(&upgrade.response(), method);
     let (head, request) = (head.unwrap().unwrap(), request.unwrap());
@@ -65,12 +65,17 @@ fuzz_target!(|input: Input| {
 });
 
 /// What becomes of a request, once its head came.
-fn decide(head: std::result::Result<Option<&[u8]>, ParseError>, policy: &Policy) -> Option<Route> {
+fn decide(
+    head: std::result::Result<Option<&[u8]>, ParseError>,
+    policy: &Policy,
+) -> Option<std::result::Result<Upgrade, Response>> {
     let request = head.transpose()?.and_then(Request::parse);
-    Some(request.map_or_else(
-        |error| Route::Respond(routes::refuse(error)),
-        |request| routes::route(&request, policy),
-    ))
+    Some(
+        request.map_or_else(
+            |error| Err(routes::refuse(error)),
+            |request| routes::route(&request, policy),
+        ),
+    )
 }
 
 /// Looks for the head in pieces of `piece` bytes, but in at most a thousand, so that a round stays

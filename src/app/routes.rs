@@ -1,4 +1,4 @@
-//! Which response a request gets, and whether it opens a WebSocket.
+//! A request → a WebSocket, the page, a health check or an error.
 
 use std::borrow::Cow;
 
@@ -7,38 +7,29 @@ use crate::http::request::{self, ParseError, Request};
 use crate::http::response::Response;
 use crate::websocket::handshake::{self, Policy, Upgrade};
 
-/// What becomes of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// 101, and the connection is a WebSocket.
-    Upgrade(Upgrade),
-    /// This response, and the connection ends.
-    Respond(Response),
-}
-
 /// The path of health checks.
 pub const HEALTH: &str = "/healthz";
 
-/// Decides what becomes of `request`. A request that asks for no WebSocket is for the page or a
-/// health check.
-pub fn route(request: &Request, policy: &Policy) -> Route {
+/// What `request` opens: a WebSocket, unless it asks for the page or a health check.
+///
+/// # Errors
+///
+/// The response that ends the connection, which may be 200.
+pub fn route(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     if request.version.0 != 1 {
-        return Route::Respond(Response::text(505, "HTTP/1.1 and HTTP/1.0 are spoken here"));
+        return Err(Response::text(505, "HTTP/1.1 and HTTP/1.0 are spoken here"));
     }
     if !matches!(request.method, "GET" | "HEAD") {
         let response = Response::text(405, "only GET and HEAD are answered here");
-        return Route::Respond(response.with("Allow", "GET, HEAD"));
+        return Err(response.with("Allow", "GET, HEAD"));
     }
-    let Some(path) = request.path() else {
-        return Route::Respond(Response::text(400, "the target is neither a path nor a URL"));
-    };
+    let path = request
+        .path()
+        .ok_or_else(|| Response::text(400, "the target is neither a path nor a URL"))?;
     if request.has_token("Upgrade", "websocket") {
-        return match handshake::accept(request, policy) {
-            Ok(upgrade) => Route::Upgrade(upgrade),
-            Err(response) => Route::Respond(response),
-        };
+        return handshake::accept(request, policy);
     }
-    Route::Respond(match path {
+    Err(match path {
         "/" | "/client.html" => page::response(),
         HEALTH => Response::text(200, "ok"),
         _ => Response::text(

@@ -10,14 +10,14 @@ use log::{Level, debug, info, log};
 use rustix::io::Errno;
 
 use crate::app::conversation::{self, Conversation};
-use crate::app::routes::{self, Route};
+use crate::app::routes;
 use crate::buffer::Buffer;
 use crate::escape::Quoted;
 use crate::http::request::{self, Request};
 use crate::http::response::{Response, reason_phrase};
 use crate::server::Shared;
 use crate::server::registry::Registration;
-use crate::server::stream::{Received, SendError, Stream};
+use crate::server::stream::{Received, Stream};
 use crate::websocket::close;
 use crate::websocket::session::Close;
 
@@ -42,7 +42,6 @@ enum End {
     Closed(Close),
     /// The peer's stream ended without a close frame.
     Eof,
-    WriteTimeout,
     Io(Errno),
     Panic,
 }
@@ -64,34 +63,26 @@ impl Client<'_> {
             Request::parse(&input.filled()[..head_len]).map_err(routes::refuse)
         });
         let who = self.describe(request.as_ref().ok());
-        let route = match (&request, self.registration.refusal()) {
-            (_, Some(why)) => Route::Respond(routes::unavailable(why)),
-            (Ok(request), None) => routes::route(request, &self.shared.policy),
-            (Err(response), None) => Route::Respond(response.clone()),
+        let upgraded = match (&request, self.registration.refusal()) {
+            (_, Some(why)) => Err(routes::unavailable(why)),
+            (Err(response), None) => Err(response.clone()),
+            (Ok(request), None) => {
+                routes::route(request, &self.shared.policy).and_then(|upgrade| {
+                    let number = self.registration.upgrade().map_err(routes::unavailable)?;
+                    Ok((number, upgrade))
+                })
+            }
         };
-        let response = match route {
-            Route::Respond(response) => response,
-            Route::Upgrade(upgrade) => match self.registration.upgrade() {
-                Err(why) => routes::unavailable(why),
-                Ok(number) => {
-                    let subprotocol = match &upgrade.subprotocol {
-                        Some(name) => format!(", subprotocol {}", Quoted(name.as_bytes())),
-                        None => String::new(),
-                    };
-                    let level = match self.shared.client_log.admit(Instant::now()) {
-                        Some(left_out) => {
-                            info!("client {number} connected: {who}{subprotocol}{left_out}");
-                            Level::Info
-                        }
-                        None => Level::Debug,
-                    };
-                    // The first frames may have come right after the head.
-                    let end = input.filled().len();
-                    input.keep(head_len..end);
-                    self.converse(number, level, &upgrade.response().encode("GET", ""), input);
-                    return Ok(());
-                }
-            },
+        let response = match upgraded {
+            Err(response) => response,
+            Ok((number, upgrade)) => {
+                let level = self.log_upgrade(number, &who, upgrade.subprotocol.as_deref());
+                // The first frames may have come right after the head.
+                let end = input.filled().len();
+                input.keep(head_len..end);
+                self.converse(number, level, &upgrade.response().encode("GET", ""), input);
+                return Ok(());
+            }
         };
         self.log_response(&who, request.as_ref().ok(), &response);
         // Whatever else is wrong with it.
@@ -173,7 +164,7 @@ impl Client<'_> {
                     conversation.next_output();
                 }
             }
-            End::WriteTimeout => self.stream.discard_unsent(),
+            End::Io(Errno::TIMEDOUT) => self.stream.discard_unsent(),
             End::Eof | End::Io(_) => {}
             End::Panic => {
                 let mut scratch = Buffer::new(Arc::clone(&self.shared.budget));
@@ -240,16 +231,29 @@ impl Client<'_> {
         Ok(())
     }
 
+    /// Logs that a WebSocket opens, and tells at which level its end is to be logged.
+    fn log_upgrade(&self, number: u64, who: &str, subprotocol: Option<&str>) -> Level {
+        let subprotocol =
+            subprotocol.map(|name| format!(", subprotocol {}", Quoted(name.as_bytes())));
+        let subprotocol = subprotocol.unwrap_or_default();
+        let Some(left_out) = self.shared.client_log.admit(Instant::now()) else {
+            return Level::Debug;
+        };
+        info!("client {number} connected: {who}{subprotocol}{left_out}");
+        Level::Info
+    }
+
     fn log_response(&self, who: &str, request: Option<&Request>, response: &Response) {
-        let status = format!("{} {}", response.status, reason_phrase(response.status));
+        let what = match response.status {
+            200 => "200 OK".into(),
+            status => format!("{status} {}, {}", reason_phrase(status), response.body.trim_end()),
+        };
         if response.status == 200 && request.and_then(Request::path) == Some(routes::HEALTH) {
-            return debug!("{who}: {status}");
-        }
-        let reason = if response.status == 200 { "" } else { response.body.trim_end() };
-        let comma = if reason.is_empty() { "" } else { ", " };
-        match self.shared.request_log.admit(Instant::now()) {
-            Some(left_out) => info!("{who}: {status}{comma}{reason}{left_out}"),
-            None => debug!("{who}: {status}{comma}{reason}"),
+            debug!("{who}: {what}");
+        } else if let Some(left_out) = self.shared.request_log.admit(Instant::now()) {
+            info!("{who}: {what}{left_out}");
+        } else {
+            debug!("{who}: {what}");
         }
     }
 
@@ -275,15 +279,6 @@ impl From<Errno> for End {
     }
 }
 
-impl From<SendError> for End {
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::WriteTimeout => End::WriteTimeout,
-            SendError::Io(error) => End::Io(error),
-        }
-    }
-}
-
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -293,7 +288,7 @@ impl fmt::Display for End {
             },
             End::Closed(Close::ByServer(frame)) => write!(f, "closed by server, {frame}"),
             End::Eof => write!(f, "peer ended the stream without a close frame"),
-            End::WriteTimeout => write!(f, "peer did not read in time"),
+            // From a send here, or from the kernel for all that was sent before.
             End::Io(Errno::TIMEDOUT) => write!(f, "peer did not read in time, or is gone"),
             End::Io(error) => write!(f, "connection lost, {error}"),
             End::Panic => write!(f, "closed by server, {}", close::INTERNAL_ERROR),

@@ -80,14 +80,6 @@ pub enum Received {
     End,
 }
 
-/// Why not all bytes were sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendError {
-    /// The peer took less than 64 KiB, or than the rest, within the write timeout.
-    WriteTimeout,
-    Io(Errno),
-}
-
 impl<'s> Stream<'s> {
     /// A stream over `socket`, whose listener has set its write timeout.
     pub fn new(socket: &'s Socket, write_timeout: Duration) -> Self {
@@ -150,9 +142,9 @@ impl<'s> Stream<'s> {
     ///
     /// # Errors
     ///
-    /// A peer that has stalled, after which the stream may be inside a frame; a connection that is
-    /// lost.
-    pub fn send(&mut self, head: &[u8], payload: &[u8]) -> Result<(), SendError> {
+    /// [`Errno::TIMEDOUT`] if the peer took less than 64 KiB, or than the rest, within the write timeout,
+    /// after which the stream may be inside a frame. Otherwise the connection is lost.
+    pub fn send(&mut self, head: &[u8], payload: &[u8]) -> Result<(), Errno> {
         self.send_all(head, payload, SendFlags::empty())
     }
 
@@ -161,14 +153,14 @@ impl<'s> Stream<'s> {
     /// # Errors
     ///
     /// See [`send`](Self::send).
-    pub fn send_last(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+    pub fn send_last(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         self.send_all(bytes, b"", MORE)?;
         // A connection that is gone needs no end.
         let _ = shutdown(&self.socket.fd, Shutdown::Write);
         Ok(())
     }
 
-    fn send_all(&mut self, head: &[u8], payload: &[u8], flags: SendFlags) -> Result<(), SendError> {
+    fn send_all(&mut self, head: &[u8], payload: &[u8], flags: SendFlags) -> Result<(), Errno> {
         let mut parts = [IoSlice::new(head), IoSlice::new(payload)];
         let mut parts = if payload.is_empty() { &mut parts[..1] } else { &mut parts[..] };
         let mut left = head.len() + payload.len();
@@ -183,13 +175,13 @@ impl<'s> Stream<'s> {
             let sent = match sent {
                 Ok(sent) => sent,
                 Err(Errno::AGAIN | Errno::INTR) => 0,
-                Err(error) => return Err(SendError::Io(error)),
+                Err(error) => return Err(error),
             };
             IoSlice::advance_slices(&mut parts, sent);
             left -= sent;
             self.sent += sent as u64;
             if left > 0 && stall.time(sent, self.write_timeout) >= self.write_timeout {
-                return Err(SendError::WriteTimeout);
+                return Err(Errno::TIMEDOUT);
             }
         }
         self.is_sending = false;

@@ -1,6 +1,6 @@
 //! The table of responses: the first row that fits a request is its response.
 
-use wsecho::app::routes::{self, Route, route};
+use wsecho::app::routes::{self, route};
 use wsecho::http::origin::Origin;
 use wsecho::http::request::{Request, head_len};
 use wsecho::http::response::{Response, reason_phrase};
@@ -17,8 +17,8 @@ fn respond(request: &str) -> Response {
     let parsed = head_len(request.as_bytes(), 0)
         .and_then(|len| Request::parse(&request.as_bytes()[..len.expect("the head is whole")]));
     match parsed.map(|request| route(&request, &policy)) {
-        Ok(Route::Upgrade(upgrade)) => upgrade.response(),
-        Ok(Route::Respond(response)) => response,
+        Ok(Ok(upgrade)) => upgrade.response(),
+        Ok(Err(response)) => response,
         Err(error) => routes::refuse(error),
     }
 }
