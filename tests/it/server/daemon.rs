@@ -79,7 +79,10 @@ impl Drop for Daemon {
 
 #[test]
 fn without_nohup_a_hang_up_ends_it_as_any_program() {
-    let mut server = Server::start(&[]);
+    // These tests may run under nohup themselves.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", &wsecho_path(), "--addr", "127.0.0.1:0"]);
+    let mut server = Server::start_command(&mut command);
     server.signal(Signal::HUP);
     assert_eq!(server.wait(SOON).signal(), Some(Signal::HUP.as_raw()));
 }
