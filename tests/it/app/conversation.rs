@@ -95,15 +95,18 @@ fn without_an_interval_a_client_may_be_silent_for_ever() {
 
 #[test]
 fn a_busy_client_is_waited_for_as_long_each_time() {
-    let settings = settings(100);
+    let settings = settings(UNMETERED);
     let mut driver = started(&settings);
+    let pong = frame(0x8A, b"");
+    // Whole or in fragments: so small a message has no memory that others wait for.
+    let [whole, first, last] = [frame(0x81, b"text"), frame(0x01, b"te"), frame(0x80, b"xt")];
     for ms in 0..1_000 {
         driver.now = Duration::from_millis(7 * ms);
-        driver.receive(&[frame(0x81, b"text"), frame(0x8A, b"")].concat());
+        driver.receive(&[&whole[..], &pong, &first, &last, &pong].concat());
         assert_eq!(driver.wait(), Some(PING_INTERVAL));
     }
-    assert_eq!(driver.output, server_frame(0x81, b"text").repeat(1_000));
-    assert_eq!(driver.conversation.messages(), 1_000);
+    assert_eq!(driver.output, server_frame(0x81, b"text").repeat(2_000));
+    assert_eq!(driver.conversation.messages(), 2_000);
 }
 
 // The end

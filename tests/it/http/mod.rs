@@ -3,10 +3,7 @@
 mod request;
 mod response;
 
-/// A request with the key of RFC 6455 §1.3.
-pub const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
-    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-    Sec-WebSocket-Version: 13\r\n\r\n";
+pub use crate::support::UPGRADE;
 
 pub const HOST: &str = "Host: localhost\r\n";
 pub const UPGRADE_FIELD: &str = "Upgrade: websocket\r\n";
