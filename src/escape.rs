@@ -51,6 +51,9 @@ mod tests {
     fn long_words_are_cut() {
         assert_eq!(Quoted(&[b'x'; 200]).to_string().chars().count(), 202);
         assert_eq!(Quoted(&[b'x'; 201]).to_string().chars().count(), 203);
+        // As they are written: 25 of eight characters.
+        let overrides = "\u{202e}".repeat(26);
+        assert_eq!(Quoted(overrides.as_bytes()).to_string().chars().count(), 203);
         let emoji = "😀".repeat(100_000);
         assert_eq!(Quoted(emoji.as_bytes()).to_string().chars().count(), 203);
     }
