@@ -325,6 +325,27 @@ fn the_budget_is_charged_for_bytes_that_came_and_not_for_a_declared_length() {
 }
 
 #[test]
+fn addresses_are_reserved_for_a_declared_length_and_for_fragments_of_more_than_64_kib() {
+    const ABOVE_UNMETERED: usize = LARGE - UNMETERED;
+    let settings = settings(LARGE);
+    let declared = frame(0x82, &[b'x'; UNMETERED + 10]);
+    let fragments = |len| [frame(0x02, &vec![b'x'; len]), frame(0x80, b"")].concat();
+    for (message, addresses, is_refused) in [
+        (&declared, 9, true),
+        (&declared, 10, false),
+        (&fragments(UNMETERED), 0, false),
+        (&fragments(UNMETERED + 1), ABOVE_UNMETERED - 1, true),
+        (&fragments(UNMETERED + 1), ABOVE_UNMETERED, false),
+    ] {
+        let budget = Arc::new(Budget::limited(STEP, addresses));
+        let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
+        driver.receive(message);
+        let closed = is_refused.then_some(Close::ByServer(OVER_BUDGET));
+        assert_eq!(driver.conversation.closed(), closed.as_ref(), "{addresses}");
+    }
+}
+
+#[test]
 fn spare_memory_is_released_on_time_whatever_else_arrives() {
     let settings = settings(LARGE);
     let budget = Arc::new(Budget::new(3 * STEP));
