@@ -169,9 +169,7 @@ impl State {
         evicted.socket.shut_read();
         true
     }
-}
 
-impl State {
     /// Makes a WebSocket an HTTP connection again. It has nothing more to say.
     fn downgrade(&mut self, registration: &Registration) {
         if self.http.insert(registration.id)
