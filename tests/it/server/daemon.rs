@@ -16,7 +16,7 @@ use crate::support::{
     wsecho, wsecho_path,
 };
 
-const UNIT: &str = include_str!("../../../systemd/wsecho.service");
+const UNIT: &str = include_str!("../../../packaging/systemd/wsecho.service");
 
 // nohup and the log
 

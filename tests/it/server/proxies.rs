@@ -1,4 +1,4 @@
-//! Behind real proxies, with the configurations that the README prints.
+//! Behind real proxies, with the configurations that docs/deploying.md prints.
 
 use std::fs;
 use std::io::{Read as _, Write as _};

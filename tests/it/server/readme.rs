@@ -1,4 +1,4 @@
-//! What the README prints is what the tests run.
+//! What the README and the guides print is what the tests run.
 
 use std::fs;
 
@@ -8,15 +8,16 @@ use wsecho::cli::Config;
 use crate::support::data;
 
 const README: &str = include_str!("../../../README.md");
+const DEPLOYING: &str = include_str!("../../../docs/deploying.md");
 
 #[test]
-fn the_readme_prints_each_configuration_as_it_is_tested() {
+fn the_guide_prints_each_configuration_as_it_is_tested() {
     for file in ["daemon/logrotate.conf", "proxies/nginx.conf", "proxies/haproxy.cfg"] {
-        assert!(README.contains(fs::read_to_string(data(file)).unwrap().trim()), "{file}");
+        assert!(DEPLOYING.contains(fs::read_to_string(data(file)).unwrap().trim()), "{file}");
     }
     let several = fs::read_to_string(data("proxies/haproxy-several.cfg")).unwrap();
     let (_, backend) = several.split_once("\nbackend ").unwrap();
-    assert!(README.contains(backend.trim()));
+    assert!(DEPLOYING.contains(backend.trim()));
 }
 
 #[test]
