@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{MmapMut, MmapOptions};
 
+use crate::placement;
+
 /// What each buffer may hold without charging the budget, in bytes.
 pub const UNMETERED: usize = 64 * 1024;
 
@@ -17,6 +19,9 @@ pub const STEP: usize = 256 * 1024;
 /// it once held. Just above the input of a client, so that a quiet one has no map.
 const MMAP_THRESHOLD: usize = 20 * 1024;
 
+/// From this capacity on a buffer is [placed](placement) in its page, in bytes.
+const PLACED: usize = 4 * 1024;
+
 /// What all clients together may hold above [`UNMETERED`] each, in bytes.
 #[derive(Debug)]
 pub struct Budget {
@@ -24,18 +29,21 @@ pub struct Budget {
     left: AtomicUsize,
     /// What may still be reserved, in bytes.
     addresses: AtomicUsize,
+    /// How many bytes a reply has before a text.
+    prefix_len: usize,
 }
 
 impl Budget {
     /// A budget of `bytes`.
     pub fn new(bytes: usize) -> Self {
-        Budget::limited(bytes, usize::MAX)
+        Budget::limited(bytes, usize::MAX, 0)
     }
 
     /// A budget of `bytes`, for which `addresses` bytes may be reserved: a limit on these would
-    /// otherwise be reached by messages that have not come.
-    pub fn limited(bytes: usize, addresses: usize) -> Self {
-        Budget { total: bytes, left: bytes.into(), addresses: addresses.into() }
+    /// otherwise be reached by messages that have not come. Its memory is [placed](placement) for texts
+    /// that are sent back after a prefix of `prefix_len` bytes.
+    pub fn limited(bytes: usize, addresses: usize, prefix_len: usize) -> Self {
+        Budget { total: bytes, left: bytes.into(), addresses: addresses.into(), prefix_len }
     }
 
     /// What may still be charged, in bytes.
@@ -73,36 +81,61 @@ pub struct Buffer {
     budget: Arc<Budget>,
 }
 
-enum Memory {
+struct Memory {
+    block: Block,
+    /// Where in the block it is.
+    range: Range<usize>,
+}
+
+enum Block {
     Heap(Box<[u8]>),
     Map(MmapMut),
 }
 
 impl Memory {
-    fn new(capacity: usize) -> Result<Self, OverBudget> {
-        if capacity < MMAP_THRESHOLD {
-            return Ok(Memory::Heap(vec![0; capacity].into()));
+    fn none() -> Self {
+        Memory { block: Block::Heap(Box::default()), range: 0..0 }
+    }
+
+    fn new(capacity: usize, prefix_len: usize) -> Result<Self, OverBudget> {
+        // Only large copies are worth a place.
+        let slack = if capacity < PLACED { 0 } else { placement::MAX_SHIFT };
+        let block = Block::new(capacity.saturating_add(slack))?;
+        let start = placement::shift(block.bytes().as_ptr().addr(), prefix_len).min(slack);
+        Ok(Memory { block, range: start..start + capacity })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.block.bytes()[self.range.clone()]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        let bytes = match &mut self.block {
+            Block::Heap(bytes) => &mut **bytes,
+            Block::Map(bytes) => bytes,
+        };
+        &mut bytes[self.range.clone()]
+    }
+}
+
+impl Block {
+    fn new(len: usize) -> Result<Self, OverBudget> {
+        if len < MMAP_THRESHOLD {
+            return Ok(Block::Heap(vec![0; len].into()));
         }
         // The system counts no swap space for it, and gives it a page when one is first touched.
-        let map = MmapOptions::new().len(capacity).no_reserve_swap().map_anon();
+        let map = MmapOptions::new().len(len).no_reserve_swap().map_anon();
         let map = map.map_err(|_| OverBudget)?;
         // A huge page would be held whole for its first byte. Not every kernel has them.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::NoHugePage);
-        Ok(Memory::Map(map))
+        Ok(Block::Map(map))
     }
 
     fn bytes(&self) -> &[u8] {
         match self {
-            Memory::Heap(bytes) => bytes,
-            Memory::Map(bytes) => bytes,
-        }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        match self {
-            Memory::Heap(bytes) => bytes,
-            Memory::Map(bytes) => bytes,
+            Block::Heap(bytes) => bytes,
+            Block::Map(bytes) => bytes,
         }
     }
 }
@@ -110,7 +143,7 @@ impl Memory {
 impl Buffer {
     /// An empty buffer without memory.
     pub fn new(budget: Arc<Budget>) -> Self {
-        Buffer { memory: Memory::Heap(Box::default()), len: 0, granted: 0, budget }
+        Buffer { memory: Memory::none(), len: 0, granted: 0, budget }
     }
 
     /// Makes the capacity at least `capacity` bytes, or as many as the whole budget allows. What is
@@ -140,7 +173,8 @@ impl Buffer {
             self.release();
         }
         take(&self.budget.addresses, above_unmetered(capacity))?;
-        let mut memory = Memory::new(capacity).inspect_err(|_| {
+        let memory = Memory::new(capacity, self.budget.prefix_len);
+        let mut memory = memory.inspect_err(|_| {
             give_back(&self.budget.addresses, above_unmetered(capacity));
         })?;
         let len = self.len.min(capacity);
@@ -167,7 +201,7 @@ impl Buffer {
 
     /// The most that it may hold, in bytes.
     pub fn capacity(&self) -> usize {
-        self.memory.bytes().len()
+        self.memory.range.len()
     }
 
     /// The bytes that came.
@@ -206,7 +240,7 @@ impl Buffer {
     /// Gives everything up, the memory too.
     pub fn release(&mut self) {
         let (granted, capacity) = (self.granted, self.capacity());
-        self.memory = Memory::Heap(Box::default());
+        self.memory = Memory::none();
         (self.len, self.granted) = (0, 0);
         // Only now, or another buffer could be granted what is still held.
         give_back(&self.budget.left, above_unmetered(granted));
@@ -288,7 +322,7 @@ mod tests {
 
     #[test]
     fn no_more_addresses_are_reserved_than_may_be() {
-        let budget = Arc::new(Budget::limited(usize::MAX, STEP));
+        let budget = Arc::new(Budget::limited(usize::MAX, STEP, 0));
         let [mut one, mut two] = [(); 2].map(|()| Buffer::new(Arc::clone(&budget)));
         one.reserve(UNMETERED + STEP).unwrap();
         two.reserve(UNMETERED).unwrap();

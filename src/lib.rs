@@ -29,6 +29,7 @@
 //!   close         close frames, and why the server sends one
 //! http       RFC 9112: request, response; RFC 6454: origin
 //! buffer     memory that is charged to one budget as bytes come
+//! placement  where in a page it begins, so that the kernel copies at full speed
 //! escape     a peer's words, made safe for the log
 //! ```
 //!
@@ -70,6 +71,7 @@ pub mod cli;
 pub mod escape;
 pub mod http;
 pub mod logging;
+pub mod placement;
 pub mod server;
 pub mod websocket;
 

@@ -130,7 +130,11 @@ impl Shared {
                 limits.http_only(),
                 listening.max_connections_per_ip,
             )),
-            budget: Arc::new(Budget::limited(max_buffered, limits.reserved())),
+            budget: Arc::new(Budget::limited(
+                max_buffered,
+                limits.reserved(),
+                messages.prefix.len(),
+            )),
             config,
         }
     }

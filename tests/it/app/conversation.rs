@@ -337,7 +337,7 @@ fn addresses_are_reserved_for_a_declared_length_and_for_fragments_of_more_than_6
         (&fragments(UNMETERED + 1), ABOVE_UNMETERED - 1, true),
         (&fragments(UNMETERED + 1), ABOVE_UNMETERED, false),
     ] {
-        let budget = Arc::new(Budget::limited(STEP, addresses));
+        let budget = Arc::new(Budget::limited(STEP, addresses, 0));
         let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
         driver.receive(message);
         let closed = is_refused.then_some(Close::ByServer(OVER_BUDGET));
