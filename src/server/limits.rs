@@ -59,7 +59,8 @@ impl Limits {
         /// A thread's stack and signal stack, each with its guard page, and the message that comes in
         /// pieces.
         const MAPS_PER_CLIENT: u64 = 5;
-        /// The program, its libraries, the allocator's arenas, the accept threads.
+        /// The program, its libraries, the allocator's arenas, the accept threads, and two for each huge
+        /// page of a message.
         const MAPS_RESERVE: u64 = 2_048;
         /// The standard streams, the log file, listeners, the signal pipe, and one to say 503.
         const DESCRIPTORS_RESERVE: u64 = 24;

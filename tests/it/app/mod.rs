@@ -3,5 +3,6 @@
 pub mod driver;
 
 mod conversation;
+mod copies;
 mod properties;
 mod routes;
