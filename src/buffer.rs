@@ -15,8 +15,8 @@ pub const UNMETERED: usize = 64 * 1024;
 /// How far ahead of the bytes that came the budget is charged, in bytes.
 pub const STEP: usize = 256 * 1024;
 
-/// The same where a huge page begins and the message has more to come than that, in bytes. The system
-/// provides one in a fifth of the time that its 512 pages take.
+/// The same where a huge page begins and the message may fill it, in bytes. The system provides one in
+/// a fifth of the time that its 512 pages take.
 pub const HUGE_STEP: usize = 2 * 1024 * 1024;
 
 /// No more huge pages are begun when this much is charged, in bytes: each may split a memory map in
@@ -91,8 +91,9 @@ pub struct Buffer {
 
 struct Memory {
     block: Block,
-    /// Where in the block it is.
-    range: Range<usize>,
+    /// Where in the block it begins.
+    start: usize,
+    capacity: usize,
 }
 
 enum Block {
@@ -102,7 +103,7 @@ enum Block {
 
 impl Memory {
     fn none() -> Self {
-        Memory { block: Block::Heap(Box::default()), range: 0..0 }
+        Memory { block: Block::Heap(Box::default()), start: 0, capacity: 0 }
     }
 
     fn new(capacity: usize, prefix_len: usize) -> Result<Self, OverBudget> {
@@ -110,33 +111,32 @@ impl Memory {
         let slack = if capacity < PLACED { 0 } else { placement::MAX_SHIFT };
         let block = Block::new(capacity.saturating_add(slack))?;
         let start = placement::shift(block.bytes().as_ptr().addr(), prefix_len).min(slack);
-        Ok(Memory { block, range: start..start + capacity })
+        Ok(Memory { block, start, capacity })
     }
 
-    /// Has the system provide the pages of `range` at once, which it would else do one by one as
-    /// each is first touched, at several times the cost.
-    fn populate(&mut self, range: Range<usize>) {
-        // Not every kernel can, and without it the pages come one by one.
+    /// Has the system provide `range` as a huge page when its first byte is touched.
+    // To have it provided here and now would hold the lock that starting a thread needs.
+    fn advise_huge_page(&mut self, range: Range<usize>) {
+        // Not every kernel has them, and without one the pages come one by one.
         #[cfg(target_os = "linux")]
         if let Block::Map(map) = &self.block {
-            let start = self.range.start + range.start;
-            if range.len() == HUGE_STEP {
-                let _ = map.advise_range(memmap2::Advice::HugePage, start, range.len());
-            }
-            let _ = map.advise_range(memmap2::Advice::PopulateWrite, start, range.len());
+            let start = self.start + range.start;
+            let _ = map.advise_range(memmap2::Advice::HugePage, start, range.len());
         }
     }
 
-    fn bytes(&self) -> &[u8] {
-        &self.block.bytes()[self.range.clone()]
+    #[inline]
+    fn bytes(&self, range: Range<usize>) -> &[u8] {
+        &self.block.bytes()[self.start + range.start..self.start + range.end]
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
+    #[inline]
+    fn bytes_mut(&mut self, range: Range<usize>) -> &mut [u8] {
         let bytes = match &mut self.block {
             Block::Heap(bytes) => &mut **bytes,
             Block::Map(bytes) => bytes,
         };
-        &mut bytes[self.range.clone()]
+        &mut bytes[self.start + range.start..self.start + range.end]
     }
 }
 
@@ -200,7 +200,7 @@ impl Buffer {
             give_back(&self.budget.addresses, above_unmetered(capacity));
         })?;
         let len = self.len.min(capacity);
-        memory.bytes_mut()[..len].copy_from_slice(&self.filled()[..len]);
+        memory.bytes_mut(0..len).copy_from_slice(&self.filled()[..len]);
         let budget = Arc::clone(&self.budget);
         *self = Buffer { memory, len, granted: capacity.min(UNMETERED), budget };
         Ok(())
@@ -217,7 +217,9 @@ impl Buffer {
             return Err(OverBudget);
         }
         take(&self.budget.left, step)?;
-        self.memory.populate(self.granted..self.granted + step);
+        if step == HUGE_STEP {
+            self.memory.advise_huge_page(self.granted..self.granted + step);
+        }
         self.granted += step;
         Ok(())
     }
@@ -226,7 +228,7 @@ impl Buffer {
     fn next_step(&self) -> usize {
         let reserved = self.capacity() - self.granted;
         let left = self.budget.left();
-        let address = self.memory.bytes().as_ptr().addr() + self.granted;
+        let address = self.memory.bytes(0..0).as_ptr().addr() + self.granted;
         let to_huge_page = address.next_multiple_of(HUGE_STEP) - address;
         let is_huge_page_near = reserved >= to_huge_page.saturating_add(HUGE_STEP)
             && left >= HUGE_STEP
@@ -240,22 +242,22 @@ impl Buffer {
 
     /// The most that it may hold, in bytes.
     pub fn capacity(&self) -> usize {
-        self.memory.range.len()
+        self.memory.capacity
     }
 
     /// The bytes that came.
     pub fn filled(&self) -> &[u8] {
-        &self.memory.bytes()[..self.len]
+        self.memory.bytes(0..self.len)
     }
 
     /// The bytes that came, to change in place.
     pub fn filled_mut(&mut self) -> &mut [u8] {
-        &mut self.memory.bytes_mut()[..self.len]
+        self.memory.bytes_mut(0..self.len)
     }
 
     /// Where the next bytes go.
     pub fn spare_mut(&mut self) -> &mut [u8] {
-        &mut self.memory.bytes_mut()[self.len..self.granted]
+        self.memory.bytes_mut(self.len..self.granted)
     }
 
     /// Counts the first `bytes` of the spare memory as filled.
@@ -357,6 +359,43 @@ mod tests {
         assert_eq!(budget.left(), 2 * STEP);
         drop(buffer);
         assert_eq!(budget.left(), 2 * STEP + 10);
+    }
+
+    #[test]
+    fn a_huge_page_is_charged_whole_where_it_begins_and_the_budget_has_it() {
+        let budget = Arc::new(Budget::new(5 * HUGE_STEP));
+        let mut buffer = Buffer::new(Arc::clone(&budget));
+        buffer.reserve(UNMETERED + 5 * HUGE_STEP).unwrap();
+        fill(&mut buffer, 1);
+        let mut huge_pages = 0;
+        while buffer.len < buffer.capacity() {
+            buffer.charge_ahead().unwrap();
+            let spare = buffer.spare_mut();
+            if spare.len() == HUGE_STEP {
+                assert_eq!(spare.as_ptr().addr() % HUGE_STEP, 0);
+                huge_pages += 1;
+            } else {
+                assert!(spare.len() <= STEP);
+            }
+            fill(&mut buffer, 2);
+            assert_eq!(budget.left(), buffer.capacity() - buffer.len);
+        }
+        assert!((3..=5).contains(&huge_pages), "{huge_pages}");
+
+        buffer.clear();
+        buffer.release();
+        let mut other = Buffer::new(Arc::clone(&budget));
+        other.reserve(UNMETERED + 5 * HUGE_STEP).unwrap();
+        while budget.left() >= HUGE_STEP {
+            other.charge_ahead().unwrap();
+        }
+        buffer.reserve(UNMETERED + 5 * HUGE_STEP).unwrap();
+        let mut granted = buffer.granted;
+        while buffer.charge_ahead().is_ok() {
+            assert!(buffer.granted - granted <= STEP);
+            granted = buffer.granted;
+        }
+        assert!(granted > UNMETERED && budget.left() < STEP);
     }
 
     #[test]
