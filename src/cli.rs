@@ -49,35 +49,38 @@ pub struct Config {
 pub struct Listening {
     /// To listen on
     ///
-    /// Repeatable. A name, an IPv4 address, or an IPv6 address in brackets, such as [::1]:1222. Port
-    /// 0 picks a free port, and the log's first line tells which.
+    /// The address to listen on: a name, an IPv4 address, or an IPv6 address in brackets, such as
+    /// [::1]:1222. Repeatable. Port 0 picks a free port, and the log's first line tells which.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1222")]
     #[arg(value_delimiter = ',', value_parser = addr)]
     pub addr: Vec<String>,
 
     /// Most WebSockets at once
     ///
-    /// The limit is lowered to what the kernel can carry, and then the log says so.
+    /// The limit of WebSockets at once. It is lowered to what the kernel can carry, and then the log
+    /// says so.
     #[arg(long, value_name = "N", default_value = "10000", value_parser = at_least_one)]
     pub max_connections: NonZeroUsize,
 
     /// Most from one IP; 0: any
     ///
-    /// The limit of WebSockets at once from one IP address. Behind a proxy all clients have the
-    /// proxy's address.
+    /// The limit of WebSockets at once from one IP address, or 0 for none. Behind a proxy all clients
+    /// have the proxy's address.
     #[arg(long, value_name = "N", default_value = "0", value_parser = count)]
     pub max_connections_per_ip: usize,
 
     /// Origin let in, repeatable [default: any]
     ///
-    /// The pages of this origin may connect, such as https://example.org, or null for a page from a
-    /// file. The bundled page always may, where it is opened at an IP address or localhost.
+    /// An origin whose pages may connect, such as https://example.org, or null for a page from a
+    /// file. Repeatable; without it any page may. The bundled page always may, where it is opened at
+    /// an IP address or localhost.
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     pub origin: Vec<Origin>,
 
     /// Subprotocol [default: the first offered]
     ///
-    /// Repeatable. The first offer of the client that is listed here is agreed to.
+    /// A subprotocol to agree to. Repeatable: the client's first offer that is listed is agreed to,
+    /// and without a list its first offer.
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = subprotocol)]
     pub subprotocol: Vec<String>,
 }
@@ -88,21 +91,22 @@ pub struct Listening {
 pub struct Messages {
     /// Text prefix
     ///
-    /// What is put before each text that is sent back. Binary messages come back as they are.
-    /// '' makes text a verbatim echo as well. At most 4096 bytes.
+    /// The text put before each text that is sent back, up to 4096 bytes; '' for a verbatim echo.
+    /// Binary messages come back as they are.
     #[arg(long, value_name = "TEXT", default_value = "You have entered: ", value_parser = prefix)]
     pub prefix: String,
 
     /// Largest message
     ///
-    /// In bytes, or as 64KiB, 16MiB, 16M (16,000,000). A larger one is answered by close code 1009.
+    /// The size of the largest message, in bytes or as 64KiB, 16MiB, 16M (16,000,000). A larger one
+    /// is answered by close code 1009.
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size_above_0)]
     pub max_message_size: usize,
 
     /// Memory of all messages
     ///
-    /// What all clients together may hold above 64 KiB each. A message beyond it is answered by close code
-    /// 1013.
+    /// The memory that all clients together may hold above 64 KiB each. A message beyond it is
+    /// answered by close code 1013.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     pub max_buffered: usize,
 }
@@ -113,32 +117,33 @@ pub struct Messages {
 pub struct Timeouts {
     /// For the HTTP request
     ///
-    /// From the connection of a client to the end of its request's head. Times are written as
-    /// 500ms, 10s, 2m.
+    /// The time limit for the HTTP request, from the connection to the end of its head. Times are
+    /// written as 500ms, 10s, 2m.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub handshake_timeout: Duration,
 
     /// Silence before a ping; 0: none
     ///
-    /// A client that has sent nothing for so long is pinged.
+    /// The silence after which a client is pinged; 0 for never.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = interval)]
     pub ping_interval: Duration,
 
     /// For an answer to a ping
     ///
-    /// Whatever a client sends after the ping is an answer.
+    /// The time limit for a sign of life after a ping. Whatever the client sends is one.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = timeout)]
     pub ping_timeout: Duration,
 
     /// To read or send 64 KiB
     ///
-    /// For a client to read 64 KiB of what it is sent, or to send 64 KiB of a message.
+    /// The time limit for a client to read 64 KiB of what it is sent, or to send 64 KiB of a message.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = timeout)]
     pub write_timeout: Duration,
 
     /// For an answer to a close
     ///
-    /// When the server stops, it waits so long for its clients.
+    /// The time limit for the answer to a close. When the server stops, it waits so long for its
+    /// clients.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = timeout)]
     pub close_timeout: Duration,
 }
@@ -149,18 +154,21 @@ pub struct Timeouts {
 pub struct Logging {
     /// File to append to [default: stderr]
     ///
-    /// It is created with mode 0640, and may be rotated by copying and truncating it.
+    /// The file to append the log to, instead of the standard error. It is created with mode 0640,
+    /// and may be rotated by copying and truncating it.
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 
     /// Log more: each message, health check
     ///
-    /// Without -v and -q the environment variable RUST_LOG decides, such as RUST_LOG=warn, and without it
-    /// the level is info.
+    /// Log each message and health check as well. Without -v and -q the environment variable RUST_LOG
+    /// decides, such as RUST_LOG=warn, and without it the level is info.
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 
     /// Log less: warnings; -qq errors only
+    ///
+    /// Log warnings and errors only; twice, errors only.
     #[arg(short, long, action = ArgAction::Count)]
     pub quiet: u8,
 }
