@@ -6,12 +6,15 @@
     reason = "the comments on the flags are the text of --help"
 )]
 
+use std::env;
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Arg, ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use log::LevelFilter;
 
 use crate::http::origin::Origin;
@@ -22,9 +25,12 @@ use crate::http::request;
 #[command(
     version,
     max_term_width = 100,
-    after_help = "Every flag but -v and -q can be set in the environment as well, under the name shown after \
-                  it. A flag wins. Lists are separated by commas there. On SIGINT or SIGTERM the \
-                  server sends each client a close frame and stops. A second one stops it at once."
+    after_help = "Each flag with a value is an environment variable too, such as WSECHO_ADDR.",
+    after_long_help = "Each flag with a value can be set in the environment as well: --ping-interval 5s is \
+                       WSECHO_PING_INTERVAL=5s there. What is repeatable is separated by commas. A \
+                       flag wins.\n\n\
+                       On SIGINT or SIGTERM the server sends each client a close frame and stops. A \
+                       second signal ends it at once."
 )]
 pub struct Config {
     #[command(flatten)]
@@ -41,25 +47,40 @@ pub struct Config {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listening")]
 pub struct Listening {
-    /// Address to listen on; repeatable; [::1]:PORT for IPv6, port 0 for any free port
+    /// To listen on
+    ///
+    /// The address to listen on: a name, an IPv4 address, or an IPv6 address in brackets, such as
+    /// [::1]:1222. Repeatable. Port 0 picks a free port, and the log's first line tells which.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1222")]
     #[arg(value_delimiter = ',', value_parser = addr)]
     pub addr: Vec<String>,
 
-    /// Limit of WebSockets at once, lowered to what the kernel can carry
+    /// Most WebSockets at once
+    ///
+    /// The limit of WebSockets at once. It is lowered to what the kernel can carry, and then the log
+    /// says so.
     #[arg(long, value_name = "N", default_value = "10000", value_parser = at_least_one)]
     pub max_connections: NonZeroUsize,
 
-    /// Limit of WebSockets at once from one IP address, which may be a proxy's; 0 for none
+    /// Most from one IP; 0: any
+    ///
+    /// The limit of WebSockets at once from one IP address, or 0 for none. Behind a proxy all clients
+    /// have the proxy's address.
     #[arg(long, value_name = "N", default_value = "0", value_parser = count)]
     pub max_connections_per_ip: usize,
 
-    /// Origin whose pages may connect, such as https://example.org, or null for a page from a file;
-    /// repeatable [default: any]
-    #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = Origin::parse)]
+    /// Origin let in, repeatable [default: any]
+    ///
+    /// An origin whose pages may connect, such as https://example.org, or null for a page from a
+    /// file. Repeatable; without it any page may. The bundled page always may, where it is opened at
+    /// an IP address or localhost.
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     pub origin: Vec<Origin>,
 
-    /// Subprotocol to agree to; repeatable [default: the first offered]
+    /// Subprotocol [default: the first offered]
+    ///
+    /// A subprotocol to agree to. Repeatable: the client's first offer that is listed is agreed to,
+    /// and without a list its first offer.
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = subprotocol)]
     pub subprotocol: Vec<String>,
 }
@@ -68,15 +89,24 @@ pub struct Listening {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Messages")]
 pub struct Messages {
-    /// Text put before each text that is sent back; '' for a verbatim echo
+    /// Text prefix
+    ///
+    /// The text put before each text that is sent back, up to 4096 bytes; '' for a verbatim echo.
+    /// Binary messages come back as they are.
     #[arg(long, value_name = "TEXT", default_value = "You have entered: ", value_parser = prefix)]
     pub prefix: String,
 
-    /// Largest message, in bytes or as 64KiB, 16MiB, 16M (16,000,000)
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size)]
+    /// Largest message
+    ///
+    /// The size of the largest message, in bytes or as 64KiB, 16MiB, 16M (16,000,000). A larger one
+    /// is answered by close code 1009.
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size_above_0)]
     pub max_message_size: usize,
 
-    /// Memory that all clients together may hold above 64 KiB each
+    /// Memory of all messages
+    ///
+    /// The memory that all clients together may hold above 64 KiB each. A message beyond it is
+    /// answered by close code 1013.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     pub max_buffered: usize,
 }
@@ -85,23 +115,35 @@ pub struct Messages {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Timeouts")]
 pub struct Timeouts {
-    /// Time limit for the HTTP request, as 500ms, 10s, 2m
+    /// For the HTTP request
+    ///
+    /// The time limit for the HTTP request, from the connection to the end of its head. Times are
+    /// written as 500ms, 10s, 2m.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub handshake_timeout: Duration,
 
-    /// Silence after which a client is pinged; 0 for never
+    /// Silence before a ping; 0: none
+    ///
+    /// The silence after which a client is pinged; 0 for never.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = interval)]
     pub ping_interval: Duration,
 
-    /// Time limit for a sign of life after a ping
+    /// For an answer to a ping
+    ///
+    /// The time limit for a sign of life after a ping. Whatever the client sends is one.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = timeout)]
     pub ping_timeout: Duration,
 
-    /// Time limit for a client to read 64 KiB of what it is sent, or to send 64 KiB of a message
+    /// To read or send 64 KiB
+    ///
+    /// The time limit for a client to read 64 KiB of what it is sent, or to send 64 KiB of a message.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = timeout)]
     pub write_timeout: Duration,
 
-    /// Time limit for the answer to a close
+    /// For an answer to a close
+    ///
+    /// The time limit for the answer to a close. When the server stops, it waits so long for its
+    /// clients.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = timeout)]
     pub close_timeout: Duration,
 }
@@ -110,15 +152,23 @@ pub struct Timeouts {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logging")]
 pub struct Logging {
-    /// File to append the log to [default: stderr]
+    /// File to append to [default: stderr]
+    ///
+    /// The file to append the log to, instead of the standard error. It is created with mode 0640,
+    /// and may be rotated by copying and truncating it.
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 
-    /// Log more: every message and health check. Without -v and -q RUST_LOG decides, or info
+    /// Log more: each message, health check
+    ///
+    /// Log each message and health check as well. Without -v and -q the environment variable RUST_LOG
+    /// decides, such as RUST_LOG=warn, and without it the level is info.
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 
-    /// Log less: -q warnings and errors, -qq errors only
+    /// Log less: warnings; -qq errors only
+    ///
+    /// Log warnings and errors only; twice, errors only.
     #[arg(short, long, action = ArgAction::Count)]
     pub quiet: u8,
 }
@@ -126,18 +176,97 @@ pub struct Logging {
 impl Config {
     /// Reads the command line and the environment. A mistake in them ends the process with an error.
     pub fn read() -> Self {
-        let matches = Self::command().mut_args(in_environment).get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        let args: Vec<_> = env::args_os().collect();
+        let matches = Self::command().mut_args(in_environment).try_get_matches_from(&args);
+        let config = matches.and_then(|matches| Self::from_arg_matches(&matches));
+        config.unwrap_or_else(|error| explain(error, &args).exit())
     }
 }
 
-/// Every flag with a value can be set in the environment as well, by one rule.
+/// The environment variable of a flag: every flag with a value has one, by one rule.
+pub fn variable(flag: &Arg) -> Option<String> {
+    let name = || format!("WSECHO_{}", flag.get_id().as_str().to_uppercase());
+    flag.get_action().takes_values().then(name)
+}
+
 fn in_environment(flag: Arg) -> Arg {
-    if !flag.get_action().takes_values() {
-        return flag;
+    match variable(&flag) {
+        // The help says the rule once.
+        Some(variable) => flag.env(variable).hide_env(true),
+        None => flag,
     }
-    let variable = format!("WSECHO_{}", flag.get_id().as_str().to_uppercase());
-    flag.env(variable)
+}
+
+/// What an error means, for the one who has to fix it.
+fn explain(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+    /// What other servers call it.
+    const LIKE_ADDR: [&str; 5] = ["--port", "-p", "--host", "--bind", "--listen"];
+    match error.kind() {
+        ErrorKind::UnknownArgument => {
+            let unknown = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+            if unknown.is_some_and(|unknown| LIKE_ADDR.contains(&unknown.as_str())) {
+                error.insert(ContextKind::SuggestedArg, ContextValue::String("--addr".into()));
+                let usage = Config::command().render_usage();
+                error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+            }
+            error
+        }
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation | ErrorKind::InvalidUtf8 => {
+            in_a_variable(error.kind(), args).unwrap_or(error)
+        }
+        _ => error,
+    }
+}
+
+/// The error, if it is a variable of the environment that causes it on this command line. It names the
+/// variable, where clap's own names the flag.
+fn in_a_variable(kind: ErrorKind, args: &[OsString]) -> Option<clap::Error> {
+    let error = |command: Command| {
+        command.try_get_matches_from(args).err().filter(|error| error.kind() == kind)
+    };
+    if error(Config::command()).is_some() {
+        return None;
+    }
+    let command = Config::command();
+    command.get_arguments().find_map(|flag| {
+        let variable = variable(flag)?;
+        let mut error = error(Config::command().mut_arg(flag.get_id(), in_environment))?;
+        if kind == ErrorKind::InvalidUtf8 {
+            return Some(Config::command().error(kind, format!("{variable} is not UTF-8")));
+        }
+        error.insert(ContextKind::InvalidArg, ContextValue::String(variable));
+        Some(error)
+    })
+}
+
+/// What is wrong with variables of the environment that have wsecho's name, and set nothing.
+pub fn unknown_variables() -> impl Iterator<Item = String> {
+    /// The mark of a start with few arenas, and what Kubernetes sets for a service called wsecho.
+    const OTHERS: [&str; 3] = ["WSECHO_ARENAS_BOUND", "WSECHO_SERVICE_", "WSECHO_PORT_"];
+    let known: Vec<_> = Config::command().get_arguments().filter_map(variable).collect();
+    let is_unknown = move |(name, value): &(String, OsString)| {
+        let is_service = name == "WSECHO_PORT" && value.to_string_lossy().starts_with("tcp://");
+        let is_other = is_service || OTHERS.iter().any(|other| name.starts_with(other));
+        name.starts_with("WSECHO_") && !is_other && !known.contains(name)
+    };
+    let variables =
+        env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    variables.filter(is_unknown).map(|(name, _)| match similar_variable(&name) {
+        Some(similar) => format!("the environment's {name} sets nothing; did you mean {similar}?"),
+        None => format!("the environment's {name} sets nothing"),
+    })
+}
+
+/// The variable of the flag that clap would suggest.
+fn similar_variable(name: &str) -> Option<String> {
+    let flag = name.strip_prefix("WSECHO_")?.to_lowercase().replace('_', "-");
+    let args = ["wsecho".into(), format!("--{flag}").into()];
+    let error = explain(Config::command().try_get_matches_from(&args).err()?, &args);
+    let similar = error.get(ContextKind::SuggestedArg)?.to_string();
+    let command = Config::command();
+    let similar =
+        command.get_arguments().find(|flag| flag.get_long() == similar.strip_prefix("--"))?;
+    variable(similar)
 }
 
 impl Logging {
@@ -154,6 +283,7 @@ impl Logging {
 }
 
 fn addr(text: &str) -> Result<String, String> {
+    let text = text.trim();
     let expected = "expected HOST:PORT, for example 127.0.0.1:1222, [::1]:1222 or localhost:1222";
     let (host, port) = text.rsplit_once(':').ok_or(expected)?;
     let bracketed = host.starts_with('[') && host.ends_with(']');
@@ -174,8 +304,12 @@ fn count(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "expected a whole number, for example 100".into())
 }
 
+fn origin(text: &str) -> Result<Origin, String> {
+    Origin::parse(text.trim())
+}
+
 fn subprotocol(text: &str) -> Result<String, String> {
-    match request::token(text.as_bytes()) {
+    match request::token(text.trim().as_bytes()) {
         Some(name) => Ok(name.into()),
         None => Err("expected a name without spaces or separators, for example chat".into()),
     }
@@ -195,6 +329,13 @@ fn size(text: &str) -> Result<usize, String> {
     size.ok_or_else(|| {
         "expected a size, for example 65536, 64KiB, 16MiB or 16M (16,000,000)".into()
     })
+}
+
+fn size_above_0(text: &str) -> Result<usize, String> {
+    match size(text)? {
+        0 => Err("expected a size above 0, for example 65536, 64KiB or 16MiB".into()),
+        size => Ok(size),
+    }
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

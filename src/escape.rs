@@ -1,4 +1,4 @@
-//! Escapes what a peer sent, for the log and for errors.
+//! How the log and errors show what a peer sent: its words, escaped, and how much there was.
 
 use std::fmt::{self, Write as _};
 
@@ -26,6 +26,16 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
+/// Displays a number of things: `1 message`, `2 messages`.
+pub struct Count(pub u64, pub &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Count(number, thing) = *self;
+        write!(f, "{number} {thing}{}", if number == 1 { "" } else { "s" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +55,12 @@ mod tests {
         ] {
             assert_eq!(Quoted(bytes).to_string(), shown);
         }
+    }
+
+    #[test]
+    fn one_thing_is_singular() {
+        let shown = [0, 1, 2].map(|number| Count(number, "message").to_string());
+        assert_eq!(shown, ["0 messages", "1 message", "2 messages"]);
     }
 
     #[test]

@@ -85,5 +85,6 @@ use std::error::Error;
 pub fn run(config: cli::Config) -> Result<(), Box<dyn Error>> {
     server::limits::bound_arenas();
     let _log = logging::start(&config.logging)?;
+    cli::unknown_variables().for_each(|wrong| log::warn!("{wrong}"));
     server::serve(config)
 }

@@ -3,17 +3,21 @@
 //! One thread writes the log. All others only add their lines to a bounded queue, so that a reader of
 //! the log that stalls, such as a terminal after Ctrl-S, holds up neither a client nor the stop.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, mem, panic, thread};
 
 use env_logger::{Builder, Target, WriteStyle};
 use log::LevelFilter;
+use rustix::fs::OFlags;
+use rustix::io::{Errno, ioctl_fionbio};
 
 use crate::cli::Logging;
+use crate::escape::Count;
 
 /// What may wait to be written, in bytes. A line beyond it is lost.
 const QUEUE_SIZE: usize = 256 * 1024;
@@ -26,23 +30,26 @@ const QUEUE_SIZE: usize = 256 * 1024;
 pub fn start(config: &Logging) -> Result<Log, String> {
     let mut log = Builder::new();
     let mut style = WriteStyle::Never;
-    let sink: Box<dyn Write + Send> = if let Some(path) = &config.log_file {
-        // Appending, so that logrotate's copytruncate leaves no hole.
-        let file = OpenOptions::new().create(true).append(true).mode(0o640).open(path);
-        Box::new(
-            file.map_err(|error| format!("cannot write --log-file {}: {error}", path.display()))?,
-        )
+    let queue = Arc::new(Queue::default());
+    let writer = Arc::clone(&queue);
+    let write: Box<dyn FnOnce() + Send> = if let Some(path) = &config.log_file {
+        let complaint = format!("cannot write --log-file {}", path.display());
+        let file = open(path).map_err(|why| format!("{complaint}: {why}"))?;
+        Box::new(move || {
+            writer.write_to(file, |error| {
+                // There is no other place to say it, and if that fails, too, nothing is left to do.
+                let _ = writeln!(io::stderr(), "wsecho: {complaint}: {error}; its lines are lost");
+            });
+        })
     } else {
         if io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none() {
             style = WriteStyle::Always;
         }
-        Box::new(io::stderr())
+        Box::new(move || writer.write_to(io::stderr(), |_| {}))
     };
-    let queue = Arc::new(Queue::default());
-    let writer = Arc::clone(&queue);
     thread::Builder::new()
         .name("log".into())
-        .spawn(move || writer.write_to(sink))
+        .spawn(write)
         .map_err(|error| format!("cannot start the log's thread: {error}"))?;
 
     log.write_style(style).format_timestamp_millis().format_target(false);
@@ -57,6 +64,25 @@ pub fn start(config: &Logging) -> Result<Log, String> {
         log::error!("{} {message}", thread.name().unwrap_or("a thread"));
     }));
     Ok(Log(queue))
+}
+
+/// Opens the file that the log is appended to, so that logrotate's copytruncate leaves no hole.
+fn open(path: &Path) -> Result<File, String> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(0o640);
+    // To open a FIFO that no process reads would wait for one, and the server would not listen.
+    options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = options.open(path).map_err(|error| {
+        let is_fifo = || path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+        match Errno::from_io_error(&error) {
+            Some(Errno::NXIO) if is_fifo() => {
+                "no process reads this FIFO; start its reader first".into()
+            }
+            _ => error.to_string(),
+        }
+    })?;
+    ioctl_fionbio(&file, false).map_err(|error| error.to_string())?;
+    Ok(file)
 }
 
 /// The log. When it is dropped, what is queued is written, unless that takes too long.
@@ -110,7 +136,7 @@ impl RateLimit {
     pub fn left_out(&self) -> String {
         match mem::take(&mut self.lock().left_out) {
             0 => String::new(),
-            left_out => format!("; {left_out} lines {} were left out", self.subject),
+            left_out => format!("; {} {} left out", Count(left_out, "line"), self.subject),
         }
     }
 
@@ -149,9 +175,12 @@ impl Queue {
         }
     }
 
-    /// Writes what is queued, all of it at once, for as long as the process lives.
-    fn write_to(&self, mut sink: impl Write) {
+    /// Writes what is queued, all of it at once, for as long as the process lives. Tells `report` each
+    /// time it begins to fail.
+    fn write_to(&self, mut sink: impl Write, report: impl Fn(&io::Error)) {
         let mut taken = Vec::new();
+        let mut is_failing = false;
+        let mut is_inside_line = false;
         let mut waiting = self.lock();
         loop {
             while waiting.bytes.is_empty() {
@@ -165,11 +194,22 @@ impl Queue {
             drop(waiting);
             if lost > 0 {
                 let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
-                taken.extend_from_slice(format!("[{time} WARN ] {lost} lines lost\n").as_bytes());
+                let lost = Count(lost as u64, "line");
+                taken.extend_from_slice(format!("[{time} WARN ] {lost} lost\n").as_bytes());
             }
-            let unwritten = write(&mut sink, &taken);
+            if is_inside_line {
+                // The rest of the last line was lost.
+                is_inside_line = write(&mut sink, b"\n").1.is_some();
+            }
+            let (unwritten, error) = write(&mut sink, &taken);
+            let written = &taken[..taken.len() - unwritten.len()];
+            is_inside_line = written.last().map_or(is_inside_line, |&byte| byte != b'\n');
+            let was_failing = mem::replace(&mut is_failing, error.is_some());
+            if let Some(error) = error.filter(|_| !was_failing) {
+                report(&error);
+            }
             waiting = self.lock();
-            if !unwritten.is_empty() {
+            if is_failing {
                 // The line that reports the lost ones is not lost itself, but they are.
                 waiting.lost += count_lines(unwritten) + lost - usize::from(lost > 0);
             }
@@ -183,20 +223,20 @@ impl Queue {
     }
 }
 
-/// Writes `bytes`, and returns what could not be written.
-fn write<'b>(sink: &mut impl Write, mut bytes: &'b [u8]) -> &'b [u8] {
+/// Writes `bytes`, and returns what could not be written, and why.
+fn write<'b>(sink: &mut impl Write, mut bytes: &'b [u8]) -> (&'b [u8], Option<io::Error>) {
     /// Another process may have made a terminal or a pipe non-blocking, which then has no room.
     const PAUSE: Duration = Duration::from_millis(10);
     while !bytes.is_empty() {
         match sink.write(bytes) {
-            Ok(0) => break,
+            Ok(0) => return (bytes, Some(io::ErrorKind::WriteZero.into())),
             Ok(written) => bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PAUSE),
-            Err(_) => break,
+            Err(error) => return (bytes, Some(error)),
         }
     }
-    bytes
+    (bytes, None)
 }
 
 fn count_lines(bytes: &[u8]) -> usize {
@@ -226,14 +266,14 @@ mod tests {
         let limit = RateLimit::new(3, "on tests");
         let start = Instant::now();
         let admit = |millis| limit.admit(start + Duration::from_millis(millis));
-        let left_out = |lines| match lines {
-            0 => Some(String::new()),
-            lines => Some(format!("; {lines} lines on tests were left out")),
-        };
-        let none = || left_out(0);
+        let none = || Some(String::new());
+        let left_out = |lines| Some(format!("; {lines} on tests left out"));
         assert_eq!([0, 0, 999, 999, 999].map(admit), [none(), none(), none(), None, None]);
-        assert_eq!([1100, 1100, 2099, 2099].map(admit), [left_out(2), none(), none(), None]);
-        assert_eq!(admit(9000), left_out(1));
+        assert_eq!(
+            [1100, 1100, 2099, 2099].map(admit),
+            [left_out("2 lines"), none(), none(), None]
+        );
+        assert_eq!(admit(9000), left_out("1 line"));
         assert_eq!(limit.left_out(), "");
     }
 
@@ -246,7 +286,7 @@ mod tests {
         }
         let (reader, sink) = io::pipe().unwrap();
         let writer = Arc::clone(&queue);
-        thread::spawn(move || writer.write_to(sink));
+        thread::spawn(move || writer.write_to(sink, |_| {}));
         let lines = io::BufRead::lines(io::BufReader::new(reader));
         let written: Vec<_> = lines.take(QUEUE_SIZE / line.len() + 1).map(Result::unwrap).collect();
         assert!(written.last().unwrap().ends_with(" 5 lines lost"), "{:?}", written.last());

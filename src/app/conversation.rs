@@ -15,7 +15,7 @@ use log::debug;
 
 use crate::app::echo;
 use crate::buffer::{Budget, Buffer};
-use crate::escape::Quoted;
+use crate::escape::{Count, Quoted};
 use crate::websocket::close::{NO_PROGRESS, PING_TIMEOUT, STOPPING};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::session::{Close, Message, Session};
@@ -178,9 +178,9 @@ impl<'s> Conversation<'s> {
                 Message::Assembled(kind) => (kind, session.assembled()),
             };
             debug!(
-                "client {}: {kind:?} of {} bytes, {}",
+                "client {}: {kind:?} of {}, {}",
                 self.client,
-                payload.len(),
+                Count(payload.len() as u64, "byte"),
                 Quoted(payload)
             );
             let is_copied = echo::reply(kind, payload, &self.settings.prefix, output);

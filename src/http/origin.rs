@@ -54,6 +54,30 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// Whether a page of this origin is surely from `host`, the value of a request's Host field.
+    ///
+    /// For a name this can't be known: by DNS rebinding a page from elsewhere has the name that the
+    /// request goes to, though the name's address was another one when the page was loaded. Nobody can
+    /// do that with an IP address, or with `localhost`, which browsers never look up.
+    pub fn is_surely_from(&self, host: &[u8]) -> bool {
+        let Some((scheme @ ("http" | "https"), _)) = self.0.split_once("://") else {
+            return false;
+        };
+        let Ok(host) = str::from_utf8(host) else { return false };
+        let Ok(from_host) = Origin::parse(&format!("{scheme}://{host}")) else { return false };
+        *self == from_host && self.has_fixed_address()
+    }
+
+    /// Whether its host is an IP address or `localhost`.
+    fn has_fixed_address(&self) -> bool {
+        let (_, authority) = self.0.split_once("://").unwrap_or_default();
+        let host = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+        let host = host.map_or(authority, |(host, _)| host);
+        host == "localhost" || host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok()
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -126,6 +150,37 @@ mod tests {
             ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
         ] {
             assert_eq!(Origin::parse(text).unwrap().to_string(), serialized);
+        }
+    }
+
+    #[test]
+    fn a_page_is_surely_from_an_ip_address_or_localhost_that_serves_it() {
+        for (origin, host) in [
+            ("http://127.0.0.1:1222", "127.0.0.1:1222"),
+            ("http://localhost:1222", "LocalHost:1222"),
+            ("http://[::1]:1222", "[0:0::1]:1222"),
+            ("http://192.0.2.7", "192.0.2.7"),
+            ("http://192.0.2.7", "192.0.2.7:80"),
+            ("https://192.0.2.7", "192.0.2.7:443"),
+        ] {
+            assert!(Origin::parse(origin).unwrap().is_surely_from(host.as_bytes()), "{origin}");
+        }
+        for (origin, host) in [
+            ("http://127.0.0.1:1222", "127.0.0.1:1223"),
+            ("http://127.0.0.1:1222", "127.0.0.1"),
+            ("http://127.0.0.1:1222", "localhost:1222"),
+            ("http://127.0.0.1:1222", "127.0.0.1:1222/"),
+            ("http://127.0.0.1:1222", "user@127.0.0.1:1222"),
+            ("http://127.0.0.1:1222", ""),
+            ("http://127.0.0.1:1222", "\u{ff}"),
+            // Names, which may have been rebound.
+            ("http://evil.example:1222", "evil.example:1222"),
+            ("http://localhost.evil.example", "localhost.evil.example"),
+            ("http://127.0.0.1.evil.example", "127.0.0.1.evil.example"),
+            ("null", "null"),
+            ("chrome-extension://127.0.0.1", "127.0.0.1"),
+        ] {
+            assert!(!Origin::parse(origin).unwrap().is_surely_from(host.as_bytes()), "{origin}");
         }
     }
 

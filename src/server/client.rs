@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::app::conversation::{self, Conversation};
 use crate::app::routes;
 use crate::buffer::Buffer;
-use crate::escape::Quoted;
+use crate::escape::{Count, Quoted};
 use crate::http::request::{self, Request};
 use crate::http::response::{Response, reason_phrase};
 use crate::server::Shared;
@@ -148,10 +148,10 @@ impl Client<'_> {
         let end = self.end_of(|client| client.drive(&mut conversation, response, opened));
         log!(
             level,
-            "client {number} ended: {end}; {} messages, {} bytes in, {} bytes out, {:.3} s",
-            conversation.messages(),
-            self.stream.received,
-            self.stream.sent,
+            "client {number} ended: {end}; {}, {} in, {} out, {:.3} s",
+            Count(conversation.messages(), "message"),
+            Count(self.stream.received, "byte"),
+            Count(self.stream.sent, "byte"),
             opened.elapsed().as_secs_f64(),
         );
         match end {

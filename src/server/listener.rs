@@ -1,6 +1,7 @@
 //! Listening sockets.
 
-use std::net::TcpListener;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use log::info;
@@ -24,19 +25,45 @@ pub fn listen(addrs: &[String], write_timeout: Duration) -> Result<Vec<TcpListen
         configure(&listener, write_timeout)?;
         rustix::net::listen(&listener, BACKLOG)?;
         let addr = listener.local_addr()?;
-        Ok::<_, std::io::Error>((listener, addr))
+        Ok::<_, io::Error>((listener, addr))
     };
     let mut listeners = Vec::new();
     let (mut sockets, mut pages) = (String::new(), String::new());
     for addr in addrs {
-        let (listener, addr) =
-            bind(addr).map_err(|error| format!("cannot listen on {addr}: {error}"))?;
+        let (listener, addr) = bind(addr)
+            .map_err(|error| format!("cannot listen on {addr}: {error}{}", hint(&error)))?;
         listeners.push(listener);
         sockets += &format!(" ws://{addr}/");
-        pages += &format!(" http://{addr}/");
+        pages += &format!(" http://{}/", within_reach(addr));
     }
     info!("listening on{sockets}, page at{pages}");
     Ok(listeners)
+}
+
+/// What may help against an error, as the end of its line.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program listens there: stop it, or choose another port with --addr"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; a port below 1024 needs root or CAP_NET_BIND_SERVICE: choose a higher one with --addr"
+        }
+        io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+        _ => "",
+    }
+}
+
+/// An address at which a browser on this machine reaches what listens on `addr`. Windows' browsers, for
+/// one, can't open 0.0.0.0 and [::], which stand for all addresses.
+fn within_reach(mut addr: SocketAddr) -> SocketAddr {
+    if addr.ip().is_unspecified() {
+        addr.set_ip(match addr {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    addr
 }
 
 /// Sets what accepted sockets inherit, which spares each of them these system calls.

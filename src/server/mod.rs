@@ -25,6 +25,7 @@ use crate::app::conversation::Settings;
 use crate::app::routes;
 use crate::buffer::Budget;
 use crate::cli::Config;
+use crate::escape::Count;
 use crate::http::request::MAX_HEAD_LEN;
 use crate::logging::RateLimit;
 use crate::server::limits::Limits;
@@ -74,12 +75,14 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     signals.forever().next();
     systemd::notify("STOPPING=1");
     let close_timeout = shared.config.timeouts.close_timeout;
-    info!("stopping, with {close_timeout:?} for the clients to answer");
+    info!(
+        "stopping, with {close_timeout:?} for the clients to answer; a second signal ends it at once"
+    );
     let registry::Stopped { notified, aborted } = shared.registry.stop(close_timeout);
     let left_out = [shared.request_log.left_out(), shared.client_log.left_out()].concat();
-    info!(
-        "stopped: {notified} clients were connected, {aborted} of them had to be aborted{left_out}"
-    );
+    let were = if notified == 1 { "was" } else { "were" };
+    let clients = Count(notified as u64, "client");
+    info!("stopped: {clients} {were} connected, {aborted} of them had to be aborted{left_out}");
     Ok(())
 }
 

@@ -53,8 +53,8 @@ pub enum ProtocolError {
     CloseCode,
     /// Text or a close reason that is not UTF-8 (§8.1).
     InvalidUtf8,
-    /// A message over the configured size (§10.4).
-    MessageTooBig,
+    /// A message of at least `size` bytes, over the configured `limit` (§10.4).
+    MessageTooBig { size: u64, limit: usize },
 }
 
 impl CloseFrame {
@@ -118,7 +118,11 @@ impl From<ProtocolError> for CloseFrame {
             E::ClosePayload => (1002, "close payload of one byte"),
             E::CloseCode => (1002, "close code that may not be sent"),
             E::InvalidUtf8 => (1007, "text is not UTF-8"),
-            E::MessageTooBig => (1009, "message is too big"),
+            E::MessageTooBig { size, limit } => {
+                let reason =
+                    format!("message of at least {size} bytes is over the limit of {limit}");
+                return CloseFrame { code: Some(1009), reason: reason.into() };
+            }
         };
         CloseFrame::new(code, reason)
     }

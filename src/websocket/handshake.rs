@@ -13,7 +13,7 @@ use crate::http::response::Response;
 /// What the operator allows, beyond what the protocol does.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// The origins whose pages may connect. Empty for any.
+    /// The origins whose pages may connect, beside the bundled page. Empty for any.
     pub origins: Vec<Origin>,
     /// The subprotocols that may be agreed. Empty for any.
     pub subprotocols: Vec<String>,
@@ -89,7 +89,8 @@ pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     let Some(offered) = offered.collect::<Option<Vec<_>>>() else {
         return bad_request("Sec-WebSocket-Protocol has a name that is not a token");
     };
-    if let Some(origin) = request.values("Origin").find(|origin| !allows(&policy.origins, origin)) {
+    let is_refused = |origin: &&[u8]| !allows(&policy.origins, origin, request);
+    if let Some(origin) = request.values("Origin").find(is_refused) {
         let origin = Quoted(origin);
         return Err(Response::text(403, format!("Origin {origin} is not allowed to connect")));
     }
@@ -114,9 +115,14 @@ fn has_body(request: &Request) -> bool {
         || request.values("Content-Length").any(|len| len != b"0")
 }
 
-fn allows(origins: &[Origin], value: &[u8]) -> bool {
+/// Whether a page may connect: it is of a listed origin, or it is the bundled page.
+fn allows(origins: &[Origin], value: &[u8], request: &Request) -> bool {
     let origin = || Origin::parse(str::from_utf8(value).ok()?).ok();
-    origins.is_empty() || origin().is_some_and(|origin| origins.contains(&origin))
+    let is_allowed = |origin: Origin| {
+        let mut hosts = request.values("Host");
+        origins.contains(&origin) || hosts.any(|host| origin.is_surely_from(host))
+    };
+    origins.is_empty() || origin().is_some_and(is_allowed)
 }
 
 /// §4.2.1: "a base64-encoded value that, when decoded, is 16 bytes in length".

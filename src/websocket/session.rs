@@ -243,9 +243,11 @@ impl Session {
             (Opcode::Text, _) => (Kind::Text, 0),
             (Opcode::Binary, _) => (Kind::Binary, 0),
         };
-        // Never a sum: the length may be anything below 2^63.
-        if header.payload_len > (self.max_message_size - so_far) as u64 {
-            return Err(ProtocolError::MessageTooBig);
+        let limit = self.max_message_size;
+        // Never a sum of usize: the length may be anything below 2^63.
+        if header.payload_len > (limit - so_far) as u64 {
+            let size = so_far as u64 + header.payload_len;
+            return Err(ProtocolError::MessageTooBig { size, limit });
         }
         Ok(Some(kind))
     }

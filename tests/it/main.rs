@@ -10,6 +10,7 @@ mod app;
 mod architecture;
 mod frames;
 mod http;
+mod packaging;
 mod server;
 mod support;
 mod websocket;

@@ -27,7 +27,7 @@ const FLAGS: [Flag; 13] = [
     Flag {
         name: "--addr",
         default: "[default: 127.0.0.1:1222]",
-        env: &[("WSECHO_ADDR", "127.0.0.1:0,127.0.0.2:0")],
+        env: &[("WSECHO_ADDR", "127.0.0.1:0, 127.0.0.2:0")],
         shows: |server| {
             let line = server.wait_for_log("listening on ");
             assert!(line.contains("ws://127.0.0.1:") && line.contains("ws://127.0.0.2:"));
@@ -55,7 +55,7 @@ const FLAGS: [Flag; 13] = [
     Flag {
         name: "--origin",
         default: "[default: any]",
-        env: &[("WSECHO_ORIGIN", "https://a.example:443,null")],
+        env: &[("WSECHO_ORIGIN", "https://a.example:443, null")],
         shows: |server| {
             for (origin, status) in
                 [("https://a.example", 101), ("null", 101), ("https://b.example", 403)]
@@ -67,7 +67,7 @@ const FLAGS: [Flag; 13] = [
     Flag {
         name: "--subprotocol",
         default: "[default: the first offered]",
-        env: &[("WSECHO_SUBPROTOCOL", "soup,chat")],
+        env: &[("WSECHO_SUBPROTOCOL", "soup, chat")],
         shows: |server| {
             let response = response_with(server, "Sec-WebSocket-Protocol: other, chat");
             assert!(response.contains("Sec-WebSocket-Protocol: chat\r\n"), "{response}");
@@ -145,7 +145,7 @@ const FLAGS: [Flag; 13] = [
 ];
 
 #[test]
-fn the_help_names_every_flag_with_its_environment_and_default() {
+fn the_help_names_every_flag_with_its_default() {
     let help = output("--help");
     assert!(help.lines().all(|line| line.chars().count() <= 100));
     // Where a line breaks is the terminal's matter.
@@ -155,14 +155,28 @@ fn the_help_names_every_flag_with_its_environment_and_default() {
     for (flag, default) in &flags {
         let (_, about) = words.split_once(flag).expect(flag);
         let about = about.split(" --").next().unwrap();
-        let variable = flag.replacen("--", "WSECHO_", 1).replace('-', "_").to_uppercase();
-        assert!(about.contains(&format!("[env: {variable}=")), "{flag}: {about}");
         assert!(about.contains(default), "{flag}: {about}");
     }
+    // The rule is said once, and not behind each flag.
+    assert!(words.contains("--ping-interval 5s is WSECHO_PING_INTERVAL=5s there"), "{words}");
+    assert_eq!(words.matches("WSECHO_").count(), 1);
     let named: BTreeSet<_> =
         words.split([' ', '.']).filter(|word| word.starts_with("--")).collect();
     let known = flags.iter().map(|(flag, _)| *flag);
     assert_eq!(named, known.chain(["--verbose", "--quiet", "--help", "--version"]).collect());
+}
+
+#[test]
+fn the_short_help_fits_one_screen_with_a_line_for_each_flag() {
+    let output = wsecho(&["-h"]).env("COLUMNS", "80").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help.lines().count() <= 40, "{help}");
+    let flag = |line: &str| line.trim_start().starts_with('-');
+    for line in help.lines().filter(|line| line.starts_with("  ")) {
+        let is_whole = flag(line) && line.trim_start().contains("  ") && line.len() <= 80;
+        assert!(is_whole, "write the first paragraph of its comment in fewer words: {line}");
+    }
+    assert_eq!(help.lines().filter(|line| flag(line)).count(), FLAGS.len() + 5, "{help}");
 }
 
 #[test]
@@ -197,16 +211,27 @@ fn what_keeps_it_from_starting_is_said_in_one_line() {
     let taken = server.addr.to_string();
     let dir = TempDir::new();
     let here = dir.path("").display().to_string();
+    let fifo = dir.path("fifo").display().to_string();
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let nowhere = dir.path("no/such/dir/log").display().to_string();
     for (flag, value, line) in [
-        ("--addr", &taken, format!("cannot listen on {taken}: Address already in use")),
+        (
+            "--addr",
+            &taken,
+            format!(
+                "cannot listen on {taken}: Address already in use (os error 98); another program \
+                 listens there: stop it, or choose another port with --addr"
+            ),
+        ),
         // No name server is asked about an empty label.
         ("--addr", &"a..b:0".into(), "cannot listen on a..b:0: failed to lookup address".into()),
         // From TEST-NET-1, which no machine has.
         (
             "--addr",
             &"192.0.2.1:0".into(),
-            "cannot listen on 192.0.2.1:0: Cannot assign requested address".into(),
+            "cannot listen on 192.0.2.1:0: Cannot assign requested address (os error 99); this \
+             machine does not have that address"
+                .into(),
         ),
         (
             "--log-file",
@@ -214,6 +239,11 @@ fn what_keeps_it_from_starting_is_said_in_one_line() {
             format!("cannot write --log-file {nowhere}: No such file or directory"),
         ),
         ("--log-file", &here, format!("cannot write --log-file {here}: Is a directory")),
+        (
+            "--log-file",
+            &fifo,
+            format!("cannot write --log-file {fifo}: no process reads this FIFO; start its reader"),
+        ),
     ] {
         let (status, text) = refusal(&mut wsecho(&[&format!("{flag}={value}")]));
         assert_eq!(status, Some(1), "{text}");
@@ -236,6 +266,10 @@ fn a_wrong_command_line_is_refused_in_one_line_and_the_usage() {
             "invalid value 'https://me@a.example' for '--origin <ORIGIN>': expected an origin \
              without user information: https://a.example",
         ),
+        (
+            "--max-message-size=0",
+            "invalid value '0' for '--max-message-size <SIZE>': expected a size",
+        ),
         ("--colour", "unexpected argument '--colour' found"),
         ("1222", "unexpected argument '1222' found"),
     ] {
@@ -246,11 +280,85 @@ fn a_wrong_command_line_is_refused_in_one_line_and_the_usage() {
         let is_usual = |line: &str| line.starts_with("Usage: ") || line.starts_with("For more");
         assert!(more.all(is_usual), "{text}");
     }
-    let (status, text) = refusal(wsecho(&[]).env("WSECHO_WRITE_TIMEOUT", "30"));
-    assert_eq!(status, Some(2));
-    let line =
-        "error: invalid value '30' for '--write-timeout <TIME>': expected a time with its unit";
-    assert!(text.starts_with(line), "{text}");
+}
+
+#[test]
+fn what_other_servers_call_the_address_leads_to_its_flag() {
+    for flags in [&["--port", "1300"][..], &["--port=1300"], &["-p", "1300"], &["--bind=::"]] {
+        let (status, text) = refusal(&mut wsecho(flags));
+        assert_eq!(status, Some(2));
+        assert!(text.contains("similar argument exists: '--addr'\n"), "{text}");
+        assert!(text.contains("\nUsage: wsecho [OPTIONS]\n"), "{text}");
+    }
+    let (_, text) = refusal(&mut wsecho(&["--max-conections=1"]));
+    assert!(text.contains("similar argument exists: '--max-connections'\n"), "{text}");
+}
+
+#[test]
+fn an_error_from_the_environment_names_the_variable() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let no_utf8 = std::ffi::OsStr::from_bytes(b"\xFF");
+    for (variable, value, line) in [
+        (
+            "WSECHO_WRITE_TIMEOUT",
+            "30".as_ref(),
+            "invalid value '30' for 'WSECHO_WRITE_TIMEOUT': expected a time with its unit",
+        ),
+        (
+            "WSECHO_ORIGIN",
+            "null, *".as_ref(),
+            "invalid value ' *' for 'WSECHO_ORIGIN': expected SCHEME://HOST",
+        ),
+        (
+            "WSECHO_LOG_FILE",
+            "".as_ref(),
+            "a value is required for 'WSECHO_LOG_FILE' but none was supplied",
+        ),
+        ("WSECHO_PREFIX", no_utf8, "WSECHO_PREFIX is not UTF-8"),
+    ] {
+        let (status, text) = refusal(wsecho(&[]).env(variable, value));
+        assert_eq!(status, Some(2));
+        assert!(text.starts_with(&format!("error: {line}")), "{text}");
+    }
+    // A flag's own error does not, whatever is in the environment.
+    let (_, text) = refusal(
+        wsecho(&["--prefix=", "--ping-timeout=1"])
+            .envs([("WSECHO_PING_TIMEOUT", "2"), ("WSECHO_PING_INTERVAL", "3")]),
+    );
+    assert!(text.starts_with("error: invalid value '1' for '--ping-timeout <TIME>'"), "{text}");
+    // A variable that a flag wins over is not looked at.
+    let mut command = wsecho(&["--addr=127.0.0.1:0", "--ping-timeout=1s"]);
+    Server::start_command(command.env("WSECHO_PING_TIMEOUT", "2")).answers_at_once();
+}
+
+#[test]
+fn a_variable_that_sets_nothing_is_warned_about() {
+    let mut command = wsecho(&[]);
+    let server = Server::start_command(command.envs([
+        ("WSECHO_ADDR", "127.0.0.1:0"),
+        ("WSECHO_MAX_CONECTIONS", "1"),
+        ("WSECHO_PORT", "1300"),
+        ("WSECHO_VERBOSE", "1"),
+        // Kubernetes sets these for a service called wsecho.
+        ("WSECHO_SERVICE_HOST", "10.0.0.1"),
+        ("WSECHO_PORT_1222_TCP", "tcp://10.0.0.1:1222"),
+        ("OTHER_PORT", "1"),
+    ]));
+    let log = server.log();
+    let warnings = log.iter().filter_map(|line| line.split_once(" WARN ] "));
+    let mut warnings: Vec<_> = warnings.map(|(_, warning)| warning).collect();
+    warnings.sort_unstable();
+    assert_eq!(
+        warnings,
+        [
+            "the environment's WSECHO_MAX_CONECTIONS sets nothing; did you mean WSECHO_MAX_CONNECTIONS?",
+            "the environment's WSECHO_PORT sets nothing; did you mean WSECHO_ADDR?",
+            "the environment's WSECHO_VERBOSE sets nothing",
+        ]
+    );
+    let mut command = wsecho(&["--addr=127.0.0.1:0"]);
+    let server = Server::start_command(command.env("WSECHO_PORT", "tcp://10.0.0.1:1222"));
+    assert!(!server.log().concat().contains("WSECHO_PORT"));
 }
 
 // The log
@@ -276,6 +384,24 @@ fn the_first_line_says_where_it_listens_and_where_the_page_is() {
         let (mut client, _) = tungstenite::connect(socket).expect("a WebSocket opens");
         client.send("hi".into()).unwrap();
         assert_eq!(client.read().unwrap(), "You have entered: hi".into());
+    }
+}
+
+#[test]
+fn for_all_addresses_the_page_is_where_a_browser_finds_it() {
+    for (flag, socket, page) in [
+        ("--addr=0.0.0.0:0", "ws://0.0.0.0:", "http://127.0.0.1:"),
+        ("--addr=[::]:0", "ws://[::]:", "http://[::1]:"),
+    ] {
+        if flag.contains('[') && TcpListener::bind("[::1]:0").is_err() {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: this machine has no IPv6");
+            continue;
+        }
+        let server = Server::start_command(&mut wsecho(&[flag]));
+        let line = server.wait_for_log("listening on ");
+        let port = server.addr.port();
+        let expected = format!("listening on {socket}{port}/, page at {page}{port}/");
+        assert!(line.ends_with(&expected), "{line}");
     }
 }
 
@@ -384,7 +510,10 @@ fn the_log_says_who_ended_a_conversation_and_why() {
         (frame(0x88, b""), "closed by peer, no code"),
         (frame(0x83, b""), "closed by server, 1002 reserved opcode"),
         (frame(0x81, b"\xFF"), "closed by server, 1007 text is not UTF-8"),
-        (frame(0x81, &[b'x'; 101]), "closed by server, 1009 message is too big"),
+        (
+            frame(0x81, &[b'x'; 101]),
+            "closed by server, 1009 message of at least 101 bytes is over the limit of 100",
+        ),
         (frame(0x81, b"bye"), "peer ended the stream without a close frame"),
     ]
     .into_iter()

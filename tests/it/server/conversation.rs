@@ -60,7 +60,7 @@ fn a_message_of_any_length_up_to_the_limit_comes_back_whole() {
         let reply = Message::text(format!("{PREFIX}{text}"));
         assert_answered(&mut client, Message::text(text), &reply);
     }
-    let reason = "message is too big".into();
+    let reason = "message of at least 16777217 bytes is over the limit of 16777216".into();
     let too_big = Message::Close(Some(CloseFrame { code: 1009.into(), reason }));
     assert_answered(&mut client, Message::binary(vec![0; LIMIT + 1]), &too_big);
 }

@@ -152,6 +152,50 @@ fn a_log_that_cannot_be_written_costs_nobody_an_answer() {
 }
 
 #[test]
+fn a_log_file_that_fills_up_is_reported_on_stderr_and_goes_on_when_there_is_room() {
+    let dir = TempDir::new();
+    let log = dir.path("wsecho.log");
+    // A file may have one block of 512 bytes, and to write beyond it is an error like any other.
+    let script = r#"trap '' XFSZ; ulimit -f 1; exec "$0" --addr "$1" --log-file "$2""#;
+    let addr = free_addr().to_string();
+    let mut command = Command::new("sh");
+    command.args(["-c", script, &wsecho_path(), &addr, log.to_str().unwrap()]);
+    let mut program = Program::start(command.env_remove("RUST_LOG").stderr(Stdio::piped()));
+    let addr = address_in(&wait_for_line(&log, "listening on "));
+    let visit = || {
+        let mut stream = connect(addr);
+        stream.write_all(b"GET /nothing HTTP/1.0\r\n\r\n").unwrap();
+        assert_status(&read_head(&mut stream), 404);
+    };
+    let is_full = || fs::metadata(&log).unwrap().len() == 512;
+    eventually(SOON, || {
+        visit();
+        is_full()
+    });
+    let before = fs::read_to_string(&log).unwrap();
+    assert!(!before.ends_with('\n'), "{before}");
+    visit();
+    // Whatever frees the space.
+    fs::write(&log, "").unwrap();
+    eventually(SOON, || {
+        visit();
+        let after = fs::read_to_string(&log).unwrap();
+        let is_reported = |line: &str| line.contains(" WARN ] ") && line.ends_with(" lost");
+        after.starts_with("\n[") && after.lines().any(is_reported)
+    });
+    program.signal(Signal::TERM);
+    assert!(program.wait(SOON).success());
+    let complaint = format!(
+        "wsecho: cannot write --log-file {}: File too large (os error 27); its lines are lost\n",
+        log.display()
+    );
+    // Once for each time it begins to fail: after it was emptied it may have filled up again.
+    let stderr = program.stderr();
+    assert!(stderr.starts_with(&complaint), "{stderr}");
+    assert!(stderr.matches(&complaint).count() <= 2, "{stderr}");
+}
+
+#[test]
 fn probes_are_logged_at_debug_only() {
     type Ending = fn(TcpStream);
     let end: Ending = |stream| stream.shutdown(Shutdown::Write).unwrap();

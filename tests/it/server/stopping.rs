@@ -101,7 +101,7 @@ fn a_client_may_take_the_close_timeout_to_answer() {
     silent.write_all(&close(1001)).unwrap();
     silent.shutdown(Shutdown::Write).unwrap();
     assert_exits_at_once(&mut server);
-    server.wait_for_log("stopped: 1 clients were connected, 0 of them had to be aborted");
+    server.wait_for_log("stopped: 1 client was connected, 0 of them had to be aborted");
 }
 
 #[test]
@@ -251,6 +251,7 @@ fn three_thousand_clients_in_every_state_get_their_answer_within_the_close_timeo
 fn a_second_signal_ends_the_process_at_once() {
     for (second, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         let (mut server, _silent) = stopping();
+        server.wait_for_log("for the clients to answer; a second signal ends it at once");
         server.signal(second);
         assert_eq!(server.wait(tolerance()).code(), Some(status));
     }

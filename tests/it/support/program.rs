@@ -20,10 +20,16 @@ pub fn wsecho_path() -> String {
     path::absolute(path).unwrap().to_str().unwrap().into()
 }
 
-/// The wsecho under test, with these flags and without a log level from outside.
+/// The wsecho under test, with these flags and no setting from outside. What the tests themselves are
+/// told has wsecho's name as well.
 pub fn wsecho(flags: &[&str]) -> Command {
     let mut command = Command::new(wsecho_path());
-    command.env_remove("RUST_LOG").args(flags);
+    for (variable, _) in env::vars_os() {
+        if variable == "RUST_LOG" || variable.as_encoded_bytes().starts_with(b"WSECHO_") {
+            command.env_remove(variable);
+        }
+    }
+    command.args(flags);
     command
 }
 

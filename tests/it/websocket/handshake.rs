@@ -171,6 +171,20 @@ fn an_origin_that_is_not_listed_is_forbidden() {
             assert!(status == 101 || response.body.starts_with("Origin \""), "{}", response.body);
         }
     }
+    // The bundled page is of the origin that the request goes to. A page that has only the name may come
+    // from elsewhere, by DNS rebinding.
+    for (host, origin, status) in [
+        ("127.0.0.1:1222", "http://127.0.0.1:1222", 101),
+        ("localhost:1222", "http://localhost:1222", 101),
+        ("127.0.0.1:1222", "http://127.0.0.1:8080", 403),
+        ("127.0.0.1:1222", "http://localhost:1222", 403),
+        ("echo.example", "http://echo.example", 403),
+    ] {
+        let request = upgrade(HOST, &format!("Host: {host}\r\nOrigin: {origin}\r\n"));
+        for (policy, status) in policies.iter().zip([101, status, status]) {
+            assert_eq!(respond(&request, policy).status, status, "{host}, {origin}");
+        }
+    }
     let response = respond(&upgrade_with("Origin: a\u{202e}b\r\n"), &policies[1]);
     assert_eq!(response.body, "Origin \"a\\u{202e}b\" is not allowed to connect\n");
 }

@@ -77,6 +77,10 @@ fn by_peer(code: Option<u16>, reason: &str) -> Close {
     Close::ByPeer(CloseFrame { code, reason: String::from(reason).into() })
 }
 
+fn too_big(size: u64, limit: usize) -> ProtocolError {
+    MessageTooBig { size, limit }
+}
+
 fn by_server(close: impl Into<CloseFrame>) -> Close {
     Close::ByServer(close.into())
 }
@@ -173,7 +177,7 @@ fn refused() -> Vec<(Vec<u8>, ProtocolError, u16)> {
         (close(1005), CloseCode, 1002),
         (frame(CLOSE, b"\x03\xE8\xFF"), InvalidUtf8, 1007),
         (frame(TEXT, b"\xFF"), InvalidUtf8, 1007),
-        (frame(BINARY, &vec![0; LIMIT + 1])[..14].to_vec(), MessageTooBig, 1009),
+        (frame(BINARY, &vec![0; LIMIT + 1])[..14].to_vec(), too_big(LIMIT as u64 + 1, LIMIT), 1009),
     ]
 }
 
@@ -644,7 +648,7 @@ fn section_10_4_a_message_may_be_as_large_as_the_limit_and_not_a_byte_larger() {
             check_within(limit, &input, &reply, OPEN);
         }
         for input in in_fragments(limit + 1) {
-            check_within(limit, &input, b"", by_server(MessageTooBig));
+            check_within(limit, &input, b"", by_server(too_big(limit as u64 + 1, limit)));
         }
     }
 }
@@ -663,16 +667,16 @@ fn section_10_4_the_limit_is_each_messages_own() {
 #[test]
 fn section_10_4_a_message_over_the_limit_is_refused_from_its_header() {
     let over = frame(BINARY, &vec![0; LIMIT + 1]);
-    check_refused_at(&over[..14], 13, MessageTooBig);
+    check_refused_at(&over[..14], 13, too_big(LIMIT as u64 + 1, LIMIT));
     let largest = [&[BINARY, 0xFF, 0x7F], &[0xFF; 7][..], &[1, 2, 3, 4]].concat();
-    check_refused_at(&largest, 13, MessageTooBig);
+    check_refused_at(&largest, 13, too_big((1 << 63) - 1, LIMIT));
 
-    // A sum that would not fit in 64 bits.
+    // A sum that would not fit in 63 bits.
     let start = frame(FIRST_BINARY, b"ab");
     let at = start.len() + 13;
     let mut rest = largest;
     rest[0] = LAST;
-    check_refused_at(&[start, rest].concat(), at, MessageTooBig);
+    check_refused_at(&[start, rest].concat(), at, too_big((1 << 63) + 1, LIMIT));
 }
 
 #[test]

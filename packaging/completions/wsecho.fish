@@ -1,0 +1,18 @@
+complete -c wsecho -l addr -d 'To listen on' -r -f
+complete -c wsecho -l max-connections -d 'Most WebSockets at once' -r -f
+complete -c wsecho -l max-connections-per-ip -d 'Most from one IP; 0: any' -r -f
+complete -c wsecho -l origin -d 'Origin let in, repeatable [default: any]' -r -f
+complete -c wsecho -l subprotocol -d 'Subprotocol [default: the first offered]' -r -f
+complete -c wsecho -l prefix -d 'Text prefix' -r -f
+complete -c wsecho -l max-message-size -d 'Largest message' -r -f
+complete -c wsecho -l max-buffered -d 'Memory of all messages' -r -f
+complete -c wsecho -l handshake-timeout -d 'For the HTTP request' -r -f
+complete -c wsecho -l ping-interval -d 'Silence before a ping; 0: none' -r -f
+complete -c wsecho -l ping-timeout -d 'For an answer to a ping' -r -f
+complete -c wsecho -l write-timeout -d 'To read or send 64 KiB' -r -f
+complete -c wsecho -l close-timeout -d 'For an answer to a close' -r -f
+complete -c wsecho -l log-file -d 'File to append to [default: stderr]' -r -F
+complete -c wsecho -s v -l verbose -d 'Log more: each message, health check'
+complete -c wsecho -s q -l quiet -d 'Log less: warnings; -qq errors only'
+complete -c wsecho -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c wsecho -s V -l version -d 'Print version'

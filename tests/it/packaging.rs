@@ -1,0 +1,206 @@
+//! What is installed beside the program: the man page and the completions, made from the flags.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use clap::{Arg, CommandFactory as _, ValueHint};
+use clap_complete::{Shell, generate};
+use roff::{Roff, bold, italic, roman};
+use wsecho::cli::Config;
+
+use crate::support::has_programs;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn packaging(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(file)
+}
+
+/// The flags as the program reads them, in the order of its help.
+fn command() -> clap::Command {
+    // No file is offered where none belongs.
+    let hint = |flag: Arg| match (flag.get_action().takes_values(), flag.get_value_hint()) {
+        (true, ValueHint::Unknown) => flag.value_hint(ValueHint::Other),
+        _ => flag,
+    };
+    let mut command = Config::command().mut_args(hint);
+    command.build();
+    command
+}
+
+/// Fails unless the file has this text. With `WSECHO_RENEW` in the environment it is written.
+fn assert_is_current(file: &str, text: &str) {
+    let path = packaging(file);
+    if std::env::var_os("WSECHO_RENEW").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&path).unwrap_or_default() == text,
+        "packaging/{file} is not made from the present flags: run\n    \
+         WSECHO_RENEW=1 cargo test --test it packaging::"
+    );
+}
+
+fn run(program: &str, args: &[&str], path: &Path) -> Output {
+    Command::new(program).args(args).arg(path).output().unwrap()
+}
+
+// The man page
+
+#[test]
+fn the_man_page_has_the_present_flags_and_version() {
+    let page = fs::read_to_string(packaging("wsecho.1")).unwrap();
+    let (_, from_name) = page.split_once(".SH NAME\n").unwrap();
+    let (before, rest) = from_name.split_once(".SH OPTIONS\n").unwrap();
+    let (_, after) = rest.split_once(".SH SIGNALS\n").unwrap();
+    let title = format!(".TH WSECHO 1 {} \"wsecho {VERSION}\" \"User Commands\"", released());
+    let options = options();
+    assert_is_current(
+        "wsecho.1",
+        &format!("{title}\n.SH NAME\n{before}.SH OPTIONS\n{options}.SH SIGNALS\n{after}"),
+    );
+}
+
+/// When this version was released, as the change log says.
+fn released() -> String {
+    let log = include_str!("../../CHANGELOG.md");
+    let heading = format!("## {VERSION} (");
+    let date = log.lines().find_map(|line| line.strip_prefix(&heading)?.strip_suffix(')'));
+    date.expect("CHANGELOG.md has this version and its date").into()
+}
+
+/// Each group of flags as a subsection.
+fn options() -> String {
+    let command = command();
+    let mut headings: Vec<_> = command.get_arguments().map(Arg::get_help_heading).collect();
+    headings.dedup();
+    // Help and version, which have none, are last.
+    headings.sort_by_key(Option::is_none);
+    headings.dedup();
+    let mut page = Roff::new();
+    for heading in headings {
+        page.control("SS", [heading.unwrap_or("Other")]);
+        for flag in command.get_arguments().filter(|flag| flag.get_help_heading() == heading) {
+            describe(flag, &mut page);
+        }
+    }
+    page.to_roff().replace('\'', r"\(aq").replace('“', r"\(lq").replace('”', r"\(rq")
+}
+
+fn describe(flag: &Arg, page: &mut Roff) {
+    let names = [
+        flag.get_short().map(|short| format!("-{short}")),
+        flag.get_long().map(|long| format!("--{long}")),
+    ];
+    let mut line = Vec::new();
+    for name in names.into_iter().flatten() {
+        if !line.is_empty() {
+            line.push(roman(", "));
+        }
+        line.push(bold(name));
+    }
+    let takes_values = flag.get_action().takes_values();
+    for name in flag.get_value_names().unwrap_or_default().iter().filter(|_| takes_values) {
+        line.extend([roman(" "), italic(name.as_str())]);
+    }
+    page.control("TP", []).text(line);
+
+    // The first paragraph is for -h, where a flag has one line.
+    let help = flag.get_long_help().or(flag.get_help()).unwrap_or_default().to_string();
+    let details = help.split_once("\n\n").map_or(&*help, |(_, details)| details);
+    let mut sentences = vec![details.trim_end_matches('.').to_owned() + "."];
+    let values = flag.get_possible_values();
+    let values: Vec<_> = values.iter().map(|value| value.get_name()).collect();
+    if takes_values && !values.is_empty() {
+        sentences.push(format!("One of {}.", values.join(", ")));
+    }
+    let defaults: Vec<_> = flag.get_default_values().iter().map(|text| text.display()).collect();
+    if let ([default], true) = (&defaults[..], takes_values) {
+        sentences.push(format!("The default is “{default}”."));
+    }
+    // Short lines, since they become longer when they are escaped.
+    let mut line = String::new();
+    for word in sentences.join(" ").split(' ') {
+        if line.len() + word.len() > 60 {
+            page.text([roman(line.trim_end())]);
+            line.clear();
+        }
+        line += word;
+        line.push(' ');
+    }
+    page.text([roman(line.trim_end())]);
+}
+
+#[test]
+fn the_man_page_names_each_flag_once_and_only_flags_that_there_are() {
+    let page = fs::read_to_string(packaging("wsecho.1")).unwrap();
+    let page = page.replace(r"\-", "-").replace(r"\fB", "");
+    let longs: BTreeSet<_> = command()
+        .get_arguments()
+        .map(|flag| format!("--{}", flag.get_long().expect("each has a long name")))
+        .collect();
+    let words = page.split(|char: char| !char.is_ascii_alphanumeric() && char != '-');
+    let named: BTreeSet<_> = words.filter(|word| word.starts_with("--")).map(Into::into).collect();
+    assert_eq!(named, longs);
+}
+
+#[test]
+fn the_man_page_is_rendered_without_a_warning() {
+    let page = packaging("wsecho.1");
+    if has_programs(&["groff"]) {
+        let output = run("groff", &["-ww", "-man", "-Tutf8", "-z"], &page);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
+    if has_programs(&["mandoc"]) {
+        let output = run("mandoc", &["-T", "lint", "-W", "style"], &page);
+        let found = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && found.is_empty(), "{found}");
+    }
+}
+
+// The completions
+
+#[test]
+fn the_completions_have_the_present_flags() {
+    for (shell, file) in [
+        (Shell::Bash, "completions/wsecho.bash"),
+        (Shell::Zsh, "completions/_wsecho"),
+        (Shell::Fish, "completions/wsecho.fish"),
+    ] {
+        let mut script = Vec::new();
+        generate(shell, &mut command(), "wsecho", &mut script);
+        assert_is_current(file, &String::from_utf8(script).unwrap());
+    }
+}
+
+#[test]
+fn each_shell_completes_a_flag() {
+    for (shell, script) in [
+        (
+            "bash",
+            "source completions/wsecho.bash; COMP_WORDS=(wsecho --max-c); COMP_CWORD=1; \
+             _wsecho wsecho --max-c wsecho; printf '%s\\n' \"${COMPREPLY[@]}\"",
+        ),
+        ("fish", "source completions/wsecho.fish; complete -C 'wsecho --max-c'"),
+        // Its completion needs a terminal, so this is its specification.
+        (
+            "zsh",
+            "compdef() { :; }; source completions/_wsecho; \
+             _arguments() { print -rl -- ${${(M)@:#--max-c*}%%=*}; }; _wsecho",
+        ),
+    ] {
+        if !has_programs(&[shell]) {
+            continue;
+        }
+        let output =
+            Command::new(shell).args(["-c", script]).current_dir(packaging("")).output().unwrap();
+        let completed = String::from_utf8_lossy(&output.stdout);
+        let mut completed: Vec<_> =
+            completed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        completed.sort_unstable();
+        assert!(output.stderr.is_empty(), "{output:?}");
+        assert_eq!(completed, ["--max-connections", "--max-connections-per-ip"], "{shell}");
+    }
+}
