@@ -37,13 +37,17 @@ pub struct Config {
     pub logging: Logging,
 }
 
+/// The address to listen on without `--addr` and without an inherited socket.
+pub const DEFAULT_ADDR: &str = "127.0.0.1:1222";
+
 /// Who may connect, and where.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listening")]
 pub struct Listening {
-    /// Address to listen on; repeatable; [::1]:PORT for IPv6, port 0 for any free port
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1222")]
-    #[arg(value_delimiter = ',', value_parser = addr)]
+    /// Address to listen on; repeatable; [::1]:PORT for IPv6, port 0 for any free port, unix:PATH or
+    /// unix:@NAME for a Unix-domain socket [default: 127.0.0.1:1222, or the sockets that a supervisor
+    /// hands over]
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = addr)]
     pub addr: Vec<String>,
 
     /// Limit of WebSockets at once, lowered to what the kernel can carry
@@ -154,7 +158,12 @@ impl Logging {
 }
 
 fn addr(text: &str) -> Result<String, String> {
-    let expected = "expected HOST:PORT, for example 127.0.0.1:1222, [::1]:1222 or localhost:1222";
+    let expected = "expected HOST:PORT, for example 127.0.0.1:1222, [::1]:1222 or localhost:1222, or \
+                    unix:PATH";
+    if let Some(name) = text.strip_prefix("unix:") {
+        let is_missing = matches!(name, "" | "@");
+        return if is_missing { Err(expected.into()) } else { Ok(text.into()) };
+    }
     let (host, port) = text.rsplit_once(':').ok_or(expected)?;
     let bracketed = host.starts_with('[') && host.ends_with(']');
     if host.is_empty() || (host.contains(':') && !bracketed) {
@@ -233,7 +242,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_readme() {
         let Config { listening, messages, timeouts, logging } = parse(&[]).unwrap();
-        assert_eq!(listening.addr, ["127.0.0.1:1222"]);
+        assert!(listening.addr.is_empty());
         assert_eq!(listening.max_connections.get(), 10_000);
         assert!(listening.origin.is_empty() && listening.subprotocol.is_empty());
         assert_eq!(messages.prefix, "You have entered: ");

@@ -299,25 +299,26 @@ impl fmt::Display for End {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
-    use std::net::TcpStream;
+    use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
     use clap::Parser as _;
 
     use super::*;
+    use crate::app::conversation::WRITE_TIMEOUT_PARTS;
     use crate::cli::Config;
     use crate::server::limits::Limits;
-    use crate::server::listener;
     use crate::server::registry::Connection;
-    use crate::server::stream::Socket;
+    use crate::server::stream::{Peer, Socket};
 
     /// What a client receives whose thread does `drive`, and how that ends.
     fn received(drive: impl FnOnce(&mut Client) -> Result<Infallible, End>) -> (Vec<u8>, String) {
         let timeout = Duration::from_millis(80);
-        let listeners = listener::listen(&["127.0.0.1:0".into()], timeout).unwrap();
-        let mut peer = TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
-        let (stream, address) = listeners[0].accept().unwrap();
-        let connection = Connection::new(Socket::new(stream, address));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, address) = listener.accept().unwrap();
+        stream.set_write_timeout(Some(timeout / WRITE_TIMEOUT_PARTS)).unwrap();
+        let connection = Connection::new(Socket::new(stream, Peer::Tcp(address)));
         let shared = Shared::new(Config::parse_from(["wsecho"]), Limits::raise());
         let registration = shared.registry.register(&connection).unwrap();
         let stream = Stream::new(&connection.socket, timeout);

@@ -9,13 +9,13 @@ pub mod systemd;
 
 use std::error::Error;
 use std::hint;
-use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
+use listenfd::ListenFd;
 use log::{debug, info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -28,8 +28,8 @@ use crate::cli::Config;
 use crate::http::request::MAX_HEAD_LEN;
 use crate::logging::RateLimit;
 use crate::server::limits::Limits;
-use crate::server::registry::{Connection, Registry};
-use crate::server::stream::Socket;
+use crate::server::listener::Listeners;
+use crate::server::registry::{Connection, Registry, Stopping};
 use crate::websocket::handshake::Policy;
 
 /// A client's stack, in bytes. Deep enough for all that its thread does, the log included, and small
@@ -61,21 +61,41 @@ pub struct Shared {
 /// An address that can't be listened on.
 pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let mut signals = handle_signals()?;
-    let listeners = listener::listen(&config.listening.addr, config.timeouts.write_timeout)?;
+    let write_timeout = config.timeouts.write_timeout;
+    let listeners = Listeners::new(ListenFd::from_env(), &config.listening.addr, write_timeout)?;
+    listeners.log();
+    let stopping = if listeners.are_inherited { Stopping::Serve } else { Stopping::Refuse };
 
     let limits = Limits::raise();
     let shared = Arc::new(Shared::new(config, limits));
-    for listener in listeners {
-        let shared = Arc::clone(&shared);
-        thread::Builder::new().name("accept".into()).spawn(move || accept(&listener, &shared))?;
-    }
+    let (ended, end) = io::pipe()?;
+    let its_shared = Arc::clone(&shared);
+    let accepting = thread::Builder::new().name("accept".into()).spawn(move || {
+        listeners.accept(&ended, |socket| start(&Connection::new(socket), &its_shared));
+    })?;
+    let stop_accepting = || {
+        drop(end);
+        let _ = accepting.join();
+    };
     systemd::notify("READY=1");
 
     signals.forever().next();
     systemd::notify("STOPPING=1");
     let close_timeout = shared.config.timeouts.close_timeout;
     info!("stopping, with {close_timeout:?} for the clients to answer");
-    let registry::Stopped { notified, aborted } = shared.registry.stop(close_timeout);
+    let registry::Stopped { notified, aborted } = match stopping {
+        // Those that come now wait for the next process.
+        Stopping::Serve => {
+            stop_accepting();
+            shared.registry.stop(stopping, close_timeout)
+        }
+        // Those that come now get 503.
+        Stopping::Refuse => {
+            let stopped = shared.registry.stop(stopping, close_timeout);
+            stop_accepting();
+            stopped
+        }
+    };
     let left_out = [shared.request_log.left_out(), shared.client_log.left_out()].concat();
     info!(
         "stopped: {notified} clients were connected, {aborted} of them had to be aborted{left_out}"
@@ -132,31 +152,6 @@ impl Shared {
             )),
             budget: Arc::new(Budget::limited(max_buffered, limits.reserved())),
             config,
-        }
-    }
-}
-
-/// Accepts clients for as long as the process lives: nothing that a client or the kernel does ends
-/// it, and a stopping server goes on to answer 503.
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    /// Descriptors or memory may become free again. To retry at once would spin.
-    const PAUSE: Duration = Duration::from_millis(100);
-
-    let mut warned = false;
-    loop {
-        match listener.accept() {
-            Ok((stream, peer)) => {
-                warned = false;
-                start(&Connection::new(Socket::new(stream, peer)), shared);
-            }
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                if !warned {
-                    warn!("cannot accept clients for now: {error}");
-                }
-                warned = true;
-                thread::sleep(PAUSE);
-            }
         }
     }
 }

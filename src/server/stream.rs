@@ -3,8 +3,9 @@
 //! All calls are rustix's, which on Linux bypass the C library: its cancellation points cost 2 % of a
 //! small message.
 
+use std::fmt;
 use std::io::IoSlice;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -25,13 +26,39 @@ const MORE: SendFlags = SendFlags::empty();
 /// A connected socket. Only the client's own thread reads and writes it.
 pub struct Socket {
     fd: OwnedFd,
-    /// The other end of the connection, which may be a proxy.
-    pub peer: SocketAddr,
+    pub peer: Peer,
+}
+
+/// The other end of a connection, which may be a proxy.
+#[derive(Clone, Copy, Debug)]
+pub enum Peer {
+    Tcp(SocketAddr),
+    /// A process of this machine. Its socket rarely has a name.
+    Unix,
+}
+
+impl Peer {
+    /// Its address, with IPv4 in IPv6 as IPv4.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Peer::Tcp(addr) => Some(addr.ip().to_canonical()),
+            Peer::Unix => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(addr) => addr.fmt(f),
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
 }
 
 impl Socket {
     /// The socket of an accepted connection.
-    pub fn new(stream: TcpStream, peer: SocketAddr) -> Self {
+    pub fn new(stream: impl Into<OwnedFd>, peer: Peer) -> Self {
         Socket { fd: stream.into(), peer }
     }
 
