@@ -50,6 +50,9 @@ pub struct Listening {
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = addr)]
     pub addr: Vec<String>,
 
+    #[command(flatten)]
+    pub tls: Tls,
+
     /// Limit of WebSockets at once, lowered to what the kernel can carry
     #[arg(long, value_name = "N", default_value = "10000", value_parser = at_least_one)]
     pub max_connections: NonZeroUsize,
@@ -66,6 +69,20 @@ pub struct Listening {
     /// Subprotocol to agree to; repeatable [default: the first offered]
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = subprotocol)]
     pub subprotocol: Vec<String>,
+}
+
+/// The certificate that TLS is spoken with.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Listening")]
+pub struct Tls {
+    /// File with the certificate and those between it and its root, in PEM: every address speaks TLS.
+    /// A renewed one is taken without a restart [default: none, plain]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// File with the certificate's private key, in PEM [default: none]
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 }
 
 /// What is replied to messages, and how large they may be.

@@ -35,6 +35,13 @@ pub struct Listeners {
     pub are_inherited: bool,
 }
 
+/// What clients speak to the server.
+#[derive(Clone, Copy, Debug)]
+pub enum Scheme {
+    Plain,
+    Tls,
+}
+
 /// A listening socket. It never blocks, since another process may accept from it as well.
 enum Listener {
     Tcp(TcpListener),
@@ -79,15 +86,19 @@ impl Listeners {
     }
 
     /// Logs where clients and browsers find the server.
-    pub fn log(&self) {
+    pub fn log(&self, scheme: Scheme) {
+        let (ws, http) = match scheme {
+            Scheme::Plain => ("ws", "http"),
+            Scheme::Tls => ("wss", "https"),
+        };
         let (mut sockets, mut pages, mut families) = (String::new(), String::new(), String::new());
         for listener in &self.sockets {
             let Some(addr) = listener.tcp_addr() else {
                 sockets += &format!(" {listener}");
                 continue;
             };
-            sockets += &format!(" ws://{addr}/");
-            pages += &format!(" http://{addr}/");
+            sockets += &format!(" {ws}://{addr}/");
+            pages += &format!(" {http}://{addr}/");
             if addr.ip().is_unspecified() && addr.is_ipv6() {
                 let is_ipv6_only = sockopt::ipv6_v6only(listener).unwrap_or(true);
                 let families_served = if is_ipv6_only { "IPv6 only" } else { "IPv4, too" };

@@ -6,6 +6,8 @@ pub mod listener;
 pub mod registry;
 pub mod stream;
 pub mod systemd;
+#[cfg_attr(not(feature = "tls"), path = "without_tls.rs")]
+pub mod tls;
 
 use std::error::Error;
 use std::hint;
@@ -28,8 +30,9 @@ use crate::cli::Config;
 use crate::http::request::MAX_HEAD_LEN;
 use crate::logging::RateLimit;
 use crate::server::limits::Limits;
-use crate::server::listener::Listeners;
+use crate::server::listener::{Listeners, Scheme};
 use crate::server::registry::{Connection, Registry, Stopping};
+use crate::server::tls::Certificate;
 use crate::websocket::handshake::Policy;
 
 /// A client's stack, in bytes. Deep enough for all that its thread does, the log included, and small
@@ -45,6 +48,8 @@ const CLIENT_LINES: u32 = 1000;
 /// What all threads share.
 pub struct Shared {
     pub config: Config,
+    /// With one, TLS is spoken.
+    pub certificate: Option<Certificate>,
     pub policy: Policy,
     pub settings: Settings,
     pub request_log: RateLimit,
@@ -61,13 +66,14 @@ pub struct Shared {
 /// An address that can't be listened on.
 pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let mut signals = handle_signals()?;
+    let certificate = Certificate::read(&config.listening.tls)?;
     let write_timeout = config.timeouts.write_timeout;
     let listeners = Listeners::new(ListenFd::from_env(), &config.listening.addr, write_timeout)?;
-    listeners.log();
+    listeners.log(if certificate.is_some() { Scheme::Tls } else { Scheme::Plain });
     let stopping = if listeners.are_inherited { Stopping::Serve } else { Stopping::Refuse };
 
     let limits = Limits::raise();
-    let shared = Arc::new(Shared::new(config, limits));
+    let shared = Arc::new(Shared::new(config, certificate, limits));
     let (ended, end) = io::pipe()?;
     let its_shared = Arc::clone(&shared);
     let accepting = thread::Builder::new().name("accept".into()).spawn(move || {
@@ -118,7 +124,7 @@ fn handle_signals() -> Result<Signals, std::io::Error> {
 }
 
 impl Shared {
-    fn new(config: Config, limits: Limits) -> Self {
+    fn new(config: Config, certificate: Option<Certificate>, limits: Limits) -> Self {
         let Config { listening, messages, timeouts, .. } = &config;
         let lowered = |flag, asked, allowed| {
             if allowed < asked {
@@ -131,6 +137,7 @@ impl Shared {
         let asked = messages.max_buffered;
         let max_buffered = lowered("--max-buffered", asked, limits.buffered(asked));
         Shared {
+            certificate,
             policy: Policy {
                 origins: listening.origin.clone(),
                 subprotocols: listening.subprotocol.clone(),
@@ -160,7 +167,7 @@ impl Shared {
 fn start(connection: &Arc<Connection>, shared: &Arc<Shared>) {
     let registration = match shared.registry.register(connection) {
         Ok(registration) => registration,
-        Err(why) => return refuse(connection, why),
+        Err(why) => return refuse(connection, shared, why),
     };
     // A spawn that fails drops all that its thread would own, and there is still a 503 to send.
     let its_shared = Arc::clone(shared);
@@ -175,7 +182,7 @@ fn start(connection: &Arc<Connection>, shared: &Arc<Shared>) {
         if let Some(left_out) = shared.request_log.admit(Instant::now()) {
             warn!("no thread for {}: {error}{left_out}", connection.socket.peer);
         }
-        refuse(connection, "the server has no thread left");
+        refuse(connection, shared, "the server has no thread left");
     }
 }
 
@@ -185,10 +192,14 @@ fn return_memory() {
     drop(hint::black_box(Vec::<u8>::with_capacity(96 * 1024)));
 }
 
-/// Answers 503 without ever waiting for the client. Usually its head has already arrived.
-fn refuse(connection: &Connection, why: &'static str) {
+/// Answers 503 without ever waiting for the client. Usually its head has already arrived. Where TLS is
+/// spoken there is nothing to say without a handshake.
+fn refuse(connection: &Connection, shared: &Shared, why: &'static str) {
     debug!("{}: 503, {why}", connection.socket.peer);
     let date = httpdate::fmt_http_date(SystemTime::now());
-    let response = routes::unavailable(why).encode("GET", &date);
+    let response = match shared.certificate {
+        Some(_) => Vec::new(),
+        None => routes::unavailable(why).encode("GET", &date),
+    };
     connection.socket.send_last_now(&response, &mut [0; MAX_HEAD_LEN]);
 }
