@@ -43,6 +43,9 @@ pub struct Config {
     pub logging: Logging,
 }
 
+/// The address to listen on without `--addr` and without an inherited socket.
+pub const DEFAULT_ADDR: &str = "127.0.0.1:1222";
+
 /// Who may connect, and where.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listening")]
@@ -50,10 +53,14 @@ pub struct Listening {
     /// To listen on
     ///
     /// The address to listen on: a name, an IPv4 address, or an IPv6 address in brackets, such as
-    /// [::1]:1222. Repeatable. Port 0 picks a free port, and the log's first line tells which.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1222")]
-    #[arg(value_delimiter = ',', value_parser = addr)]
+    /// [::1]:1222. A name stands for all of its addresses. Port 0 picks a free port, and the log's first
+    /// line tells which. unix:PATH or unix:@NAME is a Unix-domain socket. Repeatable. [default:
+    /// 127.0.0.1:1222, or the sockets that a supervisor hands over]
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = addr)]
     pub addr: Vec<String>,
+
+    #[command(flatten)]
+    pub tls: Tls,
 
     /// Most WebSockets at once
     ///
@@ -83,6 +90,24 @@ pub struct Listening {
     /// and without a list its first offer.
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = subprotocol)]
     pub subprotocol: Vec<String>,
+}
+
+/// The certificate that TLS is spoken with.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Listening")]
+pub struct Tls {
+    /// TLS certificate
+    ///
+    /// The file with the certificate and those between it and its root, in PEM. Every address then
+    /// speaks TLS. A renewed certificate is taken without a restart.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Its private key
+    ///
+    /// The file with the certificate's private key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 }
 
 /// What is replied to messages, and how large they may be.
@@ -284,7 +309,12 @@ impl Logging {
 
 fn addr(text: &str) -> Result<String, String> {
     let text = text.trim();
-    let expected = "expected HOST:PORT, for example 127.0.0.1:1222, [::1]:1222 or localhost:1222";
+    let expected = "expected HOST:PORT, for example 127.0.0.1:1222, [::1]:1222 or localhost:1222, or \
+                    unix:PATH";
+    if let Some(name) = text.strip_prefix("unix:") {
+        let is_missing = matches!(name, "" | "@");
+        return if is_missing { Err(expected.into()) } else { Ok(text.into()) };
+    }
     let (host, port) = text.rsplit_once(':').ok_or(expected)?;
     let bracketed = host.starts_with('[') && host.ends_with(']');
     if host.is_empty() || (host.contains(':') && !bracketed) {
@@ -374,7 +404,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_readme() {
         let Config { listening, messages, timeouts, logging } = parse(&[]).unwrap();
-        assert_eq!(listening.addr, ["127.0.0.1:1222"]);
+        assert!(listening.addr.is_empty());
         assert_eq!(listening.max_connections.get(), 10_000);
         assert!(listening.origin.is_empty() && listening.subprotocol.is_empty());
         assert_eq!(messages.prefix, "You have entered: ");

@@ -10,7 +10,7 @@
 //! cli        the command line and environment; its groups of flags are the settings
 //! logging    where the log goes, and how a line looks
 //! server     sockets, threads, clocks
-//!   listener    listening sockets
+//!   listener    TCP, Unix-domain and inherited listening sockets
 //!   registry    who is connected: the limits, the stop
 //!   client      one client's thread: drives a conversation over a stream
 //!   stream      one socket with its deadlines

@@ -1,4 +1,6 @@
 complete -c wsecho -l addr -d 'To listen on' -r -f
+complete -c wsecho -l tls-cert -d 'TLS certificate' -r -F
+complete -c wsecho -l tls-key -d 'Its private key' -r -F
 complete -c wsecho -l max-connections -d 'Most WebSockets at once' -r -f
 complete -c wsecho -l max-connections-per-ip -d 'Most from one IP; 0: any' -r -f
 complete -c wsecho -l origin -d 'Origin let in, repeatable [default: any]' -r -f

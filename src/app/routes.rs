@@ -59,6 +59,11 @@ pub fn timeout() -> Response {
     Response::text(408, "the request's head did not come whole in time")
 }
 
+/// The response to plain HTTP where TLS is spoken.
+pub fn tls_required() -> Response {
+    Response::text(400, "TLS is spoken on this port: use https:// or wss://")
+}
+
 /// The response when the server can't serve a client for now.
 pub fn unavailable(why: impl Into<Cow<'static, str>>) -> Response {
     Response::text(503, why.into() + "; try again later").with("Retry-After", "5")

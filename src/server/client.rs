@@ -17,14 +17,15 @@ use crate::http::request::{self, Request};
 use crate::http::response::{Response, reason_phrase};
 use crate::server::Shared;
 use crate::server::registry::Registration;
-use crate::server::stream::{Received, Stream};
+use crate::server::stream::{self, Handshake, Received, Stream, Transport};
 use crate::websocket::close;
 use crate::websocket::session::Close;
 
 /// Serves a connection from its request to its end.
 pub fn serve(registration: &Registration, shared: &Shared) {
     let socket = &registration.connection().socket;
-    let stream = Stream::new(socket, shared.config.timeouts.write_timeout);
+    let transport = shared.certificate.as_ref().map_or(Transport::Plain, Transport::Offered);
+    let stream = Stream::new(socket, shared.config.timeouts.write_timeout, transport);
     if let Err(end) = (Client { registration, shared, stream }).serve() {
         debug!("{}: {end}", socket.peer);
     }
@@ -43,12 +44,15 @@ enum End {
     /// The peer's stream ended without a close frame.
     Eof,
     Io(Errno),
+    /// TLS failed, its handshake or what came after.
+    Tls(String),
     Panic,
 }
 
 impl Client<'_> {
     fn serve(&mut self) -> Result<(), End> {
         let deadline = Instant::now() + self.shared.config.timeouts.handshake_timeout;
+        let handshake = self.handshake(deadline)?;
         let mut input = Buffer::new(Arc::clone(&self.shared.budget));
         // So small a buffer has no map that the system could refuse.
         let _ = input.reserve(conversation::SMALL_INPUT);
@@ -65,6 +69,7 @@ impl Client<'_> {
         let who = self.describe(request.as_ref().ok());
         let upgraded = match (&request, self.registration.refusal()) {
             (_, Some(why)) => Err(routes::unavailable(why)),
+            _ if handshake == Handshake::Http => Err(routes::tls_required()),
             (Err(response), None) => Err(response.clone()),
             (Ok(request), None) => {
                 routes::route(request, &self.shared.policy).and_then(|upgrade| {
@@ -91,6 +96,39 @@ impl Client<'_> {
         self.stream.send_last(&response.encode(method, &date))?;
         self.registration.connection().end_request();
         self.drain(input, deadline)
+    }
+
+    /// Completes the TLS handshake, if there is one, or finds out that the peer does not speak TLS.
+    fn handshake(&mut self, deadline: Instant) -> Result<Handshake, End> {
+        loop {
+            let wait = deadline.saturating_duration_since(Instant::now());
+            if wait.is_zero() {
+                return Err(End::Tls("the handshake was not complete in time".into()));
+            }
+            match self.stream.handshake(&self.shared.budget, wait) {
+                Ok(Handshake::Unfinished) if self.registration.refusal().is_none() => {}
+                Ok(Handshake::Unfinished | Handshake::End) => {
+                    return Err(End::Tls("the handshake breaks off".into()));
+                }
+                Ok(handshake) => {
+                    if let Some(tls) = self.stream.tls() {
+                        debug!("{}: {tls}", self.registration.connection().socket.peer);
+                    }
+                    return Ok(handshake);
+                }
+                Err(error) => {
+                    self.drain_failed(deadline);
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Reads past what comes after a failure, so that what the peer was told is not lost to a reset.
+    fn drain_failed(&mut self, deadline: Instant) {
+        let mut scratch = Buffer::new(Arc::clone(&self.shared.budget));
+        let _ = scratch.reserve(conversation::SMALL_INPUT);
+        let _ = self.drain(scratch, deadline);
     }
 
     /// Reads until the head of the request has come, and tells its length.
@@ -166,10 +204,8 @@ impl Client<'_> {
             }
             End::Io(Errno::TIMEDOUT) => self.stream.discard_unsent(),
             End::Eof | End::Io(_) => {}
-            End::Panic => {
-                let mut scratch = Buffer::new(Arc::clone(&self.shared.budget));
-                let _ = scratch.reserve(conversation::SMALL_INPUT);
-                let _ = self.drain(scratch, Instant::now() + self.shared.settings.close_timeout);
+            End::Tls(_) | End::Panic => {
+                self.drain_failed(Instant::now() + self.shared.settings.close_timeout);
             }
         }
     }
@@ -273,9 +309,12 @@ impl Client<'_> {
     }
 }
 
-impl From<Errno> for End {
-    fn from(error: Errno) -> Self {
-        End::Io(error)
+impl From<stream::Error> for End {
+    fn from(error: stream::Error) -> Self {
+        match error {
+            stream::Error::Io(error) => End::Io(error),
+            stream::Error::Tls(why) => End::Tls(why),
+        }
     }
 }
 
@@ -291,6 +330,7 @@ impl fmt::Display for End {
             // From a send here, or from the kernel for all that was sent before.
             End::Io(Errno::TIMEDOUT) => write!(f, "peer did not read in time, or is gone"),
             End::Io(error) => write!(f, "connection lost, {error}"),
+            End::Tls(why) => write!(f, "TLS failed, {why}"),
             End::Panic => write!(f, "closed by server, {}", close::INTERNAL_ERROR),
         }
     }
@@ -299,28 +339,29 @@ impl fmt::Display for End {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
-    use std::net::TcpStream;
+    use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
     use clap::Parser as _;
 
     use super::*;
+    use crate::app::conversation::WRITE_TIMEOUT_PARTS;
     use crate::cli::Config;
     use crate::server::limits::Limits;
-    use crate::server::listener;
     use crate::server::registry::Connection;
-    use crate::server::stream::Socket;
+    use crate::server::stream::{Peer, Socket};
 
     /// What a client receives whose thread does `drive`, and how that ends.
     fn received(drive: impl FnOnce(&mut Client) -> Result<Infallible, End>) -> (Vec<u8>, String) {
         let timeout = Duration::from_millis(80);
-        let listeners = listener::listen(&["127.0.0.1:0".into()], timeout).unwrap();
-        let mut peer = TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
-        let (stream, address) = listeners[0].accept().unwrap();
-        let connection = Connection::new(Socket::new(stream, address));
-        let shared = Shared::new(Config::parse_from(["wsecho"]), Limits::raise());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, address) = listener.accept().unwrap();
+        stream.set_write_timeout(Some(timeout / WRITE_TIMEOUT_PARTS)).unwrap();
+        let connection = Connection::new(Socket::new(stream, Peer::Tcp(address)));
+        let shared = Shared::new(Config::parse_from(["wsecho"]), None, Limits::raise());
         let registration = shared.registry.register(&connection).unwrap();
-        let stream = Stream::new(&connection.socket, timeout);
+        let stream = Stream::new(&connection.socket, timeout, Transport::Plain);
         let mut client = Client { registration: &registration, shared: &shared, stream };
         let end = client.end_of(drive).to_string();
         connection.socket.abort();

@@ -26,8 +26,9 @@ impl Limits {
     /// Raises the soft descriptor limit to the hard one, and reads what holds then.
     pub fn raise() -> Self {
         let mut files = getrlimit(Resource::Nofile);
-        let raised = Rlimit { current: files.maximum, ..files };
-        if setrlimit(Resource::Nofile, raised).is_ok() {
+        let raised = Rlimit { current: highest_soft_limit(files.maximum), ..files };
+        let is_higher = raised.current.unwrap_or(u64::MAX) > files.current.unwrap_or(u64::MAX);
+        if is_higher && setrlimit(Resource::Nofile, raised).is_ok() {
             files = raised;
         }
         Limits {
@@ -92,6 +93,13 @@ impl Limits {
     pub fn reserved(self) -> usize {
         usize::try_from(half_beside_program(self.addresses)).unwrap_or(usize::MAX)
     }
+}
+
+/// The highest soft limit on descriptors below this hard one. macOS has none as the hard limit, and
+/// refuses more than `OPEN_MAX` as the soft one.
+fn highest_soft_limit(hard: Option<u64>) -> Option<u64> {
+    const OPEN_MAX: u64 = 10_240;
+    if cfg!(target_os = "macos") { Some(hard.unwrap_or(OPEN_MAX).min(OPEN_MAX)) } else { hard }
 }
 
 /// Half of what is left beside the program, for clients or for messages. All there is without a limit.

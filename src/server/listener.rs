@@ -1,43 +1,232 @@
-//! Listening sockets.
+//! Listening sockets: TCP, Unix-domain, and those that a supervisor hands over.
 
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::time::Duration;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, PipeReader};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::net::{self as unix, UnixListener};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use log::info;
-use rustix::io::Errno;
+use listenfd::ListenFd;
+use log::{info, warn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 
 use crate::app::conversation::WRITE_TIMEOUT_PARTS;
+use crate::cli::DEFAULT_ADDR;
+use crate::server::stream::{Peer, Socket};
 
 /// How many connections may wait to be accepted. std's 128 lets a burst wait a second for a repeated
 /// SYN.
 const BACKLOG: i32 = 4096;
 
-/// Listens on each address, and logs where.
-///
-/// # Errors
-///
-/// The first address that can't be listened on, and why.
-pub fn listen(addrs: &[String], write_timeout: Duration) -> Result<Vec<TcpListener>, String> {
-    let bind = |addr: &String| {
-        let listener = TcpListener::bind(addr)?;
-        configure(&listener, write_timeout)?;
-        rustix::net::listen(&listener, BACKLOG)?;
-        let addr = listener.local_addr()?;
-        Ok::<_, io::Error>((listener, addr))
-    };
-    let mut listeners = Vec::new();
-    let (mut sockets, mut pages) = (String::new(), String::new());
-    for addr in addrs {
-        let (listener, addr) = bind(addr)
-            .map_err(|error| format!("cannot listen on {addr}: {error}{}", hint(&error)))?;
-        listeners.push(listener);
-        sockets += &format!(" ws://{addr}/");
-        pages += &format!(" http://{}/", within_reach(addr));
+/// All listening sockets.
+pub struct Listeners {
+    sockets: Vec<Listener>,
+    write_timeout: Duration,
+    /// Whether some were handed over, and so outlive this process.
+    pub are_inherited: bool,
+}
+
+/// What clients speak to the server.
+#[derive(Clone, Copy, Debug)]
+pub enum Scheme {
+    Plain,
+    Tls,
+}
+
+/// A listening socket. It never blocks, since another process may accept from it as well.
+enum Listener {
+    Tcp(TcpListener),
+    /// Its queue may hold connections from before it was configured.
+    InheritedTcp(TcpListener),
+    Unix {
+        /// The file to remove before the socket is closed.
+        _file: Option<SocketFile>,
+        listener: UnixListener,
+    },
+}
+
+impl Listeners {
+    /// Listens on the sockets that a supervisor hands over and on each address, or on
+    /// [`DEFAULT_ADDR`] if there is neither, and logs where.
+    ///
+    /// # Errors
+    ///
+    /// The first socket or address that can't be listened on, and why.
+    pub fn new(
+        inherited: ListenFd,
+        addrs: &[String],
+        write_timeout: Duration,
+    ) -> Result<Self, String> {
+        let mut listeners = inherit(inherited)?;
+        let are_inherited = !listeners.is_empty();
+        let default = [DEFAULT_ADDR.into()];
+        let addrs = if addrs.is_empty() && !are_inherited { &default } else { addrs };
+        for addr in addrs {
+            let bound = match addr.strip_prefix("unix:") {
+                Some(name) => bind_unix(name).map(|listener| vec![listener]),
+                None => bind_tcp(addr),
+            };
+            listeners
+                .extend(bound.map_err(|error| {
+                    format!("cannot listen on {addr}: {error}{}", hint(&error))
+                })?);
+        }
+        for listener in &listeners {
+            listener
+                .configure(write_timeout)
+                .map_err(|error| format!("cannot listen on {listener}: {error}"))?;
+        }
+        Ok(Listeners { sockets: listeners, write_timeout, are_inherited })
     }
-    info!("listening on{sockets}, page at{pages}");
+
+    /// Logs where clients and browsers find the server.
+    pub fn log(&self, scheme: Scheme) {
+        let (ws, http) = match scheme {
+            Scheme::Plain => ("ws", "http"),
+            Scheme::Tls => ("wss", "https"),
+        };
+        let (mut sockets, mut pages, mut families) = (String::new(), String::new(), String::new());
+        for listener in &self.sockets {
+            let Some(addr) = listener.tcp_addr() else {
+                sockets += &format!(" {listener}");
+                continue;
+            };
+            sockets += &format!(" {ws}://{addr}/");
+            pages += &format!(" {http}://{}/", within_reach(addr));
+            if addr.ip().is_unspecified() && addr.is_ipv6() {
+                let is_ipv6_only = sockopt::ipv6_v6only(listener).unwrap_or(true);
+                let families_served = if is_ipv6_only { "IPv6 only" } else { "IPv4, too" };
+                families += &format!("; {addr} serves {families_served}");
+            }
+        }
+        let pages = if pages.is_empty() { pages } else { format!(", page at{pages}") };
+        info!("listening on{sockets}{pages}{families}");
+    }
+
+    /// Waits until clients have come, or `stop` has ended, and tells which listeners they wait at.
+    /// `None` at the end.
+    fn wait(&self, stop: &PipeReader) -> Option<Vec<&Listener>> {
+        let mut fds: Vec<_> =
+            self.sockets.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();
+        fds.push(PollFd::new(stop, PollFlags::IN));
+        // It fails only if a signal interrupts it, and then nothing is ready.
+        while poll(&mut fds, None).is_err() {}
+        let is_ready = |fd: &PollFd| !fd.revents().is_empty();
+        if fds.pop().is_some_and(|stop| is_ready(&stop)) {
+            return None;
+        }
+        let ready = self.sockets.iter().zip(&fds).filter(|(_, fd)| is_ready(fd));
+        Some(ready.map(|(listener, _)| listener).collect())
+    }
+
+    /// Calls `serve` for each client until `stop` has ended. Nothing that a client or the kernel does
+    /// ends it sooner.
+    pub fn accept(&self, stop: &PipeReader, mut serve: impl FnMut(Socket)) {
+        let mut warned = false;
+        while let Some(ready) = self.wait(stop) {
+            for listener in ready {
+                match listener.accept(self.write_timeout) {
+                    Ok(socket) => {
+                        warned = false;
+                        serve(socket);
+                    }
+                    // The client is gone, or another process took it.
+                    Err(error) if is_about_one_client(&error) => {}
+                    Err(error) => {
+                        if !warned {
+                            warn!("cannot accept clients for now: {error}");
+                        }
+                        warned = true;
+                        pause(stop);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn is_about_one_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::ConnectionAborted | ErrorKind::Interrupted
+    )
+}
+
+/// Waits for a moment, or until `stop` has ended: descriptors or memory may become free again, and to
+/// retry at once would spin.
+fn pause(stop: &PipeReader) {
+    const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    let _ = poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&PAUSE));
+}
+
+/// Takes the listening sockets that `LISTEN_FDS` and `LISTEN_PID` hand over (sd_listen_fds(3)).
+fn inherit(mut inherited: ListenFd) -> Result<Vec<Listener>, String> {
+    let number = inherited.len();
+    let listeners = (0..number).map(|index| {
+        let listener = inherit_one(&mut inherited, index);
+        listener.map_err(|error| format!("cannot use inherited socket {index}: {error}"))
+    });
+    listeners.collect()
+}
+
+fn inherit_one(inherited: &mut ListenFd, index: usize) -> io::Result<Listener> {
+    let listener = if let Ok(Some(listener)) = inherited.take_tcp_listener(index) {
+        Listener::InheritedTcp(listener)
+    } else if let Ok(Some(listener)) = inherited.take_unix_listener(index) {
+        Listener::Unix { _file: None, listener }
+    } else {
+        return Err(io::Error::other("it is neither a TCP nor a Unix-domain stream socket"));
+    };
+    // Otherwise each accept fails.
+    if !sockopt::socket_acceptconn(&listener)? {
+        return Err(io::Error::other("it does not listen; a socket unit needs Accept=no"));
+    }
+    Ok(listener)
+}
+
+/// Listens on every address of `addr`, a `HOST:PORT`, that this machine has.
+fn bind_tcp(addr: &str) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    let mut bound: Vec<SocketAddr> = Vec::new();
+    let mut missing = None;
+    for addr in addr.to_socket_addrs()? {
+        if bound.iter().any(|known| known.ip() == addr.ip()) {
+            continue;
+        }
+        // If any port will do, it is the same one for all, unless another program has it.
+        let same_port = bound.first().filter(|_| addr.port() == 0).map(SocketAddr::port);
+        let same_port = same_port.map(|port| SocketAddr::new(addr.ip(), port));
+        let listener = same_port.and_then(|addr| TcpListener::bind(addr).ok());
+        match listener.map_or_else(|| TcpListener::bind(addr), Ok) {
+            Ok(listener) => {
+                bound.push(listener.local_addr()?);
+                listeners.push(Listener::Tcp(listener));
+            }
+            // A name often has an IPv6 address where there is no IPv6.
+            Err(error) if is_missing(&error) => missing = Some((addr, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    match missing {
+        Some((_, error)) if listeners.is_empty() => return Err(error),
+        Some((addr, error)) => warn!("not listening on {addr}: {error}"),
+        None => {}
+    }
     Ok(listeners)
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
 /// What may help against an error, as the end of its line.
@@ -66,17 +255,186 @@ fn within_reach(mut addr: SocketAddr) -> SocketAddr {
     addr
 }
 
-/// Sets what accepted sockets inherit, which spares each of them these system calls.
-fn configure(listener: &TcpListener, write_timeout: Duration) -> Result<(), Errno> {
+/// Listens on a path, or after an `@` on a name in the abstract namespace.
+fn bind_unix(name: &str) -> io::Result<Listener> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.strip_prefix('@') {
+        use std::os::linux::net::SocketAddrExt as _;
+        let listener = UnixListener::bind_addr(&unix::SocketAddr::from_abstract_name(name)?)?;
+        return Ok(Listener::Unix { listener, _file: None });
+    }
+    let path = Path::new(name);
+    // Until the socket listens, another start would take its file for a stale one.
+    let _lock = lock_directory(path)?;
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            if !fs::symlink_metadata(path)?.file_type().is_socket() {
+                return Err(io::Error::other("the file exists, and is no socket"));
+            }
+            if !is_stale(path)? {
+                return Err(error);
+            }
+            fs::remove_file(path)?;
+            UnixListener::bind(path)?
+        }
+        bound => bound?,
+    };
+    let file = SocketFile::new(path)?;
+    Ok(Listener::Unix { listener, _file: Some(file) })
+}
+
+/// Whether no process listens on the socket file at `path`.
+fn is_stale(path: &Path) -> io::Result<bool> {
+    let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    // Otherwise it waits while the queue of a live socket is full.
+    ioctl_fionbio(&socket, true)?;
+    Ok(connect(socket, &SocketAddrUnix::new(path)?) == Err(Errno::CONNREFUSED))
+}
+
+/// Keeps other starts of this program from the directory of `path` until it is dropped.
+fn lock_directory(path: &Path) -> io::Result<File> {
+    /// What is done under the lock takes no time, but any other program may hold it, too.
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = File::open(directory.unwrap_or(Path::new(".")))?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(Errno::WOULDBLOCK) => {
+                return Err(io::Error::other("another program keeps its directory locked"));
+            }
+            Err(error) => return Err(error.into()),
+            Ok(()) => return Ok(directory),
+        }
+    }
+}
+
+/// A socket's file. Dropping it removes the file, unless another one is in its place.
+struct SocketFile {
+    path: PathBuf,
+    /// Its device and inode, which no other file has while the socket is open.
+    id: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(SocketFile { path: std::path::absolute(path)?, id: Self::id(path)? })
+    }
+
+    fn id(path: &Path) -> io::Result<(u64, u64)> {
+        fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _lock = lock_directory(&self.path);
+        if Self::id(&self.path).is_ok_and(|id| id == self.id) {
+            // What can't be removed is replaced at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Listener {
+    fn configure(&self, write_timeout: Duration) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) | Listener::InheritedTcp(listener) => {
+                listener.set_nonblocking(true)?;
+                configure_tcp(listener, write_timeout)?;
+            }
+            Listener::Unix { listener, .. } => listener.set_nonblocking(true)?,
+        }
+        rustix::net::listen(self, BACKLOG)?;
+        Ok(())
+    }
+
+    fn accept(&self, write_timeout: Duration) -> io::Result<Socket> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                // Linux alone gives the new socket a mode of its own.
+                #[cfg(not(target_os = "linux"))]
+                stream.set_nonblocking(false)?;
+                Ok(Socket::new(stream, Peer::Tcp(peer)))
+            }
+            Listener::InheritedTcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                stream.set_nonblocking(false)?;
+                // If the client is gone, its thread will see that.
+                let _ = configure_tcp(&stream, write_timeout);
+                Ok(Socket::new(stream, Peer::Tcp(peer)))
+            }
+            Listener::Unix { listener, .. } => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(false)?;
+                set_send_timeout(&stream, write_timeout)?;
+                Ok(Socket::new(stream, Peer::Unix))
+            }
+        }
+    }
+
+    fn tcp_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Listener::Tcp(listener) | Listener::InheritedTcp(listener) => {
+                listener.local_addr().ok()
+            }
+            Listener::Unix { .. } => None,
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Tcp(listener) | Listener::InheritedTcp(listener) => listener.as_fd(),
+            Listener::Unix { listener, .. } => listener.as_fd(),
+        }
+    }
+}
+
+impl fmt::Display for Listener {
+    /// As `--addr` has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listener::Tcp(listener) | Listener::InheritedTcp(listener) => {
+                listener.local_addr().map_err(|_| fmt::Error)?.fmt(f)
+            }
+            Listener::Unix { listener, .. } => {
+                let addr = listener.local_addr().map_err(|_| fmt::Error)?;
+                write!(f, "unix:{}", name_of(&addr))
+            }
+        }
+    }
+}
+
+/// The path of a Unix-domain address, or after an `@` its name in the abstract namespace.
+fn name_of(addr: &unix::SocketAddr) -> String {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(addr) {
+        return format!("@{}", name.escape_ascii());
+    }
+    addr.as_pathname().map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+/// Sets what Linux's accepted TCP sockets inherit, which spares each of them these system calls.
+fn configure_tcp(socket: impl AsFd, write_timeout: Duration) -> io::Result<()> {
     // Replies are sent whole, so there is nothing to hold them back for.
-    sockopt::set_tcp_nodelay(listener, true)?;
-    let part = (write_timeout / WRITE_TIMEOUT_PARTS).max(Duration::from_micros(1));
-    sockopt::set_socket_timeout(listener, Timeout::Send, Some(part))?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
     // Ends a connection whose peer takes nothing while no thread is sending, also after its end.
     #[cfg(target_os = "linux")]
     {
         let millis = write_timeout.as_millis().clamp(1, i32::MAX as u128);
-        sockopt::set_tcp_user_timeout(listener, millis as u32)?;
+        sockopt::set_tcp_user_timeout(&socket, millis as u32)?;
     }
-    Ok(())
+    set_send_timeout(socket, write_timeout)
+}
+
+fn set_send_timeout(socket: impl AsFd, write_timeout: Duration) -> io::Result<()> {
+    let part = (write_timeout / WRITE_TIMEOUT_PARTS).max(Duration::from_micros(1));
+    Ok(sockopt::set_socket_timeout(socket, Timeout::Send, Some(part))?)
 }

@@ -6,16 +6,18 @@ pub mod listener;
 pub mod registry;
 pub mod stream;
 pub mod systemd;
+#[cfg_attr(not(feature = "tls"), path = "without_tls.rs")]
+pub mod tls;
 
 use std::error::Error;
 use std::hint;
-use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
+use listenfd::ListenFd;
 use log::{debug, info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -29,8 +31,9 @@ use crate::escape::Count;
 use crate::http::request::MAX_HEAD_LEN;
 use crate::logging::RateLimit;
 use crate::server::limits::Limits;
-use crate::server::registry::{Connection, Registry};
-use crate::server::stream::Socket;
+use crate::server::listener::{Listeners, Scheme};
+use crate::server::registry::{Connection, Registry, Stopping};
+use crate::server::tls::Certificate;
 use crate::websocket::handshake::Policy;
 
 /// A client's stack, in bytes. Deep enough for all that its thread does, the log included, and small
@@ -46,6 +49,8 @@ const CLIENT_LINES: u32 = 1000;
 /// What all threads share.
 pub struct Shared {
     pub config: Config,
+    /// With one, TLS is spoken.
+    pub certificate: Option<Certificate>,
     pub policy: Policy,
     pub settings: Settings,
     pub request_log: RateLimit,
@@ -62,14 +67,23 @@ pub struct Shared {
 /// An address that can't be listened on.
 pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let mut signals = handle_signals()?;
-    let listeners = listener::listen(&config.listening.addr, config.timeouts.write_timeout)?;
+    let certificate = Certificate::read(&config.listening.tls)?;
+    let write_timeout = config.timeouts.write_timeout;
+    let listeners = Listeners::new(ListenFd::from_env(), &config.listening.addr, write_timeout)?;
+    listeners.log(if certificate.is_some() { Scheme::Tls } else { Scheme::Plain });
+    let stopping = if listeners.are_inherited { Stopping::Serve } else { Stopping::Refuse };
 
     let limits = Limits::raise();
-    let shared = Arc::new(Shared::new(config, limits));
-    for listener in listeners {
-        let shared = Arc::clone(&shared);
-        thread::Builder::new().name("accept".into()).spawn(move || accept(&listener, &shared))?;
-    }
+    let shared = Arc::new(Shared::new(config, certificate, limits));
+    let (ended, end) = io::pipe()?;
+    let its_shared = Arc::clone(&shared);
+    let accepting = thread::Builder::new().name("accept".into()).spawn(move || {
+        listeners.accept(&ended, |socket| start(&Connection::new(socket), &its_shared));
+    })?;
+    let stop_accepting = || {
+        drop(end);
+        let _ = accepting.join();
+    };
     systemd::notify("READY=1");
 
     signals.forever().next();
@@ -78,7 +92,19 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     info!(
         "stopping, with {close_timeout:?} for the clients to answer; a second signal ends it at once"
     );
-    let registry::Stopped { notified, aborted } = shared.registry.stop(close_timeout);
+    let registry::Stopped { notified, aborted } = match stopping {
+        // Those that come now wait for the next process.
+        Stopping::Serve => {
+            stop_accepting();
+            shared.registry.stop(stopping, close_timeout)
+        }
+        // Those that come now get 503.
+        Stopping::Refuse => {
+            let stopped = shared.registry.stop(stopping, close_timeout);
+            stop_accepting();
+            stopped
+        }
+    };
     let left_out = [shared.request_log.left_out(), shared.client_log.left_out()].concat();
     let were = if notified == 1 { "was" } else { "were" };
     let clients = Count(notified as u64, "client");
@@ -101,7 +127,7 @@ fn handle_signals() -> Result<Signals, std::io::Error> {
 }
 
 impl Shared {
-    fn new(config: Config, limits: Limits) -> Self {
+    fn new(config: Config, certificate: Option<Certificate>, limits: Limits) -> Self {
         let Config { listening, messages, timeouts, .. } = &config;
         let lowered = |flag, asked, allowed| {
             if allowed < asked {
@@ -114,6 +140,7 @@ impl Shared {
         let asked = messages.max_buffered;
         let max_buffered = lowered("--max-buffered", asked, limits.buffered(asked));
         Shared {
+            certificate,
             policy: Policy {
                 origins: listening.origin.clone(),
                 subprotocols: listening.subprotocol.clone(),
@@ -143,36 +170,11 @@ impl Shared {
     }
 }
 
-/// Accepts clients for as long as the process lives: nothing that a client or the kernel does ends
-/// it, and a stopping server goes on to answer 503.
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    /// Descriptors or memory may become free again. To retry at once would spin.
-    const PAUSE: Duration = Duration::from_millis(100);
-
-    let mut warned = false;
-    loop {
-        match listener.accept() {
-            Ok((stream, peer)) => {
-                warned = false;
-                start(&Connection::new(Socket::new(stream, peer)), shared);
-            }
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                if !warned {
-                    warn!("cannot accept clients for now: {error}");
-                }
-                warned = true;
-                thread::sleep(PAUSE);
-            }
-        }
-    }
-}
-
 /// Starts a client's thread.
 fn start(connection: &Arc<Connection>, shared: &Arc<Shared>) {
     let registration = match shared.registry.register(connection) {
         Ok(registration) => registration,
-        Err(why) => return refuse(connection, why),
+        Err(why) => return refuse(connection, shared, why),
     };
     // A spawn that fails drops all that its thread would own, and there is still a 503 to send.
     let its_shared = Arc::clone(shared);
@@ -187,7 +189,7 @@ fn start(connection: &Arc<Connection>, shared: &Arc<Shared>) {
         if let Some(left_out) = shared.request_log.admit(Instant::now()) {
             warn!("no thread for {}: {error}{left_out}", connection.socket.peer);
         }
-        refuse(connection, "the server has no thread left");
+        refuse(connection, shared, "the server has no thread left");
     }
 }
 
@@ -197,10 +199,14 @@ fn return_memory() {
     drop(hint::black_box(Vec::<u8>::with_capacity(96 * 1024)));
 }
 
-/// Answers 503 without ever waiting for the client. Usually its head has already arrived.
-fn refuse(connection: &Connection, why: &'static str) {
+/// Answers 503 without ever waiting for the client. Usually its head has already arrived. Where TLS is
+/// spoken there is nothing to say without a handshake.
+fn refuse(connection: &Connection, shared: &Shared, why: &'static str) {
     debug!("{}: 503, {why}", connection.socket.peer);
     let date = httpdate::fmt_http_date(SystemTime::now());
-    let response = routes::unavailable(why).encode("GET", &date);
+    let response = match shared.certificate {
+        Some(_) => Vec::new(),
+        None => routes::unavailable(why).encode("GET", &date),
+    };
     connection.socket.send_last_now(&response, &mut [0; MAX_HEAD_LEN]);
 }

@@ -30,7 +30,7 @@ pub struct Registry {
     http_only: usize,
     /// The limit of WebSockets from one address, 0 for none.
     max_per_ip: usize,
-    is_stopping: AtomicBool,
+    stopping: OnceLock<Stopping>,
     state: Mutex<State>,
     unregistered: Condvar,
 }
@@ -45,6 +45,15 @@ struct State {
     http: BTreeSet<u64>,
     /// How many WebSockets each address has.
     by_ip: HashMap<IpAddr, usize>,
+}
+
+/// What a stopping server does with those that are connected, and have yet to send their request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopping {
+    /// It refuses them.
+    Refuse,
+    /// It serves those that send it soon. It accepts no other ones: the process that comes after it does.
+    Serve,
 }
 
 /// One connection, as its own thread and the registry see it.
@@ -83,7 +92,7 @@ impl Registry {
             max,
             http_only,
             max_per_ip,
-            is_stopping: AtomicBool::new(false),
+            stopping: OnceLock::new(),
             state: Mutex::default(),
             unregistered: Condvar::new(),
         }
@@ -116,13 +125,13 @@ impl Registry {
 
     /// Refuses new connections, has each client's thread send a close frame, gives them `close_timeout`
     /// to end, and aborts the rest.
-    pub fn stop(&self, close_timeout: Duration) -> Stopped {
+    pub fn stop(&self, stopping: Stopping, close_timeout: Duration) -> Stopped {
         /// How long a thread takes at most to notice that its connection was aborted.
         const GRACE: Duration = Duration::from_millis(500);
 
         let deadline = Instant::now() + close_timeout;
         let mut state = self.lock();
-        self.is_stopping.store(true, Ordering::Release);
+        let _ = self.stopping.set(stopping);
         let notified = state.by_id.len();
         // A thread may have looked at the flag and not wait yet, so that the signal is lost.
         let mut pause = Duration::from_millis(10);
@@ -138,7 +147,7 @@ impl Registry {
     }
 
     fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::Acquire)
+        self.stopping.get().is_some()
     }
 
     fn wait_until_empty<'s>(
@@ -173,7 +182,8 @@ impl State {
     /// Makes a WebSocket an HTTP connection again. It has nothing more to say.
     fn downgrade(&mut self, registration: &Registration) {
         if self.http.insert(registration.id)
-            && let Entry::Occupied(mut from_ip) = self.by_ip.entry(registration.ip())
+            && let Some(ip) = registration.connection.socket.peer.ip()
+            && let Entry::Occupied(mut from_ip) = self.by_ip.entry(ip)
         {
             *from_ip.get_mut() -= 1;
             if *from_ip.get() == 0 {
@@ -197,11 +207,13 @@ impl Registration {
         if state.by_id.len() - state.http.len() >= self.registry.max {
             return Err(LIMIT_REACHED);
         }
-        let from_ip = state.by_ip.entry(self.ip()).or_default();
-        if self.registry.max_per_ip > 0 && *from_ip >= self.registry.max_per_ip {
-            return Err(IP_LIMIT_REACHED);
+        if let Some(ip) = self.connection.socket.peer.ip() {
+            let from_ip = state.by_ip.entry(ip).or_default();
+            if self.registry.max_per_ip > 0 && *from_ip >= self.registry.max_per_ip {
+                return Err(IP_LIMIT_REACHED);
+            }
+            *from_ip += 1;
         }
-        *from_ip += 1;
         state.http.remove(&self.id);
         state.opened += 1;
         Ok(state.opened)
@@ -215,7 +227,12 @@ impl Registration {
 
     /// Why a connection that is not a WebSocket has to end, if it has to.
     pub fn refusal(&self) -> Option<&'static str> {
-        if self.is_stopping() {
+        let is_stopping = match self.registry.stopping.get() {
+            None => false,
+            Some(Stopping::Refuse) => true,
+            Some(Stopping::Serve) => self.connection.is_idle(),
+        };
+        if is_stopping {
             Some(STOPPING)
         } else {
             self.connection.is_evicted().then_some(LIMIT_REACHED)
@@ -229,10 +246,6 @@ impl Registration {
 
     pub fn connection(&self) -> &Connection {
         &self.connection
-    }
-
-    fn ip(&self) -> IpAddr {
-        self.connection.socket.peer.ip().to_canonical()
     }
 }
 

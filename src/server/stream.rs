@@ -3,9 +3,11 @@
 //! All calls are rustix's, which on Linux bypass the C library: its cancellation points cost 2 % of a
 //! small message.
 
+use std::fmt;
 use std::io::IoSlice;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -15,23 +17,51 @@ use rustix::net::{
 };
 
 use crate::app::conversation::{MIN_PROGRESS, WRITE_TIMEOUT_PARTS};
+use crate::buffer::Budget;
+use crate::server::tls::{Certificate, Session};
 
 /// Lets the last bytes leave in one packet with the end of the stream. Linux alone has the flag.
 #[cfg(target_os = "linux")]
-const MORE: SendFlags = SendFlags::MORE;
+pub const MORE: SendFlags = SendFlags::MORE;
 #[cfg(not(target_os = "linux"))]
-const MORE: SendFlags = SendFlags::empty();
+pub const MORE: SendFlags = SendFlags::empty();
 
 /// A connected socket. Only the client's own thread reads and writes it.
 pub struct Socket {
     fd: OwnedFd,
-    /// The other end of the connection, which may be a proxy.
-    pub peer: SocketAddr,
+    pub peer: Peer,
+}
+
+/// The other end of a connection, which may be a proxy.
+#[derive(Clone, Copy, Debug)]
+pub enum Peer {
+    Tcp(SocketAddr),
+    /// A process of this machine. Its socket rarely has a name.
+    Unix,
+}
+
+impl Peer {
+    /// Its address, with IPv4 in IPv6 as IPv4.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Peer::Tcp(addr) => Some(addr.ip().to_canonical()),
+            Peer::Unix => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(addr) => addr.fmt(f),
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
 }
 
 impl Socket {
     /// The socket of an accepted connection.
-    pub fn new(stream: TcpStream, peer: SocketAddr) -> Self {
+    pub fn new(stream: impl Into<OwnedFd>, peer: Peer) -> Self {
         Socket { fd: stream.into(), peer }
     }
 
@@ -56,23 +86,31 @@ impl Socket {
     }
 }
 
-/// A socket with its deadlines.
+/// A client's stream, plain or encrypted.
 pub struct Stream<'s> {
-    socket: &'s Socket,
-    write_timeout: Duration,
-    /// What the socket is set to.
-    read_timeout: Duration,
-    now: Instant,
+    socket: TimedSocket<'s>,
+    transport: Transport<'s>,
     is_sending: bool,
-    /// In bytes.
+    /// In bytes, without what TLS adds.
     pub received: u64,
-    /// In bytes.
+    /// In bytes, without what TLS adds.
     pub sent: u64,
+}
+
+/// What carries the bytes.
+pub enum Transport<'s> {
+    Plain,
+    /// TLS, if the peer does not turn out to speak HTTP without it.
+    Offered(&'s Certificate),
+    Tls(&'s Certificate, Box<Session>),
+    /// TLS that has failed, and why. What still comes is read and means nothing.
+    Failed(String),
 }
 
 /// The result of a receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
+    /// So many bytes, which are none while a TLS record is not whole.
     Bytes(usize),
     /// The time passed, or the wait was interrupted.
     Nothing,
@@ -80,14 +118,49 @@ pub enum Received {
     End,
 }
 
+/// How far the TLS handshake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    Complete,
+    /// More has to come. The time may have passed.
+    Unfinished,
+    /// The peer does not speak TLS but HTTP, which can be answered.
+    Http,
+    /// The peer ended its stream.
+    End,
+}
+
+/// Why nothing can be sent or received any more.
+#[derive(Clone, Debug)]
+pub enum Error {
+    Io(Errno),
+    Tls(String),
+}
+
+impl Error {
+    /// An error of TLS, as `error` says it.
+    pub fn tls(error: impl fmt::Display) -> Self {
+        Error::Tls(error.to_string())
+    }
+}
+
+impl From<Errno> for Error {
+    fn from(error: Errno) -> Self {
+        Error::Io(error)
+    }
+}
+
 impl<'s> Stream<'s> {
-    /// A stream over `socket`, whose listener has set its write timeout.
-    pub fn new(socket: &'s Socket, write_timeout: Duration) -> Self {
+    /// A stream over `socket`, which is set to the write timeout.
+    pub fn new(socket: &'s Socket, write_timeout: Duration, transport: Transport<'s>) -> Self {
         Stream {
-            socket,
-            write_timeout,
-            read_timeout: Duration::ZERO,
-            now: Instant::now(),
+            socket: TimedSocket {
+                socket,
+                write_timeout,
+                read_timeout: Duration::ZERO,
+                now: Instant::now(),
+            },
+            transport,
             is_sending: false,
             received: 0,
             sent: 0,
@@ -96,7 +169,7 @@ impl<'s> Stream<'s> {
 
     /// When the last [`receive`](Self::receive) returned.
     pub fn now(&self) -> Instant {
-        self.now
+        self.socket.now
     }
 
     /// Whether the last send did not complete, so that the stream may be inside a frame.
@@ -104,29 +177,177 @@ impl<'s> Stream<'s> {
         self.is_sending
     }
 
+    /// Takes the TLS handshake further, waiting as [`receive`](Self::receive) does. A plain stream needs
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// A connection that is lost, or a handshake that failed. The peer was sent the alert that says why.
+    pub fn handshake(&mut self, budget: &Arc<Budget>, wait: Duration) -> Result<Handshake, Error> {
+        let handshake = self.take_handshake_further(budget, wait);
+        self.note_failure(handshake)
+    }
+
+    fn take_handshake_further(
+        &mut self,
+        budget: &Arc<Budget>,
+        wait: Duration,
+    ) -> Result<Handshake, Error> {
+        if let Transport::Offered(certificate) = self.transport {
+            let mut first = [0];
+            match self.socket.peek(&mut first, Some(wait))? {
+                Received::Nothing => return Ok(Handshake::Unfinished),
+                Received::End => return Ok(Handshake::End),
+                // Every request begins with a letter, and no record does.
+                Received::Bytes(_) if first[0].is_ascii_alphabetic() => {
+                    self.transport = Transport::Plain;
+                    return Ok(Handshake::Http);
+                }
+                Received::Bytes(_) => {
+                    let session = Box::new(certificate.session(budget)?);
+                    self.transport = Transport::Tls(certificate, session);
+                }
+            }
+        }
+        match &mut self.transport {
+            Transport::Tls(certificate, session) => {
+                session.handshake(certificate, &mut self.socket, wait)
+            }
+            _ => Ok(Handshake::Complete),
+        }
+    }
+
+    /// The version and the cipher suite of TLS.
+    pub fn tls(&self) -> Option<String> {
+        match &self.transport {
+            Transport::Tls(_, session) => Some(session.agreed()),
+            _ => None,
+        }
+    }
+
     /// Waits for bytes for as long as `wait`, or for ever. A signal ends the wait early, as the stop
     /// and SIGCONT after SIGSTOP do.
     ///
     /// # Errors
     ///
-    /// A connection that is lost.
+    /// A connection that is lost, or what is no TLS. The peer was sent the alert that says why.
+    pub fn receive(&mut self, into: &mut [u8], wait: Option<Duration>) -> Result<Received, Error> {
+        let received = match &mut self.transport {
+            Transport::Tls(_, session) => session.receive(&mut self.socket, into, wait),
+            _ => self.socket.receive(into, wait).map_err(Error::Io),
+        };
+        if let Ok(Received::Bytes(bytes)) = received {
+            self.received += bytes as u64;
+        }
+        self.note_failure(received)
+    }
+
+    /// Sends `head` and then `payload`, all of both.
+    ///
+    /// # Errors
+    ///
+    /// [`Errno::TIMEDOUT`] if the peer took less than 64 KiB, or than the rest, within the write timeout,
+    /// after which the stream may be inside a frame. Otherwise the connection is lost.
+    pub fn send(&mut self, head: &[u8], payload: &[u8]) -> Result<(), Error> {
+        self.sending(head.len() + payload.len(), |transport, socket, progress| match transport {
+            Transport::Plain | Transport::Offered(_) => {
+                Ok(socket.send_all(head, payload, SendFlags::empty(), progress)?)
+            }
+            Transport::Tls(_, session) => session.send(socket, head, payload, progress),
+            Transport::Failed(why) => Err(Error::Tls(why.clone())),
+        })
+    }
+
+    /// Sends `bytes`, and ends the stream: nothing can be sent after them.
+    ///
+    /// # Errors
+    ///
+    /// See [`send`](Self::send).
+    pub fn send_last(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.sending(bytes.len(), |transport, socket, progress| match transport {
+            Transport::Plain | Transport::Offered(_) => {
+                Ok(socket.send_all(bytes, b"", MORE, progress)?)
+            }
+            Transport::Tls(_, session) => session.send_last(socket, bytes, progress),
+            Transport::Failed(why) => Err(Error::Tls(why.clone())),
+        })?;
+        self.socket.end();
+        Ok(())
+    }
+
+    fn sending(
+        &mut self,
+        len: usize,
+        send: impl FnOnce(&mut Transport, &mut TimedSocket, &mut Progress) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.is_sending = true;
+        let mut progress = Progress::default();
+        let result = send(&mut self.transport, &mut self.socket, &mut progress);
+        self.is_sending = result.is_err();
+        // Without what TLS adds, if all of it was sent.
+        self.sent += if result.is_ok() { len } else { progress.sent } as u64;
+        self.note_failure(result)
+    }
+
+    /// After TLS has failed nothing is sent, and what comes is not TLS.
+    fn note_failure<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        if let Err(Error::Tls(why)) = &result {
+            self.transport = Transport::Failed(why.clone());
+            self.socket.end();
+        }
+        result
+    }
+
+    /// Lets the kernel forget what the peer does not read, which it would keep for minutes.
+    pub fn discard_unsent(&self) {
+        let _ = sockopt::set_socket_linger(&self.socket.socket.fd, Some(Duration::ZERO));
+    }
+}
+
+/// A socket with its deadlines.
+pub struct TimedSocket<'s> {
+    socket: &'s Socket,
+    write_timeout: Duration,
+    /// What the socket is set to.
+    read_timeout: Duration,
+    now: Instant,
+}
+
+impl TimedSocket<'_> {
+    /// See [`Stream::receive`].
     pub fn receive(&mut self, into: &mut [u8], wait: Option<Duration>) -> Result<Received, Errno> {
+        self.receive_with(RecvFlags::empty(), into, wait)
+    }
+
+    /// As [`receive`](Self::receive), but what comes stays there for the next one.
+    pub fn peek(&mut self, into: &mut [u8], wait: Option<Duration>) -> Result<Received, Errno> {
+        self.receive_with(RecvFlags::PEEK, into, wait)
+    }
+
+    fn receive_with(
+        &mut self,
+        flags: RecvFlags,
+        into: &mut [u8],
+        wait: Option<Duration>,
+    ) -> Result<Received, Errno> {
         self.set_read_timeout(wait.unwrap_or(FOREVER))?;
-        let mut received = recv(&self.socket.fd, &mut *into, RecvFlags::empty());
+        let mut received = recv(&self.socket.fd, &mut *into, flags);
         if let Err(Errno::AGAIN | Errno::INTR) = received {
             // Bytes may have come while the process was suspended.
-            received = recv(&self.socket.fd, into, RecvFlags::DONTWAIT);
+            received = recv(&self.socket.fd, into, flags | RecvFlags::DONTWAIT);
         }
-        self.now = Instant::now();
+        self.set_now();
         match received {
             Ok((0, _)) => Ok(Received::End),
-            Ok((bytes, _)) => {
-                self.received += bytes as u64;
-                Ok(Received::Bytes(bytes))
-            }
+            Ok((bytes, _)) => Ok(Received::Bytes(bytes)),
             Err(Errno::AGAIN | Errno::INTR) => Ok(Received::Nothing),
             Err(error) => Err(error),
         }
+    }
+
+    /// Says that a receive returns now.
+    pub fn set_now(&mut self) {
+        self.now = Instant::now();
     }
 
     fn set_read_timeout(&mut self, timeout: Duration) -> Result<(), Errno> {
@@ -138,34 +359,17 @@ impl<'s> Stream<'s> {
         Ok(())
     }
 
-    /// Sends `head` and then `payload`, all of both.
-    ///
-    /// # Errors
-    ///
-    /// [`Errno::TIMEDOUT`] if the peer took less than 64 KiB, or than the rest, within the write timeout,
-    /// after which the stream may be inside a frame. Otherwise the connection is lost.
-    pub fn send(&mut self, head: &[u8], payload: &[u8]) -> Result<(), Errno> {
-        self.send_all(head, payload, SendFlags::empty())
-    }
-
-    /// Sends `bytes`, and ends the stream: nothing can be sent after them.
-    ///
-    /// # Errors
-    ///
-    /// See [`send`](Self::send).
-    pub fn send_last(&mut self, bytes: &[u8]) -> Result<(), Errno> {
-        self.send_all(bytes, b"", MORE)?;
-        // A connection that is gone needs no end.
-        let _ = shutdown(&self.socket.fd, Shutdown::Write);
-        Ok(())
-    }
-
-    fn send_all(&mut self, head: &[u8], payload: &[u8], flags: SendFlags) -> Result<(), Errno> {
+    /// Sends `head` and then `payload`, all of both. `progress` is of the send that they are a part of.
+    pub fn send_all(
+        &mut self,
+        head: &[u8],
+        payload: &[u8],
+        flags: SendFlags,
+        progress: &mut Progress,
+    ) -> Result<(), Errno> {
         let mut parts = [IoSlice::new(head), IoSlice::new(payload)];
         let mut parts = if payload.is_empty() { &mut parts[..1] } else { &mut parts[..] };
         let mut left = head.len() + payload.len();
-        self.is_sending = true;
-        let mut stall = Stall::default();
         while left > 0 {
             let sent = match &*parts {
                 [one] => send(&self.socket.fd, one, flags),
@@ -179,18 +383,22 @@ impl<'s> Stream<'s> {
             };
             IoSlice::advance_slices(&mut parts, sent);
             left -= sent;
-            self.sent += sent as u64;
-            if left > 0 && stall.time(sent, self.write_timeout) >= self.write_timeout {
-                return Err(Errno::TIMEDOUT);
+            progress.sent += sent;
+            // The first short send begins it, so that a send of everything needs no clock.
+            if left > 0 || progress.since.is_some() {
+                let stall = progress.stall(sent, self.write_timeout);
+                if left > 0 && stall >= self.write_timeout {
+                    return Err(Errno::TIMEDOUT);
+                }
             }
         }
-        self.is_sending = false;
         Ok(())
     }
 
-    /// Lets the kernel forget what the peer does not read, which it would keep for minutes.
-    pub fn discard_unsent(&self) {
-        let _ = sockopt::set_socket_linger(&self.socket.fd, Some(Duration::ZERO));
+    /// Ends the stream towards the peer.
+    fn end(&self) {
+        // A connection that is gone needs no end.
+        let _ = shutdown(&self.socket.fd, Shutdown::Write);
     }
 }
 
@@ -200,27 +408,29 @@ const SHORTEST: Duration = Duration::from_micros(1);
 /// A signal ends a read only if it has a timeout. Without one, the read is started again.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// For how long a peer has not read as much as it has to.
+/// How a send gets on: how much was sent, and for how long the peer has not read as much as it has to.
 #[derive(Default)]
-struct Stall {
+pub struct Progress {
+    /// In bytes.
+    sent: usize,
     since: Option<Instant>,
     time: Duration,
-    progress: usize,
+    /// In bytes, since it last was as much.
+    read: usize,
 }
 
-impl Stall {
+impl Progress {
     /// The time for which the peer has not read [`MIN_PROGRESS`], now that it has read `sent` more.
-    // The first short send begins it, so that a send of everything needs no clock.
-    fn time(&mut self, sent: usize, write_timeout: Duration) -> Duration {
+    fn stall(&mut self, sent: usize, write_timeout: Duration) -> Duration {
         let now = Instant::now();
         if let Some(since) = self.since {
             // A longer time was not spent waiting for the peer: this process was suspended.
             self.time += (now - since).min(write_timeout / WRITE_TIMEOUT_PARTS);
         }
         self.since = Some(now);
-        self.progress += sent;
-        if self.progress >= MIN_PROGRESS {
-            (self.time, self.progress) = (Duration::ZERO, 0);
+        self.read += sent;
+        if self.read >= MIN_PROGRESS {
+            (self.time, self.read) = (Duration::ZERO, 0);
         }
         self.time
     }

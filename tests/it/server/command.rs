@@ -26,7 +26,7 @@ struct Flag {
 const FLAGS: [Flag; 13] = [
     Flag {
         name: "--addr",
-        default: "[default: 127.0.0.1:1222]",
+        default: "[default: 127.0.0.1:1222, or the sockets",
         env: &[("WSECHO_ADDR", "127.0.0.1:0, 127.0.0.2:0")],
         shows: |server| {
             let line = server.wait_for_log("listening on ");

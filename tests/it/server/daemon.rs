@@ -17,6 +17,7 @@ use crate::support::{
 };
 
 const UNIT: &str = include_str!("../../../packaging/systemd/wsecho.service");
+const SOCKET_UNIT: &str = include_str!("../../../packaging/systemd/wsecho.socket");
 
 // nohup and the log
 
@@ -278,7 +279,9 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     let dir = TempDir::new();
     let unit = dir.path("wsecho.service");
     fs::write(&unit, UNIT.replace("/usr/local/bin/wsecho", &wsecho_path())).unwrap();
+    fs::write(dir.path("wsecho.socket"), SOCKET_UNIT).unwrap();
     analyze(&["verify"], &unit);
+    analyze(&["verify"], &dir.path("wsecho.socket"));
     // 1.5 of 10, where 10 is wholly exposed.
     analyze(&["security", "--offline=true", "--threshold=15"], &unit);
 }
@@ -289,6 +292,7 @@ fn analyze(flags: &[&str], unit: &Path) {
     let table = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{errors}\n{table}");
     assert!(!errors.contains("wsecho.service:"), "{errors}");
+    assert!(!errors.contains("wsecho.socket:"), "{errors}");
 }
 
 #[test]

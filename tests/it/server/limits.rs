@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, prlimit};
 use wsecho::server::registry::{Connection, LIMIT_REACHED, Registry};
-use wsecho::server::stream::Socket;
+use wsecho::server::stream::{Peer, Socket};
 
 use crate::frames::{close, frame};
 use crate::support::{
@@ -99,7 +99,8 @@ fn a_websocket_whose_thread_panics_makes_room_for_another() {
     let register = || {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, peer) = listener.accept().unwrap();
-        let registration = registry.register(&Connection::new(Socket::new(stream, peer)));
+        let registration =
+            registry.register(&Connection::new(Socket::new(stream, Peer::Tcp(peer))));
         (client, registration.unwrap())
     };
     let (mut client, registration) = register();

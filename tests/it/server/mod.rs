@@ -16,6 +16,8 @@ mod handshake;
 #[cfg(target_os = "linux")]
 mod limits;
 #[cfg(target_os = "linux")]
+mod listening;
+#[cfg(target_os = "linux")]
 mod memory;
 mod proxies;
 mod readme;

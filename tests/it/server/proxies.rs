@@ -37,6 +37,34 @@ fn through_haproxy_a_client_speaks_wss_and_may_be_idle() {
     assert_stays_idle(|server| haproxy(HAPROXY, &[server]));
 }
 
+#[test]
+fn through_nginx_and_a_unix_domain_socket_a_client_is_answered() {
+    assert_serves_behind_unix(|server, path| {
+        let upstream = format!("proxy_pass http://unix:{path}:/;");
+        nginx(&replaced(NGINX, "proxy_pass http://127.0.0.1:1222;", &upstream), server)
+    });
+}
+
+#[test]
+fn through_haproxy_and_a_unix_domain_socket_a_client_is_answered() {
+    assert_serves_behind_unix(|server, path| {
+        let upstream = format!("server one unix@{path} ");
+        haproxy(&replaced(HAPROXY, "server one 127.0.0.1:1222 ", &upstream), &[server])
+    });
+}
+
+fn assert_serves_behind_unix(start: fn(&Server, &str) -> Option<Proxy>) {
+    let Some(mut python) = python() else { return };
+    let dir = TempDir::new();
+    let path = dir.path("socket").display().to_string();
+    let server = Server::start(&["-v", "--ping-interval=400ms", &format!("--addr=unix:{path}")]);
+    let Some(proxy) = start(&server, &path) else { return };
+    assert_eq!(proxy.echo(&mut python), Ok("ok\n".into()), "{:#?}", server.log());
+    let connected = server.wait_for_log(" connected: ");
+    assert!(connected.ends_with(r#" connected: unix forwarded for "127.0.0.1", path "/""#));
+    proxy.assert_passes_the_page_on();
+}
+
 fn assert_stays_idle(start: fn(&Server) -> Option<Proxy>) {
     let Some(mut python) = python() else { return };
     // Often enough for the proxy's timeout.
@@ -171,7 +199,7 @@ fn nginx(config: &str, server: &Server) -> Option<Proxy> {
     let (dir, public) = (TempDir::new(), free_addr());
     certify(&dir);
     let site = replaced(config, "listen 443", &format!("listen {public}"));
-    let site = replaced(&site, "127.0.0.1:1222", &server.addr.to_string());
+    let site = site.replace("127.0.0.1:1222", &server.addr.to_string());
     let site = replaced(&site, "/etc/ssl", dir.path("").to_str().unwrap());
     let site = replaced(&site, "60s", &format!("{}s", PROXY_TIMEOUT.as_secs()));
     fs::write(dir.path("site.conf"), site).unwrap();
@@ -209,7 +237,7 @@ fn haproxy(config: &str, servers: &[&Server]) -> Option<Proxy> {
     let config = replaced(&config, "60s", &format!("{}s", PROXY_TIMEOUT.as_secs()));
     let mut config = replaced(&config, "inter 2s", "inter 100ms");
     for (server, port) in servers.iter().zip(1222..) {
-        config = replaced(&config, &format!("127.0.0.1:{port}"), &server.addr.to_string());
+        config = config.replace(&format!("127.0.0.1:{port}"), &server.addr.to_string());
     }
     let file = dir.path("haproxy.cfg");
     fs::write(&file, config).unwrap();

@@ -1,0 +1,450 @@
+//! TLS: the certificate, and one client's session. The client's own thread has the session to itself.
+//!
+//! rustls' unbuffered API is used, since it decrypts in our buffer and encrypts to it: the other one reads
+//! 4 KiB at a time, and keeps these for a silent client.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use log::{info, warn};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ServerConfig, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+
+use crate::buffer::{Budget, Buffer};
+use crate::cli;
+use crate::server::stream::{Error, Handshake, MORE, Progress, Received, TimedSocket};
+
+/// How often it is looked whether the certificate was renewed.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A stack for the steps of a handshake, in bytes. The deepest one, for an RSA key of 4096 bits in a build
+/// without optimization, needs 60 KiB. glibc keeps stacks, with what was touched of them, and gives a
+/// thread one of up to four times the size that it asks for: so much larger, it is none for a client.
+const STACK_SIZE: usize = 512 * 1024;
+
+/// How many handshakes are computed at the same time, on however many processors.
+const MOST_HANDSHAKES: usize = 16;
+
+/// The longest record with its header, of either version, in bytes (RFC 5246 §6.2.3).
+const LONGEST_RECORD: usize = 5 + 16 * 1024 + 2048;
+
+/// The records of a silent client, in bytes.
+const SMALL_INPUT: usize = 768;
+
+/// The records of the handshake, in bytes. A usual hello fits in.
+const HELLO_INPUT: usize = 2 * 1024;
+
+/// What is encrypted at a time, in bytes: a record of the longest payload (RFC 8446 §5.1).
+const PAYLOAD: usize = 16 * 1024;
+
+/// The output of a short message, in bytes.
+const SMALL_OUTPUT: usize = 768;
+
+/// The output of a long one, in bytes: a frame's header and a payload, each in a record, and
+/// `close_notify`. It needs no map of its own.
+const LARGE_OUTPUT: usize = PAYLOAD + 1024;
+
+/// What encrypting may add to a payload, in bytes: header, nonce and tag of its record, and a key
+/// update before it.
+const OVERHEAD: usize = 128;
+
+/// The certificate and its key, which may be renewed while the server runs.
+pub struct Certificate {
+    cert: PathBuf,
+    key: PathBuf,
+    state: Mutex<State>,
+    /// How many handshakes may be computed at the same time besides those that are.
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+struct State {
+    config: Arc<ServerConfig>,
+    /// Of the files that were read last, though they may not have been used.
+    stamps: [Stamp; 2],
+    checked: Instant,
+}
+
+/// Tells a file from the one that replaces it: its modification time, inode and length.
+type Stamp = Option<(SystemTime, u64, u64)>;
+
+impl Certificate {
+    /// Reads the certificate that the flags name, if they name one.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't be used.
+    pub fn read(flags: &cli::Tls) -> Result<Option<Self>, String> {
+        let (Some(cert), Some(key)) = (flags.tls_cert.clone(), flags.tls_key.clone()) else {
+            return Ok(None);
+        };
+        let stamps = [stamp(&cert), stamp(&key)];
+        let config = configure(&cert, &key)?;
+        let state = Mutex::new(State { config, stamps, checked: Instant::now() });
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let free = Mutex::new(processors.min(MOST_HANDSHAKES));
+        Ok(Some(Certificate { cert, key, state, free, freed: Condvar::new() }))
+    }
+
+    /// Begins a session, with the renewed certificate if there is one.
+    ///
+    /// # Errors
+    ///
+    /// What rustls says.
+    pub fn session(&self, budget: &Arc<Budget>) -> Result<Session, Error> {
+        self.renew()?;
+        let config = Arc::clone(&lock(&self.state).config);
+        let mut input = Buffer::new(Arc::clone(budget));
+        reserve(&mut input, HELLO_INPUT)?;
+        Ok(Session {
+            tls: UnbufferedServerConnection::new(config)?,
+            input,
+            received: VecDeque::new(),
+            output: Buffer::new(Arc::clone(budget)),
+            is_ended: false,
+        })
+    }
+
+    /// Reads the files if they have changed. If they are no pair, the old one stays.
+    fn renew(&self) -> Result<(), Error> {
+        let mut state = lock(&self.state);
+        if state.checked.elapsed() < RENEWAL_INTERVAL {
+            return Ok(());
+        }
+        state.checked = Instant::now();
+        let stamps = [stamp(&self.cert), stamp(&self.key)];
+        if state.stamps == stamps {
+            return Ok(());
+        }
+        state.stamps = stamps;
+        // Others go on with the old one meanwhile.
+        drop(state);
+        match self.compute(|| configure(&self.cert, &self.key))? {
+            Ok(config) => {
+                lock(&self.state).config = config;
+                info!("the certificate {} was renewed", self.cert.display());
+            }
+            Err(error) => warn!("the old certificate stays: {error}"),
+        }
+        Ok(())
+    }
+
+    /// Takes a step of a handshake on a stack of its own. It needs a deep one, which would stay resident
+    /// for as long as the client is connected. As many are taken at a time as there are processors.
+    fn compute<T: Send>(&self, step: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        let is_none_free = |free: &mut usize| *free == 0;
+        let free = self.freed.wait_while(lock(&self.free), is_none_free);
+        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        let computed = thread::scope(|scope| {
+            let thread = thread::Builder::new().name("handshake".into());
+            let thread = thread.stack_size(STACK_SIZE).spawn_scoped(scope, step)?;
+            thread.join().map_err(|_| io::Error::other("internal error"))
+        });
+        *lock(&self.free) += 1;
+        self.freed.notify_one();
+        computed.map_err(Error::tls)
+    }
+}
+
+/// A panic while a lock is held leaves nothing half-done, so a poisoned lock is safe to use.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let file = fs::metadata(path).ok()?;
+    Some((file.modified().ok()?, file.ino(), file.len()))
+}
+
+fn configure(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
+    let cannot_read = |flag: &str, path: &Path, error: pem::Error, missing: &str| {
+        let error = match error {
+            pem::Error::Io(error) => error.to_string(),
+            pem::Error::NoItemsFound => format!("no {missing} in PEM is in it"),
+            error => error.to_string(),
+        };
+        format!("cannot read {flag} {}: {error}", path.display())
+    };
+    let certs =
+        CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certs = match certs {
+        Ok(certs) if certs.is_empty() => Err(pem::Error::NoItemsFound),
+        certs => certs,
+    };
+    let certs = certs.map_err(|error| cannot_read("--tls-cert", cert, error, "certificate"))?;
+    let private = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| cannot_read("--tls-key", key, error, "private key without a password"))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(certs, private));
+    let mut config = config.map_err(|error| {
+        format!(
+            "cannot use --tls-cert {} with --tls-key {}: {error}",
+            cert.display(),
+            key.display()
+        )
+    })?;
+    config.alpn_protocols = vec![b"http/1.1".into()];
+    Ok(Arc::new(config))
+}
+
+/// One client's session.
+pub struct Session {
+    tls: UnbufferedServerConnection,
+    /// Records as they come, which are decrypted in place. None of them is whole after
+    /// [`process`](Self::process), which sending relies on.
+    input: Buffer,
+    /// What was decrypted and not taken.
+    received: VecDeque<u8>,
+    /// Records to send.
+    output: Buffer,
+    /// Whether the peer has sent `close_notify`.
+    is_ended: bool,
+}
+
+/// What the session needs next.
+enum Next {
+    /// More of the handshake.
+    Handshake,
+    /// Nothing. Data may be sent.
+    Data,
+}
+
+impl Session {
+    /// Waits for the next bytes of the handshake, and sends what answers them.
+    pub fn handshake(
+        &mut self,
+        certificate: &Certificate,
+        socket: &mut TimedSocket,
+        wait: Duration,
+    ) -> Result<Handshake, Error> {
+        match socket.receive(self.input.spare_mut(), Some(wait))? {
+            Received::Nothing => return Ok(Handshake::Unfinished),
+            Received::End => return Ok(Handshake::End),
+            Received::Bytes(bytes) => self.input.advance(bytes),
+        }
+        let processed = certificate.compute(|| self.process(&mut []))?;
+        self.flush(socket, SendFlags::empty(), &mut Progress::default())?;
+        match processed? {
+            (_, Next::Data) => {
+                self.shrink();
+                Ok(Handshake::Complete)
+            }
+            (_, Next::Handshake) if self.is_ended => Ok(Handshake::End),
+            (_, Next::Handshake) => Ok(Handshake::Unfinished),
+        }
+    }
+
+    /// See [`Stream::receive`](crate::server::stream::Stream::receive).
+    pub fn receive(
+        &mut self,
+        socket: &mut TimedSocket,
+        into: &mut [u8],
+        wait: Option<Duration>,
+    ) -> Result<Received, Error> {
+        if self.received.is_empty() && !self.is_ended {
+            match socket.receive(self.input.spare_mut(), wait)? {
+                Received::Bytes(bytes) => self.input.advance(bytes),
+                Received::Nothing => {
+                    self.shrink();
+                    return Ok(Received::Nothing);
+                }
+                Received::End => return Ok(Received::End),
+            }
+            let processed = self.process(into);
+            self.flush(socket, SendFlags::empty(), &mut Progress::default())?;
+            let (bytes, _) = processed?;
+            let is_end = bytes == 0 && self.is_ended;
+            return Ok(if is_end { Received::End } else { Received::Bytes(bytes) });
+        }
+        socket.set_now();
+        // It reads from memory, and can't fail.
+        match self.received.read(into).unwrap_or(0) {
+            0 => Ok(Received::End),
+            bytes => Ok(Received::Bytes(bytes)),
+        }
+    }
+
+    /// Encrypts `head` and then `payload`, and sends all of both.
+    pub fn send(
+        &mut self,
+        socket: &mut TimedSocket,
+        head: &[u8],
+        payload: &[u8],
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        self.encrypt(socket, head, payload, progress)?;
+        self.flush(socket, SendFlags::empty(), progress)
+    }
+
+    /// Encrypts and sends `bytes` and `close_notify`. Nothing can be sent after them.
+    pub fn send_last(
+        &mut self,
+        socket: &mut TimedSocket,
+        bytes: &[u8],
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        self.encrypt(socket, bytes, b"", progress)?;
+        let Session { tls, input, output, .. } = self;
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) =
+            tls.process_tls_records(input.filled_mut()).state
+        {
+            let bytes = traffic.queue_close_notify(output.spare_mut()).map_err(Error::tls)?;
+            output.advance(bytes);
+        }
+        self.flush(socket, MORE, progress)
+    }
+
+    /// Sends the output.
+    fn flush(
+        &mut self,
+        socket: &mut TimedSocket,
+        flags: SendFlags,
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        socket.send_all(self.output.filled(), b"", flags, progress)?;
+        self.output.clear();
+        Ok(())
+    }
+
+    /// Encrypts `head` and `payload`, and sends what the output has no room for.
+    fn encrypt(
+        &mut self,
+        socket: &mut TimedSocket,
+        head: &[u8],
+        payload: &[u8],
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        let Session { tls, input, output, .. } = self;
+        let is_small = head.len() + payload.len() + 3 * OVERHEAD <= SMALL_OUTPUT;
+        reserve(output, if is_small { SMALL_OUTPUT } else { LARGE_OUTPUT })?;
+        let ConnectionState::WriteTraffic(mut traffic) =
+            tls.process_tls_records(input.filled_mut()).state?
+        else {
+            return Err(Error::tls("the session has ended"));
+        };
+        for part in [head, payload].iter().flat_map(|bytes| bytes.chunks(PAYLOAD)) {
+            // With room for close_notify.
+            if output.spare_mut().len() < part.len() + 2 * OVERHEAD {
+                socket.send_all(output.filled(), b"", SendFlags::empty(), progress)?;
+                output.clear();
+            }
+            let bytes = traffic.encrypt(part, output.spare_mut()).map_err(Error::tls)?;
+            output.advance(bytes);
+        }
+        Ok(())
+    }
+
+    /// Processes the records of the input, and puts what answers them to the output, also if it fails.
+    /// Data is decrypted to `into`, and to `received` where that has no room. Returns how many bytes went
+    /// to `into`.
+    fn process(&mut self, into: &mut [u8]) -> Result<(usize, Next), Error> {
+        let Session { tls, input, received, output, is_ended } = self;
+        let (mut processed, mut filled) = (0, 0);
+        let next = loop {
+            let UnbufferedStatus { mut discard, state } =
+                tls.process_tls_records(&mut input.filled_mut()[processed..]);
+            let next = match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        discard += record.discard;
+                        let len = record.payload.len().min(into.len() - filled);
+                        let (now, later) = record.payload.split_at(len);
+                        into[filled..filled + len].copy_from_slice(now);
+                        filled += len;
+                        received.extend(later);
+                    }
+                    None
+                }
+                Ok(ConnectionState::EncodeTlsData(data)) => {
+                    encode(data, output)?;
+                    None
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    // The output is sent before anything else.
+                    data.done();
+                    None
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    *is_ended = true;
+                    None
+                }
+                Ok(ConnectionState::BlockedHandshake) => Some(Next::Handshake),
+                // Early data is not accepted, and no other states are known.
+                Ok(_) => Some(Next::Data),
+                Err(error) => {
+                    processed += discard;
+                    // The alert that tells the peer why.
+                    while let Ok(ConnectionState::EncodeTlsData(data)) =
+                        tls.process_tls_records(&mut input.filled_mut()[processed..]).state
+                    {
+                        encode(data, output)?;
+                    }
+                    return Err(error.into());
+                }
+            };
+            processed += discard;
+            if let Some(next) = next {
+                break next;
+            }
+        };
+        let end = input.filled().len();
+        input.keep(processed..end);
+        if input.spare_mut().is_empty() {
+            if input.capacity() >= LONGEST_RECORD {
+                return Err(Error::tls("a message is too long"));
+            }
+            reserve(input, LONGEST_RECORD)?;
+        }
+        Ok((filled, next))
+    }
+
+    /// The version and the cipher suite that were agreed.
+    pub fn agreed(&self) -> String {
+        match (self.tls.protocol_version(), self.tls.negotiated_cipher_suite()) {
+            (Some(version), Some(suite)) => format!("{version:?}, {:?}", suite.suite()),
+            _ => "nothing agreed".into(),
+        }
+    }
+
+    /// Gives up what a silent client does not need.
+    fn shrink(&mut self) {
+        self.input.shrink(SMALL_INPUT.max(self.input.filled().len() + 1));
+        self.output.shrink(0);
+        if self.received.is_empty() {
+            self.received = VecDeque::new();
+        }
+    }
+}
+
+fn encode<Data>(mut data: EncodeTlsData<'_, Data>, output: &mut Buffer) -> Result<(), Error> {
+    let mut encoded = data.encode(output.spare_mut());
+    if let Err(EncodeError::InsufficientSize(size)) = &encoded {
+        reserve(output, output.filled().len() + size.required_size)?;
+        encoded = data.encode(output.spare_mut());
+    }
+    output.advance(encoded.map_err(Error::tls)?);
+    Ok(())
+}
+
+fn reserve(buffer: &mut Buffer, capacity: usize) -> Result<(), Error> {
+    buffer.reserve(capacity).map_err(|_| Error::Io(Errno::NOMEM))
+}
+
+impl From<rustls::Error> for Error {
+    fn from(error: rustls::Error) -> Self {
+        Error::tls(error)
+    }
+}

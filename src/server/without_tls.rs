@@ -1,0 +1,71 @@
+//! What stands for TLS in a build without it: a certificate that can't be had.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::buffer::Budget;
+use crate::cli;
+use crate::server::stream::{Error, Handshake, Progress, Received, TimedSocket};
+
+pub struct Certificate(Infallible);
+
+pub struct Session(Infallible);
+
+impl Certificate {
+    pub fn read(flags: &cli::Tls) -> Result<Option<Self>, String> {
+        match flags.tls_cert {
+            None => Ok(None),
+            Some(_) => Err("--tls-cert and --tls-key need a wsecho that was built with TLS: \
+                            cargo build --release --features tls"
+                .into()),
+        }
+    }
+
+    pub fn session(&self, _: &Arc<Budget>) -> Result<Session, Error> {
+        match self.0 {}
+    }
+}
+
+impl Session {
+    pub fn handshake(
+        &mut self,
+        _: &Certificate,
+        _: &mut TimedSocket,
+        _: Duration,
+    ) -> Result<Handshake, Error> {
+        match self.0 {}
+    }
+
+    pub fn receive(
+        &mut self,
+        _: &mut TimedSocket,
+        _: &mut [u8],
+        _: Option<Duration>,
+    ) -> Result<Received, Error> {
+        match self.0 {}
+    }
+
+    pub fn send(
+        &mut self,
+        _: &mut TimedSocket,
+        _: &[u8],
+        _: &[u8],
+        _: &mut Progress,
+    ) -> Result<(), Error> {
+        match self.0 {}
+    }
+
+    pub fn send_last(
+        &mut self,
+        _: &mut TimedSocket,
+        _: &[u8],
+        _: &mut Progress,
+    ) -> Result<(), Error> {
+        match self.0 {}
+    }
+
+    pub fn agreed(&self) -> String {
+        match self.0 {}
+    }
+}
