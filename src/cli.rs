@@ -11,9 +11,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser};
 use log::LevelFilter;
 
+use crate::app::behavior::Behaviors;
 use crate::http::origin::Origin;
 use crate::http::request;
 
@@ -71,6 +73,10 @@ pub struct Messages {
     /// Text put before each text that is sent back; '' for a verbatim echo
     #[arg(long, value_name = "TEXT", default_value = "You have entered: ", value_parser = prefix)]
     pub prefix: String,
+
+    /// Whether a WebSocket at /do misbehaves as its query says; GET /do is the table
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = behaviors())]
+    pub behaviors: Behaviors,
 
     /// Largest message, in bytes or as 64KiB, 16MiB, 16M (16,000,000)
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size)]
@@ -166,6 +172,13 @@ fn addr(text: &str) -> Result<String, String> {
     }
 }
 
+fn behaviors() -> impl TypedValueParser<Value = Behaviors> {
+    PossibleValuesParser::new(["on", "off"]).map(|value| match &*value {
+        "off" => Behaviors::Off,
+        _ => Behaviors::On,
+    })
+}
+
 fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "expected a whole number from 1 on".into())
 }
@@ -237,6 +250,7 @@ mod tests {
         assert_eq!(listening.max_connections.get(), 10_000);
         assert!(listening.origin.is_empty() && listening.subprotocol.is_empty());
         assert_eq!(messages.prefix, "You have entered: ");
+        assert_eq!(messages.behaviors, Behaviors::On);
         assert_eq!(messages.max_message_size, 16 << 20);
         assert_eq!(messages.max_buffered, 1 << 30);
         assert_eq!(timeouts.handshake_timeout, Duration::from_secs(10));
@@ -285,6 +299,7 @@ mod tests {
             ("--origin", "example", "SCHEME://HOST"),
             ("--subprotocol", "a b", "without spaces"),
             ("--subprotocol", "", "without spaces"),
+            ("--behaviors", "maybe", "on, off"),
             ("--prefix", &long, "at most 4096 bytes"),
         ] {
             let flags = format!("{flag}={value}");

@@ -21,6 +21,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
+use crate::app::behavior::Draws;
 use crate::app::conversation::Settings;
 use crate::app::routes;
 use crate::buffer::Budget;
@@ -51,6 +52,7 @@ pub struct Shared {
     pub client_log: RateLimit,
     pub registry: Arc<Registry>,
     pub budget: Arc<Budget>,
+    pub draws: Draws,
 }
 
 /// Serves until SIGINT or SIGTERM has come and every client was given time to answer the close. A
@@ -131,6 +133,7 @@ impl Shared {
                 listening.max_connections_per_ip,
             )),
             budget: Arc::new(Budget::limited(max_buffered, limits.reserved())),
+            draws: Draws::default(),
             config,
         }
     }
