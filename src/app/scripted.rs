@@ -266,9 +266,12 @@ impl<'s> Scripted<'s> {
     fn push(&mut self) {
         while self.is_push_due() && self.urgent.len() < MAX_HELD {
             self.pushed += 1;
-            let text = format!("{:<1$}", self.pushed, self.script.pushes.bytes);
-            frame::encode_header(Opcode::Text, text.len(), &mut self.urgent);
-            self.urgent.extend_from_slice(text.as_bytes());
+            let number = self.pushed.to_string();
+            let len = number.len().max(self.script.pushes.bytes);
+            frame::encode_header(Opcode::Text, len, &mut self.urgent);
+            let end = self.urgent.len() + len;
+            self.urgent.extend_from_slice(number.as_bytes());
+            self.urgent.resize(end, b' ');
         }
     }
 

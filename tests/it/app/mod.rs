@@ -2,6 +2,8 @@
 
 pub mod driver;
 
+mod behavior;
 mod conversation;
 mod properties;
 mod routes;
+mod scripted;
