@@ -13,10 +13,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
 use log::LevelFilter;
 
+use crate::app::behavior::Behaviors;
 use crate::http::origin::Origin;
 use crate::http::request;
 
@@ -120,6 +122,13 @@ pub struct Messages {
     /// Binary messages come back as they are.
     #[arg(long, value_name = "TEXT", default_value = "You have entered: ", value_parser = prefix)]
     pub prefix: String,
+
+    /// Misbehave at /do as asked
+    ///
+    /// Whether a WebSocket at /do misbehaves as its query says. GET /do is the table of what it can ask
+    /// for.
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = behaviors())]
+    pub behaviors: Behaviors,
 
     /// Largest message
     ///
@@ -326,6 +335,13 @@ fn addr(text: &str) -> Result<String, String> {
     }
 }
 
+fn behaviors() -> impl TypedValueParser<Value = Behaviors> {
+    PossibleValuesParser::new(["on", "off"]).map(|value| match &*value {
+        "off" => Behaviors::Off,
+        _ => Behaviors::On,
+    })
+}
+
 fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "expected a whole number from 1 on".into())
 }
@@ -408,6 +424,7 @@ mod tests {
         assert_eq!(listening.max_connections.get(), 10_000);
         assert!(listening.origin.is_empty() && listening.subprotocol.is_empty());
         assert_eq!(messages.prefix, "You have entered: ");
+        assert_eq!(messages.behaviors, Behaviors::On);
         assert_eq!(messages.max_message_size, 16 << 20);
         assert_eq!(messages.max_buffered, 1 << 30);
         assert_eq!(timeouts.handshake_timeout, Duration::from_secs(10));
@@ -456,6 +473,7 @@ mod tests {
             ("--origin", "example", "SCHEME://HOST"),
             ("--subprotocol", "a b", "without spaces"),
             ("--subprotocol", "", "without spaces"),
+            ("--behaviors", "maybe", "on, off"),
             ("--prefix", &long, "at most 4096 bytes"),
         ] {
             let flags = format!("{flag}={value}");

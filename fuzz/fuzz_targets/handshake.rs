@@ -9,11 +9,12 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tungstenite::HandshakeError;
 use tungstenite::error::{Error, ProtocolError};
-use wsecho::app::routes;
+use wsecho::app::behavior::Behaviors;
+use wsecho::app::routes::{self, Opening};
 use wsecho::http::origin::Origin;
 use wsecho::http::request::{self, ParseError, Request};
 use wsecho::http::response::Response;
-use wsecho::websocket::handshake::{Policy, Upgrade};
+use wsecho::websocket::handshake::Policy;
 use wsecho_fuzz::client::rarely;
 
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -43,12 +44,15 @@ fuzz_target!(|input: Input| {
 
     let request = head.and_then(|head| Request::parse(head.unwrap()));
     let method = request.as_ref().map_or("GET", |request| request.method);
-    let upgrade = match decided {
+    let Opening { upgrade, behavior } = match decided {
         Err(response) => return check_http(&response, method),
-        Ok(upgrade) => upgrade,
+        Ok(opening) => opening,
     };
     check_http(&upgrade.response(), method);
     let (head, request) = (head.unwrap().unwrap(), request.unwrap());
+    if let Some(behavior) = behavior {
+        check_http(&routes::open(&request, &upgrade, behavior.handshake), method);
+    }
     check_accept(head, &request, &upgrade.accept);
     let offers = Vec::from_iter(request.list("Sec-WebSocket-Protocol"));
     let agreed = match input.subprotocols {
@@ -68,12 +72,12 @@ fuzz_target!(|input: Input| {
 fn decide(
     head: std::result::Result<Option<&[u8]>, ParseError>,
     policy: &Policy,
-) -> Option<std::result::Result<Upgrade, Response>> {
+) -> Option<std::result::Result<Opening, Response>> {
     let request = head.transpose()?.and_then(Request::parse);
     Some(
         request.map_or_else(
             |error| Err(routes::refuse(error)),
-            |request| routes::route(&request, policy),
+            |request| routes::route(&request, policy, Behaviors::On),
         ),
     )
 }
@@ -209,7 +213,7 @@ impl<'a> Arbitrary<'a> for Head {
         if !rarely(u)? {
             let method = usual(u, &["GET", "HEAD", "POST", "get", "G@T"])?;
             let target =
-                usual(u, &["/", "/chat?a=b", "http://host/x", "*", "/healthz", "/a b", ""])?;
+                usual(u, &["/", "/chat?a=b", "/do?bad=protocol", "/do?dump&status=301", "http://host/x", "*", "/healthz", "/a b", ""])?;
             let version = usual(u, &["HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "http/1.1"])?;
             head.extend([&method[..], b" ", &target, b" ", &version].concat());
             line_end(u, &mut head)?;

@@ -16,7 +16,7 @@ use log::debug;
 use crate::app::echo;
 use crate::buffer::{Budget, Buffer};
 use crate::escape::{Count, Quoted};
-use crate::websocket::close::{NO_PROGRESS, PING_TIMEOUT, STOPPING};
+use crate::websocket::close::{CloseFrame, NO_PROGRESS, PING_TIMEOUT, STOPPING};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::session::{Close, Message, Session};
 
@@ -282,8 +282,13 @@ impl<'s> Conversation<'s> {
 
     /// Tells the peer that the server stops.
     pub fn stop(&mut self) {
+        self.close(STOPPING);
+    }
+
+    /// Begins the closing handshake by `close`, unless it has begun.
+    pub fn close(&mut self, close: CloseFrame) {
         if self.session.closed().is_none() {
-            self.session.close(STOPPING, &mut self.output);
+            self.session.close(close, &mut self.output);
         }
     }
 

@@ -1,8 +1,9 @@
-//! A request → a WebSocket, the page, a health check or an error.
+//! A request → a WebSocket, the page, a health check, a behaviour told or an error.
 
 use std::borrow::Cow;
 
-use crate::app::page;
+use crate::app::behavior::{self, Behavior, Behaviors, Handshake};
+use crate::app::{dump, page};
 use crate::http::request::{self, ParseError, Request};
 use crate::http::response::Response;
 use crate::websocket::handshake::{self, Policy, Upgrade};
@@ -10,12 +11,25 @@ use crate::websocket::handshake::{self, Policy, Upgrade};
 /// The path of health checks.
 pub const HEALTH: &str = "/healthz";
 
-/// What `request` opens: a WebSocket, unless it asks for the page or a health check.
+/// What a request opens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opening {
+    pub upgrade: Upgrade,
+    /// What the client asks the server to do, if it does.
+    pub behavior: Option<Behavior>,
+}
+
+/// What `request` opens: a WebSocket, unless it asks for the page, a health check, or for what a
+/// behaviour on demand would do.
 ///
 /// # Errors
 ///
 /// The response that ends the connection, which may be 200.
-pub fn route(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
+pub fn route(
+    request: &Request,
+    policy: &Policy,
+    behaviors: Behaviors,
+) -> Result<Opening, Response> {
     if request.version.0 != 1 {
         return Err(Response::text(505, "HTTP/1.1 and HTTP/1.0 are spoken here"));
     }
@@ -26,17 +40,90 @@ pub fn route(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     let path = request
         .path()
         .ok_or_else(|| Response::text(400, "the target is neither a path nor a URL"))?;
+    let is_on_demand = behaviors == Behaviors::On && path == behavior::PATH;
     if request.has_token("Upgrade", "websocket") {
-        return handshake::accept(request, policy);
+        let upgrade = handshake::accept(request, policy)?;
+        let behavior = if is_on_demand { Some(demanded(request)?) } else { None };
+        return Ok(Opening { upgrade, behavior });
     }
     Err(match path {
         "/" | "/client.html" => page::response(),
         HEALTH => Response::text(200, "ok"),
+        _ if is_on_demand => explain(request.query()),
         _ => Response::text(
             404,
             "nothing is here but the page at / and WebSockets, which need Upgrade: websocket",
         ),
     })
+}
+
+/// The behaviour that a request for a WebSocket asks for.
+fn demanded(request: &Request) -> Result<Behavior, Response> {
+    let behavior = behavior::parse(request.query()).map_err(|wrong| Response::text(400, wrong))?;
+    if behavior.script.dump && !dump::is_allowed(request) {
+        return Err(Response::text(
+            403,
+            "dump is for a client without an Origin, or for a page from this very host",
+        ));
+    }
+    Ok(behavior)
+}
+
+/// What a behaviour would do, or the table of all. Any page may read it, a page from a file as well,
+/// since it tells only what its reader has asked.
+fn explain(query: &str) -> Response {
+    let response = match behavior::parse(query) {
+        _ if query.is_empty() => Response::text(200, behavior::table()),
+        Ok(behavior) => Response::text(200, behavior.to_string()),
+        Err(wrong) => Response::text(400, wrong),
+    };
+    response.with("Access-Control-Allow-Origin", "*")
+}
+
+/// The response that a behaviour demands instead of 101, complete with what its status needs.
+pub fn demanded_status(status: u16) -> Response {
+    let response = Response::text(status, "this status was asked for");
+    match status {
+        301..=308 => response.with("Location", "/"),
+        401 => response.with("WWW-Authenticate", "Bearer"),
+        405 => response.with("Allow", "GET, HEAD"),
+        426 => response.with("Upgrade", "websocket").with("Sec-WebSocket-Version", "13"),
+        429 | 503 => response.with("Retry-After", "5"),
+        _ => response,
+    }
+}
+
+/// The 101, or what a behaviour makes of it.
+pub fn open(request: &Request, upgrade: &Upgrade, handshake: Handshake) -> Response {
+    match handshake {
+        Handshake::Valid => upgrade.response(),
+        Handshake::Status(status) => demanded_status(status),
+        Handshake::WrongAccept => {
+            Upgrade { accept: handshake::accept_value(b""), ..upgrade.clone() }.response()
+        }
+        Handshake::WrongProtocol => {
+            let subprotocol = Some(not_offered(request, "Sec-WebSocket-Protocol"));
+            Upgrade { subprotocol, ..upgrade.clone() }.response()
+        }
+        Handshake::WrongExtension => {
+            let name = "Sec-WebSocket-Extensions";
+            upgrade.response().with(name, not_offered(request, name))
+        }
+    }
+}
+
+/// A name that is not in the list which every header field called `name` is a part of.
+fn not_offered(request: &Request, name: &str) -> String {
+    let mut wrong = String::from("not-offered");
+    // An extension may have parameters after its name.
+    let is_offered = |wrong: &str| {
+        let mut names = request.list(name).filter_map(|offer| offer.split(|&b| b == b';').next());
+        names.any(|offered| offered.trim_ascii_end() == wrong.as_bytes())
+    };
+    while is_offered(&wrong) {
+        wrong.push('!');
+    }
+    wrong
 }
 
 /// The response to bytes that are not the head of a request.

@@ -145,16 +145,25 @@ impl<'h> Request<'h> {
 
     /// The path that the target names, without its query. `None` if it names none, as `*`.
     pub fn path(&self) -> Option<&'h str> {
-        let path_and_query = match self.target.split_once("://") {
+        let path = self.path_and_query()?.split('?').next()?;
+        Some(if path.is_empty() { "/" } else { path })
+    }
+
+    /// The target's query, empty if it has none.
+    pub fn query(&self) -> &'h str {
+        self.path_and_query()
+            .and_then(|target| target.split_once('?'))
+            .map_or("", |(_, query)| query)
+    }
+
+    fn path_and_query(&self) -> Option<&'h str> {
+        match self.target.split_once("://") {
             // RFC 9112 §3.2.2: "A server MUST accept the absolute-form in requests".
             Some((scheme, rest)) if is_scheme(scheme) => {
-                rest.find(['/', '?']).map_or("", |at| &rest[at..])
+                Some(rest.find(['/', '?']).map_or("", |at| &rest[at..]))
             }
-            _ if self.target.starts_with('/') => self.target,
-            _ => return None,
-        };
-        let path = path_and_query.split('?').next()?;
-        Some(if path.is_empty() { "/" } else { path })
+            _ => self.target.starts_with('/').then_some(self.target),
+        }
     }
 }
 

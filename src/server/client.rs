@@ -4,13 +4,16 @@ use std::convert::Infallible;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, debug, info, log};
 use rustix::io::Errno;
 
+use crate::app::behavior::{Behavior, Script};
 use crate::app::conversation::{self, Conversation};
-use crate::app::routes;
+use crate::app::dump;
+use crate::app::routes::{self, Opening};
+use crate::app::scripted::{Scripted, Step};
 use crate::buffer::Buffer;
 use crate::escape::{Count, Quoted};
 use crate::http::request::{self, Request};
@@ -19,6 +22,8 @@ use crate::server::Shared;
 use crate::server::registry::Registration;
 use crate::server::stream::{self, Handshake, Received, Stream, Transport};
 use crate::websocket::close;
+use crate::websocket::frame::{self, Opcode};
+use crate::websocket::handshake::Upgrade;
 use crate::websocket::session::Close;
 
 /// Serves a connection from its request to its end.
@@ -44,6 +49,9 @@ enum End {
     /// The peer's stream ended without a close frame.
     Eof,
     Io(Errno),
+    /// The server has ended its stream without a close frame.
+    EndedStream,
+    Reset,
     /// TLS failed, its handshake or what came after.
     Tls(String),
     Panic,
@@ -51,7 +59,7 @@ enum End {
 
 impl Client<'_> {
     fn serve(&mut self) -> Result<(), End> {
-        let deadline = Instant::now() + self.shared.config.timeouts.handshake_timeout;
+        let mut deadline = Instant::now() + self.shared.config.timeouts.handshake_timeout;
         let handshake = self.handshake(deadline)?;
         let mut input = Buffer::new(Arc::clone(&self.shared.budget));
         // So small a buffer has no map that the system could refuse.
@@ -66,27 +74,42 @@ impl Client<'_> {
         let request = head.and_then(|head_len| {
             Request::parse(&input.filled()[..head_len]).map_err(routes::refuse)
         });
-        let who = self.describe(request.as_ref().ok());
+        let mut who = self.describe(request.as_ref().ok());
         let upgraded = match (&request, self.registration.refusal()) {
             (_, Some(why)) => Err(routes::unavailable(why)),
             _ if handshake == Handshake::Http => Err(routes::tls_required()),
             (Err(response), None) => Err(response.clone()),
-            (Ok(request), None) => {
-                routes::route(request, &self.shared.policy).and_then(|upgrade| {
-                    let number = self.registration.upgrade().map_err(routes::unavailable)?;
-                    Ok((number, upgrade))
-                })
-            }
+            (Ok(request), None) => self.upgrade(request, &mut who).map(|opened| (request, opened)),
         };
         let response = match upgraded {
             Err(response) => response,
-            Ok((number, upgrade)) => {
-                let level = self.log_upgrade(number, &who, upgrade.subprotocol.as_deref());
-                // The first frames may have come right after the head.
-                let end = input.filled().len();
-                input.keep(head_len..end);
-                self.converse(number, level, &upgrade.response().encode("GET", ""), input);
-                return Ok(());
+            Ok((request, (number, upgrade, behavior))) => {
+                let response = routes::open(request, &upgrade, behavior.handshake);
+                let script = behavior.script;
+                let dump = script.dump.then(|| {
+                    let peer = self.registration.connection().socket.peer.to_string();
+                    dump::dump(&peer, request, &response)
+                });
+                let response = match self.delay(behavior.delay, &who)? {
+                    Some(refusal) => refusal,
+                    None => response,
+                };
+                if response.status == 101 {
+                    let level = self.log_upgrade(number, &who, upgrade.subprotocol.as_deref());
+                    let response = response.encode("GET", "");
+                    // The first frames may have come right after the head.
+                    let end = input.filled().len();
+                    input.keep(head_len..end);
+                    if script == Script::default() {
+                        self.converse(number, level, &response, input);
+                    } else {
+                        self.perform(number, level, response, dump, &script, input);
+                    }
+                    return Ok(());
+                }
+                self.registration.close();
+                deadline = Instant::now() + self.shared.config.timeouts.handshake_timeout;
+                response
             }
         };
         self.log_response(&who, request.as_ref().ok(), &response);
@@ -129,6 +152,50 @@ impl Client<'_> {
         let mut scratch = Buffer::new(Arc::clone(&self.shared.budget));
         let _ = scratch.reserve(conversation::SMALL_INPUT);
         let _ = self.drain(scratch, deadline);
+    }
+
+    /// What `request` opens, for which client, and what it asks the server to do.
+    ///
+    /// # Errors
+    ///
+    /// The response if it opens no WebSocket.
+    fn upgrade(
+        &self,
+        request: &Request,
+        who: &mut String,
+    ) -> Result<(u64, Upgrade, Behavior), Response> {
+        let behaviors = self.shared.config.messages.behaviors;
+        let Opening { upgrade, behavior } = routes::route(request, &self.shared.policy, behaviors)?;
+        let number = self.registration.upgrade().map_err(routes::unavailable)?;
+        let Some(behavior) = behavior else { return Ok((number, upgrade, Behavior::default())) };
+        *who += &format!(", behavior {}", Quoted(request.query().as_bytes()));
+        let is_drawn = behavior.rate.is_none_or(|rate| self.shared.draws.is_drawn(rate));
+        if !is_drawn {
+            *who += " not drawn";
+        }
+        Ok((number, upgrade, if is_drawn { behavior } else { Behavior::default() }))
+    }
+
+    /// Lets `time` pass before the handshake is answered. If the server stops meanwhile, that is the
+    /// response.
+    fn delay(&mut self, time: Duration, who: &str) -> Result<Option<Response>, End> {
+        let until = Instant::now() + time;
+        while !time.is_zero() {
+            if let Some(why) = self.registration.refusal() {
+                return Ok(Some(routes::unavailable(why)));
+            }
+            let wait = until.saturating_duration_since(Instant::now());
+            if wait.is_zero() {
+                break;
+            }
+            if self.stream.pause(wait)? == Received::End {
+                if let Some(left_out) = self.shared.request_log.admit(Instant::now()) {
+                    info!("{who}: peer left before the handshake was answered{left_out}");
+                }
+                return Err(End::Eof);
+            }
+        }
+        Ok(None)
     }
 
     /// Reads until the head of the request has come, and tells its length.
@@ -203,10 +270,97 @@ impl Client<'_> {
                 }
             }
             End::Io(Errno::TIMEDOUT) => self.stream.discard_unsent(),
-            End::Eof | End::Io(_) => {}
+            End::Eof | End::Io(_) | End::EndedStream | End::Reset => {}
             End::Tls(_) | End::Panic => {
-                self.drain_failed(Instant::now() + self.shared.settings.close_timeout);
+                self.see_the_end();
             }
+        }
+    }
+
+    /// Opens the WebSocket by `response`, and follows `script` until it is over.
+    fn perform(
+        &mut self,
+        number: u64,
+        level: Level,
+        response: Vec<u8>,
+        dump: Option<String>,
+        script: &Script,
+        input: Buffer,
+    ) {
+        let opened = Instant::now();
+        self.stream.received = input.filled().len() as u64;
+        let response_len = response.len() as u64;
+        let mut opening = response;
+        if let Some(dump) = dump {
+            frame::encode_header(Opcode::Text, dump.len(), &mut opening);
+            opening.extend_from_slice(dump.as_bytes());
+        }
+        let settings = script.settings(&self.shared.settings);
+        let budget = &self.shared.budget;
+        let conversation = Conversation::new(number, &settings, input, budget);
+        let held = Buffer::new(Arc::clone(budget));
+        let mut scripted = Scripted::new(conversation, script, opening, held);
+        let end = self.end_of(|client| client.follow(&mut scripted, opened));
+        let then = match end {
+            End::Closed(_) | End::EndedStream | End::Tls(_) | End::Panic => self.see_the_end(),
+            End::Reset | End::Io(Errno::TIMEDOUT) => {
+                self.stream.discard_unsent();
+                String::new()
+            }
+            End::Eof | End::Io(_) => String::new(),
+        };
+        log!(
+            level,
+            "client {number} ended: {end}{then}; {} messages, {} bytes in, {} bytes out, {:.3} s",
+            scripted.messages(),
+            self.stream.received,
+            self.stream.sent.saturating_sub(response_len),
+            opened.elapsed().as_secs_f64(),
+        );
+    }
+
+    fn follow(&mut self, scripted: &mut Scripted, opened: Instant) -> Result<Infallible, End> {
+        loop {
+            if self.registration.is_stopping() {
+                scripted.stop();
+            }
+            let received = match scripted.next(opened.elapsed()) {
+                Step::Send(bytes) => {
+                    self.stream.send(bytes, b"")?;
+                    continue;
+                }
+                Step::SendLast(bytes) => {
+                    self.registration.connection().end_request();
+                    self.registration.close();
+                    self.stream.send_last(bytes)?;
+                    let close = scripted.closed().cloned();
+                    return Err(close.map_or(End::EndedStream, End::Closed));
+                }
+                Step::Receive(wait) => self.stream.receive(scripted.input(), wait)?,
+                Step::Pause(wait) => self.stream.pause(wait)?,
+                Step::Reset => return Err(End::Reset),
+            };
+            let now = self.stream.now() - opened;
+            match received {
+                Received::Bytes(bytes) => scripted.received(bytes, now),
+                Received::Nothing => scripted.waited(now),
+                Received::End => return Err(End::Eof),
+            }
+        }
+    }
+
+    /// Waits for the end of the peer's stream, after that of the server's, and tells when it came.
+    fn see_the_end(&mut self) -> String {
+        let mut scratch = Buffer::new(Arc::clone(&self.shared.budget));
+        let _ = scratch.reserve(conversation::SMALL_INPUT);
+        let began = Instant::now();
+        let timeout = self.shared.settings.close_timeout;
+        match self.drain(scratch, began + timeout) {
+            Ok(()) if began.elapsed() < timeout => {
+                format!("; peer ended the stream {:.3} s later", began.elapsed().as_secs_f64())
+            }
+            Ok(()) => format!("; peer did not end the stream within {timeout:?}"),
+            Err(end) => format!("; {end}"),
         }
     }
 
@@ -331,6 +485,8 @@ impl fmt::Display for End {
             End::Io(Errno::TIMEDOUT) => write!(f, "peer did not read in time, or is gone"),
             End::Io(error) => write!(f, "connection lost, {error}"),
             End::Tls(why) => write!(f, "TLS failed, {why}"),
+            End::EndedStream => write!(f, "stream ended by server without a close frame"),
+            End::Reset => write!(f, "connection reset by server"),
             End::Panic => write!(f, "closed by server, {}", close::INTERNAL_ERROR),
         }
     }

@@ -23,6 +23,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
+use crate::app::behavior::Draws;
 use crate::app::conversation::Settings;
 use crate::app::routes;
 use crate::buffer::Budget;
@@ -57,6 +58,7 @@ pub struct Shared {
     pub client_log: RateLimit,
     pub registry: Arc<Registry>,
     pub budget: Arc<Budget>,
+    pub draws: Draws,
 }
 
 /// Serves until SIGINT or SIGTERM has come and every client was given time to answer the close. A
@@ -165,6 +167,7 @@ impl Shared {
                 limits.reserved(),
                 messages.prefix.len(),
             )),
+            draws: Draws::default(),
             config,
         }
     }

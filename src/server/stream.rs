@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
@@ -25,6 +26,13 @@ use crate::server::tls::{Certificate, Session};
 pub const MORE: SendFlags = SendFlags::MORE;
 #[cfg(not(target_os = "linux"))]
 pub const MORE: SendFlags = SendFlags::empty();
+
+/// Tells that the peer has ended its stream, behind whatever was not received. Elsewhere only a connection
+/// that is gone is noticed.
+#[cfg(target_os = "linux")]
+const PEER_END: PollFlags = PollFlags::RDHUP;
+#[cfg(not(target_os = "linux"))]
+const PEER_END: PollFlags = PollFlags::empty();
 
 /// A connected socket. Only the client's own thread reads and writes it.
 pub struct Socket {
@@ -242,6 +250,16 @@ impl<'s> Stream<'s> {
         self.note_failure(received)
     }
 
+    /// Waits for as long as `wait` without receiving anything, or until the peer has ended its stream. A
+    /// signal ends the wait early.
+    ///
+    /// # Errors
+    ///
+    /// A connection that is lost.
+    pub fn pause(&mut self, wait: Duration) -> Result<Received, Error> {
+        Ok(self.socket.pause(wait)?)
+    }
+
     /// Sends `head` and then `payload`, all of both.
     ///
     /// # Errors
@@ -348,6 +366,20 @@ impl TimedSocket<'_> {
     /// Says that a receive returns now.
     pub fn set_now(&mut self) {
         self.now = Instant::now();
+    }
+
+    /// See [`Stream::pause`].
+    pub fn pause(&mut self, wait: Duration) -> Result<Received, Errno> {
+        // Rounded up, since what is waited for would not be due yet.
+        let wait = Timespec::try_from(wait + Duration::from_micros(1)).ok();
+        let mut peer = [PollFd::new(&self.socket.fd, PEER_END)];
+        let woken = poll(&mut peer, wait.as_ref());
+        self.now = Instant::now();
+        match woken {
+            Ok(0) | Err(Errno::INTR) => Ok(Received::Nothing),
+            Ok(_) => Ok(Received::End),
+            Err(error) => Err(error),
+        }
     }
 
     fn set_read_timeout(&mut self, timeout: Duration) -> Result<(), Errno> {

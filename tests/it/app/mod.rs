@@ -2,7 +2,9 @@
 
 pub mod driver;
 
+mod behavior;
 mod conversation;
 mod copies;
 mod properties;
 mod routes;
+mod scripted;

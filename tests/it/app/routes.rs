@@ -1,6 +1,7 @@
 //! The table of responses: the first row that fits a request is its response.
 
-use wsecho::app::routes::{self, route};
+use wsecho::app::behavior::{self, Behaviors};
+use wsecho::app::routes::{self, Opening, route};
 use wsecho::http::origin::Origin;
 use wsecho::http::request::{Request, head_len};
 use wsecho::http::response::{Response, reason_phrase};
@@ -12,13 +13,21 @@ const PAGE: &str = include_str!("../../../static/client.html");
 
 /// The response to a request whose head has come whole, as far as it is read.
 fn respond(request: &str) -> Response {
+    respond_with(request, Behaviors::On)
+}
+
+fn respond_with(request: &str, behaviors: Behaviors) -> Response {
     let origin = Origin::parse("https://good.example").unwrap();
     let policy = Policy { origins: vec![origin], ..Policy::default() };
     let parsed = head_len(request.as_bytes(), 0)
         .and_then(|len| Request::parse(&request.as_bytes()[..len.expect("the head is whole")]));
-    match parsed.map(|request| route(&request, &policy)) {
-        Ok(Ok(upgrade)) => upgrade.response(),
-        Ok(Err(response)) => response,
+    match parsed {
+        Ok(request) => match route(&request, &policy, behaviors) {
+            Ok(Opening { upgrade, behavior }) => {
+                routes::open(&request, &upgrade, behavior.unwrap_or_default().handshake)
+            }
+            Err(response) => response,
+        },
         Err(error) => routes::refuse(error),
     }
 }
@@ -36,7 +45,7 @@ fn check_response(response: &Response, status: u16, words: &str, request: &str) 
     assert_eq!(response.status, status, "{shown}\n{body}");
     assert!(body.contains(words), "{shown}\n{body} does not say {words:?}");
     assert!(!reason_phrase(status).is_empty());
-    if status != 101 && body != PAGE {
+    if status != 101 && body != PAGE && *body != behavior::table() + "\n" {
         let line = body.strip_suffix('\n').unwrap();
         assert!(!line.is_empty() && !line.contains(char::is_control), "{body:?} is one line");
         assert_eq!(response.headers[0], ("Content-Type", "text/plain; charset=utf-8".into()));
@@ -164,4 +173,121 @@ fn a_response_says_in_its_headers_what_to_do_next() {
     check_response(&unavailable, 503, "the connection limit is reached; try again later", "");
     assert_eq!(unavailable.headers[1..], [("Retry-After", "5".into())]);
     check_response(&routes::timeout(), 408, "in time", "");
+}
+
+// Behaviours on demand
+
+const GOOD: &str = "Origin: https://good.example\r\n";
+
+#[test]
+fn a_plain_request_tells_what_a_behaviour_would_do_to_any_page() {
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\n{HOST}\r\n");
+    for (target, status, words) in [
+        ("/do", 200, "\nlatency: "),
+        ("/do?", 200, "\nlatency: "),
+        ("http://localhost/do", 200, "\nlatency: "),
+        ("/do?close=4000", 200, "At once the server closes with 4000."),
+        ("http://localhost/do?close=4000", 200, "At once the server closes with 4000."),
+        ("/do?dump", 200, "The first message is the request as JSON."),
+        ("/do?close=1006", 400, "use fin or rst"),
+    ] {
+        let response = respond(&get(target));
+        check_response(&response, status, words, target);
+        assert_eq!(response.headers[1..], [("Access-Control-Allow-Origin", "*".into())]);
+    }
+    check(&get("/do/"), 404, "nothing is here");
+    let off = respond_with(&get("/do?close=4000"), Behaviors::Off);
+    check_response(&off, 404, "nothing is here", "");
+}
+
+#[test]
+fn a_behaviour_changes_the_answer_to_a_handshake_and_nothing_that_is_refused_anyway() {
+    let ask = |query: &str| upgrade("/chat", &format!("/do{query}"));
+    check(&ask(""), 101, "");
+    check(&ask("?close=4000"), 101, "");
+    check(&ask("?status=503"), 503, "asked for");
+    check(&ask("?clos=4000"), 400, "\"clos\" is no parameter");
+    check(&ask("?clos=4000").replace(KEY, ""), 400, "Sec-WebSocket-Key is missing");
+    check(&ask("?status=503").replace("13", "8"), 426, "has to be 13");
+    let evil = "Origin: https://evil.example\r\n";
+    check(&ask("?status=200").replace(HOST, &format!("{HOST}{evil}")), 403, "evil.example");
+    let off = respond_with(&ask("?status=503"), Behaviors::Off);
+    check_response(&off, 101, "", "");
+    // Elsewhere a query means nothing.
+    check(&upgrade("/chat", "/chat?status=503"), 101, "");
+}
+
+#[test]
+fn a_status_on_demand_is_complete_with_what_it_needs() {
+    for (status, header) in [
+        (301, Some(("Location", "/"))),
+        (308, Some(("Location", "/"))),
+        (401, Some(("WWW-Authenticate", "Bearer"))),
+        (405, Some(("Allow", "GET, HEAD"))),
+        (426, Some(("Upgrade", "websocket"))),
+        (429, Some(("Retry-After", "5"))),
+        (503, Some(("Retry-After", "5"))),
+        (200, None),
+        (404, None),
+        (599, None),
+    ] {
+        let response = respond(&upgrade("/chat", &format!("/do?status={status}")));
+        assert_eq!(response.status, status);
+        let headers = response.headers[1..].iter().map(|(name, value)| (*name, &**value));
+        assert_eq!(headers.take(1).next(), header, "{status}");
+    }
+}
+
+#[test]
+fn a_wrong_handshake_is_wrong_in_what_was_asked_for_only() {
+    let lines = "Sec-WebSocket-Protocol: chat, not-offered\r\n\
+                 Sec-WebSocket-Extensions: not-offered! ; x=1\r\n\
+                 Sec-WebSocket-Extensions: not-offered\r\n";
+    let ask = |query: &str| {
+        let request = upgrade_with(lines).replace("/chat", &format!("/do{query}"));
+        let response = respond(&request);
+        assert_eq!(response.status, 101);
+        let value = |name: &str| -> Vec<String> {
+            let named = response.headers.iter().filter(|(header, _)| *header == name);
+            named.map(|(_, value)| value.to_string()).collect()
+        };
+        ["Accept", "Protocol", "Extensions"].map(|name| value(&format!("Sec-WebSocket-{name}")))
+    };
+    let right = ask("");
+    let [accept, protocol, extensions] = ask("?bad=accept");
+    assert_ne!(accept, right[0]);
+    assert_eq!((accept[0].len(), &protocol, &extensions), (28, &right[1], &right[2]));
+    let [accept, protocol, extensions] = ask("?bad=protocol");
+    assert_eq!((&accept, &extensions), (&right[0], &right[2]));
+    assert_eq!(protocol, ["not-offered!"]);
+    let [accept, protocol, extensions] = ask("?bad=extension");
+    assert_eq!((&accept, &protocol), (&right[0], &right[1]));
+    assert!(extensions.contains(&"not-offered!!".into()), "{extensions:?}");
+}
+
+#[test]
+fn dump_is_for_programs_and_for_pages_from_this_very_host() {
+    let ask = |lines: &str| {
+        let request = upgrade_with(lines).replace("/chat", "/do?dump");
+        let head = Request::parse(request.as_bytes()).unwrap();
+        match route(&head, &Policy::default(), Behaviors::On) {
+            Ok(_) => 101,
+            Err(response) => response.status,
+        }
+    };
+    for (lines, status) in [
+        ("", 101),
+        ("Origin: http://localhost\r\n", 101),
+        ("Origin: HTTPS://LOCALHOST\r\n", 101),
+        ("Origin: null\r\n", 403),
+        ("Origin: \r\n", 403),
+        ("Origin: localhost\r\n", 403),
+        ("Origin: http://localhost:3000\r\n", 403),
+        ("Origin: http://localhost.evil.example\r\n", 403),
+        ("Origin: http://evil.example/://localhost\r\n", 403),
+        ("Origin: http://localhost\r\nOrigin: http://evil.example\r\n", 403),
+        (GOOD, 403),
+    ] {
+        assert_eq!(ask(lines), status, "{lines}");
+    }
 }

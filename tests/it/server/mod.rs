@@ -2,6 +2,8 @@
 
 #[cfg(target_os = "linux")]
 mod attacks;
+#[cfg(target_os = "linux")]
+mod behaviors;
 mod clients;
 mod command;
 mod conversation;

@@ -1,0 +1,605 @@
+//! Behaviours on demand: what the query of [`PATH`] asks for, what is allowed, and how it is said.
+
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::app::conversation::Settings;
+use crate::escape::Quoted;
+use crate::http::response::reason_phrase;
+use crate::websocket::close::CloseFrame;
+
+/// The path whose query asks for a behaviour.
+pub const PATH: &str = "/do";
+
+/// How long a server that hangs stays silent before it resets the connection.
+pub const HANG: Duration = Duration::from_secs(60);
+
+/// The most fragments of one reply.
+pub const MAX_FRAGMENTS: usize = 1024;
+
+/// The most pieces in which one reply is written.
+pub const MAX_PIECES: u32 = 1000;
+
+/// The most that is sent unasked, in bytes.
+const MAX_PUSHED: u64 = 1 << 20;
+
+/// How many seeds there are.
+const SEEDS: usize = 1000;
+
+/// Whether the server behaves on demand. If not, [`PATH`] is a path like any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behaviors {
+    On,
+    Off,
+}
+
+/// What happens to one connection. By default it is an echo.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Behavior {
+    /// The share of the connections that it happens to. `None` for all.
+    pub rate: Option<Rate>,
+    /// How much later the handshake is answered.
+    pub delay: Duration,
+    pub handshake: Handshake,
+    pub script: Script,
+}
+
+/// A share of the connections, from 0 to 1, and the seed that repeats who belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    pub share: f64,
+    /// Below [`SEEDS`].
+    pub seed: Option<u16>,
+}
+
+/// How the opening handshake is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handshake {
+    #[default]
+    Valid,
+    /// By this status instead of 101.
+    Status(u16),
+    /// By a 101 with the Sec-WebSocket-Accept of another key.
+    WrongAccept,
+    /// By a 101 with a subprotocol that was not offered.
+    WrongProtocol,
+    /// By a 101 with an extension that was not offered.
+    WrongExtension,
+}
+
+/// What goes on once the WebSocket is open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Script {
+    /// Whether the first message tells what the request was.
+    pub dump: bool,
+    /// Put before each text instead of the operator's.
+    pub prefix: Option<String>,
+    /// How long after its message a reply comes.
+    pub latency: Duration,
+    /// The size of the fragments of a reply, in bytes.
+    pub fragment: Option<usize>,
+    /// How long it takes to write a reply.
+    pub drip: Duration,
+    pub pushes: Pushes,
+    pub ping_interval: Option<Duration>,
+    pub pongs: Pongs,
+    /// What goes wrong, and when.
+    pub fault: Option<(After, Fault)>,
+}
+
+/// Messages that the server sends by itself: the numbers from 1 to `count`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pushes {
+    pub count: u32,
+    /// Between two, and before the first.
+    pub interval: Duration,
+    /// What each is padded to, in bytes.
+    pub bytes: usize,
+}
+
+/// Whether the client's pings are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pongs {
+    #[default]
+    On,
+    Off,
+}
+
+/// The moment of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// So many messages were answered.
+    Replies(u32),
+    /// The WebSocket is open for so long.
+    Time(Duration),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A close frame.
+    Close(CloseFrame),
+    /// The end of the stream, without a close frame.
+    EndStream,
+    /// A reset of the connection.
+    Reset,
+    /// Silence for [`HANG`], then a reset.
+    Hang,
+    /// A frame that the client has to refuse.
+    WrongFrame(WrongFrame),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrongFrame {
+    Masked,
+    ReservedBit,
+    ReservedOpcode,
+    InvalidUtf8,
+    UnexpectedContinuation,
+    HugeLength,
+}
+
+impl WrongFrame {
+    /// The frame, or of the huge one all that is ever sent.
+    pub fn bytes(self) -> &'static [u8] {
+        match self {
+            // "masked" under the key 01 02 03 04 (§5.1).
+            WrongFrame::Masked => b"\x81\x86\x01\x02\x03\x04lcpoda",
+            // RSV3: RSV1 would be right where compression was agreed (§5.2).
+            WrongFrame::ReservedBit => b"\x91\x08reserved",
+            // Of the data frames, so that it may be as long as it wants (§5.2).
+            WrongFrame::ReservedOpcode => b"\x83\x08reserved",
+            // A character of two bytes whose second one is not its continuation (§8.1).
+            WrongFrame::InvalidUtf8 => b"\x81\x08not \xC3\x28 8",
+            // Nothing has begun (§5.4).
+            WrongFrame::UnexpectedContinuation => b"\x80\x0Ccontinuation",
+            // 2^62 bytes (§5.2), of which a few come.
+            WrongFrame::HugeLength => b"\x82\x7F\x40\0\0\0\0\0\0\0huge",
+        }
+    }
+}
+
+struct Parameter {
+    name: &'static str,
+    /// What its value is.
+    value: &'static str,
+    effect: &'static str,
+}
+
+#[rustfmt::skip]
+const PARAMETERS: [Parameter; 18] = [
+    Parameter { name: "rate", value: "a share from 0 to 1, for example 0.5", effect: "the rest applies to this share of the connections, the others get a plain echo" },
+    Parameter { name: "seed", value: "a number from 0 to 999, beside rate", effect: "which connections these are is the same each time the server is started" },
+    Parameter { name: "delay", value: "a time of up to 60s, for example 5s", effect: "the handshake is answered so much later" },
+    Parameter { name: "status", value: "200, 301–303, 307, 308 or 400–599 without 407", effect: "this status instead of 101" },
+    Parameter { name: "dump", value: "given without a value", effect: "the first message is JSON: peer, what proxies said of it, request line, all headers, what was agreed" },
+    Parameter { name: "count", value: "a number from 1 to 1000; count times bytes is at most 1 MiB", effect: "the server sends so many messages by itself: 1, 2 …" },
+    Parameter { name: "interval", value: "0 or a time from 10ms to 60s, beside count", effect: "the time before each of them; without it all come at once" },
+    Parameter { name: "bytes", value: "a number from 1 to 65536, beside count; count times bytes is at most 1 MiB", effect: "the size to which each of them is padded by spaces" },
+    Parameter { name: "prefix", value: "at most 100 bytes of text, or nothing", effect: "put before each text that comes back" },
+    Parameter { name: "latency", value: "a time of up to 10s, for example 200ms", effect: "each reply comes so long after its message" },
+    Parameter { name: "fragment", value: "a number of bytes from 1 on", effect: "each reply comes in fragments of this size, the last of at most 1024 with all the rest" },
+    Parameter { name: "drip", value: "a time of up to 10s, for example 2s", effect: "each reply is written in up to 1000 pieces over that time" },
+    Parameter { name: "ping", value: "a time from 100ms to 15m, for example 1s", effect: "the silence after which the server pings" },
+    Parameter { name: "pong", value: "off", effect: "the client's pings are not answered, the echo goes on" },
+    Parameter { name: "close", value: "1000–1003, 1007–1014, 3000–4999, none, fin, rst or hang; 1006 is never sent, it is what a client reports: use fin or rst", effect: "a close frame with this code, or without one; the stream ended, or reset, without a close frame; silence for 60s, then a reset" },
+    Parameter { name: "reason", value: "at most 123 bytes of text, beside close with a code", effect: "the reason in the close frame" },
+    Parameter { name: "bad", value: "accept, protocol, extension, mask, rsv, opcode, utf8, continuation or length", effect: "in the 101 a wrong Sec-WebSocket-Accept, or a subprotocol or extension that was not offered; or a frame that is masked, has a reserved bit, a reserved opcode, text that is not UTF-8, continues nothing, or declares 2^62 bytes" },
+    Parameter { name: "after", value: "a number of messages up to 1000, or a time of up to 10m, for example 3 or 500ms, beside close or a wrong frame", effect: "when that happens: after so many replies, or so long after the opening; without it in the same write as the 101" },
+];
+
+/// The table of parameters as plain text.
+pub fn table() -> String {
+    let mut table = String::from(
+        "Behaviours on demand: a WebSocket at /do misbehaves as its query says, for example\n\
+         /do?close=4000&reason=bye&after=3. A plain GET of the same URL tells what will happen.\n",
+    );
+    for Parameter { name, value, effect } in PARAMETERS {
+        table += &format!("\n{name}: {effect}\n    {value}\n");
+    }
+    table + "\nParameters combine, but at most one of status, close and bad."
+}
+
+/// Parses a query, in the encoding of forms: `+` or `%20` for a space.
+///
+/// # Errors
+///
+/// A sentence that says what is wrong and what is allowed.
+pub fn parse(query: &str) -> Result<Behavior, String> {
+    let query = Query::parse(query)?;
+    let rate = query.get("rate", share)?;
+    let seed = query.get("seed", |text| number(text, 0..=SEEDS as u64 - 1))?;
+    let rate = match (rate, seed) {
+        (None, Some(_)) => return Err(expected("seed")),
+        (rate, seed) => rate.map(|share| Rate { share, seed: seed.map(|seed| seed as u16) }),
+    };
+    let delay = query.get("delay", |text| time(text, 0..=60_000))?.unwrap_or_default();
+    let prefix = query.get("prefix", |text| (text.len() <= 100).then(|| text.into()))?;
+    let status = query.get("status", status)?;
+    let fault = fault(&query)?;
+    let (handshake, fault) = match (status, query.get("bad", bad)?, fault) {
+        (None, None, None) => (Handshake::Valid, None),
+        (Some(status), None, None) => (Handshake::Status(status), None),
+        (None, Some(Bad::Handshake(handshake)), None) => (handshake, None),
+        (None, Some(Bad::Frame(frame)), None) => (Handshake::Valid, Some(Fault::WrongFrame(frame))),
+        (None, None, Some(fault)) => (Handshake::Valid, Some(fault)),
+        _ => return Err("at most one of status, close and bad can be asked for".into()),
+    };
+    let after = query.get("after", after)?;
+    let fault = match (fault, after) {
+        (None, Some(_)) => return Err(expected("after")),
+        (Some(Fault::Reset), None | Some(After::AT_ONCE | After::Time(Duration::ZERO))) => {
+            return Err("rst needs after, since a reset would take the 101 with it".into());
+        }
+        (fault, after) => fault.map(|fault| (after.unwrap_or(After::AT_ONCE), fault)),
+    };
+    let script = Script {
+        dump: query.get("dump", |text| text.is_empty().then_some(()))?.is_some(),
+        prefix,
+        latency: query.get("latency", |text| time(text, 0..=10_000))?.unwrap_or_default(),
+        fragment: query.get("fragment", |text| number(text, 1..=u64::MAX))?.map(saturate),
+        drip: query.get("drip", |text| time(text, 0..=10_000))?.unwrap_or_default(),
+        pushes: pushes(&query)?,
+        ping_interval: query.get("ping", |text| time(text, 100..=15 * 60_000))?,
+        pongs: query.get("pong", |text| (text == "off").then_some(Pongs::Off))?.unwrap_or_default(),
+        fault,
+    };
+    if status.is_some() && script != Script::default() {
+        return Err(
+            "status opens no WebSocket: only delay, rate and seed can stand beside it".into()
+        );
+    }
+    Ok(Behavior { rate, delay, handshake, script })
+}
+
+/// The parameters of a query, each known and given once.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(query: &str) -> Result<Self, String> {
+        let mut parameters: Vec<(String, String)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, decode(value)?);
+            if PARAMETERS.iter().all(|known| known.name != name) {
+                return Err(format!(
+                    "{} is no parameter; GET {PATH} is the table of them",
+                    Quoted(name.as_bytes())
+                ));
+            }
+            if parameters.iter().any(|(given, _)| *given == name) {
+                return Err(format!("{name} is given twice"));
+            }
+            parameters.push((name, value));
+        }
+        Ok(Query(parameters))
+    }
+
+    /// The value of `name`, if it is given.
+    fn get<T>(
+        &self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        let value = self.0.iter().find(|(given, _)| given == name);
+        value.map(|(_, value)| parse(value).ok_or_else(|| expected(name))).transpose()
+    }
+}
+
+/// What the value of the parameter `name` is.
+fn expected(name: &str) -> String {
+    let value = PARAMETERS.iter().find(|known| known.name == name).map_or("", |known| known.value);
+    format!("{name} is {value}")
+}
+
+/// Decodes `application/x-www-form-urlencoded`, the encoding of forms.
+fn decode(text: &str) -> Result<String, String> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                let (Some(high), Some(low)) = (digit(), digit()) else {
+                    return Err("a % stands before two hexadecimal digits; itself it is %25".into());
+                };
+                (high << 4 | low) as u8
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(decoded).map_err(|_| "the query is not UTF-8 once it is decoded".into())
+}
+
+/// A whole number without a sign.
+fn number(text: &str, limits: RangeInclusive<u64>) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten().filter(|number| limits.contains(number))
+}
+
+/// A time with its unit, within limits in milliseconds. Nothing needs no unit.
+fn time(text: &str, millis: RangeInclusive<u64>) -> Option<Duration> {
+    let time = match text {
+        "0" => Duration::ZERO,
+        _ => humantime::parse_duration(text).ok()?,
+    };
+    let (least, most) = millis.into_inner();
+    (Duration::from_millis(least)..=Duration::from_millis(most)).contains(&time).then_some(time)
+}
+
+fn share(text: &str) -> Option<f64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    is_plain.then(|| text.parse().ok()).flatten().filter(|share| (0.0..=1.0).contains(share))
+}
+
+/// Never 1xx, by which a proxy would tunnel, and not 407, which is a proxy's.
+fn status(text: &str) -> Option<u16> {
+    let status = number(text, 200..=599)? as u16;
+    matches!(status, 200 | 301..=303 | 307 | 308 | 400..=406 | 408..=599).then_some(status)
+}
+
+fn after(text: &str) -> Option<After> {
+    match number(text, 0..=1000) {
+        Some(replies) => Some(After::Replies(replies as u32)),
+        None => time(text, 0..=600_000).map(After::Time),
+    }
+}
+
+fn saturate(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn fault(query: &Query) -> Result<Option<Fault>, String> {
+    let fault = query.get("close", |text| match text {
+        "none" => Some(Fault::Close(CloseFrame { code: None, reason: "".into() })),
+        "fin" => Some(Fault::EndStream),
+        "rst" => Some(Fault::Reset),
+        "hang" => Some(Fault::Hang),
+        code => {
+            let code = number(code, 1000..=4999)? as u16;
+            matches!(code, 1000..=1003 | 1007..=1014 | 3000..)
+                .then(|| Fault::Close(CloseFrame { code: Some(code), reason: "".into() }))
+        }
+    })?;
+    let reason = query.get("reason", |text| (text.len() <= 123).then(|| text.to_owned()))?;
+    match (fault, reason) {
+        (fault, None) => Ok(fault),
+        (Some(Fault::Close(CloseFrame { code: Some(code), .. })), Some(reason)) => {
+            Ok(Some(Fault::Close(CloseFrame { code: Some(code), reason: reason.into() })))
+        }
+        (_, Some(_)) => Err(expected("reason")),
+    }
+}
+
+enum Bad {
+    Handshake(Handshake),
+    Frame(WrongFrame),
+}
+
+fn bad(text: &str) -> Option<Bad> {
+    Some(match text {
+        "accept" => Bad::Handshake(Handshake::WrongAccept),
+        "protocol" => Bad::Handshake(Handshake::WrongProtocol),
+        "extension" => Bad::Handshake(Handshake::WrongExtension),
+        "mask" => Bad::Frame(WrongFrame::Masked),
+        "rsv" => Bad::Frame(WrongFrame::ReservedBit),
+        "opcode" => Bad::Frame(WrongFrame::ReservedOpcode),
+        "utf8" => Bad::Frame(WrongFrame::InvalidUtf8),
+        "continuation" => Bad::Frame(WrongFrame::UnexpectedContinuation),
+        "length" => Bad::Frame(WrongFrame::HugeLength),
+        _ => return None,
+    })
+}
+
+fn pushes(query: &Query) -> Result<Pushes, String> {
+    let count = query.get("count", |text| number(text, 1..=1000))?;
+    let interval =
+        query.get("interval", |text| time(text, 0..=0).or_else(|| time(text, 10..=60_000)))?;
+    let bytes = query.get("bytes", |text| number(text, 1..=65_536))?;
+    match (count, interval, bytes) {
+        (Some(count), _, Some(bytes)) if count * bytes > MAX_PUSHED => Err(expected("bytes")),
+        (Some(count), interval, bytes) => Ok(Pushes {
+            count: count as u32,
+            interval: interval.unwrap_or_default(),
+            bytes: bytes.unwrap_or_default() as usize,
+        }),
+        (None, None, None) => Ok(Pushes::default()),
+        (None, Some(_), _) => Err(expected("interval")),
+        (None, None, Some(_)) => Err(expected("bytes")),
+    }
+}
+
+impl After {
+    /// As part of what opens the WebSocket.
+    pub const AT_ONCE: After = After::Replies(0);
+}
+
+/// One sentence.
+impl fmt::Display for Behavior {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Behavior { rate, delay, handshake, script } = self;
+        let mut clauses = Vec::new();
+        if !delay.is_zero() {
+            clauses.push(format!("the handshake is answered after {}", shown(*delay)));
+        }
+        match *handshake {
+            Handshake::Valid => {}
+            Handshake::Status(status) => {
+                let phrase = reason_phrase(status);
+                clauses.push(format!("no WebSocket opens, the status is {status} {phrase}"));
+            }
+            Handshake::WrongAccept => {
+                clauses.push("the 101 has a wrong Sec-WebSocket-Accept".into());
+            }
+            Handshake::WrongProtocol => {
+                clauses.push("the 101 has a subprotocol that was not offered".into());
+            }
+            Handshake::WrongExtension => {
+                clauses.push("the 101 has an extension that was not offered".into());
+            }
+        }
+        script.describe(&mut clauses);
+        if clauses.is_empty() {
+            clauses.push("each message comes back, as on every other path".into());
+        }
+        let what = clauses.join("; ");
+        match rate {
+            Some(Rate { share, seed: None }) => {
+                write!(f, "For a share of {share} of the connections {what}; ")?;
+            }
+            Some(Rate { share, seed: Some(seed) }) => {
+                write!(f, "For a share of {share} of the connections, by seed {seed}, {what}; ")?;
+            }
+            None => {
+                let (first, rest) = what.split_at(1);
+                return write!(f, "{}{rest}.", first.to_ascii_uppercase());
+            }
+        }
+        write!(f, "the others get a plain echo.")
+    }
+}
+
+impl Script {
+    /// What the operator sets, as far as nothing else is asked for.
+    pub fn settings(&self, operators: &Settings) -> Settings {
+        let mut settings = operators.clone();
+        settings.ping_interval = self.ping_interval.or(settings.ping_interval);
+        settings.prefix = self.prefix.clone().unwrap_or(settings.prefix);
+        settings
+    }
+
+    fn describe(&self, clauses: &mut Vec<String>) {
+        if self.dump {
+            clauses.push("the first message is the request as JSON".into());
+        }
+        let Pushes { count, interval, bytes } = self.pushes;
+        if count > 0 {
+            let when = match interval {
+                Duration::ZERO => "at once".into(),
+                interval => format!("one every {}", shown(interval)),
+            };
+            let size = if bytes > 0 { format!(", each of {bytes} bytes") } else { String::new() };
+            let messages = counted(count, "message");
+            clauses.push(format!("the server sends {messages} by itself, {when}{size}"));
+        }
+        match self.prefix.as_deref() {
+            None => {}
+            Some("") => clauses.push("texts come back without a prefix".into()),
+            Some(prefix) => {
+                let prefix = Quoted(prefix.as_bytes());
+                clauses.push(format!("texts come back after {prefix}"));
+            }
+        }
+        if !self.latency.is_zero() {
+            clauses.push(format!("each reply comes {} after its message", shown(self.latency)));
+        }
+        if let Some(bytes) = self.fragment {
+            clauses.push(format!("each reply comes in fragments of {bytes} bytes"));
+        }
+        if !self.drip.is_zero() {
+            clauses.push(format!("each reply is written over {}", shown(self.drip)));
+        }
+        if let Some(interval) = self.ping_interval {
+            clauses.push(format!("the server pings after {} of silence", shown(interval)));
+        }
+        if self.pongs == Pongs::Off {
+            clauses.push("pings are not answered".into());
+        }
+        if let Some((after, fault)) = &self.fault {
+            clauses.push(format!("{after} the server {fault}"));
+        }
+    }
+}
+
+impl fmt::Display for After {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            After::AT_ONCE | After::Time(Duration::ZERO) => f.write_str("at once"),
+            After::Replies(replies) => write!(f, "after {}", counted(replies, "message")),
+            After::Time(time) => write!(f, "after {}", shown(time)),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fault::Close(CloseFrame { code: None, .. }) => "closes without a code",
+            Fault::Close(CloseFrame { code: Some(code), reason }) => {
+                write!(f, "closes with {code}")?;
+                if !reason.is_empty() {
+                    write!(f, " and the reason {}", Quoted(reason.as_bytes()))?;
+                }
+                return Ok(());
+            }
+            Fault::EndStream => "ends the stream without a close frame",
+            Fault::Reset => "resets the connection without a close frame",
+            Fault::Hang => "hangs for 60s, reading and writing nothing, and resets the connection",
+            Fault::WrongFrame(WrongFrame::Masked) => "sends a masked frame",
+            Fault::WrongFrame(WrongFrame::ReservedBit) => "sends a frame with a reserved bit",
+            Fault::WrongFrame(WrongFrame::ReservedOpcode) => "sends a frame with a reserved opcode",
+            Fault::WrongFrame(WrongFrame::InvalidUtf8) => "sends text that is not UTF-8",
+            Fault::WrongFrame(WrongFrame::UnexpectedContinuation) => {
+                "sends a continuation of nothing"
+            }
+            Fault::WrongFrame(WrongFrame::HugeLength) => "sends a frame that declares 2^62 bytes",
+        })
+    }
+}
+
+fn shown(time: Duration) -> impl fmt::Display {
+    humantime::format_duration(time)
+}
+
+fn counted(count: u32, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+/// Who belongs to a [`Rate`]'s share.
+pub struct Draws {
+    /// How many connections each seed has had.
+    seeded: [AtomicU32; SEEDS],
+    unseeded: AtomicU32,
+    random: RandomState,
+}
+
+impl Default for Draws {
+    fn default() -> Self {
+        Draws {
+            seeded: [const { AtomicU32::new(0) }; SEEDS],
+            unseeded: AtomicU32::new(0),
+            random: RandomState::new(),
+        }
+    }
+}
+
+impl Draws {
+    /// Whether the next connection with this rate belongs to its share. The first one with a seed has
+    /// the first number that the generator SplitMix64 gives with it, the second the second, and so on,
+    /// whatever the rate: how many of the first N belong to the share is always the same, and with
+    /// connections one after the other also which.
+    pub fn is_drawn(&self, rate: Rate) -> bool {
+        const NUMBERS: f64 = 4_294_967_296.0;
+        let next = |count: &AtomicU32| count.fetch_add(1, Ordering::Relaxed);
+        let number = match rate.seed {
+            Some(seed) => split_mix_64(seed, next(&self.seeded[usize::from(seed)])),
+            None => self.random.hash_one(next(&self.unseeded)),
+        };
+        f64::from((number >> 32) as u32) < rate.share * NUMBERS
+    }
+}
+
+/// The `nth` number, from 0, of SplitMix64 (Steele, Lea and Flood, 2014) seeded with `seed`.
+fn split_mix_64(seed: u16, nth: u32) -> u64 {
+    const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+    let state = GAMMA.wrapping_mul(u64::from(nth) + 1).wrapping_add(seed.into());
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}

@@ -1,0 +1,686 @@
+//! What goes on after the handshake on demand, with a clock that the test sets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wsecho::app::behavior::{self, HANG, Script};
+use wsecho::app::conversation::{Conversation, SMALL_INPUT, Settings};
+use wsecho::app::scripted::{Scripted, Step};
+use wsecho::buffer::{Budget, Buffer, UNMETERED};
+
+use super::driver::{PING_INTERVAL, PING_TIMEOUT, settings};
+use crate::frames::{close, frame, server_frame};
+
+const OPENING: &[u8] = b"opening ";
+const LARGE: usize = 1 << 20;
+
+/// How a conversation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// By the end of the server's stream.
+    Fin,
+    Reset,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    ToReceive,
+    Paused,
+}
+
+struct Driver<'s> {
+    scripted: Scripted<'s>,
+    now: Duration,
+    /// What was sent, and when.
+    sent: Vec<(Duration, Vec<u8>)>,
+    end: Option<End>,
+    waits: Waits,
+    wait: Option<Duration>,
+}
+
+impl<'s> Driver<'s> {
+    fn new(script: &'s Script, settings: &'s Settings, budget: &Arc<Budget>) -> Self {
+        let mut input = Buffer::new(Arc::clone(budget));
+        input.reserve(SMALL_INPUT).unwrap();
+        let conversation = Conversation::new(1, settings, input, budget);
+        let held = Buffer::new(Arc::clone(budget));
+        let mut driver = Driver {
+            scripted: Scripted::new(conversation, script, OPENING.to_vec(), held),
+            now: Duration::ZERO,
+            sent: Vec::new(),
+            end: None,
+            waits: Waits::ToReceive,
+            wait: None,
+        };
+        driver.step();
+        driver
+    }
+
+    /// Does all that can be done at once.
+    fn step(&mut self) {
+        while self.end.is_none() {
+            let (bytes, is_last) = match self.scripted.next(self.now) {
+                Step::Send(bytes) => (bytes, false),
+                Step::SendLast(bytes) => (bytes, true),
+                Step::Receive(wait) => {
+                    (self.waits, self.wait) = (Waits::ToReceive, wait);
+                    return;
+                }
+                Step::Pause(wait) => {
+                    (self.waits, self.wait) = (Waits::Paused, Some(wait));
+                    return;
+                }
+                Step::Reset => return self.end = Some(End::Reset),
+            };
+            assert!(is_last || !bytes.is_empty(), "nothing is sent");
+            self.sent.push((self.now, bytes.to_vec()));
+            if is_last {
+                self.end = Some(End::Fin);
+            }
+        }
+    }
+
+    /// Nothing comes until `now`.
+    fn wait_until(&mut self, now: Duration) {
+        while self.end.is_none()
+            && let Some(wait) = self.wait
+            && self.now + wait <= now
+        {
+            self.now += wait;
+            self.scripted.waited(self.now);
+            self.step();
+        }
+        if self.end.is_none() && self.now < now {
+            self.now = now;
+            self.scripted.waited(now);
+            self.step();
+        }
+    }
+
+    /// Nothing comes until just before `now`.
+    fn wait_before(&mut self, now: Duration) {
+        self.wait_until(now - Duration::from_nanos(1));
+    }
+
+    /// Receives as much of `bytes` as is waited for, and tells how much that was.
+    fn receive(&mut self, bytes: &[u8]) -> usize {
+        let mut received = 0;
+        while received < bytes.len() && self.end.is_none() && self.waits == Waits::ToReceive {
+            let input = self.scripted.input();
+            let len = input.len().min(bytes.len() - received);
+            assert!(len > 0, "to receive no bytes would look like the end of the stream");
+            input[..len].copy_from_slice(&bytes[received..][..len]);
+            self.scripted.received(len, self.now);
+            received += len;
+            self.step();
+        }
+        received
+    }
+
+    fn text(&mut self, text: &str) {
+        let bytes = frame(0x81, text.as_bytes());
+        assert_eq!(self.receive(&bytes), bytes.len());
+    }
+
+    fn stop(&mut self) {
+        self.scripted.stop();
+        self.step();
+    }
+
+    /// All that was sent after the opening.
+    fn bytes(&self) -> Vec<u8> {
+        let sent: Vec<u8> = self.sent.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+        sent.strip_prefix(OPENING).expect("the opening comes first").to_vec()
+    }
+
+    /// What was sent after the opening, and when.
+    fn timed(&self) -> &[(Duration, Vec<u8>)] {
+        assert_eq!(self.sent[0], (Duration::ZERO, OPENING.to_vec()));
+        &self.sent[1..]
+    }
+}
+
+fn script(query: &str) -> Script {
+    behavior::parse(query).unwrap().script
+}
+
+/// Runs `test` with a driver whose script is `query`, on a verbatim echo.
+fn with(query: &str, test: impl FnOnce(&mut Driver)) {
+    let script = script(query);
+    let operators = settings(2 * LARGE);
+    let settings = script.settings(&operators);
+    let budget = Arc::new(Budget::new(16 * LARGE));
+    let mut driver = Driver::new(&script, &settings, &budget);
+    test(&mut driver);
+    drop(driver);
+    assert_eq!(budget.left(), 16 * LARGE, "memory is not given back");
+}
+
+fn text(payload: &str) -> Vec<u8> {
+    server_frame(0x81, payload.as_bytes())
+}
+
+fn close_frame(code: u16, reason: &str) -> Vec<u8> {
+    server_frame(0x88, &[&code.to_be_bytes(), reason.as_bytes()].concat())
+}
+
+fn stopping() -> Vec<u8> {
+    close_frame(1001, "server is stopping")
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+// Faults
+
+/// Each fault, what it sends, and how it ends.
+fn faults() -> Vec<(&'static str, Vec<u8>, Option<End>)> {
+    vec![
+        ("close=4000&reason=bye", close_frame(4000, "bye"), Some(End::Fin)),
+        ("close=1000", close_frame(1000, ""), Some(End::Fin)),
+        ("close=none", vec![0x88, 0], Some(End::Fin)),
+        ("close=fin", vec![], Some(End::Fin)),
+        ("close=rst", vec![], Some(End::Reset)),
+        ("close=hang", vec![], None),
+        ("bad=mask", b"\x81\x86\x01\x02\x03\x04lcpoda".to_vec(), None),
+        ("bad=rsv", b"\x91\x08reserved".to_vec(), None),
+        ("bad=opcode", b"\x83\x08reserved".to_vec(), None),
+        ("bad=utf8", b"\x81\x08not \xC3\x28 8".to_vec(), None),
+        ("bad=continuation", b"\x80\x0Ccontinuation".to_vec(), None),
+        ("bad=length", b"\x82\x7F\x40\0\0\0\0\0\0\0huge".to_vec(), None),
+    ]
+}
+
+#[test]
+fn a_fault_at_once_is_in_the_same_write_as_the_opening() {
+    for (query, bytes, end) in faults().into_iter().filter(|fault| fault.0 != "close=rst") {
+        for after in ["", "&after=0", "&after=0s"] {
+            with(&format!("{query}{after}"), |driver| {
+                assert_eq!(driver.sent[0].1, [OPENING, &bytes].concat(), "{query}");
+                assert_eq!((driver.sent.len(), driver.end), (1, end), "{query}");
+            });
+        }
+    }
+}
+
+#[test]
+fn after_so_many_messages_it_comes_after_their_replies_and_before_any_other() {
+    let batch = [frame(0x81, b"2"), frame(0x81, b"3"), frame(0x81, b"4")].concat();
+    for shaped in ["", "&latency=1s", "&drip=1s", "&fragment=1", "&fragment=7&drip=1s&latency=1s"] {
+        for (query, bytes, end) in faults() {
+            with(&format!("{query}&after=3{shaped}"), |driver| {
+                driver.text("1");
+                driver.wait_until(s(15));
+                driver.receive(&batch);
+                driver.wait_until(s(19));
+                let replies = [text("1"), text("2"), text("3"), bytes.clone()].concat();
+                let expected =
+                    if query.starts_with("bad") { [replies, text("4")].concat() } else { replies };
+                assert_eq!(driver.bytes(), expected, "{query}{shaped}");
+                assert_eq!(driver.end, end, "{query}{shaped}");
+            });
+        }
+    }
+}
+
+#[test]
+fn after_a_time_it_comes_then_and_not_before() {
+    for (query, bytes, end) in faults() {
+        with(&format!("{query}&after=2s"), |driver| {
+            driver.wait_until(s(1));
+            driver.text("1");
+            driver.wait_before(s(2));
+            assert_eq!((driver.bytes(), driver.end), (text("1"), None), "{query}");
+            driver.wait_until(s(2));
+            assert_eq!((driver.bytes(), driver.end), ([text("1"), bytes].concat(), end), "{query}");
+        });
+    }
+}
+
+#[test]
+fn it_may_come_inside_a_reply_unless_it_is_a_frame() {
+    let reply = text("0123456789");
+    for (query, bytes, end) in faults() {
+        with(&format!("{query}&after=1s&drip=2s"), |driver| {
+            driver.text("0123456789");
+            driver.text("another");
+            driver.wait_until(s(1));
+            let sent = driver.bytes();
+            match query.split(['=', '&']).take(2).collect::<Vec<_>>()[..] {
+                // The rest of the reply leaves at once before the close frame.
+                ["close", "1000" | "4000" | "none"] => {
+                    assert_eq!(sent, [&reply[..], &bytes].concat(), "{query}");
+                }
+                _ => assert_eq!(sent, reply[..6], "{query}"),
+            }
+            assert_eq!(driver.end, end, "{query}");
+            driver.wait_until(s(10));
+            if query.starts_with("bad") {
+                assert_eq!(driver.bytes(), [&reply[..], &bytes, &text("another")].concat());
+            }
+        });
+    }
+}
+
+#[test]
+fn a_server_that_hangs_receives_nothing_and_resets_after_a_minute() {
+    with("close=hang&after=1s&count=1000&interval=10ms&latency=1s", |driver| {
+        driver.text("never answered");
+        driver.wait_until(s(1));
+        let sent = driver.bytes();
+        assert_eq!(driver.waits, Waits::Paused);
+        driver.wait_before(s(1) + HANG);
+        assert_eq!((driver.bytes(), driver.end), (sent.clone(), None));
+        driver.wait_until(s(1) + HANG);
+        assert_eq!((driver.bytes(), driver.end), (sent, Some(End::Reset)));
+    });
+}
+
+#[test]
+fn the_echo_goes_on_after_a_wrong_frame_until_the_client_closes() {
+    with("bad=rsv", |driver| {
+        driver.text("still here");
+        driver.receive(&close(1002));
+        let expected = [&b"\x91\x08reserved"[..], &text("still here"), &close_frame(1002, "")];
+        assert_eq!(driver.bytes(), expected.concat());
+        assert_eq!(driver.end, Some(End::Fin));
+    });
+}
+
+// Replies
+
+#[test]
+fn each_reply_comes_so_long_after_its_own_message() {
+    with("latency=1s&prefix=%3E+", |driver| {
+        let arrivals = [0, 300, 999, 1000, 1700];
+        for (number, millis) in arrivals.into_iter().enumerate() {
+            driver.wait_until(ms(millis));
+            driver.text(&number.to_string());
+        }
+        driver.wait_until(s(9));
+        let expected: Vec<_> = (arrivals.into_iter().enumerate())
+            .map(|(number, millis)| (ms(1000 + millis), text(&format!("> {number}"))))
+            .collect();
+        assert_eq!(driver.timed(), expected);
+    });
+}
+
+#[test]
+fn a_reply_is_written_in_pieces_over_the_time_and_the_next_one_after_it() {
+    for (query, len, pieces, time) in [
+        ("drip=2s", 8, 10, s(2)),
+        ("drip=2s", 0, 2, s(2)),
+        ("drip=10s", 9_996, 1000, s(10)),
+        ("drip=5ms", 8, 5, ms(5)),
+        ("drip=1ms", 8, 1, ms(0)),
+        ("drip=10us", 8, 1, ms(0)),
+        ("drip=0", 8, 1, ms(0)),
+        ("drip=2s&fragment=1", 3, 9, s(2)),
+    ] {
+        with(query, |driver| {
+            let payload = "x".repeat(len);
+            driver.text(&payload);
+            driver.text("next");
+            driver.wait_until(s(30));
+            let sent = driver.timed();
+            let first: Vec<_> = sent.iter().take_while(|(at, _)| *at <= time).collect();
+            // The next one begins when this one ends.
+            assert!(first.len() >= pieces && first.len() <= pieces + 1, "{query}: {}", first.len());
+            assert!(first[pieces - 1].0 <= time && first[pieces - 1].0 + ms(10) > time, "{query}");
+            let gaps = first[..pieces].windows(2).map(|pair| pair[1].0 - pair[0].0);
+            let even = time / (pieces - 1).max(1) as u32;
+            assert!(gaps.clone().all(|gap| gap <= even + ms(1)), "{query}: {:?}", gaps.max());
+            let bytes = driver.bytes();
+            assert_eq!(messages(&bytes), [payload.into_bytes(), b"next".to_vec()], "{query}");
+        });
+    }
+}
+
+#[test]
+fn a_reply_comes_in_fragments_of_the_size_and_never_in_more_than_1024() {
+    for (size, len, fragments, last) in [
+        (1, 0, 1, 0),
+        (1, 1, 1, 1),
+        (1, 3, 3, 1),
+        (2, 3, 2, 1),
+        (3, 3, 1, 3),
+        (4, 3, 1, 3),
+        (125, 1000, 8, 125),
+        (126, 1000, 8, 118),
+        (1, 1024, 1024, 1),
+        (1, 1025, 1024, 2),
+        (1, 100_000, 1024, 98_977),
+        (70_000, LARGE, 15, 68_576),
+        (usize::MAX, LARGE, 1, LARGE),
+    ] {
+        with(&format!("fragment={size}"), |driver| {
+            let payload: Vec<u8> = (0..=255).cycle().take(len).collect();
+            driver.receive(&frame(0x82, &payload));
+            driver.wait_until(s(1));
+            let bytes = driver.bytes();
+            let frames = frames(&bytes);
+            assert_eq!(frames.len(), fragments, "{len} by {size}");
+            for (number, (first, payload)) in frames.iter().enumerate() {
+                let opcode = if number == 0 { 0x02 } else { 0x00 };
+                let is_last = number + 1 == fragments;
+                assert_eq!(*first, opcode | if is_last { 0x80 } else { 0 });
+                assert_eq!(payload.len(), if is_last { last } else { size });
+            }
+            assert!(messages(&bytes) == [payload], "{len} by {size}");
+        });
+    }
+}
+
+#[test]
+fn many_small_and_large_replies_come_whole_and_in_order_whatever_shapes_them() {
+    for query in [
+        "prefix=%3E+",
+        "fragment=1",
+        "latency=10ms",
+        "drip=20ms",
+        "fragment=100&drip=3ms&latency=1s",
+    ] {
+        with(query, |driver| {
+            let prefix = if query.starts_with("prefix") { "> " } else { "" };
+            let texts: Vec<_> = (0..300)
+                .map(|number| format!("{number}").repeat([1, 50, 5_000][number % 3]))
+                .collect();
+            let bytes: Vec<u8> =
+                texts.iter().flat_map(|text| frame(0x81, text.as_bytes())).collect();
+            let mut rest = &bytes[..];
+            while !rest.is_empty() || driver.wait.is_some_and(|wait| wait < s(5)) {
+                rest = &rest[driver.receive(rest)..];
+                driver.wait_until(driver.now + ms(1));
+                assert!(driver.now < s(3600), "{query}: it does not end");
+            }
+            let expected: Vec<_> =
+                texts.iter().map(|text| format!("{prefix}{text}").into_bytes()).collect();
+            assert!(messages(&driver.bytes()) == expected, "{query}");
+        });
+    }
+}
+
+#[test]
+fn while_much_is_held_nothing_is_received_and_the_client_is_not_taken_for_silent() {
+    with("latency=10s&ping=100ms", |driver| {
+        let message = frame(0x82, &[7; 1000]);
+        let mut received = 0;
+        while driver.receive(&message) > 0 {
+            received += 1;
+            assert!(received < 100, "nothing holds it up");
+        }
+        assert_eq!((driver.waits, received), (Waits::Paused, 17));
+        assert_eq!(driver.bytes(), b"");
+        driver.wait_before(s(10));
+        assert_eq!(driver.bytes(), b"", "it pings though it would not see the pong");
+        driver.wait_until(s(10));
+        assert_eq!(driver.waits, Waits::ToReceive);
+        assert_eq!(messages(&driver.bytes()).len(), 17);
+        driver.wait_until(s(10) + ms(100));
+        assert!(driver.bytes().ends_with(&[0x89, 0]));
+    });
+}
+
+#[test]
+fn a_reply_for_which_there_is_no_memory_closes_by_1013() {
+    let script = script("latency=1s");
+    let settings = settings(2 * LARGE);
+    // Enough for the message, and not for the reply as well.
+    let budget = Arc::new(Budget::new(3 * LARGE / 2));
+    let mut driver = Driver::new(&script, &settings, &budget);
+    driver.text("small");
+    let large = frame(0x82, &vec![7; LARGE]);
+    driver.receive(&large);
+    let expected = [text("small"), close_frame(1013, "memory is short, try again later")];
+    assert_eq!(driver.bytes(), expected.concat());
+    assert_eq!(driver.end, Some(End::Fin));
+    drop(driver);
+    assert_eq!(budget.left(), 3 * LARGE / 2);
+}
+
+#[test]
+fn a_close_frame_is_answered_though_there_is_no_memory_for_the_replies_before_it() {
+    let query = format!("latency=1s&fragment=1&prefix={}", "p".repeat(100));
+    let script = script(&query);
+    let settings = script.settings(&settings(2 * LARGE));
+    // No address for more than every client may have.
+    let mut driver = Driver::new(&script, &settings, &Arc::new(Budget::limited(LARGE, 0, 0)));
+    let message = frame(0x81, &[b'x'; 900]);
+    assert_eq!(driver.receive(&message.repeat(5)), 5 * message.len());
+    let last = [message.repeat(16), close(4000)].concat();
+    assert_eq!(driver.receive(&last), last.len());
+    assert_eq!(driver.end, Some(End::Fin));
+    let bytes = driver.bytes();
+    let held = bytes.strip_suffix(&close_frame(4000, "")[..]).unwrap();
+    assert_eq!(messages(held).len(), 5);
+}
+
+#[test]
+fn the_memory_of_a_large_reply_is_given_back_once_it_is_sent() {
+    let script = script("latency=1s");
+    let settings = settings(2 * LARGE);
+    let budget = Arc::new(Budget::new(16 * LARGE));
+    let mut driver = Driver::new(&script, &settings, &budget);
+    driver.receive(&frame(0x82, &vec![7; LARGE]));
+    assert!(budget.left() < 15 * LARGE);
+    driver.wait_before(s(1));
+    assert!(budget.left() < 15 * LARGE + UNMETERED, "the reply is not charged");
+    driver.wait_until(s(2));
+    assert_eq!(budget.left(), 16 * LARGE);
+}
+
+// What the server sends by itself
+
+#[test]
+fn messages_are_pushed_at_their_times() {
+    with("count=3&interval=1s&bytes=4", |driver| {
+        driver.wait_until(s(30));
+        let pushes = [(s(1), text("1   ")), (s(2), text("2   ")), (s(3), text("3   "))];
+        assert_eq!(driver.timed()[..3], pushes);
+        assert_eq!(driver.timed()[3], (PING_INTERVAL, vec![0x89, 0]));
+    });
+    with("count=3&close=1000", |driver| {
+        let expected = [text("1"), text("2"), text("3"), close_frame(1000, "")];
+        assert_eq!(driver.sent[0].1, [OPENING, &expected.concat()].concat());
+        assert_eq!(driver.end, Some(End::Fin));
+    });
+    with("count=16&bytes=65536&close=fin", |driver| {
+        let messages = messages(&driver.bytes());
+        assert_eq!(messages.len(), 16);
+        let digits = [1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2];
+        for (message, digits) in messages.into_iter().zip(digits) {
+            assert_eq!((message.len(), message.trim_ascii_end().len()), (65_536, digits));
+        }
+        assert_eq!(driver.end, Some(End::Fin));
+    });
+}
+
+#[test]
+fn a_push_waits_for_the_end_of_a_reply_and_a_reply_does_not_wait_for_pushes() {
+    with("count=2&interval=1s&drip=1500ms", |driver| {
+        driver.wait_until(ms(500));
+        driver.text("0123456789");
+        driver.wait_until(s(2) - ms(1));
+        let begun = driver.bytes();
+        assert_eq!(begun, text("0123456789")[..11]);
+        driver.wait_until(s(2));
+        assert_eq!(driver.bytes(), [text("0123456789"), text("1"), text("2")].concat());
+    });
+}
+
+#[test]
+fn pings_are_answered_at_once_whatever_the_latency_or_not_at_all() {
+    with("latency=1s", |driver| {
+        driver.text("hi");
+        driver.receive(&frame(0x89, b"now"));
+        assert_eq!(driver.bytes(), server_frame(0x8A, b"now"));
+        driver.wait_until(s(1));
+        assert_eq!(driver.bytes(), [server_frame(0x8A, b"now"), text("hi")].concat());
+    });
+    with("pong=off", |driver| {
+        driver.receive(&[frame(0x89, b""), frame(0x81, b"hi"), frame(0x89, b"")].concat());
+        driver.wait_until(s(1));
+        assert_eq!(driver.bytes(), text("hi"));
+    });
+    // Not inside a frame.
+    with("drip=1s", |driver| {
+        driver.text("0123456789");
+        driver.receive(&frame(0x89, b"now"));
+        driver.wait_until(s(1));
+        assert_eq!(driver.bytes(), [text("0123456789"), server_frame(0x8A, b"now")].concat());
+    });
+}
+
+#[test]
+fn a_client_that_only_pings_does_not_fill_the_memory_while_a_reply_drips() {
+    with("drip=10s", |driver| {
+        driver.text("0123456789");
+        let pings: Vec<u8> = frame(0x89, &[7; 125]).repeat(1000);
+        let received = driver.receive(&pings);
+        assert!(received < 60_000, "{received} bytes were received");
+        assert_eq!(driver.waits, Waits::Paused);
+        driver.wait_until(s(10));
+        assert_eq!(driver.receive(&pings[received..]), pings.len() - received);
+        assert_eq!(frames(&driver.bytes()).len(), 1001);
+    });
+}
+
+#[test]
+fn a_silent_client_is_pinged_and_closed_in_every_behaviour() {
+    for query in ["latency=10s", "drip=10s", "pong=off", "close=1000&after=1000", "fragment=1"] {
+        with(query, |driver| {
+            driver.wait_before(PING_INTERVAL);
+            assert_eq!(driver.bytes(), b"", "{query}");
+            driver.wait_until(PING_INTERVAL);
+            assert_eq!(driver.bytes(), [0x89, 0], "{query}");
+            driver.wait_before(PING_INTERVAL + PING_TIMEOUT);
+            assert_eq!(driver.end, None, "{query}");
+            driver.wait_until(PING_INTERVAL + PING_TIMEOUT);
+            assert_eq!(driver.end, Some(End::Fin), "{query}");
+            assert!(driver.bytes().ends_with(&close_frame(1001, "no answer to a ping")));
+        });
+    }
+    with("ping=100ms", |driver| {
+        driver.wait_before(ms(100));
+        assert_eq!(driver.bytes(), b"");
+        driver.wait_until(ms(100));
+        assert_eq!(driver.bytes(), [0x89, 0]);
+    });
+    // Pushes are no sign of life.
+    with("ping=1s&count=1000&interval=10ms", |driver| {
+        driver.wait_before(s(1));
+        assert!(!driver.bytes().contains(&0x89));
+        driver.wait_until(s(1));
+        assert!(driver.bytes().contains(&0x89));
+        driver.wait_before(s(1) + PING_TIMEOUT);
+        assert_eq!(driver.end, None);
+        driver.wait_until(s(1) + PING_TIMEOUT);
+        assert_eq!(driver.end, Some(End::Fin));
+    });
+}
+
+#[test]
+fn no_ping_and_no_deadline_falls_inside_a_reply() {
+    with("drip=10s&ping=100ms", |driver| {
+        driver.text("0123456789");
+        driver.wait_until(s(10) - ms(1));
+        let begun = driver.bytes();
+        assert_eq!(begun, text("0123456789")[..11]);
+        driver.wait_until(s(10));
+        assert_eq!(driver.bytes(), text("0123456789"));
+        driver.wait_until(s(10) + ms(100));
+        assert_eq!(driver.bytes(), [text("0123456789"), vec![0x89, 0]].concat());
+    });
+}
+
+// The end
+
+#[test]
+fn a_stop_ends_every_behaviour_at_once_by_1001() {
+    for query in [
+        "latency=10s",
+        "drip=10s",
+        "fragment=1&drip=10s",
+        "pong=off",
+        "close=hang",
+        "close=hang&after=10m",
+        "count=1000&interval=1s",
+        "bad=utf8",
+        "close=rst&after=1000",
+        "close=4000&after=10m",
+    ] {
+        with(query, |driver| {
+            if driver.waits == Waits::ToReceive {
+                driver.text("0123456789");
+            }
+            driver.wait_until(ms(500));
+            driver.stop();
+            assert_eq!(driver.end, Some(End::Fin), "{query}");
+            let bytes = driver.bytes();
+            assert!(bytes.ends_with(&stopping()), "{query}: {bytes:02X?}");
+        });
+    }
+    // A stream that stands inside a reply can't take a close frame.
+    with("close=hang&after=1s&drip=10s", |driver| {
+        driver.text("0123456789");
+        driver.wait_until(s(2));
+        driver.stop();
+        assert_eq!(driver.end, Some(End::Reset));
+    });
+}
+
+#[test]
+fn a_close_frame_of_the_client_is_answered_at_once_after_what_is_held() {
+    for query in ["latency=10s", "drip=10s", "count=1000&interval=1s", "close=fin&after=9"] {
+        with(query, |driver| {
+            driver.text("0123456789");
+            driver.wait_until(ms(100));
+            driver.receive(&close(4321));
+            assert_eq!(driver.bytes(), [text("0123456789"), close_frame(4321, "")].concat());
+            assert_eq!(driver.end, Some(End::Fin), "{query}");
+        });
+    }
+}
+
+#[test]
+fn what_the_client_does_wrong_closes_as_ever() {
+    for query in ["latency=10s", "drip=10s", "pong=off", "bad=mask", "close=4000&after=9"] {
+        with(query, |driver| {
+            driver.receive(b"\x81\x02hi");
+            assert!(driver.bytes().ends_with(&close_frame(1002, "frame is not masked")), "{query}");
+            assert_eq!(driver.end, Some(End::Fin));
+        });
+    }
+}
+
+/// The frames of `bytes`: first byte and payload.
+fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while !bytes.is_empty() {
+        frames.push(crate::support::read_frame(&mut bytes));
+    }
+    frames
+}
+
+/// The payloads of the messages in `bytes`, put together of their fragments.
+fn messages(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut messages = Vec::new();
+    let mut is_open = false;
+    for (first, payload) in frames(bytes).into_iter().filter(|(first, _)| first & 0x08 == 0) {
+        let is_continuation = matches!(first, 0x00 | 0x80);
+        assert_eq!(is_open, is_continuation, "a fragment out of place");
+        if !is_open {
+            messages.push(Vec::new());
+        }
+        messages.last_mut().unwrap().extend(payload);
+        is_open = first & 0x80 == 0;
+    }
+    assert!(!is_open, "the last message is not whole");
+    messages
+}
