@@ -11,11 +11,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Arg, ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser};
+use clap::builder::PossibleValue;
+use clap::{Arg, ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use log::LevelFilter;
 
 use crate::http::origin::Origin;
 use crate::http::request;
+use crate::websocket::deflate;
 
 /// A WebSocket echo server: one thread per client, strict about RFC 6455
 #[derive(Clone, Debug, Parser)]
@@ -72,7 +74,11 @@ pub struct Messages {
     #[arg(long, value_name = "TEXT", default_value = "You have entered: ", value_parser = prefix)]
     pub prefix: String,
 
-    /// Largest message, in bytes or as 64KiB, 16MiB, 16M (16,000,000)
+    /// Whether messages are compressed, each on its own or with what earlier ones said
+    #[arg(long, value_name = "MODE", default_value = "no-context-takeover")]
+    pub compression: deflate::Mode,
+
+    /// Largest message, once inflated, in bytes or as 64KiB, 16MiB, 16M (16,000,000)
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size)]
     pub max_message_size: usize,
 
@@ -121,6 +127,22 @@ pub struct Logging {
     /// Log less: -q warnings and errors, -qq errors only
     #[arg(short, long, action = ArgAction::Count)]
     pub quiet: u8,
+}
+
+/// The names are those of RFC 7692 §7.1.1.
+impl ValueEnum for deflate::Mode {
+    fn value_variants<'a>() -> &'a [Self] {
+        use deflate::Mode::{ContextTakeover, NoContextTakeover, Off};
+        &[NoContextTakeover, ContextTakeover, Off]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            deflate::Mode::NoContextTakeover => "no-context-takeover",
+            deflate::Mode::ContextTakeover => "context-takeover",
+            deflate::Mode::Off => "off",
+        }))
+    }
 }
 
 impl Config {
@@ -237,6 +259,7 @@ mod tests {
         assert_eq!(listening.max_connections.get(), 10_000);
         assert!(listening.origin.is_empty() && listening.subprotocol.is_empty());
         assert_eq!(messages.prefix, "You have entered: ");
+        assert_eq!(messages.compression, deflate::Mode::NoContextTakeover);
         assert_eq!(messages.max_message_size, 16 << 20);
         assert_eq!(messages.max_buffered, 1 << 30);
         assert_eq!(timeouts.handshake_timeout, Duration::from_secs(10));
@@ -273,6 +296,7 @@ mod tests {
             ("--addr", "localhost:65536", "0 to 65535"),
             ("--max-connections", "0", "from 1 on"),
             ("--max-connections", "-1", "from 1 on"),
+            ("--compression", "on", "context-takeover"),
             ("--max-message-size", "big", "16MiB"),
             ("--max-message-size", "-1", "16MiB"),
             ("--max-message-size", "1e30", "16MiB"),

@@ -19,6 +19,8 @@ use crate::server::Shared;
 use crate::server::registry::Registration;
 use crate::server::stream::{Received, Stream};
 use crate::websocket::close;
+use crate::websocket::deflate::{Negotiation, PerMessageDeflate, Sizes};
+use crate::websocket::handshake::Upgrade;
 use crate::websocket::session::Close;
 
 /// Serves a connection from its request to its end.
@@ -76,11 +78,11 @@ impl Client<'_> {
         let response = match upgraded {
             Err(response) => response,
             Ok((number, upgrade)) => {
-                let level = self.log_upgrade(number, &who, upgrade.subprotocol.as_deref());
+                let level = self.log_upgrade(number, &who, &upgrade);
                 // The first frames may have come right after the head.
                 let end = input.filled().len();
                 input.keep(head_len..end);
-                self.converse(number, level, &upgrade.response().encode("GET", ""), input);
+                self.converse(number, level, &upgrade, input);
                 return Ok(());
             }
         };
@@ -139,20 +141,31 @@ impl Client<'_> {
         }
     }
 
-    /// Opens the WebSocket by `response`, and converses until it is over.
-    fn converse(&mut self, number: u64, level: Level, response: &[u8], input: Buffer) {
+    /// Opens the WebSocket by its response, and converses until it is over.
+    fn converse(&mut self, number: u64, level: Level, upgrade: &Upgrade, input: Buffer) {
         let opened = Instant::now();
         self.stream.received = input.filled().len() as u64;
-        let mut conversation =
-            Conversation::new(number, &self.shared.settings, input, &self.shared.budget);
-        let end = self.end_of(|client| client.drive(&mut conversation, response, opened));
+        let Shared { settings, budget, contexts, .. } = self.shared;
+        let deflate = match upgrade.compression {
+            Negotiation::Agreed(parameters) => {
+                Some(PerMessageDeflate::new(parameters, Arc::clone(contexts), Arc::clone(budget)))
+            }
+            Negotiation::Declined(_) | Negotiation::NotOffered => None,
+        };
+        let mut conversation = Conversation::new(number, settings, input, budget, deflate);
+        let response = upgrade.response().encode("GET", "");
+        let end = self.end_of(|client| client.drive(&mut conversation, &response, opened));
+        let ratio = conversation.compressed_total().map(|Sizes { plain, compressed }| {
+            format!(", compressed {:.1} : 1", plain as f64 / compressed as f64)
+        });
         log!(
             level,
-            "client {number} ended: {end}; {} messages, {} bytes in, {} bytes out, {:.3} s",
+            "client {number} ended: {end}; {} messages, {} bytes in, {} bytes out, {:.3} s{}",
             conversation.messages(),
             self.stream.received,
             self.stream.sent,
             opened.elapsed().as_secs_f64(),
+            ratio.unwrap_or_default(),
         );
         match end {
             End::Closed(close) => {
@@ -232,14 +245,20 @@ impl Client<'_> {
     }
 
     /// Logs that a WebSocket opens, and tells at which level its end is to be logged.
-    fn log_upgrade(&self, number: u64, who: &str, subprotocol: Option<&str>) -> Level {
+    fn log_upgrade(&self, number: u64, who: &str, upgrade: &Upgrade) -> Level {
+        let subprotocol = upgrade.subprotocol.as_ref();
         let subprotocol =
             subprotocol.map(|name| format!(", subprotocol {}", Quoted(name.as_bytes())));
         let subprotocol = subprotocol.unwrap_or_default();
+        let compression = match &upgrade.compression {
+            Negotiation::NotOffered => String::new(),
+            Negotiation::Declined(why) => format!(", permessage-deflate declined: {why}"),
+            Negotiation::Agreed(parameters) => format!(", {parameters}"),
+        };
         let Some(left_out) = self.shared.client_log.admit(Instant::now()) else {
             return Level::Debug;
         };
-        info!("client {number} connected: {who}{subprotocol}{left_out}");
+        info!("client {number} connected: {who}{subprotocol}{compression}{left_out}");
         Level::Info
     }
 

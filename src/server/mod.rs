@@ -11,6 +11,7 @@ use std::error::Error;
 use std::hint;
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -30,6 +31,7 @@ use crate::logging::RateLimit;
 use crate::server::limits::Limits;
 use crate::server::registry::{Connection, Registry};
 use crate::server::stream::Socket;
+use crate::websocket::deflate;
 use crate::websocket::handshake::Policy;
 
 /// A client's stack, in bytes. Deep enough for all that its thread does, the log included, and small
@@ -51,6 +53,7 @@ pub struct Shared {
     pub client_log: RateLimit,
     pub registry: Arc<Registry>,
     pub budget: Arc<Budget>,
+    pub contexts: Arc<deflate::Pool>,
 }
 
 /// Serves until SIGINT or SIGTERM has come and every client was given time to answer the close. A
@@ -107,13 +110,15 @@ impl Shared {
             allowed
         };
         let asked = listening.max_connections.get();
-        let max_connections = lowered("--max-connections", asked, limits.clients(asked));
+        let max_connections =
+            lowered("--max-connections", asked, limits.clients(asked, messages.compression));
         let asked = messages.max_buffered;
         let max_buffered = lowered("--max-buffered", asked, limits.buffered(asked));
         Shared {
             policy: Policy {
                 origins: listening.origin.clone(),
                 subprotocols: listening.subprotocol.clone(),
+                compression: messages.compression,
             },
             settings: Settings {
                 prefix: messages.prefix.clone(),
@@ -127,10 +132,13 @@ impl Shared {
             client_log: RateLimit::new(CLIENT_LINES, "on clients"),
             registry: Arc::new(Registry::new(
                 max_connections,
-                limits.http_only(),
+                limits.http_only(messages.compression),
                 listening.max_connections_per_ip,
             )),
             budget: Arc::new(Budget::limited(max_buffered, limits.reserved())),
+            contexts: Arc::new(deflate::Pool::new(
+                thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            )),
             config,
         }
     }
