@@ -54,9 +54,32 @@ impl Budget {
         Budget { total: bytes, left: bytes.into(), addresses: addresses.into(), prefix_len }
     }
 
+    /// Charges `bytes` until what is returned is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`OverBudget`], and nothing is charged.
+    pub fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, OverBudget> {
+        take(&self.left, bytes)?;
+        Ok(Charge { budget: Arc::clone(self), bytes })
+    }
+
     /// What may still be charged, in bytes.
     pub fn left(&self) -> usize {
         self.left.load(Ordering::Relaxed)
+    }
+}
+
+/// A part of the budget, for memory that is not in a [`Buffer`].
+#[derive(Debug)]
+pub struct Charge {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        give_back(&self.budget.left, self.bytes);
     }
 }
 
@@ -271,6 +294,11 @@ impl Buffer {
         let len = range.len();
         self.filled_mut().copy_within(range, 0);
         self.len = len;
+    }
+
+    /// Keeps of what is filled only the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
     }
 
     /// Forgets what is filled and keeps the memory.

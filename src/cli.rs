@@ -13,14 +13,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser};
+use clap::{
+    Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum,
+};
 use log::LevelFilter;
 
 use crate::app::behavior::Behaviors;
 use crate::http::origin::Origin;
 use crate::http::request;
+use crate::websocket::deflate;
 
 /// A WebSocket echo server: one thread per client, strict about RFC 6455
 #[derive(Clone, Debug, Parser)]
@@ -130,10 +133,17 @@ pub struct Messages {
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = behaviors())]
     pub behaviors: Behaviors,
 
+    /// Compression of messages
+    ///
+    /// Whether messages are compressed (permessage-deflate), each on its own or with what earlier ones
+    /// said.
+    #[arg(long, value_name = "MODE", default_value = "no-context-takeover")]
+    pub compression: deflate::Mode,
+
     /// Largest message
     ///
-    /// The size of the largest message, in bytes or as 64KiB, 16MiB, 16M (16,000,000). A larger one
-    /// is answered by close code 1009.
+    /// The size of the largest message, once inflated, in bytes or as 64KiB, 16MiB, 16M (16,000,000). A
+    /// larger one is answered by close code 1009.
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size_above_0)]
     pub max_message_size: usize,
 
@@ -205,6 +215,22 @@ pub struct Logging {
     /// Log warnings and errors only; twice, errors only.
     #[arg(short, long, action = ArgAction::Count)]
     pub quiet: u8,
+}
+
+/// The names are those of RFC 7692 §7.1.1.
+impl ValueEnum for deflate::Mode {
+    fn value_variants<'a>() -> &'a [Self] {
+        use deflate::Mode::{ContextTakeover, NoContextTakeover, Off};
+        &[NoContextTakeover, ContextTakeover, Off]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            deflate::Mode::NoContextTakeover => "no-context-takeover",
+            deflate::Mode::ContextTakeover => "context-takeover",
+            deflate::Mode::Off => "off",
+        }))
+    }
 }
 
 impl Config {
@@ -425,6 +451,7 @@ mod tests {
         assert!(listening.origin.is_empty() && listening.subprotocol.is_empty());
         assert_eq!(messages.prefix, "You have entered: ");
         assert_eq!(messages.behaviors, Behaviors::On);
+        assert_eq!(messages.compression, deflate::Mode::NoContextTakeover);
         assert_eq!(messages.max_message_size, 16 << 20);
         assert_eq!(messages.max_buffered, 1 << 30);
         assert_eq!(timeouts.handshake_timeout, Duration::from_secs(10));
@@ -461,6 +488,7 @@ mod tests {
             ("--addr", "localhost:65536", "0 to 65535"),
             ("--max-connections", "0", "from 1 on"),
             ("--max-connections", "-1", "from 1 on"),
+            ("--compression", "on", "context-takeover"),
             ("--max-message-size", "big", "16MiB"),
             ("--max-message-size", "-1", "16MiB"),
             ("--max-message-size", "1e30", "16MiB"),

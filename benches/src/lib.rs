@@ -28,7 +28,7 @@ pub fn conversation(settings: &Settings) -> Conversation<'_> {
     let mut input = Buffer::new(Arc::clone(&budget));
     // So small a buffer is always granted.
     let _ = input.reserve(SMALL_INPUT);
-    Conversation::new(1, settings, input, &budget)
+    Conversation::new(1, settings, input, &budget, None)
 }
 
 /// Drives `conversation` with `received`, of which one read brings at most `read` bytes. Returns how

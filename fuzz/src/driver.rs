@@ -68,7 +68,7 @@ impl<'s> Driver<'s> {
         let capacity = MIN_INPUT + usize::from(splits.input) % (LARGE_INPUT - MIN_INPUT + 1);
         input.reserve(capacity).expect("the allocator has memory");
         Driver {
-            conversation: Conversation::new(1, settings, input, budget),
+            conversation: Conversation::new(1, settings, input, budget, None),
             output: Vec::new(),
             // Pongs are not longer than the pings that they answer.
             max_held: FLUSH + LARGE_INPUT + settings.prefix.len() + ZERO_COPY_MIN,

@@ -17,6 +17,7 @@ use crate::app::echo;
 use crate::buffer::{Budget, Buffer};
 use crate::escape::{Count, Quoted};
 use crate::websocket::close::{CloseFrame, NO_PROGRESS, PING_TIMEOUT, STOPPING};
+use crate::websocket::deflate::{PerMessageDeflate, Sizes};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::session::{Close, Message, Session};
 
@@ -119,15 +120,23 @@ enum Tail {
     /// It has this length, and ends where the input is processed to.
     InInput(usize),
     Assembled,
+    Inflated,
 }
 
 impl<'s> Conversation<'s> {
     /// A conversation with `client`, as the log calls it, that begins with what `input` holds.
-    pub fn new(client: u64, settings: &'s Settings, input: Buffer, budget: &Arc<Budget>) -> Self {
+    /// Its messages may be compressed if `deflate` was agreed.
+    pub fn new(
+        client: u64,
+        settings: &'s Settings,
+        input: Buffer,
+        budget: &Arc<Budget>,
+        deflate: Option<PerMessageDeflate>,
+    ) -> Self {
         Conversation {
             client,
             settings,
-            session: Session::new(settings.max_message_size, Arc::clone(budget)),
+            session: Session::new(settings.max_message_size, Arc::clone(budget), deflate),
             input,
             consumed: 0,
             output: Vec::new(),
@@ -157,6 +166,7 @@ impl<'s> Conversation<'s> {
             Tail::Nothing => b"",
             Tail::InInput(len) => &self.input.filled()[self.consumed - len..self.consumed],
             Tail::Assembled => self.session.assembled(),
+            Tail::Inflated => self.session.inflated(),
         };
         (self.sent > 0).then_some(Output { head: &self.output, payload, is_last })
     }
@@ -176,23 +186,40 @@ impl<'s> Conversation<'s> {
             let (kind, payload) = match message {
                 Message::InInput(kind, payload) => (kind, payload),
                 Message::Assembled(kind) => (kind, session.assembled()),
+                Message::Inflated(kind) => (kind, session.inflated()),
             };
+            let prefix = &self.settings.prefix;
             debug!(
-                "client {}: {kind:?} of {}, {}",
+                "client {}: {kind:?} of {}{}, {}",
                 self.client,
                 Count(payload.len() as u64, "byte"),
+                session
+                    .compressed_size(message)
+                    .map_or(String::new(), |size| format!(", {size} compressed")),
                 Quoted(payload)
             );
-            let is_copied = echo::reply(kind, payload, &self.settings.prefix, output);
-            if let Message::Assembled(_) = message {
+            // A reply is compressed if the message was. Without memory for it, it is sent as it is.
+            let is_deflated = matches!(message, Message::Inflated(_))
+                && session.deflate(echo::parts(kind, prefix).1).is_ok();
+            let (is_copied, large) = match message {
+                Message::InInput(kind, payload) => {
+                    (echo::reply(kind, payload, prefix, output), Tail::InInput(payload.len()))
+                }
+                Message::Inflated(kind) if !is_deflated => {
+                    (echo::reply(kind, session.inflated(), prefix, output), Tail::Inflated)
+                }
+                Message::Inflated(kind) => {
+                    (echo::reply_deflated(kind, session.assembled(), output), Tail::Assembled)
+                }
+                Message::Assembled(kind) => {
+                    (echo::reply(kind, session.assembled(), prefix, output), Tail::Assembled)
+                }
+            };
+            if let Message::Assembled(_) | Message::Inflated(_) = message {
                 self.spare_since = Some(self.now);
                 self.progress = None;
             }
-            tail = match message {
-                _ if is_copied => Tail::Nothing,
-                Message::InInput(_, payload) => Tail::InInput(payload.len()),
-                Message::Assembled(_) => Tail::Assembled,
-            };
+            tail = if is_copied { Tail::Nothing } else { large };
         }
         *consumed = end - unread.len();
         tail
@@ -307,6 +334,11 @@ impl<'s> Conversation<'s> {
         self.messages
     }
 
+    /// The sizes of all compressed messages in both directions, if there were any.
+    pub fn compressed_total(&self) -> Option<Sizes> {
+        self.session.compressed_total()
+    }
+
     fn set_now(&mut self, now: Duration) {
         if let Some(progress) = &mut self.progress {
             // More than a part was not spent waiting for the peer: the process was suspended, or it sent.
@@ -340,6 +372,7 @@ impl<'s> Conversation<'s> {
     /// Gives up whatever a silent client does not need.
     fn release_all(&mut self) {
         self.session.release();
+        self.session.release_deflater();
         self.compact();
         self.input.shrink(SMALL_INPUT);
         (self.output, self.sent) = (Vec::new(), 0);

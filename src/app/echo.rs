@@ -12,10 +12,7 @@ pub const ZERO_COPY_MIN: usize = 4 * 1024;
 /// Returns whether the payload is copied. One that is large is to be sent after `output`.
 #[inline]
 pub fn reply(kind: Kind, payload: &[u8], prefix: &str, output: &mut Vec<u8>) -> bool {
-    let (opcode, prefix) = match kind {
-        Kind::Text => (Opcode::Text, prefix.as_bytes()),
-        Kind::Binary => (Opcode::Binary, &b""[..]),
-    };
+    let (opcode, prefix) = parts(kind, prefix);
     frame::encode_header(opcode, prefix.len() + payload.len(), output);
     output.extend_from_slice(prefix);
     let is_copied = payload.len() < ZERO_COPY_MIN;
@@ -23,6 +20,24 @@ pub fn reply(kind: Kind, payload: &[u8], prefix: &str, output: &mut Vec<u8>) -> 
         output.extend_from_slice(payload);
     }
     is_copied
+}
+
+/// Appends the reply to a compressed message to `output`: `deflated`, which is what
+/// [`parts`] says, compressed. Returns whether the payload is copied, as [`reply`] does.
+pub fn reply_deflated(kind: Kind, deflated: &[u8], output: &mut Vec<u8>) -> bool {
+    let first = output.len();
+    let is_copied = reply(kind, deflated, "", output);
+    output[first] |= frame::RSV1;
+    is_copied
+}
+
+/// The opcode of the reply, and what is put before the payload.
+#[inline]
+pub fn parts(kind: Kind, prefix: &str) -> (Opcode, &[u8]) {
+    match kind {
+        Kind::Text => (Opcode::Text, prefix.as_bytes()),
+        Kind::Binary => (Opcode::Binary, b""),
+    }
 }
 
 #[cfg(test)]

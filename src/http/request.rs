@@ -143,6 +143,11 @@ impl<'h> Request<'h> {
         self.list(name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
     }
 
+    /// Whether there is a field called `name`, in whatever case.
+    pub fn has(&self, name: &str) -> bool {
+        self.values(name).next().is_some()
+    }
+
     /// The path that the target names, without its query. `None` if it names none, as `*`.
     pub fn path(&self) -> Option<&'h str> {
         let path = self.path_and_query()?.split('?').next()?;
@@ -246,7 +251,7 @@ fn split_line(head: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Without the optional white space around it, which is spaces and tabs (RFC 9110 §5.6.3).
-fn trim(mut bytes: &[u8]) -> &[u8] {
+pub fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }

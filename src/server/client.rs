@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::app::behavior::{Behavior, Script};
 use crate::app::conversation::{self, Conversation};
 use crate::app::dump;
-use crate::app::routes::{self, Opening};
+use crate::app::routes;
 use crate::app::scripted::{Scripted, Step};
 use crate::buffer::Buffer;
 use crate::escape::{Count, Quoted};
@@ -22,6 +22,7 @@ use crate::server::Shared;
 use crate::server::registry::Registration;
 use crate::server::stream::{self, Handshake, Received, Stream, Transport};
 use crate::websocket::close;
+use crate::websocket::deflate::{Negotiation, PerMessageDeflate, Sizes};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::handshake::Upgrade;
 use crate::websocket::session::Close;
@@ -55,6 +56,18 @@ enum End {
     /// TLS failed, its handshake or what came after.
     Tls(String),
     Panic,
+}
+
+/// A WebSocket that opens.
+struct Opening {
+    /// The client's number in the log.
+    number: u64,
+    /// At which its end is logged.
+    level: Level,
+    response: Vec<u8>,
+    /// What came right after the request.
+    input: Buffer,
+    deflate: Option<PerMessageDeflate>,
 }
 
 impl Client<'_> {
@@ -95,15 +108,17 @@ impl Client<'_> {
                     None => response,
                 };
                 if response.status == 101 {
-                    let level = self.log_upgrade(number, &who, upgrade.subprotocol.as_deref());
+                    let level = self.log_upgrade(number, &who, &upgrade);
                     let response = response.encode("GET", "");
                     // The first frames may have come right after the head.
                     let end = input.filled().len();
                     input.keep(head_len..end);
+                    let deflate = self.deflate(&upgrade);
+                    let opening = Opening { number, level, response, input, deflate };
                     if script == Script::default() {
-                        self.converse(number, level, &response, input);
+                        self.converse(opening);
                     } else {
-                        self.perform(number, level, response, dump, &script, input);
+                        self.perform(opening, dump, &script);
                     }
                     return Ok(());
                 }
@@ -165,7 +180,8 @@ impl Client<'_> {
         who: &mut String,
     ) -> Result<(u64, Upgrade, Behavior), Response> {
         let behaviors = self.shared.config.messages.behaviors;
-        let Opening { upgrade, behavior } = routes::route(request, &self.shared.policy, behaviors)?;
+        let routes::Opening { upgrade, behavior } =
+            routes::route(request, &self.shared.policy, behaviors)?;
         let number = self.registration.upgrade().map_err(routes::unavailable)?;
         let Some(behavior) = behavior else { return Ok((number, upgrade, Behavior::default())) };
         *who += &format!(", behavior {}", Quoted(request.query().as_bytes()));
@@ -244,20 +260,36 @@ impl Client<'_> {
         }
     }
 
-    /// Opens the WebSocket by `response`, and converses until it is over.
-    fn converse(&mut self, number: u64, level: Level, response: &[u8], input: Buffer) {
+    /// What compresses messages, if it was agreed.
+    fn deflate(&self, upgrade: &Upgrade) -> Option<PerMessageDeflate> {
+        let Shared { budget, contexts, .. } = self.shared;
+        match upgrade.compression {
+            Negotiation::Agreed(parameters) => {
+                Some(PerMessageDeflate::new(parameters, Arc::clone(contexts), Arc::clone(budget)))
+            }
+            Negotiation::Declined(_) | Negotiation::NotOffered => None,
+        }
+    }
+
+    /// Opens the WebSocket, and converses until it is over.
+    fn converse(&mut self, opening: Opening) {
+        let Opening { number, level, response, input, deflate } = opening;
         let opened = Instant::now();
         self.stream.received = input.filled().len() as u64;
-        let mut conversation =
-            Conversation::new(number, &self.shared.settings, input, &self.shared.budget);
-        let end = self.end_of(|client| client.drive(&mut conversation, response, opened));
+        let Shared { settings, budget, .. } = self.shared;
+        let mut conversation = Conversation::new(number, settings, input, budget, deflate);
+        let end = self.end_of(|client| client.drive(&mut conversation, &response, opened));
+        let ratio = conversation.compressed_total().map(|Sizes { plain, compressed }| {
+            format!(", compressed {:.1} : 1", plain as f64 / compressed as f64)
+        });
         log!(
             level,
-            "client {number} ended: {end}; {}, {} in, {} out, {:.3} s",
+            "client {number} ended: {end}; {}, {} in, {} out, {:.3} s{}",
             Count(conversation.messages(), "message"),
             Count(self.stream.received, "byte"),
             Count(self.stream.sent, "byte"),
             opened.elapsed().as_secs_f64(),
+            ratio.unwrap_or_default(),
         );
         match end {
             End::Closed(close) => {
@@ -277,16 +309,9 @@ impl Client<'_> {
         }
     }
 
-    /// Opens the WebSocket by `response`, and follows `script` until it is over.
-    fn perform(
-        &mut self,
-        number: u64,
-        level: Level,
-        response: Vec<u8>,
-        dump: Option<String>,
-        script: &Script,
-        input: Buffer,
-    ) {
+    /// Opens the WebSocket, and follows `script` until it is over. What is dumped is the first message.
+    fn perform(&mut self, opening: Opening, dump: Option<String>, script: &Script) {
+        let Opening { number, level, response, input, deflate } = opening;
         let opened = Instant::now();
         self.stream.received = input.filled().len() as u64;
         let response_len = response.len() as u64;
@@ -297,7 +322,7 @@ impl Client<'_> {
         }
         let settings = script.settings(&self.shared.settings);
         let budget = &self.shared.budget;
-        let conversation = Conversation::new(number, &settings, input, budget);
+        let conversation = Conversation::new(number, &settings, input, budget, deflate);
         let held = Buffer::new(Arc::clone(budget));
         let mut scripted = Scripted::new(conversation, script, opening, held);
         let end = self.end_of(|client| client.follow(&mut scripted, opened));
@@ -422,14 +447,20 @@ impl Client<'_> {
     }
 
     /// Logs that a WebSocket opens, and tells at which level its end is to be logged.
-    fn log_upgrade(&self, number: u64, who: &str, subprotocol: Option<&str>) -> Level {
+    fn log_upgrade(&self, number: u64, who: &str, upgrade: &Upgrade) -> Level {
+        let subprotocol = upgrade.subprotocol.as_ref();
         let subprotocol =
             subprotocol.map(|name| format!(", subprotocol {}", Quoted(name.as_bytes())));
         let subprotocol = subprotocol.unwrap_or_default();
+        let compression = match &upgrade.compression {
+            Negotiation::NotOffered => String::new(),
+            Negotiation::Declined(why) => format!(", permessage-deflate declined: {why}"),
+            Negotiation::Agreed(parameters) => format!(", {parameters}"),
+        };
         let Some(left_out) = self.shared.client_log.admit(Instant::now()) else {
             return Level::Debug;
         };
-        info!("client {number} connected: {who}{subprotocol}{left_out}");
+        info!("client {number} connected: {who}{subprotocol}{compression}{left_out}");
         Level::Info
     }
 

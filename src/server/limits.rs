@@ -7,6 +7,8 @@ use std::{env, fmt, fs, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::websocket::deflate::Mode;
+
 /// The kernel's limits on this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -42,24 +44,28 @@ impl Limits {
 
     /// How many WebSockets there can be at once, at most `asked`, beside [`http_only`](Self::http_only)
     /// other connections.
-    pub fn clients(self, asked: usize) -> usize {
-        asked.min(self.connections() - self.http_only()).max(1)
+    pub fn clients(self, asked: usize, compression: Mode) -> usize {
+        asked.min(self.connections(compression) - self.http_only(compression)).max(1)
     }
 
     /// How many connections there can be beyond the limit of WebSockets. They get the page, the answer to
     /// a health check or a proper 503.
-    pub fn http_only(self) -> usize {
-        (self.connections() / 8).clamp(2, 128)
+    pub fn http_only(self, compression: Mode) -> usize {
+        (self.connections(compression) / 8).clamp(2, 128)
     }
 
     /// How many connections can be served at once.
     ///
     /// A thread beyond `maps` or `addresses` does not fail to start: it aborts the whole process, since
     /// the guard page of its signal stack can't be set up. So this has to hold on the safe side.
-    fn connections(self) -> usize {
-        /// A thread's stack and signal stack, each with its guard page, and the message that comes in
-        /// pieces.
-        const MAPS_PER_CLIENT: u64 = 5;
+    fn connections(self, compression: Mode) -> usize {
+        // A thread's stack and signal stack, each with its guard page, and the message that comes in
+        // pieces; the message that it is inflated to; and what compresses the replies.
+        let maps_per_client = match compression {
+            Mode::Off => 5,
+            Mode::NoContextTakeover => 6,
+            Mode::ContextTakeover => 7,
+        };
         /// The program, its libraries, the allocator's arenas, the accept threads, and two for each huge
         /// page of a message.
         const MAPS_RESERVE: u64 = 2_048;
@@ -73,7 +79,7 @@ impl Limits {
         const THREADS_RESERVE: u64 = 16;
 
         let allowed = [
-            self.maps.saturating_sub(MAPS_RESERVE) / MAPS_PER_CLIENT,
+            self.maps.saturating_sub(MAPS_RESERVE) / maps_per_client,
             self.descriptors.saturating_sub(DESCRIPTORS_RESERVE),
             self.threads.unwrap_or(u64::MAX).saturating_sub(THREADS_RESERVE),
             half_beside_program(self.addresses) / ADDRESSES_PER_CLIENT,
@@ -195,8 +201,12 @@ mod tests {
             (65_530, 1_024, 5, 5),
         ] {
             let limits = Limits { maps, descriptors, ..UNLIMITED };
-            assert_eq!(limits.clients(asked), clients, "{limits:?}, {asked} asked");
+            assert_eq!(limits.clients(asked, Mode::Off), clients, "{limits:?}, {asked} asked");
         }
+        let usual = Limits { maps: 65_530, descriptors: 1_048_576, ..UNLIMITED };
+        let modes = [Mode::Off, Mode::NoContextTakeover, Mode::ContextTakeover];
+        let clients = modes.map(|compression| usual.clients(100_000, compression));
+        assert_eq!(clients, [12_568, 10_452, 8_940]);
         let mib = |mib: u64| Some(mib << 20);
         for (limits, clients, buffered) in [
             (Limits { addresses: mib(500), ..UNLIMITED }, 819, 234 << 20),
@@ -205,7 +215,7 @@ mod tests {
             (Limits { memory: mib(256), ..UNLIMITED }, 523, 112 << 20),
             (Limits { threads: Some(1_000), ..UNLIMITED }, 861, 1 << 30),
         ] {
-            assert_eq!(limits.clients(10_000), clients, "{limits:?}");
+            assert_eq!(limits.clients(10_000, Mode::Off), clients, "{limits:?}");
             assert_eq!(limits.buffered(1 << 30), buffered, "{limits:?}");
         }
     }

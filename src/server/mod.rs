@@ -12,6 +12,7 @@ pub mod tls;
 use std::error::Error;
 use std::hint;
 use std::io;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -35,6 +36,7 @@ use crate::server::limits::Limits;
 use crate::server::listener::{Listeners, Scheme};
 use crate::server::registry::{Connection, Registry, Stopping};
 use crate::server::tls::Certificate;
+use crate::websocket::deflate;
 use crate::websocket::handshake::Policy;
 
 /// A client's stack, in bytes. Deep enough for all that its thread does, the log included, and small
@@ -59,6 +61,7 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     pub budget: Arc<Budget>,
     pub draws: Draws,
+    pub contexts: Arc<deflate::Pool>,
 }
 
 /// Serves until SIGINT or SIGTERM has come and every client was given time to answer the close. A
@@ -138,7 +141,8 @@ impl Shared {
             allowed
         };
         let asked = listening.max_connections.get();
-        let max_connections = lowered("--max-connections", asked, limits.clients(asked));
+        let max_connections =
+            lowered("--max-connections", asked, limits.clients(asked, messages.compression));
         let asked = messages.max_buffered;
         let max_buffered = lowered("--max-buffered", asked, limits.buffered(asked));
         Shared {
@@ -146,6 +150,7 @@ impl Shared {
             policy: Policy {
                 origins: listening.origin.clone(),
                 subprotocols: listening.subprotocol.clone(),
+                compression: messages.compression,
             },
             settings: Settings {
                 prefix: messages.prefix.clone(),
@@ -159,7 +164,7 @@ impl Shared {
             client_log: RateLimit::new(CLIENT_LINES, "on clients"),
             registry: Arc::new(Registry::new(
                 max_connections,
-                limits.http_only(),
+                limits.http_only(messages.compression),
                 listening.max_connections_per_ip,
             )),
             budget: Arc::new(Budget::limited(
@@ -168,6 +173,9 @@ impl Shared {
                 messages.prefix.len(),
             )),
             draws: Draws::default(),
+            contexts: Arc::new(deflate::Pool::new(
+                thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            )),
             config,
         }
     }

@@ -29,8 +29,10 @@ pub const INTERNAL_ERROR: CloseFrame = CloseFrame::new(1011, "internal error");
 /// What a client sent that RFC 6455 or the configured limits forbid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
-    /// RSV1, RSV2 or RSV3 set, though no extension was agreed (§5.2).
+    /// RSV1, RSV2 or RSV3 set, though no extension that uses it was agreed (§5.2).
     ReservedBits,
+    /// RSV1 on a continuation or a control frame (RFC 7692 §6.1).
+    MisplacedRsv1,
     /// Opcode 0x3 to 0x7 or 0xB to 0xF (§5.2).
     ReservedOpcode,
     /// A client's frame without a mask (§5.1).
@@ -53,6 +55,8 @@ pub enum ProtocolError {
     CloseCode,
     /// Text or a close reason that is not UTF-8 (§8.1).
     InvalidUtf8,
+    /// A compressed message that is not DEFLATE data, or breaks off (RFC 7692 §7.2.2).
+    InvalidDeflate,
     /// A message of at least `size` bytes, over the configured `limit` (§10.4).
     MessageTooBig { size: u64, limit: usize },
 }
@@ -107,6 +111,7 @@ impl From<ProtocolError> for CloseFrame {
         use ProtocolError as E;
         let (code, reason) = match error {
             E::ReservedBits => (1002, "reserved bit set, and no extension was agreed"),
+            E::MisplacedRsv1 => (1002, "RSV1 set on a frame that begins no message"),
             E::ReservedOpcode => (1002, "reserved opcode"),
             E::NotMasked => (1002, "frame is not masked"),
             E::LengthNotMinimal => (1002, "payload length is not in its shortest form"),
@@ -118,6 +123,7 @@ impl From<ProtocolError> for CloseFrame {
             E::ClosePayload => (1002, "close payload of one byte"),
             E::CloseCode => (1002, "close code that may not be sent"),
             E::InvalidUtf8 => (1007, "text is not UTF-8"),
+            E::InvalidDeflate => (1007, "compressed data is not valid DEFLATE"),
             E::MessageTooBig { size, limit } => {
                 let reason =
                     format!("message of at least {size} bytes is over the limit of {limit}");

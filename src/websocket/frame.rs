@@ -19,6 +19,9 @@ pub enum Opcode {
     Pong = 0xA,
 }
 
+/// The bit of a frame's first byte that marks a compressed message (RFC 7692 §6).
+pub const RSV1: u8 = 0x40;
+
 /// The header of a client's frame.
 ///
 /// It always has a masking key, since a client must mask every frame (§5.1): a frame without one

@@ -9,6 +9,7 @@ use crate::escape::Quoted;
 use crate::http::origin::Origin;
 use crate::http::request::{self, Request};
 use crate::http::response::Response;
+use crate::websocket::deflate::{self, Negotiation};
 
 /// What the operator allows, beyond what the protocol does.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,8 @@ pub struct Policy {
     pub origins: Vec<Origin>,
     /// The subprotocols that may be agreed. Empty for any.
     pub subprotocols: Vec<String>,
+    /// How messages may be compressed.
+    pub compression: deflate::Mode,
 }
 
 /// What was agreed.
@@ -26,6 +29,8 @@ pub struct Upgrade {
     pub accept: String,
     /// A token of the client's offer, if any.
     pub subprotocol: Option<String>,
+    /// What became of the offers to compress messages.
+    pub compression: Negotiation,
 }
 
 impl Upgrade {
@@ -35,10 +40,16 @@ impl Upgrade {
             .with("Upgrade", "websocket")
             .with("Connection", "Upgrade")
             .with("Sec-WebSocket-Accept", self.accept.clone());
-        // An extension is declined by leaving its header out (§9.1).
-        match &self.subprotocol {
+        let response = match &self.subprotocol {
             Some(name) => response.with("Sec-WebSocket-Protocol", name.clone()),
             None => response,
+        };
+        match &self.compression {
+            Negotiation::Agreed(parameters) => {
+                response.with("Sec-WebSocket-Extensions", parameters.to_string())
+            }
+            // An extension is declined by leaving its header out (§9.1).
+            Negotiation::Declined(_) | Negotiation::NotOffered => response,
         }
     }
 }
@@ -89,6 +100,8 @@ pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     let Some(offered) = offered.collect::<Option<Vec<_>>>() else {
         return bad_request("Sec-WebSocket-Protocol has a name that is not a token");
     };
+    let compression = deflate::negotiate(request, policy.compression)
+        .map_err(|wrong| Response::text(400, wrong))?;
     let is_refused = |origin: &&[u8]| !allows(&policy.origins, origin, request);
     if let Some(origin) = request.values("Origin").find(is_refused) {
         let origin = Quoted(origin);
@@ -98,7 +111,7 @@ pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
         policy.subprotocols.is_empty() || policy.subprotocols.iter().any(|allowed| allowed == name)
     };
     let subprotocol = offered.into_iter().find(is_allowed).map(Into::into);
-    Ok(Upgrade { accept, subprotocol })
+    Ok(Upgrade { accept, subprotocol, compression })
 }
 
 /// §4.4: an "appropriate HTTP error code (such as 426 Upgrade Required)" and the version that is

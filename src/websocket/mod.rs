@@ -1,7 +1,8 @@
 //! The WebSocket protocol: the opening handshake, frames, messages and the closing handshake
-//! (RFC 6455).
+//! (RFC 6455), and compressed messages (RFC 7692).
 
 pub mod close;
+pub mod deflate;
 pub mod frame;
 pub mod handshake;
 pub mod session;

@@ -1,5 +1,6 @@
 //! The conversation after the opening handshake: fragments, control frames, UTF-8 and the closing
-//! handshake (RFC 6455 §5.4 to §8.1), as bytes in, messages and reply bytes out.
+//! handshake (RFC 6455 §5.4 to §8.1), as bytes in, messages and reply bytes out. Compressed messages are
+//! inflated once they have come whole (RFC 7692), so that no context is held while bytes are missing.
 //!
 //! ```text
 //!            first fragment             its payload has come
@@ -17,8 +18,9 @@
 use std::mem;
 use std::sync::Arc;
 
-use crate::buffer::{Budget, Buffer, UNMETERED};
+use crate::buffer::{Budget, Buffer, OverBudget, UNMETERED};
 use crate::websocket::close::{self, CloseFrame, ProtocolError};
+use crate::websocket::deflate::{PerMessageDeflate, Sizes};
 use crate::websocket::frame::{self, Header, Opcode};
 
 /// A message that has come whole, unmasked. The payload of a text message is UTF-8.
@@ -28,6 +30,8 @@ pub enum Message<'i> {
     InInput(Kind, &'i [u8]),
     /// It came in pieces, and [`Session::assembled`] has its payload.
     Assembled(Kind),
+    /// It came compressed, and [`Session::inflated`] has its payload.
+    Inflated(Kind),
 }
 
 /// What a message carries (§5.6).
@@ -48,10 +52,19 @@ pub enum Close {
 pub struct Session {
     state: State,
     max_message_size: usize,
-    /// What has come of a message in pieces, unmasked. Kept for the next such message.
+    /// Whether the message in pieces is compressed.
+    encoding: Encoding,
+    /// What has come of a message in pieces, unmasked, or a compressed reply. Kept for the next one.
     message: Buffer,
     /// How much of a text message in pieces is known to be UTF-8, in bytes.
     checked: usize,
+    deflate: Option<Box<PerMessageDeflate>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Plain,
+    Deflated,
 }
 
 // To read a separate tag, at every frame, is faster than a niche among the values of a Close.
@@ -72,9 +85,20 @@ enum State {
 
 impl Session {
     /// A session whose messages may have `max_message_size` bytes. What it holds above
-    /// [`UNMETERED`] is charged to `budget`.
-    pub fn new(max_message_size: usize, budget: Arc<Budget>) -> Self {
-        Session { state: State::Idle, max_message_size, message: Buffer::new(budget), checked: 0 }
+    /// [`UNMETERED`] is charged to `budget`. Messages may be compressed if `deflate` was agreed.
+    pub fn new(
+        max_message_size: usize,
+        budget: Arc<Budget>,
+        deflate: Option<PerMessageDeflate>,
+    ) -> Self {
+        Session {
+            state: State::Idle,
+            max_message_size,
+            encoding: Encoding::Plain,
+            message: Buffer::new(budget),
+            checked: 0,
+            deflate: deflate.map(Box::new),
+        }
     }
 
     /// Takes frames off the front of `input` until a message is whole, and appends to `output`
@@ -99,6 +123,33 @@ impl Session {
     /// The payload of the message that was [assembled](Message::Assembled) last.
     pub fn assembled(&self) -> &[u8] {
         self.message.filled()
+    }
+
+    /// The payload of the message that was [inflated](Message::Inflated) last.
+    pub fn inflated(&self) -> &[u8] {
+        self.deflate.as_ref().map_or(b"", |deflate| deflate.message())
+    }
+
+    /// Deflates `prefix` and the message that was [inflated](Message::Inflated) last as one message,
+    /// which [`assembled`](Self::assembled) returns then.
+    ///
+    /// # Errors
+    ///
+    /// [`OverBudget`]. The reply can be sent uncompressed, which is always allowed.
+    pub fn deflate(&mut self, prefix: &[u8]) -> Result<(), OverBudget> {
+        let deflate = self.deflate.as_mut().ok_or(OverBudget)?;
+        deflate.deflate(prefix, &mut self.message)
+    }
+
+    /// For the log: how many bytes `message` had before it was inflated, if it was.
+    pub fn compressed_size(&self, message: Message) -> Option<usize> {
+        let deflate = self.deflate.as_ref().filter(|_| matches!(message, Message::Inflated(_)));
+        deflate.map(|deflate| deflate.compressed_size())
+    }
+
+    /// The sizes of all compressed messages in both directions, if there were any.
+    pub fn compressed_total(&self) -> Option<Sizes> {
+        self.deflate.as_ref().map(|deflate| deflate.total()).filter(|total| total.plain > 0)
     }
 
     /// Begins the closing handshake by a close frame. What still comes is not processed.
@@ -160,13 +211,25 @@ impl Session {
 
     /// Whether memory and addresses are held only in case another large message follows.
     pub fn holds_spare(&self) -> bool {
-        matches!(self.state, State::Idle) && self.message.capacity() > UNMETERED
+        let is_large = self.message.capacity() > UNMETERED
+            || self.deflate.as_ref().is_some_and(|deflate| deflate.holds_spare());
+        is_large && matches!(self.state, State::Idle)
     }
 
     /// Gives up the memory that no unfinished message needs.
     pub fn release(&mut self) {
         if matches!(self.state, State::Idle | State::Closed(_)) {
             self.message.release();
+        }
+        if let Some(deflate) = &mut self.deflate {
+            deflate.release();
+        }
+    }
+
+    /// Gives up what compresses replies, until the next one.
+    pub fn release_deflater(&mut self) {
+        if let Some(deflate) = &mut self.deflate {
+            deflate.release_deflater();
         }
     }
 
@@ -193,6 +256,9 @@ impl Session {
                     };
                     if whole && header.fin && matches!(self.state, State::Idle) {
                         let (payload, ascii) = take_payload(input, header_len, &header);
+                        if header.rsv[0] {
+                            return self.inflate(kind, payload).map(Some);
+                        }
                         if kind == Kind::Text && !ascii && str::from_utf8(payload).is_err() {
                             return Err(ProtocolError::InvalidUtf8.into());
                         }
@@ -203,15 +269,22 @@ impl Session {
                 }
                 State::Payload { kind, fin, .. } => {
                     let complete = self.take_piece(input)?;
-                    self.check_utf8(kind, fin && complete)?;
+                    if self.encoding == Encoding::Plain {
+                        let text = self.message.filled();
+                        check_utf8(kind, text, &mut self.checked, fin && complete)?;
+                    }
                     if !complete {
                         return Ok(None);
                     }
-                    if fin {
-                        self.state = State::Idle;
-                        return Ok(Some(Message::Assembled(kind)));
+                    if !fin {
+                        self.state = State::Fragmented(kind);
+                        continue;
                     }
-                    self.state = State::Fragmented(kind);
+                    self.state = State::Idle;
+                    return match self.encoding {
+                        Encoding::Plain => Ok(Some(Message::Assembled(kind))),
+                        Encoding::Deflated => self.inflate_assembled(kind).map(Some),
+                    };
                 }
                 State::Closed(_) => {
                     take(input, input.len());
@@ -225,9 +298,9 @@ impl Session {
     /// data frame belongs to, or `None` for a control frame.
     fn check(&self, header: &Header) -> Result<Option<Kind>, ProtocolError> {
         if header.rsv != [false; 3] {
-            return Err(ProtocolError::ReservedBits);
+            return self.check_compressed(header).map(Some);
         }
-        let (kind, so_far) = match (header.opcode, &self.state) {
+        let kind = match (header.opcode, &self.state) {
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => {
                 // §5.5: "All control frames MUST have a payload length of 125 bytes or less and
                 // MUST NOT be fragmented."
@@ -237,19 +310,66 @@ impl Session {
                     (true, _) => Ok(None),
                 };
             }
-            (Opcode::Continuation, State::Fragmented(kind)) => (*kind, self.message.filled().len()),
+            (Opcode::Continuation, State::Fragmented(kind)) => {
+                return self.check_continuation(*kind, header.payload_len).map(Some);
+            }
             (Opcode::Continuation, _) => return Err(ProtocolError::UnexpectedContinuation),
             (_, State::Fragmented(_)) => return Err(ProtocolError::UnfinishedMessage),
-            (Opcode::Text, _) => (Kind::Text, 0),
-            (Opcode::Binary, _) => (Kind::Binary, 0),
+            (Opcode::Text, _) => Kind::Text,
+            (Opcode::Binary, _) => Kind::Binary,
         };
-        let limit = self.max_message_size;
-        // Never a sum of usize: the length may be anything below 2^63.
-        if header.payload_len > (limit - so_far) as u64 {
-            let size = so_far as u64 + header.payload_len;
-            return Err(ProtocolError::MessageTooBig { size, limit });
-        }
+        check_size(0, header.payload_len, self.max_message_size)?;
         Ok(Some(kind))
+    }
+
+    fn check_continuation(&self, kind: Kind, payload_len: u64) -> Result<Kind, ProtocolError> {
+        check_size(self.message.filled().len(), payload_len, self.max_size())?;
+        Ok(kind)
+    }
+
+    /// Checks the header of a frame with a reserved bit. RFC 7692 §6: RSV1 tells that a message is
+    /// compressed, and only its first frame has it.
+    #[cold]
+    fn check_compressed(&self, header: &Header) -> Result<Kind, ProtocolError> {
+        if self.deflate.is_none() || header.rsv != [true, false, false] {
+            return Err(ProtocolError::ReservedBits);
+        }
+        let kind = match header.opcode {
+            Opcode::Text => Kind::Text,
+            Opcode::Binary => Kind::Binary,
+            _ => return Err(ProtocolError::MisplacedRsv1),
+        };
+        if let State::Fragmented(_) = self.state {
+            return Err(ProtocolError::UnfinishedMessage);
+        }
+        check_size(0, header.payload_len, self.max_compressed_size())?;
+        Ok(kind)
+    }
+
+    /// How many bytes the message in pieces may have as it comes.
+    fn max_size(&self) -> usize {
+        match self.encoding {
+            Encoding::Plain => self.max_message_size,
+            Encoding::Deflated => self.max_compressed_size(),
+        }
+    }
+
+    /// How many bytes a message may have before it is inflated. What can't be compressed grows by less.
+    fn max_compressed_size(&self) -> usize {
+        self.max_message_size.saturating_add(self.max_message_size / 8 + 64)
+    }
+
+    #[cold]
+    fn inflate<'i>(&mut self, kind: Kind, payload: &[u8]) -> Result<Message<'i>, CloseFrame> {
+        let deflate = self.deflate.as_mut().ok_or(ProtocolError::ReservedBits)?;
+        deflate.inflate(kind, payload, self.max_message_size)?;
+        Ok(Message::Inflated(kind))
+    }
+
+    fn inflate_assembled<'i>(&mut self, kind: Kind) -> Result<Message<'i>, CloseFrame> {
+        let deflate = self.deflate.as_mut().ok_or(ProtocolError::ReservedBits)?;
+        deflate.inflate(kind, self.message.filled(), self.max_message_size)?;
+        Ok(Message::Inflated(kind))
     }
 
     fn begin_payload(&mut self, kind: Kind, header: &Header) -> Result<(), CloseFrame> {
@@ -257,12 +377,14 @@ impl Session {
         if matches!(self.state, State::Idle) {
             self.message.clear();
             self.checked = 0;
+            self.encoding = if header.rsv[0] { Encoding::Deflated } else { Encoding::Plain };
         }
+        let max_size = self.max_size();
         // The length of a fragmented message is known only at its end. A small one grows once at most.
         let capacity = match self.message.filled().len() + missing {
             len if header.fin => len,
-            ..=UNMETERED => UNMETERED.min(self.max_message_size),
-            _ => self.max_message_size,
+            ..=UNMETERED => UNMETERED.min(max_size),
+            _ => max_size,
         };
         self.message.reserve(capacity).map_err(|_| close::OVER_BUDGET)?;
         let Header { fin, masking_key, .. } = *header;
@@ -288,22 +410,6 @@ impl Session {
         Ok(true)
     }
 
-    /// Refuses a text message at its first wrong byte, however much of it is still to come (§8.1).
-    fn check_utf8(&mut self, kind: Kind, complete: bool) -> Result<(), ProtocolError> {
-        if kind == Kind::Binary {
-            return Ok(());
-        }
-        match str::from_utf8(&self.message.filled()[self.checked..]) {
-            Ok(checked) => self.checked += checked.len(),
-            // The last character is cut, and its rest may still come.
-            Err(error) if error.error_len().is_none() && !complete => {
-                self.checked += error.valid_up_to();
-            }
-            Err(_) => return Err(ProtocolError::InvalidUtf8),
-        }
-        Ok(())
-    }
-
     fn answer_control(
         &mut self,
         opcode: Opcode,
@@ -326,6 +432,36 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Refuses a frame of so many bytes behind the `so_far` of its message if both are over the `limit`.
+fn check_size(so_far: usize, payload_len: u64, limit: usize) -> Result<(), ProtocolError> {
+    // Never a sum of usize: the length may be anything below 2^63.
+    if payload_len > (limit - so_far) as u64 {
+        let size = so_far as u64 + payload_len;
+        return Err(ProtocolError::MessageTooBig { size, limit });
+    }
+    Ok(())
+}
+
+/// Refuses a text message at its first wrong byte, however much of it is still to come (§8.1). The first
+/// `checked` bytes are known to be right.
+pub(super) fn check_utf8(
+    kind: Kind,
+    text: &[u8],
+    checked: &mut usize,
+    complete: bool,
+) -> Result<(), ProtocolError> {
+    if kind == Kind::Binary {
+        return Ok(());
+    }
+    match str::from_utf8(&text[*checked..]) {
+        Ok(right) => *checked += right.len(),
+        // The last character is cut, and its rest may still come.
+        Err(error) if error.error_len().is_none() && !complete => *checked += error.valid_up_to(),
+        Err(_) => return Err(ProtocolError::InvalidUtf8),
+    }
+    Ok(())
 }
 
 /// Takes a frame's payload, unmasked, and tells whether it is ASCII.

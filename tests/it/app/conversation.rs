@@ -516,7 +516,7 @@ fn a_conversation_begins_with_the_bytes_that_came_after_the_request() {
     input.reserve(SMALL_INPUT).unwrap();
     input.spare_mut()[..bytes.len()].copy_from_slice(&bytes);
     input.advance(bytes.len());
-    let mut conversation = Conversation::new(1, &settings, input, &budget);
+    let mut conversation = Conversation::new(1, &settings, input, &budget, None);
     let output = conversation.next_output().unwrap();
     assert_eq!(
         (output.head, output.payload, output.is_last),

@@ -21,7 +21,7 @@ fn assert_fast(prefix_len: usize, message: &[u8]) {
     let budget = Arc::new(Budget::limited(LIMIT, usize::MAX, prefix_len));
     let mut input = Buffer::new(Arc::clone(&budget));
     input.reserve(LARGE_INPUT).unwrap();
-    let mut conversation = Conversation::new(1, &settings, input, &budget);
+    let mut conversation = Conversation::new(1, &settings, input, &budget, None);
     // After the first message memory is where it stays.
     for _ in 0..2 {
         let mut received = 0;

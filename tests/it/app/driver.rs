@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use wsecho::app::conversation::{Conversation, Settings};
 use wsecho::buffer::{Budget, Buffer};
+use wsecho::websocket::deflate::PerMessageDeflate;
 
 /// The longest header fits in this input, so that all but the shortest payloads that come in pieces
 /// are received straight to their message.
@@ -42,10 +43,20 @@ pub struct Driver<'s> {
 impl<'s> Driver<'s> {
     /// A conversation whose input begins with a capacity of `input` bytes.
     pub fn new(settings: &'s Settings, budget: &Arc<Budget>, input: usize) -> Self {
+        Driver::compressing(settings, budget, input, None)
+    }
+
+    /// The same, with what was agreed on compression.
+    pub fn compressing(
+        settings: &'s Settings,
+        budget: &Arc<Budget>,
+        input: usize,
+        deflate: Option<PerMessageDeflate>,
+    ) -> Self {
         let mut buffer = Buffer::new(Arc::clone(budget));
         buffer.reserve(input).unwrap();
         Driver {
-            conversation: Conversation::new(1, settings, buffer, budget),
+            conversation: Conversation::new(1, settings, buffer, budget, deflate),
             output: Vec::new(),
             output_lens: Vec::new(),
             now: Duration::ZERO,

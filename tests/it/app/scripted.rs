@@ -43,7 +43,7 @@ impl<'s> Driver<'s> {
     fn new(script: &'s Script, settings: &'s Settings, budget: &Arc<Budget>) -> Self {
         let mut input = Buffer::new(Arc::clone(budget));
         input.reserve(SMALL_INPUT).unwrap();
-        let conversation = Conversation::new(1, settings, input, budget);
+        let conversation = Conversation::new(1, settings, input, budget, None);
         let held = Buffer::new(Arc::clone(budget));
         let mut driver = Driver {
             scripted: Scripted::new(conversation, script, OPENING.to_vec(), held),

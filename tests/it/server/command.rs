@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, address_in, assert_status, connect,
-    eventually, free_addr, read_close, read_frame, wait_for_line, wsecho,
+    eventually, free_addr, read_close, read_frame, read_head, wait_for_line, wsecho,
 };
 
 // Flags
@@ -23,7 +23,7 @@ struct Flag {
     shows: fn(&Server),
 }
 
-const FLAGS: [Flag; 14] = [
+const FLAGS: [Flag; 15] = [
     Flag {
         name: "--addr",
         default: "[default: 127.0.0.1:1222, or the sockets",
@@ -86,6 +86,16 @@ const FLAGS: [Flag; 14] = [
         shows: |server| {
             let get = "GET /do?close=4000 HTTP/1.1\r\nHost: a\r\n\r\n";
             assert_status(&server.response(get), 404);
+        },
+    },
+    Flag {
+        name: "--compression",
+        default: "[default: no-context-takeover]",
+        env: &[("WSECHO_COMPRESSION", "off")],
+        shows: |server| {
+            let mut stream = server.connect();
+            stream.write_all(OFFER.as_bytes()).unwrap();
+            assert!(!read_head(&mut stream).contains("Sec-WebSocket-Extensions"));
         },
     },
     Flag {
@@ -509,6 +519,37 @@ fn a_client_has_two_lines_in_the_log() {
     let mut log = server.log();
     log.retain(|line| line.contains("client 1"));
     assert_eq!(log, [connected, ended]);
+}
+
+/// A request for a WebSocket that offers compression.
+const OFFER: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+
+#[test]
+fn the_log_says_what_is_compressed_and_how_well() {
+    let server = Server::start(&["-v", "--prefix="]);
+    let mut stream = server.connect();
+    stream.write_all(OFFER.as_bytes()).unwrap();
+    let head = read_head(&mut stream);
+    const AGREED: &str =
+        "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    assert!(head.contains(&format!("\r\nSec-WebSocket-Extensions: {AGREED}\r\n")), "{head}");
+    server.wait_for_log(&format!(", path \"/\", {AGREED}"));
+    // Sixteen letters, as zlib compresses them.
+    stream.write_all(&frame(0xC1, &[0x4A, 0x4C, 0x44, 0x05, 0x00, 0x00])).unwrap();
+    let (first, reply) = read_frame(&mut stream);
+    assert_eq!(first, 0xC1);
+    server.wait_for_log(" Text of 16 bytes, 6 compressed, \"aaaaaaaaaaaaaaaa\"");
+    stream.write_all(&close(1000)).unwrap();
+    assert_eq!(read_close(&mut stream), 1000);
+    let ended = server.wait_for_log(" ended: ");
+    let ratio = 32.0 / (6 + reply.len()) as f64;
+    assert!(ended.ends_with(&format!(" s, compressed {ratio:.1} : 1")), "{ended}");
+
+    let declined = OFFER.replace("-deflate\r", "-deflate; x=1\r");
+    server.connect().write_all(declined.as_bytes()).unwrap();
+    server.wait_for_log(", permessage-deflate declined: parameter \"x\" is unknown");
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn a_subprotocol_is_agreed_only_from_the_clients_offer() {
 
 #[test]
 fn extensions_are_declined_by_silence() {
-    let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits, x\r\n";
+    let offer = "Sec-WebSocket-Extensions: permessage-bzip2; client_max_window_bits, x\r\n";
     let response = respond(&upgrade_with(offer), &Policy::default());
     assert_eq!(response, respond(UPGRADE, &Policy::default()));
     assert_eq!((response.status, header(&response, "Sec-WebSocket-Extensions")), (101, None));

@@ -1,4 +1,6 @@
 //! The WebSocket protocol: RFC 6455.
 
 mod handshake;
+mod inflate;
 mod rfc6455;
+mod rfc7692;

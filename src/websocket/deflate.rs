@@ -1,0 +1,642 @@
+//! permessage-deflate: what is agreed, and messages inflated and deflated (RFC 7692).
+//!
+//! A context is what one direction needs to compress or to decompress: the window and, to compress, the
+//! tables that find its bytes again. Without context takeover each message begins with a fresh one, so
+//! that the contexts of a small [`Pool`] serve all clients. With it a client has its own.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status};
+
+use crate::buffer::{Budget, Buffer, Charge, OverBudget, UNMETERED};
+use crate::escape::Quoted;
+use crate::http::request::{self, Request};
+use crate::websocket::close::{self, CloseFrame, ProtocolError};
+use crate::websocket::session::{Kind, check_utf8};
+
+/// The name that the extension is registered under (§8.1).
+const NAME: &str = "permessage-deflate";
+
+/// What the sender leaves out at the end of each message: the length of an empty block (§7.2.1).
+const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
+
+/// An empty final block.
+const FINAL_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xFF, 0xFF];
+
+/// The largest window, as the base-2 logarithm of its bytes. Inflaters always have it: it serves every
+/// smaller one.
+const MAX_WINDOW_BITS: u8 = 15;
+
+/// How far back compressed data may refer, in bytes.
+const MAX_WINDOW: usize = 1 << MAX_WINDOW_BITS;
+
+/// How hard the compressor looks for repetitions, of 9. For an echo the time counts: level 3 takes twice
+/// as long as level 1 and saves a tenth of the bytes (docs/performance.md).
+const LEVEL: i32 = 1;
+
+/// The memory of an inflater, in bytes.
+const INFLATER_MEMORY: usize = 48 * 1024;
+
+/// What the operator allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Each message is compressed on its own.
+    #[default]
+    NoContextTakeover,
+    /// What was said in one message shortens the next one.
+    ContextTakeover,
+    Off,
+}
+
+/// What became of the client's offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Negotiation {
+    #[default]
+    NotOffered,
+    /// None is accepted. The text says why, for the log.
+    Declined(Cow<'static, str>),
+    Agreed(Parameters),
+}
+
+/// The parameters of the answer (§7.1). All are off by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parameters {
+    /// Each of the server's messages is compressed on its own.
+    pub server_no_context_takeover: bool,
+    /// Each of the client's messages is compressed on its own.
+    pub client_no_context_takeover: bool,
+    /// The base-2 logarithm of the window that the server keeps to, 8 to 15.
+    pub server_max_window_bits: Option<u8>,
+}
+
+/// An extension's name and its parameters.
+type Offer<'h> = (&'h str, Vec<(&'h str, Option<String>)>);
+
+/// Chooses among what `request` offers (RFC 6455 §9.1, RFC 7692 §5 and §7.1): the first offer that is
+/// acceptable. Other extensions are declined by silence.
+///
+/// # Errors
+///
+/// A header that is not in the grammar of RFC 6455 §9.1. The text says so.
+pub fn negotiate(request: &Request, mode: Mode) -> Result<Negotiation, &'static str> {
+    const HEADER: &str = "Sec-WebSocket-Extensions";
+    let offers = request.list(HEADER).map(extension).collect::<Option<Vec<_>>>();
+    let is_empty_list = |offers: &Vec<_>| offers.is_empty() && request.has(HEADER);
+    let Some(offers) = offers.filter(|offers| !is_empty_list(offers)) else {
+        return Err("Sec-WebSocket-Extensions is not a list of extensions as RFC 6455 §9.1 has it");
+    };
+    let mut negotiation = Negotiation::NotOffered;
+    for (_, parameters) in offers.iter().filter(|(name, _)| *name == NAME) {
+        match (accept(parameters, mode), &negotiation) {
+            (Ok(parameters), _) => return Ok(Negotiation::Agreed(parameters)),
+            (Err(why), Negotiation::NotOffered) => negotiation = Negotiation::Declined(why),
+            (Err(_), _) => {}
+        }
+    }
+    Ok(negotiation)
+}
+
+/// `token *( ";" token [ "=" ( token | quoted-string ) ] )`. A quoted string has to be a token once it
+/// is unquoted, so that no separator can be inside one.
+fn extension(member: &[u8]) -> Option<Offer<'_>> {
+    let mut parts = member.split(|&byte| byte == b';').map(request::trim);
+    let name = request::token(parts.next()?)?;
+    Some((name, parts.map(parameter).collect::<Option<_>>()?))
+}
+
+fn parameter(part: &[u8]) -> Option<(&str, Option<String>)> {
+    let Some(equals) = part.iter().position(|&byte| byte == b'=') else {
+        return Some((request::token(part)?, None));
+    };
+    // RFC 6455 §9.1 takes over the "implied *LWS rule" of RFC 2616.
+    let (name, value) = (request::trim(&part[..equals]), request::trim(&part[equals + 1..]));
+    let value = match value {
+        [b'"', quoted @ .., b'"'] => {
+            let mut unquoted = Vec::new();
+            let mut bytes = quoted.iter();
+            while let Some(byte) = bytes.next() {
+                unquoted.push(if *byte == b'\\' { *bytes.next()? } else { *byte });
+            }
+            request::token(&unquoted)?.to_owned()
+        }
+        value => request::token(value)?.to_owned(),
+    };
+    Some((request::token(name)?, Some(value)))
+}
+
+/// The answer to one offer, or why it is declined.
+fn accept(offer: &[(&str, Option<String>)], mode: Mode) -> Result<Parameters, Cow<'static, str>> {
+    let no_context_takeover = match mode {
+        Mode::Off => return Err("compression is off".into()),
+        Mode::NoContextTakeover => true,
+        Mode::ContextTakeover => false,
+    };
+    let mut answer = Parameters {
+        server_no_context_takeover: no_context_takeover,
+        client_no_context_takeover: no_context_takeover,
+        server_max_window_bits: None,
+    };
+    for (number, (name, value)) in offer.iter().enumerate() {
+        if offer[..number].iter().any(|(earlier, _)| earlier == name) {
+            return Err(format!("parameter {} is repeated", Quoted(name.as_bytes())).into());
+        }
+        match (*name, value.as_deref()) {
+            ("server_no_context_takeover", None) => answer.server_no_context_takeover = true,
+            ("client_no_context_takeover", None) => answer.client_no_context_takeover = true,
+            ("server_no_context_takeover" | "client_no_context_takeover", Some(_)) => {
+                return Err(format!("{name} has a value").into());
+            }
+            ("server_max_window_bits", Some(bits)) => {
+                answer.server_max_window_bits = Some(window_bits(name, bits)?);
+            }
+            ("server_max_window_bits", None) => return Err(format!("{name} has no value").into()),
+            // Not answered, so that the client may use any window. All of them can be inflated.
+            ("client_max_window_bits", None) => {}
+            ("client_max_window_bits", Some(bits)) => {
+                window_bits(name, bits)?;
+            }
+            _ => return Err(format!("parameter {} is unknown", Quoted(name.as_bytes())).into()),
+        }
+    }
+    Ok(answer)
+}
+
+/// §7.1.2.1: "a decimal integer value without leading zeroes between 8 to 15, inclusive".
+fn window_bits(name: &str, value: &str) -> Result<u8, Cow<'static, str>> {
+    match value.parse() {
+        Ok(bits @ 8..=15) if value.len() == if bits < 10 { 1 } else { 2 } => Ok(bits),
+        _ => Err(format!("{name} is not a number from 8 to 15").into()),
+    }
+}
+
+/// The extension with its parameters, as the answer has it.
+impl fmt::Display for Parameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NAME)?;
+        if self.server_no_context_takeover {
+            f.write_str("; server_no_context_takeover")?;
+        }
+        if self.client_no_context_takeover {
+            f.write_str("; client_no_context_takeover")?;
+        }
+        match self.server_max_window_bits {
+            Some(bits) => write!(f, "; server_max_window_bits={bits}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The contexts that all clients share for messages which are compressed on their own.
+///
+/// There should be as many as cores, since more are not faster. A client's thread holds one only while
+/// it computes, never while it waits for its peer, so the wait for a free one is short, and thousands
+/// of clients that send at once need the memory of a few contexts. A lock and a condition variable do,
+/// because taking one out takes nanoseconds and inflating a message microseconds.
+pub struct Pool {
+    free: Mutex<Vec<Contexts>>,
+    returned: Condvar,
+}
+
+/// Each is made when it is first used, and stays.
+#[derive(Default)]
+struct Contexts {
+    inflater: Option<Inflate>,
+    /// With the bits of its window. A client that asked for another window gets a new one.
+    deflater: Option<(u8, Deflate)>,
+}
+
+/// Contexts that go back to their pool when they are dropped.
+struct Borrowed<'p> {
+    pool: &'p Pool,
+    contexts: Contexts,
+}
+
+impl Pool {
+    /// A pool of `size` pairs of contexts, which have no memory before they are used.
+    pub fn new(size: NonZeroUsize) -> Self {
+        let free = (0..size.get()).map(|_| Contexts::default()).collect();
+        Pool { free: Mutex::new(free), returned: Condvar::new() }
+    }
+
+    fn take(&self) -> Borrowed<'_> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            // The last one that was returned, whose memory is likely still in the cache.
+            if let Some(contexts) = free.pop() {
+                return Borrowed { pool: self, contexts };
+            }
+            free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        let contexts = std::mem::take(&mut self.contexts);
+        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(contexts);
+        self.pool.returned.notify_one();
+    }
+}
+
+impl Contexts {
+    /// An inflater that knows nothing of earlier messages.
+    fn inflater(&mut self) -> &mut Inflate {
+        let inflater = self.inflater.get_or_insert_with(new_inflater);
+        inflater.reset(false);
+        inflater
+    }
+
+    /// A deflater that knows nothing of earlier messages, with a window of `bits`.
+    fn deflater(&mut self, bits: u8) -> &mut Deflate {
+        if self.deflater.as_ref().is_some_and(|(its_bits, _)| *its_bits != bits) {
+            self.deflater = None;
+        }
+        let (_, deflater) = self.deflater.get_or_insert_with(|| (bits, new_deflater(bits)));
+        deflater.reset();
+        deflater
+    }
+}
+
+fn new_inflater() -> Inflate {
+    Inflate::new(false, MAX_WINDOW_BITS)
+}
+
+/// A window of 9 bits does for 8 as well: the compressor refers back at most 262 bytes less than its
+/// window is long, which are 250.
+fn new_deflater(bits: u8) -> Deflate {
+    Deflate::new(LEVEL, false, bits.max(9))
+}
+
+/// The memory of a deflater, in bytes: tables, the window twice with its index, and what is pending.
+fn deflater_memory(bits: u8) -> usize {
+    132 * 1024 + (4 << bits.max(9)) + 7 * 16 * 1024
+}
+
+/// A context that one client has to itself.
+struct Own<T> {
+    context: T,
+    _charge: Charge,
+}
+
+/// One client's permessage-deflate.
+pub struct PerMessageDeflate {
+    parameters: Parameters,
+    pool: Arc<Pool>,
+    budget: Arc<Budget>,
+    /// Only with context takeover.
+    inflater: Option<Own<Inflate>>,
+    /// Only with context takeover.
+    deflater: Option<Own<Deflate>>,
+    /// The message that was inflated last.
+    message: Buffer,
+    /// How many bytes it had before.
+    compressed_size: usize,
+    total: Sizes,
+}
+
+/// What messages and their replies have in bytes, before and after compression.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    pub plain: u64,
+    pub compressed: u64,
+}
+
+impl PerMessageDeflate {
+    /// What both sides agreed to. Contexts of its own, and what it holds above
+    /// [`UNMETERED`], are charged to `budget`.
+    pub fn new(parameters: Parameters, pool: Arc<Pool>, budget: Arc<Budget>) -> Self {
+        PerMessageDeflate {
+            parameters,
+            pool,
+            message: Buffer::new(Arc::clone(&budget)),
+            budget,
+            inflater: None,
+            deflater: None,
+            compressed_size: 0,
+            total: Sizes::default(),
+        }
+    }
+
+    /// Inflates a whole message, which may have `max_size` bytes then.
+    ///
+    /// # Errors
+    ///
+    /// The close frame for data that is not DEFLATE, text that is not UTF-8, a message that is too
+    /// big, or memory that is short. Each is found as soon as the bytes that show it are inflated.
+    pub(super) fn inflate(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        max_size: usize,
+    ) -> Result<(), CloseFrame> {
+        let PerMessageDeflate { parameters, pool, budget, inflater, message, .. } = self;
+        message.clear();
+        let mut inflating = Inflating { kind, message, max_size, checked: 0 };
+        if parameters.client_no_context_takeover {
+            let mut borrowed = pool.take();
+            let inflater = borrowed.contexts.inflater();
+            let ended = inflating.message(inflater, payload)?;
+            inflating.finish(inflater, ended)?;
+        } else {
+            let own = match inflater {
+                Some(own) => own,
+                None => {
+                    let charge = budget.charge(INFLATER_MEMORY).map_err(|_| close::OVER_BUDGET)?;
+                    inflater.insert(Own { context: new_inflater(), _charge: charge })
+                }
+            };
+            if let Ended::FinalBlock = inflating.message(&mut own.context, payload)? {
+                inflating.restart(&mut own.context)?;
+            }
+        }
+        self.compressed_size = payload.len();
+        self.count(self.message.filled().len(), payload.len());
+        Ok(())
+    }
+
+    /// The message that was inflated last.
+    pub fn message(&self) -> &[u8] {
+        self.message.filled()
+    }
+
+    /// How many bytes that message had before.
+    pub fn compressed_size(&self) -> usize {
+        self.compressed_size
+    }
+
+    /// Deflates `prefix` and the message that was inflated last, as one message, to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`OverBudget`]. The reply can be sent as it is then.
+    pub(super) fn deflate(&mut self, prefix: &[u8], out: &mut Buffer) -> Result<(), OverBudget> {
+        let bits = self.parameters.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS);
+        let message = self.message.filled();
+        if self.parameters.server_no_context_takeover {
+            deflate(self.pool.take().contexts.deflater(bits), prefix, message, out)?;
+        } else {
+            // Taken out, since one that fails has to go: it knows a message that the client does not.
+            let mut own = match self.deflater.take() {
+                Some(own) => own,
+                None => {
+                    let charge = self.budget.charge(deflater_memory(bits))?;
+                    Own { context: new_deflater(bits), _charge: charge }
+                }
+            };
+            deflate(&mut own.context, prefix, message, out)?;
+            self.deflater = Some(own);
+        }
+        self.count(prefix.len() + self.message.filled().len(), out.filled().len());
+        Ok(())
+    }
+
+    fn count(&mut self, plain: usize, compressed: usize) {
+        self.total.plain += plain as u64;
+        self.total.compressed += compressed as u64;
+    }
+
+    /// The sizes of all compressed messages, in both directions.
+    pub fn total(&self) -> Sizes {
+        self.total
+    }
+
+    /// Whether memory and addresses are held only in case another large message follows.
+    pub(super) fn holds_spare(&self) -> bool {
+        self.message.capacity() > UNMETERED
+    }
+
+    /// Gives up the memory of the last message.
+    pub(super) fn release(&mut self) {
+        self.message.release();
+    }
+
+    /// Gives up the contexts that the protocol lets go: a new deflater refers to nothing earlier, which
+    /// is always valid. What the client's next message refers to has to stay.
+    pub(super) fn release_deflater(&mut self) {
+        self.deflater = None;
+    }
+}
+
+/// How the data of a message ended.
+#[derive(Clone, Copy)]
+enum Ended {
+    /// After a block that another one may follow.
+    Block,
+    /// Right after a final block (§7.2.3.4), and nothing may follow it in the same stream.
+    FinalBlock,
+}
+
+/// A message that is being inflated.
+struct Inflating<'m> {
+    kind: Kind,
+    message: &'m mut Buffer,
+    max_size: usize,
+    /// How much of a text is known to be UTF-8, in bytes.
+    checked: usize,
+}
+
+impl Inflating<'_> {
+    /// Inflates a whole message (§7.2.2).
+    fn message(&mut self, inflater: &mut Inflate, payload: &[u8]) -> Result<Ended, CloseFrame> {
+        /// How often a message may begin a new stream. Each costs a copy of the window, which takes as
+        /// long as some KiB of the message, but two bytes are enough to ask for it.
+        const MAX_STREAMS: usize = 16 * 1024;
+        // The header of the block whose length is left out takes at least a bit.
+        if payload.is_empty() {
+            return Err(ProtocolError::InvalidDeflate.into());
+        }
+        let (mut ended, mut rest) = self.stream(inflater, payload)?;
+        let mut streams = 1;
+        while !rest.is_empty() {
+            if streams == MAX_STREAMS {
+                return Err(ProtocolError::InvalidDeflate.into());
+            }
+            streams += 1;
+            self.restart(inflater)?;
+            (ended, rest) = self.stream(inflater, rest)?;
+        }
+        if let Ended::Block = ended {
+            let (Ended::Block, _) = self.stream(inflater, &TAIL)? else {
+                return Err(ProtocolError::InvalidDeflate.into());
+            };
+        }
+        check_utf8(self.kind, self.message.filled(), &mut self.checked, true)?;
+        Ok(ended)
+    }
+
+    /// Begins a new stream that may refer to what is inflated so far. What was inflated before this
+    /// message is lost for it: the client's encoder has ended its stream, too.
+    fn restart(&mut self, inflater: &mut Inflate) -> Result<(), CloseFrame> {
+        inflater.reset(false);
+        let message = self.message.filled();
+        inflater
+            .set_dictionary(&message[message.len().saturating_sub(MAX_WINDOW)..])
+            .map_err(|_| ProtocolError::InvalidDeflate)?;
+        Ok(())
+    }
+
+    /// Refuses a message that breaks off inside a block: a final block can't follow there.
+    fn finish(&mut self, inflater: &mut Inflate, ended: Ended) -> Result<(), CloseFrame> {
+        let len = self.message.filled().len();
+        if let Ended::Block = ended {
+            let (Ended::FinalBlock, []) = self.stream(inflater, &FINAL_BLOCK)? else {
+                return Err(ProtocolError::InvalidDeflate.into());
+            };
+        }
+        if self.message.filled().len() == len {
+            Ok(())
+        } else {
+            Err(ProtocolError::InvalidDeflate.into())
+        }
+    }
+
+    /// Inflates `input` up to the end of its stream, and returns what is behind it.
+    fn stream<'i>(
+        &mut self,
+        inflater: &mut Inflate,
+        mut input: &'i [u8],
+    ) -> Result<(Ended, &'i [u8]), CloseFrame> {
+        /// Few enough to be still in the processor's cache when they are checked.
+        const PIECE: usize = 64 * 1024;
+        loop {
+            let left = self.max_size - self.message.filled().len();
+            // Whether there is more than the limit shows only in what is inflated.
+            let mut beyond = [0];
+            let room = if left == 0 {
+                &mut beyond[..]
+            } else {
+                self.make_room()?;
+                let spare = self.message.spare_mut();
+                let len = spare.len().min(left).min(PIECE);
+                &mut spare[..len]
+            };
+            let room_len = room.len();
+            let (read, written) = (inflater.total_in(), inflater.total_out());
+            let status = inflater
+                .decompress(input, room, InflateFlush::NoFlush)
+                .map_err(|_| ProtocolError::InvalidDeflate)?;
+            let read = (inflater.total_in() - read) as usize;
+            let written = (inflater.total_out() - written) as usize;
+            input = &input[read..];
+            if written > left {
+                let limit = self.max_size;
+                let size = limit as u64 + 1;
+                return Err(ProtocolError::MessageTooBig { size, limit }.into());
+            }
+            self.message.advance(written);
+            check_utf8(self.kind, self.message.filled(), &mut self.checked, false)?;
+            match status {
+                Status::StreamEnd => return Ok((Ended::FinalBlock, input)),
+                // Where room was left, nothing is pending.
+                _ if input.is_empty() && written < room_len => return Ok((Ended::Block, input)),
+                _ if read == 0 && written == 0 => {
+                    return Err(ProtocolError::InvalidDeflate.into());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn make_room(&mut self) -> Result<(), CloseFrame> {
+        let Inflating { message, max_size, .. } = self;
+        // The length is not known before the end. A small message grows once at most.
+        let grown = match message.capacity() {
+            0 => message.reserve(UNMETERED.min(*max_size)),
+            capacity if capacity == message.filled().len() => message.reserve(*max_size),
+            _ => Ok(()),
+        };
+        if grown.is_ok() && !message.spare_mut().is_empty() {
+            return Ok(());
+        }
+        grown.and_then(|()| message.charge_ahead()).map_err(|_| close::OVER_BUDGET)
+    }
+}
+
+/// Deflates `prefix` and `message` as one message, to `out` (§7.2.1).
+fn deflate(
+    deflater: &mut Deflate,
+    prefix: &[u8],
+    message: &[u8],
+    out: &mut Buffer,
+) -> Result<(), OverBudget> {
+    /// With less, a flush that fills the room exactly would be written again.
+    const MIN_ROOM: usize = 6;
+    let len = prefix.len() + message.len();
+    out.clear();
+    // More than any level makes of bytes that can't be compressed.
+    out.reserve(len + len / 8 + len / 64 + 64)?;
+    if len == 0 {
+        // §7.2.3.6. A compressor would write nothing for a second empty message.
+        out.spare_mut()[0] = 0x00;
+        out.advance(1);
+        return Ok(());
+    }
+    for (mut input, flush) in [(prefix, DeflateFlush::NoFlush), (message, DeflateFlush::SyncFlush)]
+    {
+        loop {
+            if out.spare_mut().len() < MIN_ROOM {
+                out.charge_ahead()?;
+            }
+            let room = out.spare_mut();
+            let room_len = room.len();
+            let (read, written) = (deflater.total_in(), deflater.total_out());
+            deflater.compress(input, room, flush).map_err(|_| OverBudget)?;
+            input = &input[(deflater.total_in() - read) as usize..];
+            let written = (deflater.total_out() - written) as usize;
+            out.advance(written);
+            if written < room_len {
+                break;
+            }
+        }
+    }
+    debug_assert!(out.filled().ends_with(&TAIL));
+    out.truncate(out.filled().len() - TAIL.len());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_reply_that_did_not_fit_the_next_one_refers_to_nothing() {
+        let budget = Arc::new(Budget::new(1 << 20));
+        let parameters = Parameters::default();
+        let mut deflate = PerMessageDeflate::new(
+            parameters,
+            Arc::new(Pool::new(NonZeroUsize::MIN)),
+            Arc::clone(&budget),
+        );
+        let mut client = new_deflater(MAX_WINDOW_BITS);
+        let mut random = 1_u32;
+        let noise: Vec<_> = (0..100_000)
+            .map(|_| {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (random >> 24) as u8
+            })
+            .collect();
+        let mut payload = Buffer::new(Arc::clone(&budget));
+        let mut send = |deflate: &mut PerMessageDeflate, message: &[u8]| {
+            super::deflate(&mut client, b"", message, &mut payload).unwrap();
+            deflate.inflate(Kind::Binary, payload.filled(), message.len()).unwrap();
+            assert!(deflate.message() == message);
+        };
+        send(&mut deflate, &noise);
+        let mut too_small = Buffer::new(Arc::new(Budget::new(0)));
+        assert_eq!(deflate.deflate(b"", &mut too_small), Err(OverBudget));
+        let mut out = Buffer::new(Arc::clone(&budget));
+        let mut first = Vec::new();
+        for _ in 0..2 {
+            send(&mut deflate, &noise[..1000]);
+            deflate.deflate(b"", &mut out).unwrap();
+            if first.is_empty() {
+                first = out.filled().to_vec();
+            }
+        }
+        // The first one stands alone, and the second one refers to it.
+        assert!(first.len() >= 1000 && out.filled().len() < 50, "{}", out.filled().len());
+    }
+}

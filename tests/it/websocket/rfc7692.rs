@@ -1,0 +1,771 @@
+//! RFC 7692: what is agreed, and compressed messages, byte by byte and without a socket.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_params};
+use miniz_oxide::deflate::stream::deflate;
+use miniz_oxide::inflate::decompress_to_vec;
+use miniz_oxide::{DataFormat, MZFlush};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use wsecho::app::conversation::{LARGE_INPUT, Settings};
+use wsecho::buffer::{Budget, STEP, UNMETERED};
+use wsecho::http::request::Request;
+use wsecho::websocket::close::ProtocolError::{self, *};
+use wsecho::websocket::close::{CloseFrame, OVER_BUDGET};
+use wsecho::websocket::deflate::{Mode, Negotiation, Parameters, PerMessageDeflate, Pool};
+use wsecho::websocket::handshake::{Policy, accept};
+use wsecho::websocket::session::Close;
+
+use super::inflate::inflate;
+use crate::app::driver::{Driver, PING_INTERVAL, TINY_INPUT, settings};
+use crate::frames::{Random, close, frame, server_frame};
+use crate::http::{KEY, upgrade};
+use crate::support::read_frame;
+
+/// "Hello", as five bytes that are five back (RFC 7692 §7.2.3.2).
+const AGAIN: &[u8] = &[0xF2, 0x00, 0x11, 0x00, 0x00];
+
+const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
+const FINAL_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xFF, 0xFF];
+
+const LIMIT: usize = 1 << 20;
+
+/// Of a compressed message: its only frame, and its first.
+const TEXT: u8 = 0xC1;
+const BINARY: u8 = 0xC2;
+const FIRST_TEXT: u8 = 0x41;
+const FIRST_BINARY: u8 = 0x42;
+const MIDDLE: u8 = 0x00;
+const LAST: u8 = 0x80;
+
+const STATELESS: Parameters = Parameters {
+    server_no_context_takeover: true,
+    client_no_context_takeover: true,
+    server_max_window_bits: None,
+};
+
+const TAKEOVER: Parameters = Parameters {
+    server_no_context_takeover: false,
+    client_no_context_takeover: false,
+    server_max_window_bits: None,
+};
+
+// Negotiation
+
+fn negotiate(header: &str, mode: Mode) -> Result<Negotiation, String> {
+    let request = upgrade(KEY, &format!("{KEY}{header}"));
+    let request = Request::parse(request.as_bytes()).unwrap();
+    let policy = Policy { compression: mode, ..Policy::default() };
+    accept(&request, &policy).map(|upgrade| upgrade.compression).map_err(|response| {
+        assert_eq!(response.status, 400);
+        response.body.into()
+    })
+}
+
+#[test]
+fn section_5_offers_are_answered_declined_or_refused() {
+    const SERVER: &str = "server_no_context_takeover";
+    const CLIENT: &str = "client_no_context_takeover";
+    const NOTHING: &str = "permessage-deflate";
+    let both = format!("{NOTHING}; {SERVER}; {CLIENT}");
+    let stateful = |offer: &str| -> String {
+        let header = format!("Sec-WebSocket-Extensions: {offer}\r\n");
+        match negotiate(&header, Mode::ContextTakeover) {
+            Ok(Negotiation::Agreed(parameters)) => parameters.to_string(),
+            Ok(Negotiation::Declined(why)) => format!("declined: {why}"),
+            Ok(Negotiation::NotOffered) => "not offered".into(),
+            Err(body) => format!("400: {}", body.trim_end()),
+        }
+    };
+    let malformed =
+        "400: Sec-WebSocket-Extensions is not a list of extensions as RFC 6455 §9.1 has it";
+    for (offer, answer) in [
+        ("permessage-deflate", NOTHING),
+        ("x-webkit-deflate-frame", "not offered"),
+        ("Permessage-Deflate", "not offered"),
+        ("foo; a; b=c; d=\"e\", permessage-deflate", NOTHING),
+        ("permessage-deflate; server_no_context_takeover", &format!("{NOTHING}; {SERVER}")),
+        ("permessage-deflate; client_no_context_takeover", &format!("{NOTHING}; {CLIENT}")),
+        ("permessage-deflate;client_no_context_takeover;server_no_context_takeover", &both),
+        ("permessage-deflate; client_max_window_bits", NOTHING),
+        ("permessage-deflate; client_max_window_bits=8", NOTHING),
+        ("permessage-deflate; client_max_window_bits=15", NOTHING),
+        (
+            "permessage-deflate; server_max_window_bits=15",
+            &format!("{NOTHING}; server_max_window_bits=15"),
+        ),
+        (
+            "permessage-deflate; server_max_window_bits=8",
+            &format!("{NOTHING}; server_max_window_bits=8"),
+        ),
+        (
+            "permessage-deflate ; server_max_window_bits = \"1\\0\"",
+            &format!("{NOTHING}; server_max_window_bits=10"),
+        ),
+        // Declined, and the next one tried.
+        (
+            "permessage-deflate; server_max_window_bits",
+            "declined: server_max_window_bits has no value",
+        ),
+        (
+            "permessage-deflate; server_max_window_bits=7",
+            "declined: server_max_window_bits is not a number from 8 to 15",
+        ),
+        (
+            "permessage-deflate; server_max_window_bits=16",
+            "declined: server_max_window_bits is not a number from 8 to 15",
+        ),
+        (
+            "permessage-deflate; server_max_window_bits=08",
+            "declined: server_max_window_bits is not a number from 8 to 15",
+        ),
+        (
+            "permessage-deflate; server_max_window_bits=010",
+            "declined: server_max_window_bits is not a number from 8 to 15",
+        ),
+        (
+            "permessage-deflate; server_max_window_bits=+9",
+            "declined: server_max_window_bits is not a number from 8 to 15",
+        ),
+        (
+            "permessage-deflate; server_max_window_bits=x",
+            "declined: server_max_window_bits is not a number from 8 to 15",
+        ),
+        (
+            "permessage-deflate; client_max_window_bits=16",
+            "declined: client_max_window_bits is not a number from 8 to 15",
+        ),
+        (
+            "permessage-deflate; server_no_context_takeover=1",
+            "declined: server_no_context_takeover has a value",
+        ),
+        (
+            "permessage-deflate; client_no_context_takeover=\"x\"",
+            "declined: client_no_context_takeover has a value",
+        ),
+        ("permessage-deflate; foo", "declined: parameter \"foo\" is unknown"),
+        (
+            "permessage-deflate; client_max_window_bits; client_max_window_bits",
+            "declined: parameter \"client_max_window_bits\" is repeated",
+        ),
+        (
+            "permessage-deflate; foo, permessage-deflate; server_max_window_bits=9, permessage-deflate",
+            &format!("{NOTHING}; server_max_window_bits=9"),
+        ),
+        ("permessage-deflate; foo\r\nSec-WebSocket-Extensions: permessage-deflate", NOTHING),
+        (
+            "permessage-deflate; foo, permessage-deflate; bar",
+            "declined: parameter \"foo\" is unknown",
+        ),
+        // Outside the grammar, and the connection has to fail (RFC 6455 §9.1).
+        ("", malformed),
+        (",", malformed),
+        ("permessage-deflate;", malformed),
+        ("permessage-deflate; =1", malformed),
+        ("permessage-deflate; a=", malformed),
+        ("permessage-deflate; a b", malformed),
+        ("permessage deflate", malformed),
+        ("permessage-deflate; a=\"b", malformed),
+        ("permessage-deflate; a=\"b\\\"", malformed),
+        ("permessage-deflate; a=\"\"", malformed),
+        ("permessage-deflate; a=\"b,c\"", malformed),
+        ("permessage-deflate; a=b=c", malformed),
+        ("foo; bar=\"b c\", permessage-deflate", malformed),
+    ] {
+        assert_eq!(stateful(offer), answer, "{offer}");
+    }
+    assert_eq!(negotiate("", Mode::ContextTakeover), Ok(Negotiation::NotOffered));
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    assert_eq!(negotiate(offer, Mode::NoContextTakeover), Ok(Negotiation::Agreed(STATELESS)));
+    let off = Negotiation::Declined("compression is off".into());
+    assert_eq!(negotiate(offer, Mode::Off), Ok(off));
+    assert_eq!(STATELESS.to_string(), both);
+}
+
+// Messages
+
+/// What a client compresses its messages with.
+struct Client(Box<CompressorOxide>);
+
+impl Client {
+    fn new(level: i32) -> Self {
+        let flags = create_comp_flags_from_zip_params(level, -15, 0);
+        let mut compressor = Box::new(CompressorOxide::new(flags));
+        compressor.set_format_and_level(DataFormat::Raw, level as u8);
+        Client(compressor)
+    }
+
+    /// The payload of one more message.
+    fn message(&mut self, message: &[u8]) -> Vec<u8> {
+        if message.is_empty() {
+            return vec![0x00];
+        }
+        let mut payload = self.flushed(message, MZFlush::Sync);
+        assert!(payload.ends_with(&TAIL));
+        payload.truncate(payload.len() - TAIL.len());
+        payload
+    }
+
+    fn flushed(&mut self, message: &[u8], flush: MZFlush) -> Vec<u8> {
+        let mut payload = vec![0; message.len() * 2 + 1000];
+        let done = deflate(&mut self.0, message, &mut payload, flush);
+        assert_eq!(done.bytes_consumed, message.len());
+        payload.truncate(done.bytes_written);
+        payload
+    }
+}
+
+/// The payload of a message of a client that compresses each on its own.
+fn compressed(message: &[u8]) -> Vec<u8> {
+    Client::new(6).message(message)
+}
+
+fn agreed(parameters: Parameters, budget: &Arc<Budget>) -> Option<PerMessageDeflate> {
+    Some(PerMessageDeflate::new(
+        parameters,
+        Arc::new(Pool::new(NonZeroUsize::MIN)),
+        Arc::clone(budget),
+    ))
+}
+
+/// A verbatim echo with compression and a budget, and what is left of it.
+fn driver<'s>(
+    settings: &'s Settings,
+    parameters: Parameters,
+    budget: &Arc<Budget>,
+    input: usize,
+) -> Driver<'s> {
+    Driver::compressing(settings, budget, input, agreed(parameters, budget))
+}
+
+/// What is sent when `bytes` come, and how it ends.
+fn converse(parameters: Parameters, bytes: &[u8]) -> (Vec<u8>, Option<Close>) {
+    converse_in_pieces(parameters, LIMIT, bytes, &[usize::MAX], LARGE_INPUT)
+}
+
+fn converse_in_pieces(
+    parameters: Parameters,
+    limit: usize,
+    mut bytes: &[u8],
+    pieces: &[usize],
+    input: usize,
+) -> (Vec<u8>, Option<Close>) {
+    let settings = settings(limit);
+    let budget = Arc::new(Budget::new(8 * LIMIT));
+    let mut driver = driver(&settings, parameters, &budget, input);
+    for len in pieces.iter().cycle() {
+        let (piece, rest) = bytes.split_at(bytes.len().min(*len));
+        driver.receive(piece);
+        bytes = rest;
+        if bytes.is_empty() {
+            break;
+        }
+    }
+    let (output, closed) = (driver.output, driver.conversation.closed().cloned());
+    drop(driver.conversation);
+    assert_eq!(budget.left(), 8 * LIMIT, "all is given back");
+    (output, closed)
+}
+
+fn refused(error: ProtocolError) -> Option<Close> {
+    Some(Close::ByServer(CloseFrame::from(error)))
+}
+
+fn too_big(size: usize, limit: usize) -> Option<Close> {
+    refused(MessageTooBig { size: size as u64, limit })
+}
+
+/// The frames of a server that compresses each message on its own, inflated.
+fn inflated(mut output: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while !output.is_empty() {
+        let (first, payload) = read_frame(&mut output);
+        let payload = match first {
+            TEXT | BINARY => {
+                decompress_to_vec(&[&payload[..], &TAIL, &FINAL_BLOCK].concat()).unwrap()
+            }
+            _ => payload,
+        };
+        frames.push((first, payload));
+    }
+    frames
+}
+
+/// What a client gets whose messages are these payloads, each on its own.
+fn echoes(parameters: Parameters, first: u8, payloads: &[&[u8]]) -> Vec<Vec<u8>> {
+    let frames: Vec<_> = payloads.iter().flat_map(|payload| frame(first, payload)).collect();
+    let (output, closed) = converse(parameters, &frames);
+    assert_eq!(closed, None);
+    let frames = inflated(&output).into_iter();
+    frames.map(|(its, payload)| if its == first { payload } else { panic!("{its:X}") }).collect()
+}
+
+#[test]
+fn section_7_2_3_the_examples_are_inflated() {
+    const HELLO: &[u8] = &[0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00];
+    // §7.2.3.1, in one frame and in two.
+    assert_eq!(echoes(STATELESS, TEXT, &[HELLO]), [b"Hello"]);
+    let fragments =
+        [frame(FIRST_TEXT, &HELLO[..3]), frame(0x89, b"?"), frame(LAST, &HELLO[3..])].concat();
+    let (output, _) = converse(STATELESS, &fragments);
+    assert_eq!(inflated(&output), [(0x8A, b"?".to_vec()), (TEXT, b"Hello".to_vec())]);
+    // §7.2.3.2: the second message refers to the first.
+    let (output, closed) = converse(TAKEOVER, &[frame(TEXT, HELLO), frame(TEXT, AGAIN)].concat());
+    assert_eq!(closed, None);
+    let mut rest = &output[..];
+    let payloads = [read_frame(&mut rest).1, TAIL.into(), read_frame(&mut rest).1, TAIL.into()];
+    let stream = [&payloads.concat()[..], &FINAL_BLOCK].concat();
+    assert_eq!(decompress_to_vec(&stream).unwrap(), b"HelloHello");
+    // §7.2.3.3: a block with no compression.
+    let stored: &[u8] = &[0x00, 0x05, 0x00, 0xFA, 0xFF, 0x48, 0x65, 0x6C, 0x6C, 0x6F, 0x00];
+    // §7.2.3.4: a block with BFINAL set to 1.
+    let last: &[u8] = &[0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00, 0x00];
+    // §7.2.3.5: two blocks.
+    let two: &[u8] =
+        &[0xF2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xCA, 0xC9, 0xC9, 0x07, 0x00];
+    for parameters in [STATELESS, Parameters { server_no_context_takeover: true, ..TAKEOVER }] {
+        assert_eq!(echoes(parameters, TEXT, &[stored, last, two, HELLO]), [b"Hello"; 4]);
+        // §7.2.3.6: an empty message.
+        assert_eq!(echoes(parameters, TEXT, &[&[0x00], &[0x00]]), [b"", b""]);
+    }
+    assert_eq!(
+        converse(TAKEOVER, &frame(TEXT, &[0x00]).repeat(2)).0,
+        server_frame(TEXT, &[0]).repeat(2)
+    );
+}
+
+#[test]
+fn a_message_may_end_with_a_final_block_and_go_on_behind_one() {
+    let last: &[u8] = &[0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00];
+    // It refers to what is before the final block.
+    let behind = [last, AGAIN].concat();
+    let server_side = Parameters { server_no_context_takeover: true, ..TAKEOVER };
+    for parameters in [STATELESS, server_side] {
+        assert_eq!(echoes(parameters, BINARY, &[last, last]), [b"Hello"; 2]);
+        let replies = echoes(parameters, BINARY, &[&[last, last, last].concat()]);
+        assert_eq!(replies, [b"HelloHelloHello"]);
+        assert_eq!(echoes(parameters, BINARY, &[&behind]), [b"HelloHello"]);
+    }
+}
+
+#[test]
+fn each_message_is_answered_as_it_came() {
+    let frames =
+        [frame(0x81, b"plain"), frame(TEXT, &compressed(b"not plain")), frame(0x82, b"plain")];
+    for parameters in [STATELESS, TAKEOVER] {
+        let (output, closed) = converse(parameters, &frames.concat());
+        assert_eq!(closed, None);
+        let expected = [(0x81, &b"plain"[..]), (TEXT, b"not plain"), (0x82, b"plain")];
+        assert_eq!(inflated(&output), expected.map(|(first, payload)| (first, payload.to_vec())));
+    }
+}
+
+#[test]
+fn section_6_rsv1_is_allowed_on_the_first_frame_of_a_message_only() {
+    let hello = compressed(b"Hello");
+    let (head, tail) = hello.split_at(3);
+    for (frames, error) in [
+        (vec![frame(0xA1, &hello)], ReservedBits),
+        (vec![frame(0xD1, &hello)], ReservedBits),
+        (vec![frame(0xF1, &hello)], ReservedBits),
+        (vec![frame(0xC9, b"")], MisplacedRsv1),
+        (vec![frame(0xCA, b"")], MisplacedRsv1),
+        (vec![frame(0xC8, b"")], MisplacedRsv1),
+        (vec![frame(0xC0, b"")], MisplacedRsv1),
+        (vec![frame(FIRST_TEXT, head), frame(0xC0, tail)], MisplacedRsv1),
+        (vec![frame(0x01, b"a"), frame(0xC0, b"b")], MisplacedRsv1),
+        (vec![frame(FIRST_TEXT, head), frame(TEXT, &hello)], UnfinishedMessage),
+        (vec![frame(FIRST_TEXT, head), frame(0x81, b"a")], UnfinishedMessage),
+    ] {
+        let (output, closed) = converse(STATELESS, &frames.concat());
+        assert_eq!(closed, refused(error), "{frames:02X?}");
+        assert_eq!(output[..1], [0x88]);
+    }
+    let settings = settings(LIMIT);
+    let mut driver = Driver::new(&settings, &Arc::new(Budget::new(0)), LARGE_INPUT);
+    driver.receive(&frame(TEXT, &hello));
+    assert_eq!(driver.conversation.closed(), refused(ReservedBits).as_ref());
+}
+
+#[test]
+fn section_7_2_2_data_that_is_not_deflate_or_breaks_off_is_refused() {
+    let long = compressed(&Random(7).text(5_000).into_bytes());
+    let tables: [&[u8]; 9] = [
+        b"",
+        b"\xFF",
+        b"not compressed",
+        // The length of a block and its complement differ.
+        &[0x00, 0x05, 0x00, 0xFB, 0xFF, 0x48, 0x65, 0x6C, 0x6C, 0x6F, 0x00],
+        // A block of 5 bytes with 3.
+        &[0x00, 0x05, 0x00, 0xFA, 0xFF, 0x48, 0x65, 0x6C],
+        &long[..long.len() / 2],
+        &long[..long.len() - 1],
+        // The tail that is left out, sent all the same, is an error in what follows it.
+        &[0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07],
+        AGAIN,
+    ];
+    for payload in tables {
+        let (_, closed) = converse(STATELESS, &frame(BINARY, payload));
+        assert_eq!(closed, refused(InvalidDeflate), "{payload:02X?}");
+    }
+    let endless = [0x03, 0x00].repeat(20_000);
+    let (_, closed) = converse(STATELESS, &frame(BINARY, &endless));
+    assert_eq!(closed, refused(InvalidDeflate), "each final block costs a copy of the window");
+    assert_eq!(echoes(STATELESS, BINARY, &[&endless[..20_000]]), [b""]);
+}
+
+#[test]
+fn section_8_1_text_is_checked_once_it_is_inflated() {
+    let text = "Grüße, 日本, 🚀".repeat(20_000);
+    assert_eq!(echoes(STATELESS, TEXT, &[&compressed(text.as_bytes())]), [text.as_bytes()]);
+    for wrong in [&b"\xFF"[..], b"\xC3", b"ab\xED\xA0\x80cd", &text.as_bytes()[..3]] {
+        let (_, closed) = converse(STATELESS, &frame(TEXT, &compressed(wrong)));
+        assert_eq!(closed, refused(InvalidUtf8), "{wrong:02X?}");
+        assert_eq!(echoes(STATELESS, BINARY, &[&compressed(wrong)]), [wrong]);
+    }
+    // At the first wrong byte, not after all of what is too much.
+    let wrong = [b"\xFF", &vec![0; 2 * LIMIT][..]].concat();
+    let (_, closed) = converse(STATELESS, &frame(TEXT, &compressed(&wrong)));
+    assert_eq!(closed, refused(InvalidUtf8));
+}
+
+#[test]
+fn a_message_may_be_as_large_as_the_limit_once_inflated_and_not_a_byte_larger() {
+    let random = Random(1).bytes(LIMIT + 1);
+    for message in [vec![0; LIMIT + 1], random] {
+        for (len, fits) in [(LIMIT - 1, true), (LIMIT, true), (LIMIT + 1, false)] {
+            let payload = compressed(&message[..len]);
+            let (output, closed) = converse(STATELESS, &frame(BINARY, &payload));
+            if fits {
+                assert_eq!(closed, None);
+                assert!(inflated(&output) == [(BINARY, message[..len].to_vec())]);
+            } else {
+                assert_eq!(closed, too_big(LIMIT + 1, LIMIT));
+            }
+        }
+    }
+    // On the wire: what can't be compressed grows by less than an eighth.
+    let most = LIMIT + LIMIT / 8 + 64;
+    let stored = [&[0x00, 0x00, 0x00, 0xFF, 0xFF].repeat(most / 5)[..], &[0x00; 5][..most % 5]];
+    let stored = stored.concat();
+    let cut = stored.len() / 2;
+    for frames in [
+        frame(BINARY, &[&stored[..], &[0]].concat()),
+        [frame(FIRST_BINARY, &stored[..cut]), frame(LAST, &[&stored[cut..], &[0]].concat())]
+            .concat(),
+    ] {
+        let (_, closed) = converse(STATELESS, &frames);
+        assert_eq!(closed, too_big(most + 1, most));
+    }
+    let whole = &stored[..most - most % 5 - 4];
+    assert_eq!(echoes(STATELESS, BINARY, &[whole]), [b""]);
+}
+
+#[test]
+fn a_bomb_costs_what_its_output_may_cost() {
+    let bomb = compressed(&vec![0; 100 * LIMIT]);
+    let settings = settings(LIMIT);
+    let budget = Arc::new(Budget::new(LIMIT));
+    let mut driver = driver(&settings, STATELESS, &budget, LARGE_INPUT);
+    driver.receive(&frame(BINARY, &bomb));
+    assert_eq!(driver.conversation.closed(), too_big(LIMIT + 1, LIMIT).as_ref());
+    assert_eq!(budget.left(), LIMIT, "nothing is held after the close");
+}
+
+#[test]
+fn memory_that_is_short_for_a_message_closes_and_for_a_reply_sends_it_plain() {
+    let settings = settings(LIMIT);
+    // No repetition in it, so that the reply is as long.
+    let message = Random(3).bytes(UNMETERED + STEP);
+    let payload = compressed(&message);
+    let converse = |total, parameters| {
+        let budget = Arc::new(Budget::new(total));
+        let mut driver = driver(&settings, parameters, &budget, LARGE_INPUT);
+        driver.receive(&frame(BINARY, &payload));
+        (driver.output.clone(), driver.conversation.closed().cloned())
+    };
+    let short = Some(Close::ByServer(OVER_BUDGET));
+    assert_eq!(converse(STEP, STATELESS).1, short);
+    let (output, closed) = converse(4 * STEP, STATELESS);
+    assert_eq!(closed, None);
+    assert!(inflated(&output) == [(BINARY, message.clone())]);
+
+    // A small message needs nothing but the context, with context takeover.
+    let small = frame(TEXT, &compressed(b"Hello"));
+    let takeover = |total: usize| {
+        let budget = Arc::new(Budget::new(total));
+        let mut driver = driver(&settings, TAKEOVER, &budget, LARGE_INPUT);
+        driver.receive(&small);
+        (driver.output.clone(), driver.conversation.closed().cloned(), budget.left())
+    };
+    assert_eq!(takeover(40 * 1024).1, short);
+    let (output, closed, left) = takeover(64 * 1024);
+    assert_eq!((output, closed), (server_frame(0x81, b"Hello"), None));
+    assert_eq!(left, 16 * 1024);
+    let (output, closed, left) = takeover(1 << 20);
+    assert_eq!((inflated(&output), closed), (vec![(TEXT, b"Hello".to_vec())], None));
+    // All that a deflater with the largest window takes is charged.
+    assert_eq!((1 << 20) - left, (48 + 132 + 128 + 112) * 1024);
+}
+
+#[test]
+fn a_silent_client_keeps_only_what_its_next_message_may_refer_to() {
+    let settings = settings(LIMIT);
+    let budget = Arc::new(Budget::new(LIMIT));
+    let mut driver = driver(&settings, TAKEOVER, &budget, LARGE_INPUT);
+    let mut client = Client::new(6);
+    driver.receive(&frame(TEXT, &client.message(b"Hello, Hello")));
+    driver.output.clear();
+    driver.wait_until(PING_INTERVAL);
+    assert_eq!(budget.left(), LIMIT - 48 * 1024);
+    driver.output.clear();
+    driver.receive(&frame(TEXT, &client.message(b"Hello, Hello")));
+    // It begins anew, so that it can be inflated alone.
+    assert_eq!(inflated(&driver.output), [(TEXT, b"Hello, Hello".to_vec())]);
+}
+
+#[test]
+fn nothing_of_one_client_shows_in_another() {
+    let pool = Arc::new(Pool::new(NonZeroUsize::MIN));
+    let settings = settings(LIMIT);
+    let budget = Arc::new(Budget::new(LIMIT));
+    let converse = |frames: &[u8]| {
+        let deflate = PerMessageDeflate::new(STATELESS, Arc::clone(&pool), Arc::clone(&budget));
+        let mut driver = Driver::compressing(&settings, &budget, LARGE_INPUT, Some(deflate));
+        driver.receive(frames);
+        (driver.output.clone(), driver.conversation.closed().cloned())
+    };
+    let secret = frame(TEXT, &compressed(b"a secret, a secret, a secret"));
+    let guess = frame(TEXT, &compressed(b"a secret, a guess"));
+    let alone = converse(&guess);
+    for _ in 0..20 {
+        converse(&secret);
+        assert_eq!(converse(&guess), alone, "what was compressed before makes no difference");
+        // A distance into the past.
+        let (output, closed) = converse(&frame(BINARY, AGAIN));
+        assert_eq!(closed, refused(InvalidDeflate), "{output:02X?}");
+        // A message that breaks off leaves nothing behind either.
+        converse(&frame(BINARY, &[0xF2, 0x48, 0xCD]));
+        assert_eq!(converse(&guess), alone);
+    }
+    // The same client's next message, without context takeover.
+    let (output, _) = converse(&[secret.clone(), guess.clone()].concat());
+    assert_eq!(output, [converse(&secret).0, alone.0].concat());
+}
+
+#[test]
+fn section_7_1_2_1_no_reply_refers_back_farther_than_the_window() {
+    let mut random = Random(9);
+    // Repetitions at every distance up to the largest window.
+    let word = random.bytes(40);
+    let mut message = Vec::new();
+    for gap in (1..600).chain([1000, 3000, 8000, 20_000, 32_000]) {
+        message.extend(&word);
+        message.extend(random.bytes(gap));
+    }
+    for bits in 8..=15 {
+        for no_takeover in [true, false] {
+            let parameters = Parameters {
+                server_no_context_takeover: no_takeover,
+                client_no_context_takeover: true,
+                server_max_window_bits: Some(bits),
+            };
+            let frames: Vec<_> = message
+                .chunks(30_011)
+                .flat_map(|chunk| frame(BINARY, &compressed(chunk)))
+                .collect();
+            let (output, closed) = converse(parameters, &frames);
+            assert_eq!(closed, None);
+            let mut rest = &output[..];
+            let (mut streams, mut all) = (vec![], vec![]);
+            while !rest.is_empty() {
+                let (_, payload) = read_frame(&mut rest);
+                all.extend([&payload[..], &TAIL].concat());
+                if no_takeover {
+                    streams.push(std::mem::take(&mut all));
+                }
+            }
+            streams.push(all);
+            let mut echoed = Vec::new();
+            let mut farthest = 0;
+            for stream in streams {
+                let (inflated, distance) = inflate(&[&stream[..], &FINAL_BLOCK].concat());
+                echoed.extend(inflated);
+                farthest = distance.max(farthest);
+            }
+            assert!(echoed == message, "{bits} bits");
+            assert!(farthest <= 1 << bits, "{farthest} with {bits} bits");
+            assert!(
+                farthest > 1 << (bits - 1)
+                    || bits == 8 && farthest > 200
+                    || bits == 9 && farthest > 200,
+                "{farthest} with {bits} bits is no test"
+            );
+        }
+    }
+}
+
+// Properties
+
+/// A message: whether it is text, its payload's seed, length and variety, and how it is flushed.
+#[derive(Clone, Debug)]
+struct Sent {
+    is_text: bool,
+    is_compressed: bool,
+    seed: u64,
+    len: usize,
+    splits: Vec<Index>,
+    flush: Flush,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Flush {
+    Sync,
+    /// In the middle, too, so that there are more blocks.
+    Twice,
+    /// By a final block, and the client begins anew.
+    Final,
+}
+
+fn sent() -> impl Strategy<Value = Sent> {
+    let len = prop_oneof![4 => 0..300_usize, 2 => 300..5_000_usize, 1 => 60_000..150_000_usize];
+    let flush = select(vec![Flush::Sync, Flush::Sync, Flush::Twice, Flush::Final]);
+    (any::<bool>(), any::<bool>(), any::<u64>(), len, vec(any::<Index>(), 0..4), flush).prop_map(
+        |(is_text, is_compressed, seed, len, splits, flush)| Sent {
+            is_text,
+            is_compressed,
+            seed,
+            len,
+            splits,
+            flush,
+        },
+    )
+}
+
+impl Sent {
+    fn message(&self) -> Vec<u8> {
+        let mut random = Random(self.seed);
+        match (self.is_text, self.seed % 2) {
+            (true, 0) => random.text(self.len).into_bytes(),
+            (false, 0) => random.bytes(self.len),
+            (_, _) => (0..self.len).map(|_| b'a' + random.below(4) as u8).collect(),
+        }
+    }
+
+    /// The client's frames, as a client with context takeover sends them, or one without.
+    fn frames(&self, client: &mut Client, level: i32, takeover: bool) -> Vec<u8> {
+        let message = self.message();
+        let rsv1 = if self.is_compressed { 0x40 } else { 0x00 };
+        let payload = if self.is_compressed {
+            if !takeover {
+                *client = Client::new(level);
+            }
+            let mut payload = Vec::new();
+            let cut = match self.flush {
+                Flush::Twice => message.len() / 2,
+                Flush::Sync | Flush::Final => 0,
+            };
+            if cut > 0 {
+                payload = client.flushed(&message[..cut], MZFlush::Sync);
+            }
+            match self.flush {
+                Flush::Final => {
+                    *client = Client::new(level);
+                    payload.extend(client.flushed(&message, MZFlush::Finish));
+                    *client = Client::new(level);
+                }
+                _ => payload.extend(client.message(&message[cut..])),
+            }
+            payload
+        } else {
+            message
+        };
+        let mut ends: Vec<_> = self.splits.iter().map(|at| at.index(payload.len() + 1)).collect();
+        ends.sort_unstable();
+        ends.push(payload.len());
+        let mut first = rsv1 | if self.is_text { 0x01 } else { 0x02 };
+        let (mut bytes, mut start) = (Vec::new(), 0);
+        for (number, end) in ends.iter().enumerate() {
+            let fin = if number + 1 == ends.len() { LAST } else { MIDDLE };
+            bytes.extend(frame(fin | first, &payload[start..*end]));
+            if fin == MIDDLE {
+                bytes.extend(frame(0x8A, b"a pong is not answered"));
+            }
+            (first, start) = (MIDDLE, *end);
+        }
+        bytes
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Compressed messages are answered as plain ones are: the same text, however they are compressed
+    /// and split.
+    #[test]
+    fn compression_changes_nothing_but_the_bytes_on_the_wire(
+        messages in vec(sent(), 1..6),
+        level in 0..10_i32,
+        takeover in any::<bool>(),
+        pieces in vec(prop_oneof![1..4_usize, 1..200_usize, 1..100_000_usize], 1..8),
+        input in prop_oneof![Just(LARGE_INPUT), Just(TINY_INPUT), TINY_INPUT..5_000_usize],
+    ) {
+        let parameters = if takeover { TAKEOVER } else { STATELESS };
+        let mut client = Client::new(level);
+        let frames: Vec<u8> = messages
+            .iter()
+            .flat_map(|message| message.frames(&mut client, level, takeover))
+            .collect();
+        let whole = converse(parameters, &frames);
+        prop_assert_eq!(&whole.1, &None);
+        let split = converse_in_pieces(parameters, LIMIT, &frames, &pieces, input);
+        prop_assert!(split == whole, "in pieces the replies differ");
+
+        let mut rest = &whole.0[..];
+        let mut stream = Vec::new();
+        let mut before = 0;
+        for message in &messages {
+            let (first, payload) = read_frame(&mut rest);
+            let opcode = if message.is_text { 0x81 } else { 0x82 };
+            prop_assert_eq!(first, if message.is_compressed { opcode | 0x40 } else { opcode });
+            if !message.is_compressed {
+                prop_assert!(payload == message.message());
+                continue;
+            }
+            if !takeover {
+                (stream, before) = (Vec::new(), 0);
+            }
+            stream.extend([&payload[..], &TAIL].concat());
+            let inflated = decompress_to_vec(&[&stream[..], &FINAL_BLOCK].concat());
+            let inflated = inflated.expect("miniz_oxide inflates it");
+            prop_assert!(inflated[before..] == message.message());
+            before = inflated.len();
+        }
+        prop_assert!(rest.is_empty());
+    }
+
+    /// Bytes that are no DEFLATE data end in the same way however they are split.
+    #[test]
+    fn wrong_data_ends_in_the_same_way_however_it_is_split(
+        sent in sent(),
+        changes in vec((any::<Index>(), any::<u8>()), 1..4),
+        pieces in vec(1..50_usize, 1..8),
+        takeover in any::<bool>(),
+    ) {
+        let parameters = if takeover { TAKEOVER } else { STATELESS };
+        let mut payload = compressed(&sent.message());
+        for (at, byte) in changes {
+            let at = at.index(payload.len());
+            payload[at] = byte;
+        }
+        let first = if sent.is_text { TEXT } else { BINARY };
+        let frames = [frame(first, &payload), frame(first, &payload), close(1000)].concat();
+        let whole = converse_in_pieces(parameters, 100_000, &frames, &[usize::MAX], LARGE_INPUT);
+        let split = converse_in_pieces(parameters, 100_000, &frames, &pieces, TINY_INPUT);
+        prop_assert!(split == whole);
+        prop_assert!(whole.1.is_some());
+    }
+}
