@@ -112,7 +112,7 @@ fn describe(flag: &Arg, page: &mut Roff) {
     let details = help.split_once("\n\n").map_or(&*help, |(_, details)| details);
     let mut sentences = vec![details.trim_end_matches('.').to_owned() + "."];
     let values = flag.get_possible_values();
-    let values: Vec<_> = values.iter().map(|value| value.get_name()).collect();
+    let values: Vec<_> = values.iter().map(clap::builder::PossibleValue::get_name).collect();
     if takes_values && !values.is_empty() {
         sentences.push(format!("One of {}.", values.join(", ")));
     }
