@@ -160,6 +160,14 @@ fn the_man_page_is_rendered_without_a_warning() {
     }
 }
 
+// The Debian package
+
+#[test]
+fn the_debian_package_has_the_present_version() {
+    let log = include_str!("../../packaging/debian/changelog");
+    assert!(log.starts_with(&format!("wsecho ({VERSION}-1) ")), "{log}");
+}
+
 // The completions
 
 #[test]

@@ -277,7 +277,8 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     }
     let dir = TempDir::new();
     let unit = dir.path("wsecho.service");
-    fs::write(&unit, UNIT.replace("ExecStart=wsecho", &format!("ExecStart={}", wsecho_path()))).unwrap();
+    fs::write(&unit, UNIT.replace("ExecStart=wsecho", &format!("ExecStart={}", wsecho_path())))
+        .unwrap();
     analyze(&["verify"], &unit);
     // 1.5 of 10, where 10 is wholly exposed.
     analyze(&["security", "--offline=true", "--threshold=15"], &unit);
