@@ -74,11 +74,14 @@ fn released() -> String {
 /// Each group of flags as a subsection.
 fn options() -> String {
     let command = command();
-    let mut headings: Vec<_> = command.get_arguments().map(Arg::get_help_heading).collect();
-    headings.dedup();
-    // Help and version, which have none, are last.
+    let mut headings = Vec::new();
+    for heading in command.get_arguments().map(Arg::get_help_heading) {
+        if !headings.contains(&heading) {
+            headings.push(heading);
+        }
+    }
+    // Help and version have none.
     headings.sort_by_key(Option::is_none);
-    headings.dedup();
     let mut page = Roff::new();
     for heading in headings {
         page.control("SS", [heading.unwrap_or("Other")]);
