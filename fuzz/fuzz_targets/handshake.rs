@@ -64,9 +64,28 @@ fuzz_target!(|input: Input| {
         let origin = String::from_utf8_lossy(origin).to_ascii_lowercase();
         let port = origin.strip_prefix("https://example.org");
         let port = port.map(|port| port.trim_start_matches([':', '0']));
-        assert!(!input.origins || matches!(port, Some("" | "443")), "{origin:?}");
+        let is_listed = matches!(port, Some("" | "443"));
+        let is_own = request.values("Host").any(|host| is_own(&origin, host));
+        assert!(!input.origins || is_listed || is_own, "{origin:?}");
     }
 });
+
+/// Whether the page may be the bundled one: it is of the host that the request goes to, and that is an IP
+/// address or localhost. Ports, which may be left out, are not looked at.
+fn is_own(origin: &str, host: &[u8]) -> bool {
+    let without_port = |authority: &str| match authority.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name.to_owned(),
+        _ => authority.to_owned(),
+    };
+    let Some(("http" | "https", page)) = origin.split_once("://") else { return false };
+    let page = without_port(page);
+    if page.starts_with('[') {
+        return host.starts_with(b"[");
+    }
+    let is_number = page.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let host = String::from_utf8_lossy(host).to_ascii_lowercase();
+    page == without_port(&host) && (page == "localhost" || is_number)
+}
 
 /// What becomes of a request, once its head came.
 fn decide(
@@ -187,7 +206,7 @@ struct Head(Vec<u8>);
 impl<'a> Arbitrary<'a> for Head {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         const FIELDS: [(&str, &[&str]); 10] = [
-            ("Host", &["localhost", "", "a:1, b"]),
+            ("Host", &["localhost", "", "a:1, b", "127.0.0.1:1222"]),
             ("Upgrade", &["websocket", "WebSocket", "h2c", "h2c, websocket", "websocket/13"]),
             ("Connection", &["Upgrade", "keep-alive, Upgrade", "keep-alive,\tupgrade", "close"]),
             ("Sec-WebSocket-Version", &["13", "8", "013", "13, 8"]),
@@ -202,7 +221,18 @@ impl<'a> Arbitrary<'a> for Head {
                 ],
             ),
             ("Sec-WebSocket-Protocol", &["chat", "soap, chat", ",", "a b", "\"chat\""]),
-            ("Origin", &["https://example.org", "HTTPS://EXAMPLE.ORG", "null", "https://a.b"]),
+            (
+                "Origin",
+                &[
+                    "https://example.org",
+                    "HTTPS://EXAMPLE.ORG",
+                    "null",
+                    "https://a.b",
+                    "http://localhost",
+                    "http://127.0.0.1:1222",
+                    "http://[::1]",
+                ],
+            ),
             ("Content-Length", &["0", "00", "5", "-1"]),
             ("Transfer-Encoding", &["chunked", "identity"]),
             ("X-Any", &["", "a b", "\u{e4}", "\0", "a\rb"]),

@@ -74,11 +74,14 @@ fn released() -> String {
 /// Each group of flags as a subsection.
 fn options() -> String {
     let command = command();
-    let mut headings: Vec<_> = command.get_arguments().map(Arg::get_help_heading).collect();
-    headings.dedup();
-    // Help and version, which have none, are last.
+    let mut headings = Vec::new();
+    for heading in command.get_arguments().map(Arg::get_help_heading) {
+        if !headings.contains(&heading) {
+            headings.push(heading);
+        }
+    }
+    // Help and version have none.
     headings.sort_by_key(Option::is_none);
-    headings.dedup();
     let mut page = Roff::new();
     for heading in headings {
         page.control("SS", [heading.unwrap_or("Other")]);
@@ -112,7 +115,7 @@ fn describe(flag: &Arg, page: &mut Roff) {
     let details = help.split_once("\n\n").map_or(&*help, |(_, details)| details);
     let mut sentences = vec![details.trim_end_matches('.').to_owned() + "."];
     let values = flag.get_possible_values();
-    let values: Vec<_> = values.iter().map(|value| value.get_name()).collect();
+    let values: Vec<_> = values.iter().map(clap::builder::PossibleValue::get_name).collect();
     if takes_values && !values.is_empty() {
         sentences.push(format!("One of {}.", values.join(", ")));
     }
@@ -158,6 +161,14 @@ fn the_man_page_is_rendered_without_a_warning() {
         let found = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && found.is_empty(), "{found}");
     }
+}
+
+// The Debian package
+
+#[test]
+fn the_debian_package_has_the_present_version() {
+    let log = include_str!("../../packaging/debian/changelog");
+    assert!(log.starts_with(&format!("wsecho ({VERSION}-1) ")), "{log}");
 }
 
 // The completions

@@ -95,7 +95,7 @@ fn the_log_goes_on_without_a_hole_after_logrotate_has_copied_and_truncated_it() 
     }
     let dir = TempDir::new();
     let log = dir.path("wsecho.log");
-    let rules = include_str!("../../daemon/logrotate.conf");
+    let rules = include_str!("../../../packaging/logrotate.conf");
     let rules = rules.replace("/var/log/wsecho.log", log.to_str().unwrap());
     fs::write(dir.path("conf"), rules).unwrap();
 
@@ -278,7 +278,8 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     }
     let dir = TempDir::new();
     let unit = dir.path("wsecho.service");
-    fs::write(&unit, UNIT.replace("/usr/local/bin/wsecho", &wsecho_path())).unwrap();
+    fs::write(&unit, UNIT.replace("ExecStart=wsecho", &format!("ExecStart={}", wsecho_path())))
+        .unwrap();
     fs::write(dir.path("wsecho.socket"), SOCKET_UNIT).unwrap();
     analyze(&["verify"], &unit);
     analyze(&["verify"], &dir.path("wsecho.socket"));
@@ -297,7 +298,7 @@ fn analyze(flags: &[&str], unit: &Path) {
 
 #[test]
 fn the_unit_passes_no_flag_so_that_each_can_be_set_in_the_environment() {
-    assert!(UNIT.lines().any(|line| line == "ExecStart=/usr/local/bin/wsecho"));
+    assert!(UNIT.lines().any(|line| line == "ExecStart=wsecho"));
     assert!(!UNIT.lines().any(|line| line.starts_with("Environment")));
 }
 

@@ -12,7 +12,8 @@ const DEPLOYING: &str = include_str!("../../../docs/deploying.md");
 
 #[test]
 fn the_guide_prints_each_configuration_as_it_is_tested() {
-    for file in ["daemon/logrotate.conf", "proxies/nginx.conf", "proxies/haproxy.cfg"] {
+    let files = ["../packaging/logrotate.conf", "proxies/nginx.conf", "proxies/haproxy.cfg"];
+    for file in files {
         assert!(DEPLOYING.contains(fs::read_to_string(data(file)).unwrap().trim()), "{file}");
     }
     let several = fs::read_to_string(data("proxies/haproxy-several.cfg")).unwrap();
