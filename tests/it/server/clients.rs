@@ -1,8 +1,12 @@
 //! Clients in other languages, which others wrote, against the real server.
 
-use std::process::{Command, Output};
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+use std::thread;
 
 use crate::support::{Server, data, has_programs, is_missing, python};
+
+const BEHAVIORS: &str = include_str!("../../../docs/behaviors.md");
 
 #[test]
 fn pythons_websockets_is_answered() {
@@ -13,9 +17,73 @@ fn pythons_websockets_is_answered() {
 
 #[test]
 fn npms_ws_is_answered() {
-    let is_installed = data("clients/node_modules/ws").exists();
-    if has_programs(&["node"]) && (is_installed || is_missing("ws (npm ci in tests/clients)")) {
+    if has_ws() {
         is_answered(Command::new("node"), "echo.mjs");
+    }
+}
+
+#[test]
+fn pythons_websockets_reports_each_behaviour_as_the_guide_says() {
+    if let Some(python) = python() {
+        reports_each_behaviour(python, "behaviors.py", |row| row[2]);
+    }
+}
+
+#[test]
+fn npms_ws_reports_each_behaviour_as_the_guide_says() {
+    if has_ws() {
+        reports_each_behaviour(Command::new("node"), "behaviors.mjs", |row| row[3]);
+    }
+}
+
+fn has_ws() -> bool {
+    let is_installed = data("clients/node_modules/ws").exists();
+    has_programs(&["node"]) && (is_installed || is_missing("ws (npm ci in tests/clients)"))
+}
+
+/// Fails unless `script` sees in each behaviour what that client's column of the guide says, and not
+/// before its time.
+fn reports_each_behaviour(
+    mut interpreter: Command,
+    script: &str,
+    column: fn(&[&'static str]) -> &'static str,
+) {
+    let rows: Vec<Vec<_>> = BEHAVIORS
+        .lines()
+        .filter(|line| line.starts_with("| `/do?"))
+        .map(|line| line.split('|').skip(1).map(|cell| cell.trim().trim_matches('`')).collect())
+        .collect();
+    assert!(rows.len() > 25, "the table is found");
+    let queries: String =
+        rows.iter().map(|row| row[0].trim_start_matches("/do?").to_owned() + "\n").collect();
+    let server = Server::start(&[]);
+    let url = format!("ws://{}/do", server.addr);
+    let command = interpreter.arg(data("clients").join(script)).arg(url);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    thread::spawn(move || stdin.write_all(queries.as_bytes()));
+    let Output { stdout, stderr, .. } = child.wait_with_output().unwrap();
+    let reported = String::from_utf8(stdout).unwrap();
+    let reported: Vec<_> = reported.lines().filter_map(|line| line.split_once('\t')).collect();
+    assert_eq!(reported.len(), rows.len(), "{}", String::from_utf8_lossy(&stderr));
+    for (row, (took, seen)) in rows.iter().zip(reported) {
+        assert_eq!(seen, column(row), "{}", row[0]);
+        let earliest: f64 = row[1].trim_end_matches(" s").parse().unwrap();
+        assert!(took.parse::<f64>().unwrap() >= earliest, "{} took {took} s", row[0]);
+    }
+    for (query, verdict) in
+        [("bad=mask&after=1", "1002"), ("bad=utf8&after=1", "1007"), ("bad=length", "1009")]
+    {
+        let connected = server.wait_for_log(&format!("behavior \"{query}\""));
+        let (client, _) = connected.split_once(" connected").unwrap();
+        let (_, client) = client.split_once("client ").unwrap();
+        let ended = server.wait_for_log(&format!("client {client} ended: "));
+        assert!(ended.contains(&format!("closed by peer, {verdict}")), "{ended}");
     }
 }
 
