@@ -1,11 +1,17 @@
 //! Clients in other languages, which others wrote, against the real server.
 
+use std::env;
+use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::symlink;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use crate::support::{Server, data, has_programs, is_missing, python};
+use crate::support::{
+    Server, TempDir, data, has_programs, is_missing, python, wait_for_line, wsecho_path,
+};
 
+const TESTING: &str = include_str!("../../../docs/testing-clients.md");
 const BEHAVIORS: &str = include_str!("../../../docs/behaviors.md");
 
 #[test]
@@ -96,4 +102,39 @@ fn is_answered(mut interpreter: Command, script: &str) {
     assert!(status.success() && stdout == b"ok\n", "{}", String::from_utf8_lossy(&stderr));
     let ended = server.wait_for_log(" ended: ");
     assert!(ended.contains("closed by peer, 4000; "), "{ended}");
+}
+
+#[test]
+fn the_recipes_for_testing_clients_run_as_they_are_printed() {
+    let Some(mut python) = python() else { return };
+    let dir = TempDir::new();
+    let recipes: String = code_blocks("```python\n").collect();
+    assert_eq!(recipes.matches("async def test_").count(), 10);
+    fs::write(dir.path("recipes.py"), recipes).unwrap();
+    is_ok(python.arg(dir.path("recipes.py")), &dir);
+}
+
+#[test]
+fn the_shell_recipe_finds_the_port_and_stops_the_server() {
+    let dir = TempDir::new();
+    let script: String = code_blocks("```sh\n").collect();
+    assert!(script.contains("\nnpm test\n"));
+    let port_is_found = r#"[[ $WSECHO_URL =~ ^ws://127.0.0.1:[1-9][0-9]+$ ]] && echo ok"#;
+    fs::write(dir.path("recipe"), script.replace("npm test", port_is_found)).unwrap();
+    is_ok(Command::new("bash").arg("-e").arg(dir.path("recipe")), &dir);
+    let log = dir.path("wsecho.log");
+    wait_for_line(&log, "stopped: 0 clients");
+}
+
+/// The code of the guide's blocks that begin with `fence`.
+fn code_blocks(fence: &'static str) -> impl Iterator<Item = &'static str> {
+    TESTING.split(fence).skip(1).map(|after| after.split("```").next().unwrap())
+}
+
+/// Fails unless `command` says that all went well. It finds wsecho as a user's would.
+fn is_ok(command: &mut Command, dir: &TempDir) {
+    symlink(wsecho_path(), dir.path("wsecho")).unwrap();
+    let path = format!("{}:{}", dir.path("").display(), env::var("PATH").unwrap());
+    let output = command.current_dir(dir.path("")).env("PATH", path).output().unwrap();
+    assert_eq!(output.stdout, b"ok\n", "{}", String::from_utf8_lossy(&output.stderr));
 }
