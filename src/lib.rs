@@ -18,9 +18,12 @@
 //!   systemd     readiness for systemd
 //! ───────────────────────────────────────────────────────────────────────────────────
 //! app        what this server says
-//!   routes        a request → page, health check, error, WebSocket
+//!   routes        a request → page, health check, error, WebSocket, behaviour
 //!   conversation  after the handshake: bytes in, bytes out, waits
 //!   echo          message → reply
+//!   behavior      a query → how the server misbehaves on demand
+//!   scripted      a conversation that does so
+//!   dump          a request → JSON for its client
 //!   page          the bundled page and its headers
 //! websocket  RFC 6455
 //!   handshake     a request → what was agreed, or what to fix
@@ -46,6 +49,8 @@
 //!    one send. A message that lies whole in what was received is unmasked there and copied once, to
 //!    its reply. A large payload is received directly to its final place, in pieces that are unmasked
 //!    and checked while they are in the processor's cache, and sent from there.
+//!    On [`/do`](app::behavior) a [`Scripted`](app::scripted::Scripted) stands between the conversation
+//!    and the thread, and holds replies back, cuts them, or ends the connection as the query says.
 //! 4. When one side closes, the thread sends what is left, ends its stream, and reads on for a bounded
 //!    time, so that the close frame is not lost to a reset.
 //!

@@ -93,12 +93,10 @@ fn decide(
     policy: &Policy,
 ) -> Option<std::result::Result<Opening, Response>> {
     let request = head.transpose()?.and_then(Request::parse);
-    Some(
-        request.map_or_else(
-            |error| Err(routes::refuse(error)),
-            |request| routes::route(&request, policy, Behaviors::On),
-        ),
-    )
+    Some(request.map_or_else(
+        |error| Err(routes::refuse(error)),
+        |request| routes::route(&request, policy, Behaviors::On),
+    ))
 }
 
 /// Looks for the head in pieces of `piece` bytes, but in at most a thousand, so that a round stays
@@ -242,8 +240,20 @@ impl<'a> Arbitrary<'a> for Head {
         let mut head = Vec::new();
         if !rarely(u)? {
             let method = usual(u, &["GET", "HEAD", "POST", "get", "G@T"])?;
-            let target =
-                usual(u, &["/", "/chat?a=b", "/do?bad=protocol", "/do?dump&status=301", "http://host/x", "*", "/healthz", "/a b", ""])?;
+            let target = usual(
+                u,
+                &[
+                    "/",
+                    "/chat?a=b",
+                    "/do?bad=protocol",
+                    "/do?dump&status=301",
+                    "http://host/x",
+                    "*",
+                    "/healthz",
+                    "/a b",
+                    "",
+                ],
+            )?;
             let version = usual(u, &["HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "http/1.1"])?;
             head.extend([&method[..], b" ", &target, b" ", &version].concat());
             line_end(u, &mut head)?;

@@ -51,7 +51,7 @@ pub struct Behavior {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
     pub share: f64,
-    /// Below [`SEEDS`].
+    /// From 0 to 999.
     pub seed: Option<u16>,
 }
 

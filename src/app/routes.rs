@@ -1,4 +1,4 @@
-//! A request → a WebSocket, the page, a health check, a behaviour told or an error.
+//! A request → a WebSocket, the page, a health check, what a behaviour does, or an error.
 
 use std::borrow::Cow;
 

@@ -8,15 +8,14 @@ use rustix::process::Signal;
 
 use crate::frames::{close, frame, server_frame};
 use crate::support::{
-    PREFIX, SOON, Server, UPGRADE, ask, assert_echoes, assert_end, assert_is_503, assert_status,
-    assert_took, eventually, read_close, read_frame, read_head, reset, tolerance, upgraded,
+    PREFIX, SOON, Server, ask, assert_echoes, assert_end, assert_is_503, assert_status,
+    assert_took, demand, eventually, read_close, read_frame, read_head, reset, tolerance, upgraded,
 };
 
 /// A client that has asked for a WebSocket that does what `query` says.
 fn request(server: &Server, query: &str) -> TcpStream {
     let mut stream = server.connect();
-    let upgrade = UPGRADE.replace("/chat", &format!("/do?{query}"));
-    stream.write_all(upgrade.as_bytes()).unwrap();
+    stream.write_all(demand(query).as_bytes()).unwrap();
     stream
 }
 
@@ -226,7 +225,7 @@ fn a_dump_tells_the_peer_and_keeps_secrets() {
     let mut stream = server.connect();
     let lines = "Host: localhost\r\nOrigin: http://localhost\r\nX-Forwarded-For: 192.0.2.1\r\n\
                  Cookie: id=secret\r\nSec-WebSocket-Protocol: chat\r\n";
-    let upgrade = UPGRADE.replace("/chat", "/do?dump").replace("Host: localhost\r\n", lines);
+    let upgrade = demand("dump").replace("Host: localhost\r\n", lines);
     stream.write_all(upgrade.as_bytes()).unwrap();
     let mut stream = upgraded(stream).unwrap();
     let (first, dump) = read_frame(&mut stream);

@@ -1,8 +1,18 @@
 //! Clients in other languages, which others wrote, against the real server.
 
-use std::process::{Command, Output};
+use std::env;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Output, Stdio};
+use std::thread;
 
-use crate::support::{Server, data, has_programs, is_missing, python};
+use crate::support::{
+    Server, TempDir, data, has_programs, is_missing, python, wait_for_line, wsecho_path,
+};
+
+const TESTING: &str = include_str!("../../../docs/testing-clients.md");
+const BEHAVIORS: &str = include_str!("../../../docs/behaviors.md");
 
 #[test]
 fn pythons_websockets_is_answered() {
@@ -13,9 +23,73 @@ fn pythons_websockets_is_answered() {
 
 #[test]
 fn npms_ws_is_answered() {
-    let is_installed = data("clients/node_modules/ws").exists();
-    if has_programs(&["node"]) && (is_installed || is_missing("ws (npm ci in tests/clients)")) {
+    if has_ws() {
         is_answered(Command::new("node"), "echo.mjs");
+    }
+}
+
+#[test]
+fn pythons_websockets_reports_each_behaviour_as_the_guide_says() {
+    if let Some(python) = python() {
+        reports_each_behaviour(python, "behaviors.py", |row| row[2]);
+    }
+}
+
+#[test]
+fn npms_ws_reports_each_behaviour_as_the_guide_says() {
+    if has_ws() {
+        reports_each_behaviour(Command::new("node"), "behaviors.mjs", |row| row[3]);
+    }
+}
+
+fn has_ws() -> bool {
+    let is_installed = data("clients/node_modules/ws").exists();
+    has_programs(&["node"]) && (is_installed || is_missing("ws (npm ci in tests/clients)"))
+}
+
+/// Fails unless `script` sees in each behaviour what that client's column of the guide says, and not
+/// before its time.
+fn reports_each_behaviour(
+    mut interpreter: Command,
+    script: &str,
+    column: fn(&[&'static str]) -> &'static str,
+) {
+    let rows: Vec<Vec<_>> = BEHAVIORS
+        .lines()
+        .filter(|line| line.starts_with("| `/do?"))
+        .map(|line| line.split('|').skip(1).map(|cell| cell.trim().trim_matches('`')).collect())
+        .collect();
+    assert!(rows.len() > 25, "the table is found");
+    let queries: String =
+        rows.iter().map(|row| row[0].trim_start_matches("/do?").to_owned() + "\n").collect();
+    let server = Server::start(&[]);
+    let url = format!("ws://{}/do", server.addr);
+    let command = interpreter.arg(data("clients").join(script)).arg(url);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    thread::spawn(move || stdin.write_all(queries.as_bytes()));
+    let Output { stdout, stderr, .. } = child.wait_with_output().unwrap();
+    let reported = String::from_utf8(stdout).unwrap();
+    let reported: Vec<_> = reported.lines().filter_map(|line| line.split_once('\t')).collect();
+    assert_eq!(reported.len(), rows.len(), "{}", String::from_utf8_lossy(&stderr));
+    for (row, (took, seen)) in rows.iter().zip(reported) {
+        assert_eq!(seen, column(row), "{}", row[0]);
+        let earliest: f64 = row[1].trim_end_matches(" s").parse().unwrap();
+        assert!(took.parse::<f64>().unwrap() >= earliest, "{} took {took} s", row[0]);
+    }
+    for (query, verdict) in
+        [("bad=mask&after=1", "1002"), ("bad=utf8&after=1", "1007"), ("bad=length", "1009")]
+    {
+        let connected = server.wait_for_log(&format!("behavior \"{query}\""));
+        let (client, _) = connected.split_once(" connected").unwrap();
+        let (_, client) = client.split_once("client ").unwrap();
+        let ended = server.wait_for_log(&format!("client {client} ended: "));
+        assert!(ended.contains(&format!("closed by peer, {verdict}")), "{ended}");
     }
 }
 
@@ -28,4 +102,39 @@ fn is_answered(mut interpreter: Command, script: &str) {
     assert!(status.success() && stdout == b"ok\n", "{}", String::from_utf8_lossy(&stderr));
     let ended = server.wait_for_log(" ended: ");
     assert!(ended.contains("closed by peer, 4000; "), "{ended}");
+}
+
+#[test]
+fn the_recipes_for_testing_clients_run_as_they_are_printed() {
+    let Some(mut python) = python() else { return };
+    let dir = TempDir::new();
+    let recipes: String = code_blocks("```python\n").collect();
+    assert_eq!(recipes.matches("async def test_").count(), 10);
+    fs::write(dir.path("recipes.py"), recipes).unwrap();
+    is_ok(python.arg(dir.path("recipes.py")), &dir);
+}
+
+#[test]
+fn the_shell_recipe_finds_the_port_and_stops_the_server() {
+    let dir = TempDir::new();
+    let script: String = code_blocks("```sh\n").collect();
+    assert!(script.contains("\nnpm test\n"));
+    let port_is_found = r#"[[ $WSECHO_URL =~ ^ws://127.0.0.1:[1-9][0-9]+$ ]] && echo ok"#;
+    fs::write(dir.path("recipe"), script.replace("npm test", port_is_found)).unwrap();
+    is_ok(Command::new("bash").arg("-e").arg(dir.path("recipe")), &dir);
+    let log = dir.path("wsecho.log");
+    wait_for_line(&log, "stopped: 0 clients");
+}
+
+/// The code of the guide's blocks that begin with `fence`.
+fn code_blocks(fence: &'static str) -> impl Iterator<Item = &'static str> {
+    TESTING.split(fence).skip(1).map(|after| after.split("```").next().unwrap())
+}
+
+/// Fails unless `command` says that all went well. It finds wsecho as a user's would.
+fn is_ok(command: &mut Command, dir: &TempDir) {
+    symlink(wsecho_path(), dir.path("wsecho")).unwrap();
+    let path = format!("{}:{}", dir.path("").display(), env::var("PATH").unwrap());
+    let output = command.current_dir(dir.path("")).env("PATH", path).output().unwrap();
+    assert_eq!(output.stdout, b"ok\n", "{}", String::from_utf8_lossy(&output.stderr));
 }

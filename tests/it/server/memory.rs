@@ -2,12 +2,13 @@
 //! back.
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::thread;
 
 use crate::frames::frame;
 use crate::support::{
-    PREFIX, PROGRAM, SOON, Server, UPGRADE, eventually, need_descriptors, per_client, read_close,
-    read_frame, upgraded, write_until_stuck,
+    PREFIX, PROGRAM, SOON, Server, UPGRADE, demand, eventually, need_descriptors, per_client,
+    read_close, read_frame, upgraded, write_until_stuck,
 };
 
 const MIB: usize = 1 << 20;
@@ -88,13 +89,24 @@ fn memory_stays_below_its_ceiling_while_one_message_takes_the_whole_budget() {
     server.has_recovered(before);
 }
 
+fn open_demanding(server: &Server, query: &str) -> TcpStream {
+    let mut stream = server.connect();
+    stream.write_all(demand(query).as_bytes()).unwrap();
+    upgraded(stream).expect("a WebSocket opens")
+}
+
 /// Has so many clients send a fragment of `len` bytes each, all at once.
 fn fill_budget(clients: usize, len: usize, budget_mib: usize) {
     need_descriptors(clients as u64 + 100);
     let server = Server::start(&["--max-buffered", &format!("{budget_mib}MiB")]);
     let before = server.idle_usage();
     let fragment = frame(0x02, &vec![7; len]);
-    let mut streams: Vec<_> = (0..clients).map(|_| server.open()).collect();
+    // Half of them with a behaviour, which shows only in replies.
+    let open = |client| match client % 2 {
+        0 => server.open(),
+        _ => open_demanding(&server, "latency=1s&fragment=1000"),
+    };
+    let mut streams: Vec<_> = (0..clients).map(open).collect();
     // Piece by piece, so that all of them grow together until there is no more to have.
     thread::scope(|scope| {
         for some in streams.chunks_mut(clients.div_ceil(4)) {
@@ -190,6 +202,31 @@ fn a_client_that_fills_all_its_buffers_holds_no_more_than_promised() {
     });
     let grown = server.peak() - before.resident;
     let promised = CLIENTS * UNMETERED / 1024..=CLIENTS * per_client();
+    assert!(promised.contains(&grown), "{} KiB a client", grown / CLIENTS);
+    drop(streams);
+    server.has_recovered(before);
+}
+
+#[test]
+fn a_client_whose_replies_are_held_back_holds_no_more_than_promised() {
+    const CLIENTS: usize = 48;
+    /// What a behaviour holds beside the conversation, in KiB.
+    const HELD: usize = 96;
+    let server = Server::start(&["--max-buffered=0", "--write-timeout=1m"]);
+    let before = server.idle_usage();
+    let query = "latency=10s&drip=10s&fragment=64";
+    let mut streams: Vec<_> = (0..CLIENTS).map(|_| open_demanding(&server, query)).collect();
+    // Pongs that wait for the end of a reply, as many replies as may wait, and a message after them.
+    let small = frame(0x82, &[7; 1000]).repeat(15);
+    let pings = frame(0x89, &[b'p'; 125]).repeat(500);
+    let large = frame(0x82, &[7; 45_000]);
+    for stream in &mut streams {
+        stream.write_all(&small).unwrap();
+        stream.write_all(&large).unwrap();
+        assert!(write_until_stuck(stream, &pings), "it is not connected any more");
+    }
+    let grown = server.peak() - before.resident;
+    let promised = CLIENTS * UNMETERED / 1024..=CLIENTS * (per_client() + HELD);
     assert!(promised.contains(&grown), "{} KiB a client", grown / CLIENTS);
     drop(streams);
     server.has_recovered(before);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::frames::{Random, frame};
 use crate::support::{
-    PREFIX, SOON, Server, TempDir, UPGRADE, ask, connect_from, from_env, is_ended_within,
+    PREFIX, SOON, Server, TempDir, UPGRADE, ask, connect_from, demand, from_env, is_ended_within,
     open_taking, read_frame, reset, seed_from_env, write_until_stuck,
 };
 
@@ -180,7 +180,7 @@ fn show((first, payload): &(u8, Vec<u8>)) -> String {
 /// What a client can do wrong. Whatever it is, the server is soon rid of it.
 type Misbehaviour = fn(&Server, &mut Random);
 
-const MISBEHAVIOURS: [(&str, Misbehaviour); 12] = [
+const MISBEHAVIOURS: [(&str, Misbehaviour); 14] = [
     ("connected and ended", |server, random| drop(connect(server, random))),
     ("sent half a request and ended", |server, random| {
         let mut stream = connect(server, random);
@@ -237,11 +237,47 @@ const MISBEHAVIOURS: [(&str, Misbehaviour); 12] = [
         let mut stream = open(server, random);
         assert!(is_ended_within(SOON, &mut stream));
     }),
+    ("asked for a behaviour and left", |server, random| {
+        let mut stream = connect(server, random);
+        stream.write_all(demand(BEHAVIORS[random.below(BEHAVIORS.len())]).as_bytes()).unwrap();
+        for _ in 0..random.below(4) {
+            let _ = stream.write_all(&frame(0x82, &payload(random)));
+            pause(random);
+        }
+        if random.below(2) == 0 {
+            reset(stream);
+        }
+    }),
+    ("asked for an end and stayed", |server, random| {
+        const ENDS: [&str; 5] = [
+            "status=503&delay=200ms",
+            "close=4000&count=9&interval=10ms&after=300ms",
+            "close=fin&drip=1s&after=200ms",
+            "close=rst&latency=50ms&after=1",
+            "bad=rsv&pong=off&ping=100ms",
+        ];
+        let mut stream = connect(server, random);
+        stream.write_all(demand(ENDS[random.below(ENDS.len())]).as_bytes()).unwrap();
+        let _ = stream.write_all(&frame(0x81, &payload(random)));
+        assert!(is_ended_within(SOON, &mut stream));
+    }),
     ("sent and never read", |server, _| {
         let mut stream = open_taking(4 * 1024, server);
         write_until_stuck(&mut stream, &frame(0x82, &[7; 32 * 1024]));
         thread::sleep(Duration::from_secs(4));
     }),
+];
+
+/// Behaviours that do not end by themselves soon.
+const BEHAVIORS: [&str; 8] = [
+    "delay=60s",
+    "close=hang",
+    "latency=300ms&fragment=1",
+    "drip=10s&fragment=7",
+    "count=1000&interval=10ms&bytes=1000",
+    "pong=off&bad=length",
+    "dump&prefix=&rate=0.5",
+    "latency=10s&close=hang&after=200ms",
 ];
 
 fn rubbish(random: &mut Random) -> Vec<u8> {

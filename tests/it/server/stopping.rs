@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, UPGRADE, ask, assert_end, assert_is_503, assert_took, connect_from,
-    eventually, need_descriptors, open_taking, read_close, read_frame, tolerance, upgraded,
+    demand, eventually, need_descriptors, open_taking, read_close, read_frame, tolerance, upgraded,
     write_until_stuck, wsecho,
 };
 
@@ -230,7 +230,16 @@ fn three_thousand_clients_in_every_state_get_their_answer_within_the_close_timeo
         stream
     });
     let halfway: Vec<_> = halfway.collect();
-    let idle = (0..2_900).map(|_| ask(connect_from(1, server.addr)).unwrap());
+    let idle = (0..2_900).map(|client| {
+        let mut stream = connect_from(1, server.addr);
+        let request = match client % 3 {
+            0 => demand("close=hang"),
+            1 => demand("latency=10s&drip=10s&count=1000&interval=60s&close=rst&after=10m"),
+            _ => UPGRADE.into(),
+        };
+        stream.write_all(request.as_bytes()).unwrap();
+        upgraded(stream).unwrap()
+    });
     let mut idle: Vec<_> = idle.collect();
     server.wait_until_asleep();
     let asked = Instant::now();

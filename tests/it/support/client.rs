@@ -38,6 +38,11 @@ pub fn ask(mut stream: TcpStream) -> Result<TcpStream, String> {
     upgraded(stream)
 }
 
+/// An upgrade request for a WebSocket that does what `query` says.
+pub fn demand(query: &str) -> String {
+    UPGRADE.replace("/chat", &format!("/do?{query}"))
+}
+
 /// What a client gets that has asked for a WebSocket.
 #[track_caller]
 pub fn upgraded(mut stream: TcpStream) -> Result<TcpStream, String> {

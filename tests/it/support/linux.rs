@@ -15,7 +15,7 @@ use rustix::net::{
 use rustix::process::Signal;
 use wsecho::server::limits::Limits;
 
-use super::{SOON, Server, UPGRADE, ask, eventually, upgraded, with_timeouts};
+use super::{SOON, Server, UPGRADE, ask, demand, eventually, upgraded, with_timeouts};
 
 /// What the README promises for each client, in KiB, whatever it sends. In the tests' own build,
 /// without optimization, the stack takes more.
@@ -174,12 +174,17 @@ fn connect_socket(socket: OwnedFd, server: SocketAddr) -> io::Result<TcpStream> 
     Ok(with_timeouts(socket.into()))
 }
 
-/// So many clients that all ask at once: the WebSockets, and the error responses.
+/// So many clients that all ask at once, every fourth one for a behaviour that does not show in short
+/// replies: the WebSockets, and the error responses.
 pub fn crowd(server: &Server, clients: usize) -> (Vec<TcpStream>, Vec<String>) {
     let asked: Vec<_> = (0..clients)
         .map(|client| {
             let mut stream = connect_from(1 + (client / 4_000) as u8, server.addr);
-            let _ = stream.write_all(UPGRADE.as_bytes());
+            let request = match client % 4 {
+                0 => demand("fragment=1000&ping=15m&after=1000&close=4000"),
+                _ => UPGRADE.into(),
+            };
+            let _ = stream.write_all(request.as_bytes());
             stream
         })
         .collect();

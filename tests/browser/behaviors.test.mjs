@@ -1,0 +1,68 @@
+// What Chromium reports of each behaviour on demand is what docs/behaviors.md says.
+
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { test } from 'node:test';
+import { CHROMIUM, Server, launch, newPage, noChromium, open } from './harness.mjs';
+
+const skip = noChromium && process.env.CI !== 'true' ? `SKIPPED: no Chromium at ${CHROMIUM}; set CHROMIUM to yours` : false;
+
+const guide = await readFile(new URL('../../docs/behaviors.md', import.meta.url), 'utf8');
+const rows = guide.split('\n')
+  .filter((line) => line.startsWith('| `/do?'))
+  .map((line) => line.split('|').map((cell) => cell.trim().replace(/^`|`$/g, '')))
+  .map(([, address, earliest, , , chromium]) => ({ address, earliest: Number.parseFloat(earliest), chromium }));
+
+/** Runs in the page. */
+function observe(address) {
+  const quiet = 1500;
+  return new Promise((resolve) => {
+    const started = performance.now();
+    const seen = [];
+    let last = 0;
+    let timer;
+    const socket = new WebSocket(`ws://${location.host}${address}`);
+    const end = (what) => {
+      clearTimeout(timer);
+      resolve({ took: last / 1000, seen: [...seen, what].join(' ') });
+    };
+    const note = (what) => {
+      last = performance.now() - started;
+      if (what) seen.push(what);
+      clearTimeout(timer);
+      timer = setTimeout(() => end('open'), quiet);
+    };
+    socket.onopen = () => {
+      note();
+      for (const text of 'abc') socket.send(text);
+    };
+    socket.onmessage = ({ data }) => {
+      note(data.startsWith('{') ? 'JSON' : data.trimEnd().replace('You have entered: ', '…'));
+    };
+    socket.onerror = () => note('error');
+    socket.onclose = ({ code, reason, wasClean }) => {
+      note();
+      end(`close ${code}${reason ? ` ${reason}` : ''} ${wasClean ? 'clean' : 'not clean'}`);
+    };
+  });
+}
+
+test('Chromium reports each behaviour as the guide says', { skip }, async () => {
+  assert.ok(rows.length > 25, 'the table is found');
+  const server = await Server.start();
+  const browser = await launch(server.port);
+  try {
+    const page = await newPage(browser);
+    await open(page, server.page);
+    const observed = await Promise.all(rows.map(({ address }) => page.evaluate(observe, address)));
+    if (process.env.SHOW) observed.forEach(({ seen }, row) => console.log(rows[row].address, '\t', seen));
+    observed.forEach(({ took, seen }, row) => {
+      const { address, earliest, chromium } = rows[row];
+      assert.equal(seen, chromium, address);
+      assert.ok(took >= earliest, `${address} took ${took} s`);
+    });
+  } finally {
+    await browser.close();
+    await server.stop();
+  }
+});
