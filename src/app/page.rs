@@ -13,7 +13,7 @@ pub const HTML: &str = include_str!("../../static/client.html");
 const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
     "script-src 'sha256-+MkXSdw0LXwovvFXVfKKH6qZQuOU60uy5ONoTwtQVhU='; ",
-    "style-src 'sha256-p5rbpf6g5MvOUxcdNUYeoje/1wfDdGVLLNkqTfP5hrY='; ",
+    "style-src 'sha256-AnnKibTHFT5xcKmcSL3wJlEaitoOeThA840ZpG3ARPc='; ",
     "img-src data:; connect-src ws: wss: http: https:; ",
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );

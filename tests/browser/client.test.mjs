@@ -832,16 +832,19 @@ function looks(name, scheme) {
         await page.click('#toggle');
         await state(page, 'open');
         await conversation(page);
-        const wider = await page.evaluate(() => ['html', '#log'].filter((selector) => {
+        const fits = async (when) => assert.deepEqual(await page.evaluate(() => ['html', '#setup', '#log'].filter((selector) => {
           const element = document.querySelector(selector);
           return element.scrollWidth > element.clientWidth;
-        }));
-        assert.deepEqual(wider, [], 'nothing scrolls sideways');
+        })), [], `nothing scrolls sideways ${when}`);
+        await fits('with a conversation');
         await assertAccessible(page, 'with entries, two of them open');
         if (process.env.PICTURES) await page.screenshot(join(process.env.PICTURES, `${name}-${scheme}-${width}-conversation.png`));
         await page.evaluate(() => { for (const fold of document.querySelectorAll('#closing, #behavior, #repeating')) fold.open = true; foldSetup(false); });
         await enter(page, '#subprotocols', 'a b a');
         await eventually(page, '#setup-problem', 'twice');
+        await fits('with everything unfolded');
+        const [complaint, usual] = await page.evaluate(() => ['#setup-problem', '#detail'].map((selector) => getComputedStyle(document.querySelector(selector)).color));
+        assert.notEqual(complaint, usual, 'a complaint is red');
         await page.evaluate(() => { document.querySelector('#log').scrollTop = 0; });
         await until(page, 'the way back is offered', () => document.querySelector('#newest').classList.contains('offered'));
         await assertAccessible(page, 'with everything unfolded and a wrong subprotocol');
