@@ -370,13 +370,23 @@ function features(testPage, name) {
     await fill(page, '#behavior-reason', 'bye & thanks');
     assert.equal(await value(page, '#address'), `${server.socket}do?close=4000&reason=bye%20%26%20thanks&after=3`);
     const answer = await fetch(`${server.page}do?close=4000&reason=bye%20%26%20thanks&after=3`);
-    await eventually(page, '#sentence', answer.status === 404 ? 'This server has no behaviours.' : (await answer.text()).trim());
+    assert.equal(answer.status, 200);
+    await eventually(page, '#sentence', (await answer.text()).trim());
+    await fill(page, '#behavior-close', '1006');
+    await eventually(page, '#sentence', /1006 is never sent/);
     assert.equal(await text(page, '#toggle'), 'Connect');
     await fill(page, '#address', `${server.socket}do?status=503&dump`);
     assert.equal(await value(page, '#behavior-status'), '503', 'an address fills the form');
     assert.equal(await value(page, '#behavior-dump'), 'yes');
     assert.equal(await value(page, '#behavior-close'), '');
-  }, { expected: /404/ });
+    for (const preset of await texts(page, '#presets button')) {
+      await page.evaluate((wanted) => [...document.querySelectorAll('#presets button')].find((button) => button.textContent === wanted).click(), preset);
+      assert.equal((await fetch((await value(page, '#address')).replace('ws', 'http'))).status, 200, preset);
+    }
+    await page.evaluate(() => document.querySelector('#presets button').click());
+    await page.click('#toggle');
+    await eventually(page, '#detail', /^4000 private use/);
+  }, { expected: /400/ });
 
   testPage('the filter finds text and regular expressions, and loses nothing', async (page) => {
     await page.evaluate(() => { for (let index = 0; index < 500; index += 1) sendWord(`message ${index}`); });
