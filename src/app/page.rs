@@ -8,12 +8,13 @@ use crate::http::response::Response;
 pub const HTML: &str = include_str!("../../static/client.html");
 
 /// By this policy a browser runs the page's one script and applies its one style, both known by
-/// their hash, and otherwise only opens WebSockets.
+/// their hash. Otherwise it only opens WebSockets and, over HTTP, asks a server what one of its
+/// behaviours will do; that server can be any.
 const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-KSKM9qK04vDB6Pr1RJmDazFYggHJA5Sin3Kp7WJw4XU='; ",
-    "style-src 'sha256-ynzLfVZV4hMOlrBOS3JTkwqp68XwqJuZh3xB7fBQF/Y='; ",
-    "img-src data:; connect-src ws: wss:; ",
+    "script-src 'sha256-+MkXSdw0LXwovvFXVfKKH6qZQuOU60uy5ONoTwtQVhU='; ",
+    "style-src 'sha256-AnnKibTHFT5xcKmcSL3wJlEaitoOeThA840ZpG3ARPc='; ",
+    "img-src data:; connect-src ws: wss: http: https:; ",
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 

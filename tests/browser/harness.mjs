@@ -1,28 +1,22 @@
-// What the tests stand on: the real server, a real browser, and a page in one of its settings.
+// What the tests stand on: the real server, a stand-in for what it never does, and a page to ask.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import net from 'node:net';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { readFile } from 'node:fs/promises';
-import { chromium } from 'playwright-core';
+import { WebSocketServer } from 'ws';
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
 export const PAGE = here('../../static/client.html');
-export const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
-export const noChromium = !existsSync(CHROMIUM);
-
-const WSECHO = process.env.WSECHO ?? here('../../target/release/wsecho');
+export const WSECHO = process.env.WSECHO ?? here('../../target/release/wsecho');
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-const QUIET = [
-  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-  '--disable-background-networking', '--disable-component-update', '--disable-sync',
-];
+const SOON = 15_000; // milliseconds for what happens at once; machines can be busy
 
 export class Server {
   /** Starts wsecho and resolves once it has said where it listens. */
@@ -34,19 +28,19 @@ export class Server {
     const listening = new Promise((resolve, reject) => {
       lines.on('line', (line) => {
         said.push(line);
-        const address = /ws:\/\/127\.0\.0\.1:(\d+)\//.exec(line);
-        if (address) resolve(Number(address[1]));
+        const address = /(wss?):\/\/127\.0\.0\.1:(\d+)\//.exec(line);
+        if (address) resolve({ scheme: address[1], port: Number(address[2]) });
       });
       lines.on('close', () => reject(new Error(`the server ended before it listened: ${said.join('\n')}`)));
     });
     return new Server(child, await listening);
   }
 
-  constructor(child, port) {
+  constructor(child, { scheme, port }) {
     this.child = child;
     this.port = port;
-    this.page = `http://127.0.0.1:${port}/`;
-    this.socket = `ws://127.0.0.1:${port}/`;
+    this.socket = `${scheme}://127.0.0.1:${port}/`;
+    this.page = this.socket.replace('ws', 'http');
   }
 
   async stop(signal = 'SIGTERM') {
@@ -55,6 +49,20 @@ export class Server {
     this.child.kill(signal);
     await exit;
   }
+}
+
+/** A server that does what wsecho never does: `handle` gets each of its WebSockets. */
+export async function standIn(handle, options = {}) {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1', ...options });
+  server.on('connection', handle);
+  await once(server, 'listening');
+  return {
+    socket: `ws://127.0.0.1:${server.address().port}/`,
+    stop() {
+      for (const client of server.clients) client.terminate();
+      server.close();
+    },
+  };
 }
 
 /** A port at which nothing listens. */
@@ -67,61 +75,68 @@ export async function closedPort() {
   return port;
 }
 
-/** A page from a file always calls 127.0.0.1:1222: the browser is led from there to `port`. */
-export function launch(port) {
-  const led = `--host-resolver-rules=MAP 127.0.0.1:1222 127.0.0.1:${port}`;
-  return chromium.launch({ executablePath: CHROMIUM, args: [...QUIET, led] });
+/** Waits until `ask` is true in the page. */
+export async function until(page, what, ask, ...values) {
+  for (const end = performance.now() + SOON; ;) {
+    if (await page.evaluate(ask, ...values)) return;
+    if (performance.now() > end) {
+      const seen = await page.evaluate(() => [document.querySelector('#state')?.textContent, document.querySelector('#log')?.innerText.slice(-1500)].join('\n'));
+      assert.fail(`never came: ${what}. The page says:\n${seen}`);
+    }
+    await new Promise((resolve) => { setTimeout(resolve, 20); });
+  }
 }
 
-/** A page in a context of its own; `page.said` collects whatever its console shows. */
-export async function newPage(browser, { width = 1600, height = 900, scheme = 'light', prepare = null, ...options } = {}) {
-  const context = await browser.newContext({
-    viewport: { width, height },
-    colorScheme: scheme,
-    permissions: ['clipboard-read', 'clipboard-write'],
-    ...options,
-  });
-  context.setDefaultTimeout(10_000);
-  const page = await context.newPage();
-  page.on('console', (message) => page.said.push(message.text()));
-  page.on('pageerror', (error) => page.said.push(String(error)));
-  page.on('dialog', (dialog) => page.said.push(`dialog: ${dialog.message()}`));
-  page.on('request', (request) => page.requested.push(request.url()));
-  if (prepare) await prepare(page);
-  return page;
+export const state = (page, name) => until(page, `state ${name}`, (wanted) => document.querySelector('#state').textContent === wanted, name);
+export const text = (page, selector) => page.evaluate((wanted) => document.querySelector(wanted).textContent.trim(), selector);
+export const texts = (page, selector) => page.evaluate((wanted) => [...document.querySelectorAll(wanted)].map((element) => element.textContent.trim()), selector);
+export const focused = (page) => page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim());
+export const isInvalid = (page, selector) => page.evaluate((wanted) => document.querySelector(wanted).getAttribute('aria-invalid') === 'true', selector);
+export const value = (page, selector) => page.evaluate((wanted) => document.querySelector(wanted).value, selector);
+
+/** Waits until one of the elements says what the pattern, or the text, asks for. */
+export function eventually(page, selector, pattern) {
+  const source = pattern instanceof RegExp ? pattern.source : pattern.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&');
+  return until(page, `${selector}: ${pattern}`, (wanted, like) => [...document.querySelectorAll(wanted)].some((element) => new RegExp(like).test(element.textContent)), selector, source);
 }
 
-export async function open(page, url) {
-  page.said = [];
-  page.requested = [];
-  await page.goto(url);
+/** Puts text into a field as typing does, at once. */
+export function fill(page, selector, content) {
+  return page.evaluate((wanted, typed) => {
+    const field = document.querySelector(wanted);
+    field.focus();
+    field.value = typed;
+    field.dispatchEvent(new Event('input', { bubbles: true }));
+  }, selector, content);
 }
 
-export const state = (page, name) => page.locator(`#state.${name}`, { hasText: name }).waitFor();
-export const entries = (page, kind) => page.locator(`.entry.${kind}`);
-export const text = (page, selector) => page.locator(selector).innerText();
+export async function enter(page, selector, content) {
+  await fill(page, selector, content);
+  await page.press('Enter');
+}
 
 /** Sends by the keyboard and waits for the reply to be logged. */
 export async function say(page, message) {
-  const replies = await entries(page, 'received').count();
-  await page.fill('#message', message);
-  await page.press('#message', 'Enter');
-  await entries(page, 'received').nth(replies).waitFor();
+  const replies = await page.evaluate(() => counts.received);
+  await enter(page, '#message', message);
+  await until(page, `the reply to ${message.slice(0, 40)}`, (before) => counts.received > before, replies);
+  await listed(page);
 }
 
-export async function eventually(page, selector, pattern) {
-  await page.locator(selector).filter({ hasText: pattern }).first().waitFor();
+/** Waits until all entries went through the filter and into the document. */
+export async function listed(page) {
+  await until(page, 'all entries are listed', () => listed === kept.length && !listPending);
+  await page.evaluate(() => new Promise((resolve) => { requestAnimationFrame(() => setTimeout(resolve)); }));
 }
 
-export async function choose(page, kind) {
-  await page.getByRole('radio', { name: kind }).check({ force: true });
-}
+export const choose = (page, kind) => page.evaluate((wanted) => document.querySelector(`[name=kind][value=${wanted}]`).click(), kind);
+export const check = (page, selector) => page.evaluate((wanted) => document.querySelector(wanted).click(), selector);
 
 export async function assertAccessible(page, when) {
-  if (!(await page.evaluate(() => 'axe' in window))) await page.evaluate(AXE);
-  const { violations } = await page.evaluate(() => window.axe.run(document, {
-    rules: { 'target-size': { enabled: true }, 'color-contrast-enhanced': { enabled: false } },
-  }));
-  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`);
+  if (!(await page.evaluate(() => 'axe' in window))) await page.evaluate(`${AXE}; undefined`);
+  const found = await page.evaluate(async () => {
+    const { violations } = await window.axe.run(document, { rules: { 'target-size': { enabled: true }, 'color-contrast-enhanced': { enabled: false } } });
+    return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`);
+  });
   assert.deepEqual(found, [], `axe-core, ${when}`);
 }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, address_in, assert_status, connect,
-    eventually, free_addr, read_close, read_frame, read_head, wait_for_line, wsecho,
+    eventually, free_addr, read_close, read_frame, read_head, skip, wait_for_line, wsecho,
 };
 
 // Flags
@@ -388,7 +388,7 @@ fn the_first_line_says_where_it_listens_and_where_the_page_is() {
     if TcpListener::bind("[::1]:0").is_ok() {
         flags.push("--addr=[::1]:0");
     } else {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: this machine has no IPv6");
+        skip("this machine has no IPv6");
     }
     let server = Server::start(&flags);
     let line = server.log().remove(0);
@@ -413,7 +413,7 @@ fn for_all_addresses_the_page_is_where_a_browser_finds_it() {
         ("--addr=[::]:0", "ws://[::]:", "http://[::1]:"),
     ] {
         if flag.contains('[') && TcpListener::bind("[::1]:0").is_err() {
-            let _ = writeln!(std::io::stderr(), "SKIPPED: this machine has no IPv6");
+            skip("this machine has no IPv6");
             continue;
         }
         let server = Server::start_command(&mut wsecho(&[flag]));

@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use crate::frames::frame;
 use crate::support::{
     HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_end,
-    assert_status, assert_took, eventually, has_programs, read_close, read_frame, read_head,
+    assert_status, assert_took, eventually, has_programs, read_close, read_frame, read_head, skip,
     tolerance, with_timeouts, write_until_stuck, wsecho, wsecho_path,
 };
 
@@ -417,7 +417,7 @@ fn a_name_is_listened_on_at_each_of_its_addresses_and_one_port() {
 #[test]
 fn the_log_says_whether_an_ipv6_wildcard_serves_ipv4_too() {
     if TcpListener::bind("[::]:0").is_err() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: this machine has no IPv6");
+        skip("this machine has no IPv6");
         return;
     }
     let server = Server::start_command(&mut wsecho(&["--addr=[::]:0"]));

@@ -230,7 +230,7 @@ fn the_page_runs_its_own_script_and_style_and_nothing_else() {
     }
     assert_eq!(
         rest.join("; "),
-        "default-src 'none'; img-src data:; connect-src ws: wss:; base-uri 'none'; \
+        "default-src 'none'; img-src data:; connect-src ws: wss: http: https:; base-uri 'none'; \
          form-action 'none'; frame-ancestors 'none'"
     );
 }

@@ -4,9 +4,12 @@ use std::env;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::panic::Location;
 use std::path::{self, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -106,17 +109,22 @@ pub fn free_addr() -> SocketAddr {
     TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap()
 }
 
-/// Whether these outside programs are installed. If not, says that the test is skipped. Under
-/// `CI=true` that is a failure.
+/// Whether these outside programs are installed. If not, the test is skipped. Under `CI=true` that is
+/// a failure.
+#[track_caller]
 pub fn has_programs(programs: &[&str]) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let is_installed =
-        |program: &&str| env::split_paths(&path).any(|dir| dir.join(program).exists());
-    programs.iter().all(|program| is_installed(program) || is_missing(program))
+        |program: &str| env::split_paths(&path).any(|dir| dir.join(program).exists());
+    match programs.iter().find(|program| !is_installed(program)) {
+        Some(program) => is_missing(program),
+        None => true,
+    }
 }
 
 /// Python with its package `websockets`, as `PYTHON` names it or as it is installed. Otherwise as
 /// [`has_programs`].
+#[track_caller]
 pub fn python() -> Option<Command> {
     let python = env::var_os("PYTHON").unwrap_or("python3".into());
     let has_websockets = Command::new(&python)
@@ -127,10 +135,29 @@ pub fn python() -> Option<Command> {
     (has_websockets || is_missing("websockets for Python")).then(|| Command::new(python))
 }
 
-/// Is `false`, and says so where nobody overlooks it.
+/// Is `false`, and the test skipped.
+#[track_caller]
 pub fn is_missing(what: &str) -> bool {
     assert!(!is_ci(), "{what} is missing");
-    // Unlike eprintln, this is shown for tests that pass, too.
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {what} is not installed");
+    skip(&format!("{what} is not installed"));
     false
+}
+
+/// Says, when all tests have ended, that the running one was skipped, and how many were.
+#[track_caller]
+pub fn skip(why: &str) {
+    // No code runs here after the last test, so a child waits for the end of its input.
+    const REPORT: &str = r#"all=$(sort) && echo "$(echo "$all" | wc -l) SKIPPED:
+$all" >&2"#;
+    static REPORTER: LazyLock<Child> = LazyLock::new(|| {
+        Command::new("sh").args(["-c", REPORT]).stdin(Stdio::piped()).spawn().expect("sh starts")
+    });
+    // A thread has its test's name, unless all run on the main one.
+    let thread = thread::current();
+    let test = match thread.name() {
+        Some("main") | None => Location::caller().to_string(),
+        Some(name) => name.into(),
+    };
+    let line = format!("{test}: {why}\n");
+    REPORTER.stdin.as_ref().expect("it is piped").write_all(line.as_bytes()).unwrap();
 }
