@@ -8,6 +8,9 @@ complete -c wsecho -l subprotocol -d 'Subprotocol [default: the first offered]' 
 complete -c wsecho -l prefix -d 'Text prefix' -r -f
 complete -c wsecho -l behaviors -d 'Misbehave at /do as asked' -r -f -a "on\t''
 off\t''"
+complete -c wsecho -l compression -d 'Compression of messages' -r -f -a "no-context-takeover\t''
+context-takeover\t''
+off\t''"
 complete -c wsecho -l max-message-size -d 'Largest message' -r -f
 complete -c wsecho -l max-buffered -d 'Memory of all messages' -r -f
 complete -c wsecho -l handshake-timeout -d 'For the HTTP request' -r -f

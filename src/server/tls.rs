@@ -108,7 +108,7 @@ impl Certificate {
         let mut input = Buffer::new(Arc::clone(budget));
         reserve(&mut input, HELLO_INPUT)?;
         Ok(Session {
-            tls: UnbufferedServerConnection::new(config)?,
+            tls: self.compute(|| UnbufferedServerConnection::new(config).map(Box::new))??,
             input,
             received: VecDeque::new(),
             output: Buffer::new(Arc::clone(budget)),
@@ -201,7 +201,7 @@ fn configure(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
 
 /// One client's session.
 pub struct Session {
-    tls: UnbufferedServerConnection,
+    tls: Box<UnbufferedServerConnection>,
     /// Records as they come, which are decrypted in place. None of them is whole after
     /// [`process`](Self::process), which sending relies on.
     input: Buffer,
@@ -386,9 +386,10 @@ impl Session {
                 Ok(_) => Some(Next::Data),
                 Err(error) => {
                     processed += discard;
-                    // The alert that tells the peer why.
-                    while let Ok(ConnectionState::EncodeTlsData(data)) =
-                        tls.process_tls_records(&mut input.filled_mut()[processed..]).state
+                    // The alert that tells the peer why. Processing goes no further than that.
+                    while tls.wants_write()
+                        && let Ok(ConnectionState::EncodeTlsData(data)) =
+                            tls.process_tls_records(&mut input.filled_mut()[processed..]).state
                     {
                         encode(data, output)?;
                     }

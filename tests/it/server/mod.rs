@@ -28,3 +28,5 @@ mod security;
 mod soak;
 #[cfg(target_os = "linux")]
 mod stopping;
+#[cfg(all(target_os = "linux", feature = "tls"))]
+mod tls;

@@ -39,7 +39,13 @@ impl Server {
     /// What it uses without a client, after the first one, which sets up what is set up once.
     #[track_caller]
     pub fn idle_usage(&self) -> Usage {
-        self.answers_at_once();
+        self.idle_usage_after(|| self.answers_at_once())
+    }
+
+    /// What it uses without a client, after one that `visit` is.
+    #[track_caller]
+    pub fn idle_usage_after(&self, visit: impl FnOnce()) -> Usage {
+        visit();
         eventually(SOON, || self.client_threads() == 0);
         self.wait_until_asleep();
         self.usage()
@@ -49,7 +55,13 @@ impl Server {
     /// what they were, and memory to within 32 MiB of it.
     #[track_caller]
     pub fn has_recovered(&self, before: Usage) {
-        self.answers_at_once();
+        self.has_recovered_after(before, || self.answers_at_once());
+    }
+
+    /// See [`has_recovered`](Self::has_recovered): `visit` is the new client.
+    #[track_caller]
+    pub fn has_recovered_after(&self, before: Usage, visit: impl FnOnce()) {
+        visit();
         let started = Instant::now();
         loop {
             let now = self.usage();

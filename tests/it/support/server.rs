@@ -135,7 +135,7 @@ impl Server {
 
 /// The first address in a line that says where wsecho listens.
 pub fn address_in(line: &str) -> SocketAddr {
-    let (_, after) = line.split_once("ws://").expect("an address is logged");
+    let (_, after) = line.split_once("://").expect("an address is logged");
     after.split('/').next().unwrap().parse().unwrap()
 }
 
