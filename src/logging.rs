@@ -32,7 +32,7 @@ pub fn start(config: &Logging) -> Result<Log, String> {
     let mut style = WriteStyle::Never;
     let queue = Arc::new(Queue::default());
     let writer = Arc::clone(&queue);
-    let write: Box<dyn FnOnce() + Send> = if let Some(path) = &config.log_file {
+    let run: Box<dyn FnOnce() + Send> = if let Some(path) = &config.log_file {
         let complaint = format!("cannot write --log-file {}", path.display());
         let file = open(path).map_err(|why| format!("{complaint}: {why}"))?;
         Box::new(move || {
@@ -49,7 +49,7 @@ pub fn start(config: &Logging) -> Result<Log, String> {
     };
     thread::Builder::new()
         .name("log".into())
-        .spawn(write)
+        .spawn(run)
         .map_err(|error| format!("cannot start the log's thread: {error}"))?;
 
     log.write_style(style).format_timestamp_millis().format_target(false);

@@ -243,8 +243,8 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// An address at which a browser on this machine reaches what listens on `addr`. Windows' browsers, for
-/// one, can't open 0.0.0.0 and [::], which stand for all addresses.
+/// An address at which a browser on this machine reaches what listens on `addr`. Many don't open
+/// 0.0.0.0 and [::], which stand for all addresses.
 fn within_reach(mut addr: SocketAddr) -> SocketAddr {
     if addr.ip().is_unspecified() {
         addr.set_ip(match addr {
