@@ -128,16 +128,18 @@ pub struct Messages {
 
     /// Misbehave at /do as asked
     ///
-    /// Whether a WebSocket at /do misbehaves as its query says. GET /do is the table of what it can ask
-    /// for.
+    /// Whether a WebSocket at /do misbehaves as its query says: on or off. GET /do is the table of what
+    /// it can ask for.
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = behaviors())]
+    #[arg(hide_possible_values = true)]
     pub behaviors: Behaviors,
 
-    /// Compression of messages
+    /// Deflate [default: no-context-takeover]
     ///
-    /// Whether messages are compressed (permessage-deflate), each on its own or with what earlier ones
-    /// said.
+    /// Whether messages are compressed (permessage-deflate): no-context-takeover for each on its own,
+    /// context-takeover for each with what earlier ones said, or off.
     #[arg(long, value_name = "MODE", default_value = "no-context-takeover")]
+    #[arg(hide_possible_values = true, hide_default_value = true)]
     pub compression: deflate::Mode,
 
     /// Largest message

@@ -13,7 +13,8 @@
 //!   listener    TCP, Unix-domain and inherited listening sockets
 //!   registry    who is connected: the limits, the stop
 //!   client      one client's thread: drives a conversation over a stream
-//!   stream      one socket with its deadlines
+//!   stream      one socket with its deadlines, plain or TLS
+//!   tls         the certificate, and a client's TLS session
 //!   limits      what the kernel will carry
 //!   systemd     readiness for systemd
 //! ───────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ complete -c wsecho -l subprotocol -d 'Subprotocol [default: the first offered]' 
 complete -c wsecho -l prefix -d 'Text prefix' -r -f
 complete -c wsecho -l behaviors -d 'Misbehave at /do as asked' -r -f -a "on\t''
 off\t''"
-complete -c wsecho -l compression -d 'Compression of messages' -r -f -a "no-context-takeover\t''
+complete -c wsecho -l compression -d 'Deflate [default: no-context-takeover]' -r -f -a "no-context-takeover\t''
 context-takeover\t''
 off\t''"
 complete -c wsecho -l max-message-size -d 'Largest message' -r -f

@@ -336,10 +336,10 @@ impl Client<'_> {
         };
         log!(
             level,
-            "client {number} ended: {end}{then}; {} messages, {} bytes in, {} bytes out, {:.3} s",
-            scripted.messages(),
-            self.stream.received,
-            self.stream.sent.saturating_sub(response_len),
+            "client {number} ended: {end}{then}; {}, {} in, {} out, {:.3} s",
+            Count(scripted.messages(), "message"),
+            Count(self.stream.received, "byte"),
+            Count(self.stream.sent.saturating_sub(response_len), "byte"),
             opened.elapsed().as_secs_f64(),
         );
     }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::IoSlice;
+use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -212,17 +213,18 @@ impl<'s> Stream<'s> {
                     return Ok(Handshake::Http);
                 }
                 Received::Bytes(_) => {
-                    let session = Box::new(certificate.session(budget)?);
-                    self.transport = Transport::Tls(certificate, session);
+                    self.transport = Transport::Tls(certificate, certificate.session(budget)?);
                 }
             }
         }
-        match &mut self.transport {
-            Transport::Tls(certificate, session) => {
-                session.handshake(certificate, &mut self.socket, wait)
-            }
-            _ => Ok(Handshake::Complete),
-        }
+        let transport = mem::replace(&mut self.transport, Transport::Plain);
+        let Transport::Tls(certificate, session) = transport else {
+            self.transport = transport;
+            return Ok(Handshake::Complete);
+        };
+        let (session, handshake) = session.handshake(certificate, &mut self.socket, wait)?;
+        self.transport = Transport::Tls(certificate, session);
+        Ok(handshake)
     }
 
     /// The version and the cipher suite of TLS.

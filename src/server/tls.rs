@@ -7,8 +7,10 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,7 +20,7 @@ use rustix::net::SendFlags;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ServerConfig, UnbufferedServerConnection};
+use rustls::server::{NoServerSessionStorage, ServerConfig, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 
 use crate::buffer::{Budget, Buffer};
@@ -28,13 +30,12 @@ use crate::server::stream::{Error, Handshake, MORE, Progress, Received, TimedSoc
 /// How often it is looked whether the certificate was renewed.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A stack for the steps of a handshake, in bytes. The deepest one, for an RSA key of 4096 bits in a build
-/// without optimization, needs 60 KiB. glibc keeps stacks, with what was touched of them, and gives a
-/// thread one of up to four times the size that it asks for: so much larger, it is none for a client.
-const STACK_SIZE: usize = 512 * 1024;
+/// A stack for the steps of handshakes, in bytes. The deepest one, for an RSA key of 4096 bits in a build
+/// without optimization, needs 60 KiB.
+const STACK_SIZE: usize = 128 * 1024;
 
-/// How many handshakes are computed at the same time, on however many processors.
-const MOST_HANDSHAKES: usize = 16;
+/// How many threads compute handshakes, on however many processors.
+const MOST_THREADS: usize = 16;
 
 /// The longest record with its header, of either version, in bytes (RFC 5246 §6.2.3).
 const LONGEST_RECORD: usize = 5 + 16 * 1024 + 2048;
@@ -64,10 +65,11 @@ pub struct Certificate {
     cert: PathBuf,
     key: PathBuf,
     state: Mutex<State>,
-    /// How many handshakes may be computed at the same time besides those that are.
-    free: Mutex<usize>,
-    freed: Condvar,
+    steps: Sender<Step>,
 }
+
+/// A part of a handshake that is computed without waiting.
+type Step = Box<dyn FnOnce() + Send>;
 
 struct State {
     config: Arc<ServerConfig>,
@@ -92,28 +94,24 @@ impl Certificate {
         let stamps = [stamp(&cert), stamp(&key)];
         let config = configure(&cert, &key)?;
         let state = Mutex::new(State { config, stamps, checked: Instant::now() });
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        let free = Mutex::new(processors.min(MOST_HANDSHAKES));
-        Ok(Some(Certificate { cert, key, state, free, freed: Condvar::new() }))
+        let steps = start_threads()
+            .map_err(|error| format!("cannot start the threads for handshakes: {error}"))?;
+        Ok(Some(Certificate { cert, key, state, steps }))
     }
 
-    /// Begins a session, with the renewed certificate if there is one.
-    ///
-    /// # Errors
-    ///
-    /// What rustls says.
-    pub fn session(&self, budget: &Arc<Budget>) -> Result<Session, Error> {
+    /// A session that is about to begin, with the renewed certificate if there is one.
+    pub fn session(&self, budget: &Arc<Budget>) -> Result<Box<Session>, Error> {
         self.renew()?;
-        let config = Arc::clone(&lock(&self.state).config);
         let mut input = Buffer::new(Arc::clone(budget));
         reserve(&mut input, HELLO_INPUT)?;
-        Ok(Session {
-            tls: self.compute(|| UnbufferedServerConnection::new(config).map(Box::new))??,
+        Ok(Box::new(Session {
+            config: Arc::clone(&lock(&self.state).config),
+            tls: None,
             input,
             received: VecDeque::new(),
             output: Buffer::new(Arc::clone(budget)),
             is_ended: false,
-        })
+        }))
     }
 
     /// Reads the files if they have changed. If they are no pair, the old one stays.
@@ -130,7 +128,8 @@ impl Certificate {
         state.stamps = stamps;
         // Others go on with the old one meanwhile.
         drop(state);
-        match self.compute(|| configure(&self.cert, &self.key))? {
+        let (cert, key) = (self.cert.clone(), self.key.clone());
+        match self.compute(move || configure(&cert, &key))? {
             Ok(config) => {
                 lock(&self.state).config = config;
                 info!("the certificate {} was renewed", self.cert.display());
@@ -140,21 +139,36 @@ impl Certificate {
         Ok(())
     }
 
-    /// Takes a step of a handshake on a stack of its own. It needs a deep one, which would stay resident
-    /// for as long as the client is connected. As many are taken at a time as there are processors.
-    fn compute<T: Send>(&self, step: impl FnOnce() -> T + Send) -> Result<T, Error> {
-        let is_none_free = |free: &mut usize| *free == 0;
-        let free = self.freed.wait_while(lock(&self.free), is_none_free);
-        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
-        let computed = thread::scope(|scope| {
-            let thread = thread::Builder::new().name("handshake".into());
-            let thread = thread.stack_size(STACK_SIZE).spawn_scoped(scope, step)?;
-            thread.join().map_err(|_| io::Error::other("internal error"))
-        });
-        *lock(&self.free) += 1;
-        self.freed.notify_one();
-        computed.map_err(Error::tls)
+    /// Has another thread take a step of a handshake, and waits for it. The step needs a deep stack, which
+    /// would stay resident for as long as the client is connected.
+    fn compute<T: Send + 'static>(
+        &self,
+        step: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (sender, result) = mpsc::sync_channel(1);
+        let step = Box::new(move || drop(sender.send(step())));
+        self.steps.send(step).map_err(Error::tls)?;
+        // Without a result the step has panicked, and the log says why.
+        result.recv().map_err(|_| Error::tls("internal error"))
     }
+}
+
+/// Starts a thread for each processor, which takes steps of handshakes for as long as the process lives.
+fn start_threads() -> io::Result<Sender<Step>> {
+    let (sender, steps) = mpsc::channel::<Step>();
+    let steps = Arc::new(Mutex::new(steps));
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    for _ in 0..processors.min(MOST_THREADS) {
+        let steps = Arc::clone(&steps);
+        let thread = thread::Builder::new().name("handshake".into()).stack_size(STACK_SIZE);
+        thread.spawn(move || {
+            loop {
+                let Ok(step) = lock(&steps).recv() else { return };
+                let _ = panic::catch_unwind(AssertUnwindSafe(step));
+            }
+        })?;
+    }
+    Ok(sender)
 }
 
 /// A panic while a lock is held leaves nothing half-done, so a poisoned lock is safe to use.
@@ -196,12 +210,17 @@ fn configure(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
         )
     })?;
     config.alpn_protocols = vec![b"http/1.1".into()];
+    // A connection lasts, so that resuming its session saves little, while tickets cost each handshake.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
 
 /// One client's session.
 pub struct Session {
-    tls: Box<UnbufferedServerConnection>,
+    config: Arc<ServerConfig>,
+    /// It begins with the first bytes.
+    tls: Option<Box<UnbufferedServerConnection>>,
     /// Records as they come, which are decrypted in place. None of them is whole after
     /// [`process`](Self::process), which sending relies on.
     input: Buffer,
@@ -212,6 +231,8 @@ pub struct Session {
     /// Whether the peer has sent `close_notify`.
     is_ended: bool,
 }
+
+const NOT_BEGUN: &str = "the handshake has not begun";
 
 /// What the session needs next.
 enum Next {
@@ -224,26 +245,38 @@ enum Next {
 impl Session {
     /// Waits for the next bytes of the handshake, and sends what answers them.
     pub fn handshake(
-        &mut self,
+        mut self: Box<Self>,
         certificate: &Certificate,
         socket: &mut TimedSocket,
         wait: Duration,
-    ) -> Result<Handshake, Error> {
+    ) -> Result<(Box<Self>, Handshake), Error> {
         match socket.receive(self.input.spare_mut(), Some(wait))? {
-            Received::Nothing => return Ok(Handshake::Unfinished),
-            Received::End => return Ok(Handshake::End),
+            Received::Nothing => return Ok((self, Handshake::Unfinished)),
+            Received::End => return Ok((self, Handshake::End)),
             Received::Bytes(bytes) => self.input.advance(bytes),
         }
-        let processed = certificate.compute(|| self.process(&mut []))?;
-        self.flush(socket, SendFlags::empty(), &mut Progress::default())?;
-        match processed? {
+        let (mut session, processed) = certificate.compute(move || {
+            let processed = self.begin().and_then(|()| self.process(&mut []));
+            (self, processed)
+        })?;
+        session.flush(socket, SendFlags::empty(), &mut Progress::default())?;
+        let handshake = match processed? {
             (_, Next::Data) => {
-                self.shrink();
-                Ok(Handshake::Complete)
+                session.shrink();
+                Handshake::Complete
             }
-            (_, Next::Handshake) if self.is_ended => Ok(Handshake::End),
-            (_, Next::Handshake) => Ok(Handshake::Unfinished),
+            (_, Next::Handshake) if session.is_ended => Handshake::End,
+            (_, Next::Handshake) => Handshake::Unfinished,
+        };
+        Ok((session, handshake))
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        if self.tls.is_none() {
+            let tls = UnbufferedServerConnection::new(Arc::clone(&self.config))?;
+            self.tls = Some(Box::new(tls));
         }
+        Ok(())
     }
 
     /// See [`Stream::receive`](crate::server::stream::Stream::receive).
@@ -297,8 +330,9 @@ impl Session {
     ) -> Result<(), Error> {
         self.encrypt(socket, bytes, b"", progress)?;
         let Session { tls, input, output, .. } = self;
-        if let Ok(ConnectionState::WriteTraffic(mut traffic)) =
-            tls.process_tls_records(input.filled_mut()).state
+        if let Some(tls) = tls
+            && let Ok(ConnectionState::WriteTraffic(mut traffic)) =
+                tls.process_tls_records(input.filled_mut()).state
         {
             let bytes = traffic.queue_close_notify(output.spare_mut()).map_err(Error::tls)?;
             output.advance(bytes);
@@ -329,6 +363,7 @@ impl Session {
         let Session { tls, input, output, .. } = self;
         let is_small = head.len() + payload.len() + 3 * OVERHEAD <= SMALL_OUTPUT;
         reserve(output, if is_small { SMALL_OUTPUT } else { LARGE_OUTPUT })?;
+        let tls = tls.as_mut().ok_or(Error::tls(NOT_BEGUN))?;
         let ConnectionState::WriteTraffic(mut traffic) =
             tls.process_tls_records(input.filled_mut()).state?
         else {
@@ -350,7 +385,8 @@ impl Session {
     /// Data is decrypted to `into`, and to `received` where that has no room. Returns how many bytes went
     /// to `into`.
     fn process(&mut self, into: &mut [u8]) -> Result<(usize, Next), Error> {
-        let Session { tls, input, received, output, is_ended } = self;
+        let Session { tls, input, received, output, is_ended, .. } = self;
+        let tls = tls.as_mut().ok_or(Error::tls(NOT_BEGUN))?;
         let (mut processed, mut filled) = (0, 0);
         let next = loop {
             let UnbufferedStatus { mut discard, state } =
@@ -414,9 +450,12 @@ impl Session {
 
     /// The version and the cipher suite that were agreed.
     pub fn agreed(&self) -> String {
-        match (self.tls.protocol_version(), self.tls.negotiated_cipher_suite()) {
+        let tls = self.tls.as_ref();
+        let version = tls.and_then(|tls| tls.protocol_version());
+        let suite = tls.and_then(|tls| tls.negotiated_cipher_suite());
+        match (version, suite) {
             (Some(version), Some(suite)) => format!("{version:?}, {:?}", suite.suite()),
-            _ => "nothing agreed".into(),
+            _ => NOT_BEGUN.into(),
         }
     }
 

@@ -78,7 +78,7 @@ fn the_log_has_the_behaviour_and_what_the_client_did_with_it() {
             "connection reset by server; 0 messages, 0 bytes in, 0 bytes out",
         ),
         (5, "bad=accept", |_| {}, "peer ended the stream without a close frame"),
-        (6, "rate=0&close=4000", |stream| assert_echoes(stream, "hi"), "1 messages, 8 bytes in"),
+        (6, "rate=0&close=4000", |stream| assert_echoes(stream, "hi"), "1 message, 8 bytes in"),
         (
             7,
             "latency=1ms&count=1",
@@ -86,7 +86,7 @@ fn the_log_has_the_behaviour_and_what_the_client_did_with_it() {
                 assert_eq!(read_frame(stream), (0x81, b"1".into()));
                 assert_echoes(stream, "hi");
             },
-            "1 messages, 8 bytes in, 25 bytes out",
+            "1 message, 8 bytes in, 25 bytes out",
         ),
     ] {
         let mut stream = open(&server, query);

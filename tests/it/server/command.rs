@@ -23,7 +23,16 @@ struct Flag {
     shows: fn(&Server),
 }
 
-const FLAGS: [Flag; 15] = [
+/// Each of the two needs the other one.
+const TLS: &[(&str, &str)] =
+    &[("WSECHO_TLS_CERT", "tests/tls/ec.crt"), ("WSECHO_TLS_KEY", "tests/tls/ec.key")];
+
+fn speaks_tls(server: &Server) {
+    server.wait_for_log("listening on wss://127.0.0.1:");
+    assert_status(&server.response(HEALTH_CHECK), 400);
+}
+
+const FLAGS: [Flag; 17] = [
     Flag {
         name: "--addr",
         default: "[default: 127.0.0.1:1222, or the sockets",
@@ -33,6 +42,8 @@ const FLAGS: [Flag; 15] = [
             assert!(line.contains("ws://127.0.0.1:") && line.contains("ws://127.0.0.2:"));
         },
     },
+    Flag { name: "--tls-cert", default: "", env: TLS, shows: speaks_tls },
+    Flag { name: "--tls-key", default: "", env: TLS, shows: speaks_tls },
     Flag {
         name: "--max-connections",
         default: "[default: 10000]",
