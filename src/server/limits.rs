@@ -22,6 +22,8 @@ pub struct Limits {
     pub memory: Option<u64>,
     /// How many threads the control group may have, `pids.max`.
     pub threads: Option<u64>,
+    /// All that a client may cost beside what is charged to the budget, in bytes.
+    pub memory_per_client: u64,
 }
 
 impl Limits {
@@ -39,7 +41,14 @@ impl Limits {
             addresses: getrlimit(Resource::As).current,
             memory: read_control_group("memory.max"),
             threads: read_control_group("pids.max"),
+            memory_per_client: 192 * 1024,
         }
+    }
+
+    /// The same for clients that speak TLS, whose session and records cost more.
+    #[must_use]
+    pub fn with_tls(self) -> Self {
+        Limits { memory_per_client: 256 * 1024, ..self }
     }
 
     /// How many WebSockets there can be at once, at most `asked`, beside [`http_only`](Self::http_only)
@@ -73,17 +82,15 @@ impl Limits {
         const DESCRIPTORS_RESERVE: u64 = 24;
         /// The stacks, the buffers, and a message below what is charged to the budget, in bytes.
         const ADDRESSES_PER_CLIENT: u64 = 256 * 1024;
-        /// All that a client may cost beside what is charged to the budget, in bytes.
-        const MEMORY_PER_CLIENT: u64 = 192 * 1024;
-        /// Threads that serve no client.
-        const THREADS_RESERVE: u64 = 16;
+        /// Threads that serve no client, at most 16 of them for handshakes.
+        const THREADS_RESERVE: u64 = 24;
 
         let allowed = [
             self.maps.saturating_sub(MAPS_RESERVE) / maps_per_client,
             self.descriptors.saturating_sub(DESCRIPTORS_RESERVE),
             self.threads.unwrap_or(u64::MAX).saturating_sub(THREADS_RESERVE),
             half_beside_program(self.addresses) / ADDRESSES_PER_CLIENT,
-            half_beside_program(self.memory) / MEMORY_PER_CLIENT,
+            half_beside_program(self.memory) / self.memory_per_client,
         ];
         let allowed = allowed.into_iter().min().unwrap_or(u64::MAX);
         usize::try_from(allowed).unwrap_or(usize::MAX).max(3)
@@ -184,6 +191,7 @@ mod tests {
         addresses: None,
         memory: None,
         threads: None,
+        memory_per_client: 192 * 1024,
     };
 
     #[test]
@@ -213,7 +221,8 @@ mod tests {
             (Limits { addresses: mib(150), ..UNLIMITED }, 207, 59 << 20),
             (Limits { addresses: mib(10), ..UNLIMITED }, 1, 0),
             (Limits { memory: mib(256), ..UNLIMITED }, 523, 112 << 20),
-            (Limits { threads: Some(1_000), ..UNLIMITED }, 861, 1 << 30),
+            (Limits { memory: mib(256), ..UNLIMITED }.with_tls(), 392, 112 << 20),
+            (Limits { threads: Some(1_000), ..UNLIMITED }, 854, 1 << 30),
         ] {
             assert_eq!(limits.clients(10_000, Mode::Off), clients, "{limits:?}");
             assert_eq!(limits.buffered(1 << 30), buffered, "{limits:?}");

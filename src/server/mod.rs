@@ -79,6 +79,7 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let stopping = if listeners.are_inherited { Stopping::Serve } else { Stopping::Refuse };
 
     let limits = Limits::raise();
+    let limits = if certificate.is_some() { limits.with_tls() } else { limits };
     let shared = Arc::new(Shared::new(config, certificate, limits));
     let (ended, end) = io::pipe()?;
     let its_shared = Arc::clone(&shared);
