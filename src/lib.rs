@@ -59,7 +59,8 @@
 //!
 //! - However the network splits the bytes, the replies and the end are the same.
 //! - Memory grows with bytes that came, never with a length that was declared. What all clients hold
-//!   beyond their own 64 KiB stays within one [`Budget`](buffer::Budget).
+//!   beyond their own 64 KiB, and as much for replies held on [`/do`](app::behavior), stays within one
+//!   [`Budget`](buffer::Budget).
 //! - Every wait has a deadline, and no thread polls before the server stops. Only a client that may be
 //!   silent for ever (`--ping-interval 0`) is waited for without one.
 //! - A client's own thread is the only one that reads or writes its socket. To stop, the

@@ -40,10 +40,8 @@ fuzz_target!(|input: Input| {
 
     let max_buffered = input.max_buffered as usize % (4 * MAX_MESSAGE_SIZE);
     let budget = Arc::new(Budget::new(max_buffered));
-    let operators = Settings {
-        ping_timeout: Duration::from_secs(20),
-        ..settings(MAX_MESSAGE_SIZE, "> ")
-    };
+    let operators =
+        Settings { ping_timeout: Duration::from_secs(20), ..settings(MAX_MESSAGE_SIZE, "> ") };
     let settings = script.settings(&operators);
     let (output, end) = converse(&input, script, &settings, &budget);
     assert_eq!(budget.left(), max_buffered, "memory is not given back");

@@ -81,7 +81,7 @@ fn explain(query: &str) -> Response {
 }
 
 /// The response that a behaviour demands instead of 101, complete with what its status needs.
-pub fn demanded_status(status: u16) -> Response {
+fn demanded_status(status: u16) -> Response {
     let response = Response::text(status, "this status was asked for");
     match status {
         301..=308 => response.with("Location", "/"),

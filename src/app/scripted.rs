@@ -31,6 +31,9 @@ const MAX_HELD: usize = 16 * 1024;
 /// While so many batches of replies wait to be sent, nothing more is received.
 const MAX_BATCHES: usize = 256;
 
+/// What a silent client keeps of the memory for output and for replies, in bytes.
+const SMALL_OUTPUT: usize = 4 * 1024;
+
 /// What whoever drives a [`Scripted`] does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'c> {
@@ -113,6 +116,7 @@ impl<'s> Scripted<'s> {
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.advance(now);
         self.output.clear();
+        self.output.shrink_to(SMALL_OUTPUT);
         if let State::Open = self.state {
             self.take_output();
             self.push();
@@ -145,7 +149,7 @@ impl<'s> Scripted<'s> {
             return Step::Send(&self.output);
         }
         let most = match self.fault {
-            Some((After::Replies(replies), _)) => replies - self.replies,
+            Some((After::Replies(replies), _)) => replies.saturating_sub(self.replies),
             _ => u32::MAX,
         };
         if let Some(range) = self.held.take_piece(self.now, self.script.drip, most) {
@@ -428,8 +432,7 @@ impl Held {
 
     /// Gives up the memory of large replies once nothing is held.
     fn release_spare(&mut self) {
-        const SMALL: usize = 4 * 1024;
-        if self.len() == 0 && self.buffer.capacity() > SMALL {
+        if self.len() == 0 && self.buffer.capacity() > SMALL_OUTPUT {
             self.forget_taken();
             self.buffer.release();
         }

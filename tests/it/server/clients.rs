@@ -119,7 +119,7 @@ fn the_shell_recipe_finds_the_port_and_stops_the_server() {
     let dir = TempDir::new();
     let script: String = code_blocks("```sh\n").collect();
     assert!(script.contains("\nnpm test\n"));
-    let port_is_found = r#"[[ $WSECHO_URL =~ ^ws://127.0.0.1:[1-9][0-9]+$ ]] && echo ok"#;
+    let port_is_found = r"[[ $WSECHO_URL =~ ^ws://127.0.0.1:[1-9][0-9]+$ ]] && echo ok";
     fs::write(dir.path("recipe"), script.replace("npm test", port_is_found)).unwrap();
     is_ok(Command::new("bash").arg("-e").arg(dir.path("recipe")), &dir);
     let log = dir.path("wsecho.log");

@@ -3,11 +3,13 @@
 use std::fs;
 
 use clap::CommandFactory as _;
+use wsecho::app::behavior;
 use wsecho::cli::Config;
 
 use crate::support::data;
 
 const README: &str = include_str!("../../../README.md");
+const BEHAVIORS: &str = include_str!("../../../docs/behaviors.md");
 const DEPLOYING: &str = include_str!("../../../docs/deploying.md");
 
 #[test]
@@ -38,5 +40,25 @@ fn the_readme_lists_each_flag_with_its_default() {
         for default in flag.get_default_values().iter().filter(|_| flag.get_short().is_none()) {
             assert!(row.contains(&format!("`{}`", default.display())), "{row}");
         }
+    }
+}
+
+#[test]
+fn the_guide_to_behaviours_has_every_parameter_and_what_a_plain_request_is_told() {
+    let rows: String = BEHAVIORS.lines().filter(|line| line.starts_with("| `")).collect();
+    for line in behavior::table().lines().skip(3).filter(|line| !line.starts_with(' ')) {
+        if let Some((name, _)) = line.split_once(": ") {
+            assert!(
+                rows.contains(&format!("`{name}=")) || rows.contains(&format!("`{name}`")),
+                "{name}"
+            );
+        }
+    }
+    let (_, examples) = BEHAVIORS.split_once("```console\n").unwrap();
+    let mut lines = examples.split("```").next().unwrap().lines();
+    while let (Some(command), Some(answer)) = (lines.next(), lines.next()) {
+        let (_, query) = command.trim_end_matches('\'').split_once("/do?").unwrap();
+        let told = behavior::parse(query).map_or_else(|error| error, |told| told.to_string());
+        assert_eq!(told, answer);
     }
 }
