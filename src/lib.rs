@@ -22,9 +22,10 @@
 //!   conversation  after the handshake: bytes in, bytes out, waits
 //!   echo          message → reply
 //!   page          the bundled page and its headers
-//! websocket  RFC 6455
+//! websocket  RFC 6455 and RFC 7692
 //!   handshake     a request → what was agreed, or what to fix
 //!   session       fragments, control frames, UTF-8, the closing handshake
+//!   deflate       compressed messages: negotiation, contexts, inflating, deflating
 //!   frame         one frame's header, decoded and encoded, and masking
 //!   close         close frames, and why the server sends one
 //! http       RFC 9112: request, response; RFC 6454: origin
@@ -45,6 +46,8 @@
 //!    one send. A message that lies whole in what was received is unmasked there and copied once, to
 //!    its reply. A large payload is received directly to its final place, in pieces that are unmasked
 //!    and checked while they are in the processor's cache, and sent from there.
+//!    A compressed message is collected as it comes, inflated in one go, and its reply compressed in
+//!    turn, with a context that is held only meanwhile.
 //! 4. When one side closes, the thread sends what is left, ends its stream, and reads on for a bounded
 //!    time, so that the close frame is not lost to a reset.
 //!

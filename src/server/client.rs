@@ -156,7 +156,7 @@ impl Client<'_> {
         let response = upgrade.response().encode("GET", "");
         let end = self.end_of(|client| client.drive(&mut conversation, &response, opened));
         let ratio = conversation.compressed_total().map(|Sizes { plain, compressed }| {
-            format!(", compressed {:.1} : 1", plain as f64 / compressed as f64)
+            format!(", compressed to {} %", compressed.saturating_mul(100) / plain)
         });
         log!(
             level,
