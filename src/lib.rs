@@ -26,9 +26,10 @@
 //!   scripted      a conversation that does so
 //!   dump          a request → JSON for its client
 //!   page          the bundled page and its headers
-//! websocket  RFC 6455
+//! websocket  RFC 6455 and RFC 7692
 //!   handshake     a request → what was agreed, or what to fix
 //!   session       fragments, control frames, UTF-8, the closing handshake
+//!   deflate       compressed messages: negotiation, contexts, inflating, deflating
 //!   frame         one frame's header, decoded and encoded, and masking
 //!   close         close frames, and why the server sends one
 //! http       RFC 9112: request, response; RFC 6454: origin
@@ -50,6 +51,8 @@
 //!    one send. A message that lies whole in what was received is unmasked there and copied once, to
 //!    its reply. A large payload is received directly to its final place, in pieces that are unmasked
 //!    and checked while they are in the processor's cache, and sent from there.
+//!    A compressed message is collected as it comes, inflated in one go, and its reply compressed in
+//!    turn, with a context that is held only meanwhile.
 //!    On [`/do`](app::behavior) a [`Scripted`](app::scripted::Scripted) stands between the conversation
 //!    and the thread, and holds replies back, cuts them, or ends the connection as the query says.
 //! 4. When one side closes, the thread sends what is left, ends its stream, and reads on for a bounded

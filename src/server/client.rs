@@ -280,7 +280,7 @@ impl Client<'_> {
         let mut conversation = Conversation::new(number, settings, input, budget, deflate);
         let end = self.end_of(|client| client.drive(&mut conversation, &response, opened));
         let ratio = conversation.compressed_total().map(|Sizes { plain, compressed }| {
-            format!(", compressed {:.1} : 1", plain as f64 / compressed as f64)
+            format!(", compressed to {} %", compressed.saturating_mul(100) / plain)
         });
         log!(
             level,

@@ -68,13 +68,6 @@ impl Limits {
     /// A thread beyond `maps` or `addresses` does not fail to start: it aborts the whole process, since
     /// the guard page of its signal stack can't be set up. So this has to hold on the safe side.
     fn connections(self, compression: Mode) -> usize {
-        // A thread's stack and signal stack, each with its guard page, and the message that comes in
-        // pieces; the message that it is inflated to; and what compresses the replies.
-        let maps_per_client = match compression {
-            Mode::Off => 5,
-            Mode::NoContextTakeover => 6,
-            Mode::ContextTakeover => 7,
-        };
         /// The program, its libraries, the allocator's arenas, the accept threads, and two for each huge
         /// page of a message.
         const MAPS_RESERVE: u64 = 2_048;
@@ -85,6 +78,13 @@ impl Limits {
         /// Threads that serve no client, at most 16 of them for handshakes.
         const THREADS_RESERVE: u64 = 24;
 
+        // A thread's stack and signal stack, each with its guard page, and the message that comes in
+        // pieces; the message that it is inflated to; and what compresses the replies.
+        let maps_per_client = match compression {
+            Mode::Off => 5,
+            Mode::NoContextTakeover => 6,
+            Mode::ContextTakeover => 7,
+        };
         let allowed = [
             self.maps.saturating_sub(MAPS_RESERVE) / maps_per_client,
             self.descriptors.saturating_sub(DESCRIPTORS_RESERVE),

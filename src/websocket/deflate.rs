@@ -37,6 +37,10 @@ const MAX_WINDOW: usize = 1 << MAX_WINDOW_BITS;
 /// as long as level 1 and saves a tenth of the bytes (docs/performance.md).
 const LEVEL: i32 = 1;
 
+/// What an inflated message may hold without charging the budget, in bytes. Above it all is charged, since
+/// the compressed message and its reply have [`UNMETERED`] already.
+const SMALL: usize = 4 * 1024;
+
 /// The memory of an inflater, in bytes.
 const INFLATER_MEMORY: usize = 48 * 1024;
 
@@ -292,6 +296,8 @@ pub struct PerMessageDeflate {
     deflater: Option<Own<Deflate>>,
     /// The message that was inflated last.
     message: Buffer,
+    /// What `message` may hold before it charges the budget itself, once it is not small.
+    charge: Option<Charge>,
     /// How many bytes it had before.
     compressed_size: usize,
     total: Sizes,
@@ -312,6 +318,7 @@ impl PerMessageDeflate {
             parameters,
             pool,
             message: Buffer::new(Arc::clone(&budget)),
+            charge: None,
             budget,
             inflater: None,
             deflater: None,
@@ -332,21 +339,20 @@ impl PerMessageDeflate {
         payload: &[u8],
         max_size: usize,
     ) -> Result<(), CloseFrame> {
-        let PerMessageDeflate { parameters, pool, budget, inflater, message, .. } = self;
+        let PerMessageDeflate { parameters, pool, budget, inflater, message, charge, .. } = self;
         message.clear();
-        let mut inflating = Inflating { kind, message, max_size, checked: 0 };
+        let mut inflating = Inflating { kind, message, charge, budget, max_size, checked: 0 };
         if parameters.client_no_context_takeover {
             let mut borrowed = pool.take();
             let inflater = borrowed.contexts.inflater();
             let ended = inflating.message(inflater, payload)?;
             inflating.finish(inflater, ended)?;
         } else {
-            let own = match inflater {
-                Some(own) => own,
-                None => {
-                    let charge = budget.charge(INFLATER_MEMORY).map_err(|_| close::OVER_BUDGET)?;
-                    inflater.insert(Own { context: new_inflater(), _charge: charge })
-                }
+            let own = if let Some(own) = inflater {
+                own
+            } else {
+                let charge = budget.charge(INFLATER_MEMORY).map_err(|_| close::OVER_BUDGET)?;
+                inflater.insert(Own { context: new_inflater(), _charge: charge })
             };
             if let Ended::FinalBlock = inflating.message(&mut own.context, payload)? {
                 inflating.restart(&mut own.context)?;
@@ -379,12 +385,11 @@ impl PerMessageDeflate {
             deflate(self.pool.take().contexts.deflater(bits), prefix, message, out)?;
         } else {
             // Taken out, since one that fails has to go: it knows a message that the client does not.
-            let mut own = match self.deflater.take() {
-                Some(own) => own,
-                None => {
-                    let charge = self.budget.charge(deflater_memory(bits))?;
-                    Own { context: new_deflater(bits), _charge: charge }
-                }
+            let mut own = if let Some(own) = self.deflater.take() {
+                own
+            } else {
+                let charge = self.budget.charge(deflater_memory(bits))?;
+                Own { context: new_deflater(bits), _charge: charge }
             };
             deflate(&mut own.context, prefix, message, out)?;
             self.deflater = Some(own);
@@ -405,12 +410,13 @@ impl PerMessageDeflate {
 
     /// Whether memory and addresses are held only in case another large message follows.
     pub(super) fn holds_spare(&self) -> bool {
-        self.message.capacity() > UNMETERED
+        self.message.capacity() > SMALL
     }
 
     /// Gives up the memory of the last message.
     pub(super) fn release(&mut self) {
         self.message.release();
+        self.charge = None;
     }
 
     /// Gives up the contexts that the protocol lets go: a new deflater refers to nothing earlier, which
@@ -433,6 +439,8 @@ enum Ended {
 struct Inflating<'m> {
     kind: Kind,
     message: &'m mut Buffer,
+    charge: &'m mut Option<Charge>,
+    budget: &'m Arc<Budget>,
     max_size: usize,
     /// How much of a text is known to be UTF-8, in bytes.
     checked: usize,
@@ -541,17 +549,26 @@ impl Inflating<'_> {
     }
 
     fn make_room(&mut self) -> Result<(), CloseFrame> {
-        let Inflating { message, max_size, .. } = self;
-        // The length is not known before the end. A small message grows once at most.
-        let grown = match message.capacity() {
-            0 => message.reserve(UNMETERED.min(*max_size)),
-            capacity if capacity == message.filled().len() => message.reserve(*max_size),
-            _ => Ok(()),
+        let Inflating { message, charge, budget, max_size, .. } = self;
+        let mut grow = || {
+            // The length is not known before the end. A small message grows twice at most.
+            if message.capacity() == message.filled().len() {
+                let capacity = match message.capacity() {
+                    0 => SMALL,
+                    1..UNMETERED => UNMETERED,
+                    _ => *max_size,
+                };
+                if capacity > SMALL && charge.is_none() {
+                    **charge = Some(budget.charge(UNMETERED)?);
+                }
+                message.reserve(capacity.min(*max_size))?;
+            }
+            if message.spare_mut().is_empty() {
+                message.charge_ahead()?;
+            }
+            Ok(())
         };
-        if grown.is_ok() && !message.spare_mut().is_empty() {
-            return Ok(());
-        }
-        grown.and_then(|()| message.charge_ahead()).map_err(|_| close::OVER_BUDGET)
+        grow().map_err(|OverBudget| close::OVER_BUDGET)
     }
 }
 

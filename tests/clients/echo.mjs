@@ -14,6 +14,7 @@ setTimeout(() => {
 
 const ws = new WebSocket(process.argv[2]);
 await once(ws, 'open');
+assert.match(ws.extensions, /permessage-deflate/);
 
 async function replyTo(say) {
   const reply = once(ws, 'message');

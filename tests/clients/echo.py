@@ -48,6 +48,7 @@ async def main():
     options = {"ssl": ssl.create_default_context(cafile=args.ca)} if args.ca else {}
     # Pings of its own would hide whether the server's keep the connection open.
     async with websockets.connect(args.url, ping_interval=None, **options) as ws:
+        assert [extension.name for extension in ws.protocol.extensions] == ["permessage-deflate"]
         await converse(ws, args.idle)
     print("ok")
 

@@ -94,14 +94,19 @@ fn reports_each_behaviour(
 }
 
 /// Fails unless `script`, which sends everything that a client can send, gets the right replies.
+/// It offers compression, as clients do by default.
 fn is_answered(mut interpreter: Command, script: &str) {
-    let server = Server::start(&[]);
-    let url = format!("ws://{}/", server.addr);
-    let command = interpreter.arg(data("clients").join(script)).arg(url);
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    assert!(status.success() && stdout == b"ok\n", "{}", String::from_utf8_lossy(&stderr));
-    let ended = server.wait_for_log(" ended: ");
-    assert!(ended.contains("closed by peer, 4000; "), "{ended}");
+    interpreter.arg(data("clients").join(script));
+    for mode in ["no-context-takeover", "context-takeover"] {
+        let server = Server::start(&["--compression", mode]);
+        let mut command = Command::new(interpreter.get_program());
+        command.args(interpreter.get_args()).arg(format!("ws://{}/", server.addr));
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        assert!(status.success() && stdout == b"ok\n", "{}", String::from_utf8_lossy(&stderr));
+        let ended = server.wait_for_log(" ended: ");
+        assert!(ended.contains("closed by peer, 4000; "), "{ended}");
+        assert!(ended.contains(", compressed to "), "{ended}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::thread;
 use crate::frames::frame;
 use crate::support::{
     PREFIX, PROGRAM, SOON, Server, UPGRADE, demand, eventually, need_descriptors, per_client,
-    read_close, read_frame, upgraded, write_until_stuck,
+    read_close, read_frame, read_head, upgraded, write_until_stuck,
 };
 
 const MIB: usize = 1 << 20;
@@ -141,6 +141,70 @@ fn fill_budget(clients: usize, len: usize, budget_mib: usize) {
     assert!(server.peak() <= ceiling, "{} KiB, the ceiling is {ceiling}", server.peak());
     drop(streams);
     server.has_recovered(before);
+}
+
+/// A connection on which compression is agreed.
+fn open_compressing(server: &Server) -> std::net::TcpStream {
+    let mut stream = server.connect();
+    let offer = "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+    stream.write_all(UPGRADE.replace("\r\n\r\n", offer).as_bytes()).unwrap();
+    let head = read_head(&mut stream);
+    assert!(head.contains("permessage-deflate"), "{head}");
+    stream
+}
+
+#[test]
+#[ignore = "inflates 8 GB"]
+fn memory_stays_below_its_ceiling_while_500_clients_send_bombs() {
+    const CLIENTS: usize = 500;
+    const BUDGET_MIB: usize = 128;
+    need_descriptors(CLIENTS as u64 + 100);
+    for mode in ["no-context-takeover", "context-takeover"] {
+        let budget = format!("{BUDGET_MIB}MiB");
+        let server = Server::start(&["--max-buffered", &budget, "--compression", mode]);
+        let before = server.idle_usage();
+        let mut bomb = miniz_oxide::deflate::compress_to_vec(&vec![0; 16 * MIB], 9);
+        assert!(bomb.len() * 900 < 16 * MIB, "{}", bomb.len());
+        let whole = frame(0xC2, &bomb);
+        bomb.extend(bomb.clone());
+        let too_big = frame(0xC2, &bomb);
+        let streams: Vec<_> = (0..CLIENTS).map(|_| open_compressing(&server)).collect();
+        for (number, mut stream) in streams.iter().enumerate() {
+            stream.write_all(if number % 2 == 0 { &whole } else { &too_big }).unwrap();
+        }
+        let mut answered = 0;
+        for (number, mut stream) in streams.iter().enumerate() {
+            match read_frame(&mut stream) {
+                // As large as it may be, and compressed again.
+                (0xC2, reply) if number % 2 == 0 => answered += usize::from(reply.len() < MIB),
+                // 1009 or 1013.
+                (0x88, close) => assert!(matches!(close[..2], [0x03, 0xF1 | 0xF5]), "{close:?}"),
+                (first, _) => panic!("{first:02X}"),
+            }
+        }
+        assert!(answered > 0);
+        let ceiling = BUDGET_MIB * 1024 + per_client() * CLIENTS + PROGRAM;
+        assert!(server.peak() <= ceiling, "{} KiB, the ceiling is {ceiling}", server.peak());
+        drop(streams);
+        server.has_recovered(before);
+    }
+}
+
+#[test]
+#[ignore = "10,000 clients need as many descriptors"]
+fn a_client_that_has_agreed_and_is_silent_costs_no_more_than_one_that_has_not() {
+    need_descriptors(10_500);
+    // With context takeover the kernel's maps do not carry more.
+    for (mode, clients) in [("no-context-takeover", 10_000), ("context-takeover", 8_500)] {
+        let server = Server::start(&["--compression", mode]);
+        let before = server.idle_usage().resident;
+        let streams: Vec<_> = (0..clients).map(|_| open_compressing(&server)).collect();
+        server.wait_until_asleep();
+        let each = (server.usage().resident - before) as f64 / f64::from(clients);
+        let most = if std::env::var_os("WSECHO").is_some() { 13.0 } else { 16.0 };
+        assert!(each <= most, "{each} KiB each in mode {mode}");
+        drop(streams);
+    }
 }
 
 #[test]
