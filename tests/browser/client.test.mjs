@@ -319,7 +319,9 @@ function features(testPage, name) {
     await fill(page, '#subprotocols', 'chat, superchat');
     await enter(page, '#address', server.socket);
     await eventually(page, '#detail', /^ws:\S+, subprotocol chat, (no extension|permessage-deflate.*), open after \d+\.\d ms\.$/);
-    assert.ok((await text(page, '#detail')).includes(await page.evaluate(() => connection.socket.extensions || 'no extension')));
+    const extensions = await page.evaluate(() => connection.socket.extensions);
+    assert.ok((await events(page)).at(-1).endsWith(`subprotocol chat, ${extensions}`), 'the log has the parameters too');
+    assert.match(extensions, /^permessage-deflate/);
     await say(page, 'é');
     assert.equal(await text(page, '#counts'), '1 sent, 2 B; 1 received, 20 B');
   });
