@@ -954,10 +954,11 @@ describe('the file itself', () => {
 });
 
 test('a picture for the README', { skip: !process.env.SCREENSHOT }, async () => {
+  const usual = await Server.start({ port: 1222 });
   const browser = await launch('Chromium');
   try {
-    const page = await browser.newPage({ width: 1000, height: 640 });
-    await page.goto(server.page);
+    const page = await browser.newPage({ width: 1000, height: 740 });
+    await page.goto(usual.page);
     await state(page, 'open');
     await say(page, 'hello');
     await say(page, '{"id": 7, "tags": ["json", "text"], "ok": true}');
@@ -965,8 +966,10 @@ test('a picture for the README', { skip: !process.env.SCREENSHOT }, async () => 
     await say(page, '77 73 65 63 68 6f 00 ff');
     await choose(page, 'text');
     await page.evaluate(() => document.querySelectorAll('.received .mark')[1].click());
+    await eventually(page, '#times', 'median');
     await page.screenshot(process.env.SCREENSHOT);
   } finally {
     await browser.close();
+    await usual.stop();
   }
 });
