@@ -319,7 +319,9 @@ function features(testPage, name) {
     await fill(page, '#subprotocols', 'chat, superchat');
     await enter(page, '#address', server.socket);
     await eventually(page, '#detail', /^ws:\S+, subprotocol chat, (no extension|permessage-deflate.*), open after \d+\.\d ms\.$/);
-    assert.ok((await text(page, '#detail')).includes(await page.evaluate(() => connection.socket.extensions || 'no extension')));
+    const extensions = await page.evaluate(() => connection.socket.extensions);
+    assert.ok((await events(page)).at(-1).endsWith(`subprotocol chat, ${extensions}`), 'the log has the parameters too');
+    assert.match(extensions, /^permessage-deflate/);
     await say(page, 'é');
     assert.equal(await text(page, '#counts'), '1 sent, 2 B; 1 received, 20 B');
   });
@@ -952,10 +954,11 @@ describe('the file itself', () => {
 });
 
 test('a picture for the README', { skip: !process.env.SCREENSHOT }, async () => {
+  const usual = await Server.start({ port: 1222 });
   const browser = await launch('Chromium');
   try {
-    const page = await browser.newPage({ width: 1000, height: 640 });
-    await page.goto(server.page);
+    const page = await browser.newPage({ width: 1000, height: 740 });
+    await page.goto(usual.page);
     await state(page, 'open');
     await say(page, 'hello');
     await say(page, '{"id": 7, "tags": ["json", "text"], "ok": true}');
@@ -963,8 +966,10 @@ test('a picture for the README', { skip: !process.env.SCREENSHOT }, async () => 
     await say(page, '77 73 65 63 68 6f 00 ff');
     await choose(page, 'text');
     await page.evaluate(() => document.querySelectorAll('.received .mark')[1].click());
+    await eventually(page, '#times', 'median');
     await page.screenshot(process.env.SCREENSHOT);
   } finally {
     await browser.close();
+    await usual.stop();
   }
 });
