@@ -553,7 +553,7 @@ impl Inflating<'_> {
             if message.capacity() == message.filled().len() {
                 let capacity = match message.capacity() {
                     0 => SMALL,
-                    ..UNMETERED => UNMETERED,
+                    1..UNMETERED => UNMETERED,
                     _ => *max_size,
                 };
                 if capacity > SMALL && charge.is_none() {
