@@ -73,7 +73,7 @@ fn converse(
 ) -> (Vec<u8>, End) {
     let mut buffer = Buffer::new(Arc::clone(budget));
     buffer.reserve(SMALL_INPUT).expect("the allocator has memory");
-    let conversation = Conversation::new(1, settings, buffer, budget);
+    let conversation = Conversation::new(1, settings, buffer, budget, None);
     let held = Buffer::new(Arc::clone(budget));
     let mut scripted = Scripted::new(conversation, script, Vec::new(), held);
     let mut output = Vec::new();

@@ -33,8 +33,8 @@ const MAX_WINDOW_BITS: u8 = 15;
 /// How far back compressed data may refer, in bytes.
 const MAX_WINDOW: usize = 1 << MAX_WINDOW_BITS;
 
-/// How hard the compressor looks for repetitions, of 9. For an echo the time counts: level 3 takes twice
-/// as long as level 1 and saves a tenth of the bytes (docs/performance.md).
+/// How hard the compressor looks for repetitions, of 9. For an echo the time counts: level 3 takes two to
+/// four times as long, for a quarter less bytes (docs/performance.md).
 const LEVEL: i32 = 1;
 
 /// What an inflated message may hold without charging the budget, in bytes. Above it all is charged, since
