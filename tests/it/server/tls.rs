@@ -671,5 +671,4 @@ fn an_idle_client_costs_at_most_24_kib() {
     println!("{grown} KiB, {} each", grown / CLIENTS);
     assert!(std::env::var_os("WSECHO").is_none() || grown <= 24 * CLIENTS, "{grown} KiB");
     drop(clients);
-    server.has_recovered_after(before, || assert_echoes(&mut open(&server), b"again"));
 }
