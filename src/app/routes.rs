@@ -16,7 +16,7 @@ pub const HEALTH: &str = "/healthz";
 pub struct Opening {
     pub upgrade: Upgrade,
     /// What the client asks the server to do, if it does.
-    pub behavior: Option<Behavior>,
+    pub behavior: Option<Box<Behavior>>,
 }
 
 /// What `request` opens: a WebSocket, unless it asks for the page, a health check, or for what a
@@ -30,6 +30,20 @@ pub fn route(
     policy: &Policy,
     behaviors: Behaviors,
 ) -> Result<Opening, Response> {
+    let path = path(request)?;
+    let is_on_demand = behaviors == Behaviors::On && path == behavior::PATH;
+    if !request.has_token("Upgrade", "websocket") {
+        return Err(if is_on_demand { explain(request.query()) } else { document(path) });
+    }
+    let upgrade = handshake::accept(request, policy)?;
+    let behavior = if is_on_demand { Some(demanded(request)?) } else { None };
+    Ok(Opening { upgrade, behavior })
+}
+
+/// The path of a request that is answered at all.
+// Each of these is not inlined: their responses would make the stack of every client deeper.
+#[inline(never)]
+fn path<'r>(request: &'r Request) -> Result<&'r str, Response> {
     if request.version.0 != 1 {
         return Err(Response::text(505, "HTTP/1.1 and HTTP/1.0 are spoken here"));
     }
@@ -37,28 +51,25 @@ pub fn route(
         let response = Response::text(405, "only GET and HEAD are answered here");
         return Err(response.with("Allow", "GET, HEAD"));
     }
-    let path = request
-        .path()
-        .ok_or_else(|| Response::text(400, "the target is neither a path nor a URL"))?;
-    let is_on_demand = behaviors == Behaviors::On && path == behavior::PATH;
-    if request.has_token("Upgrade", "websocket") {
-        let upgrade = handshake::accept(request, policy)?;
-        let behavior = if is_on_demand { Some(demanded(request)?) } else { None };
-        return Ok(Opening { upgrade, behavior });
-    }
-    Err(match path {
+    request.path().ok_or_else(|| Response::text(400, "the target is neither a path nor a URL"))
+}
+
+/// The response to a request that asks for no WebSocket.
+#[inline(never)]
+fn document(path: &str) -> Response {
+    match path {
         "/" | "/client.html" => page::response(),
         HEALTH => Response::text(200, "ok"),
-        _ if is_on_demand => explain(request.query()),
         _ => Response::text(
             404,
             "nothing is here but the page at / and WebSockets, which need Upgrade: websocket",
         ),
-    })
+    }
 }
 
 /// The behaviour that a request for a WebSocket asks for.
-fn demanded(request: &Request) -> Result<Behavior, Response> {
+#[inline(never)]
+fn demanded(request: &Request) -> Result<Box<Behavior>, Response> {
     let behavior = behavior::parse(request.query()).map_err(|wrong| Response::text(400, wrong))?;
     if behavior.script.dump && !dump::is_allowed(request) {
         return Err(Response::text(
@@ -66,11 +77,12 @@ fn demanded(request: &Request) -> Result<Behavior, Response> {
             "dump is for a client without an Origin, or for a page from this very host",
         ));
     }
-    Ok(behavior)
+    Ok(Box::new(behavior))
 }
 
 /// What a behaviour would do, or the table of all. Any page may read it, a page from a file as well,
 /// since it tells only what its reader has asked.
+#[inline(never)]
 fn explain(query: &str) -> Response {
     let response = match behavior::parse(query) {
         _ if query.is_empty() => Response::text(200, behavior::table()),

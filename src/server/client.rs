@@ -58,6 +58,12 @@ enum End {
     Panic,
 }
 
+/// What a request is answered by.
+enum Answer {
+    Opening(Box<Opening>),
+    Response(Response),
+}
+
 /// A WebSocket that opens.
 struct Opening {
     /// The client's number in the log.
@@ -65,14 +71,30 @@ struct Opening {
     /// At which its end is logged.
     level: Level,
     response: Vec<u8>,
-    /// What came right after the request.
-    input: Buffer,
     deflate: Option<PerMessageDeflate>,
+    /// What the server was asked to do.
+    behavior: Option<Box<Behavior>>,
+    /// The first message of a script that tells what the request was.
+    dump: Option<String>,
 }
 
 impl Client<'_> {
     fn serve(&mut self) -> Result<(), End> {
-        let mut deadline = Instant::now() + self.shared.config.timeouts.handshake_timeout;
+        if let Some((mut opening, input)) = self.open()? {
+            match opening.behavior.take().filter(|behavior| behavior.script != Script::default()) {
+                None => self.converse(opening, input),
+                Some(behavior) => self.perform(opening, input, &behavior.script),
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers the request, unless it opens a WebSocket, with whose first frames it may have come.
+    // Neither this nor what it calls is inlined: what each needs of the stack would stay below the others.
+    #[inline(never)]
+    fn open(&mut self) -> Result<Option<(Box<Opening>, Buffer)>, End> {
+        let handshake_timeout = self.shared.config.timeouts.handshake_timeout;
+        let mut deadline = Instant::now() + handshake_timeout;
         let handshake = self.handshake(deadline)?;
         let mut input = Buffer::new(Arc::clone(&self.shared.budget));
         // So small a buffer has no map that the system could refuse.
@@ -81,59 +103,57 @@ impl Client<'_> {
         if input.filled().is_empty() && self.registration.refusal().is_none() {
             // A probe, or a browser that has connected ahead of time.
             debug!("{}: sent no request", self.registration.connection().socket.peer);
-            return Ok(());
+            return Ok(None);
         }
         let head_len = *head.as_ref().unwrap_or(&0);
         let request = head.and_then(|head_len| {
             Request::parse(&input.filled()[..head_len]).map_err(routes::refuse)
         });
         let mut who = self.describe(request.as_ref().ok());
-        let upgraded = match (&request, self.registration.refusal()) {
-            (_, Some(why)) => Err(routes::unavailable(why)),
-            _ if handshake == Handshake::Http => Err(routes::tls_required()),
-            (Err(response), None) => Err(response.clone()),
-            (Ok(request), None) => self.upgrade(request, &mut who).map(|opened| (request, opened)),
-        };
-        let response = match upgraded {
-            Err(response) => response,
-            Ok((request, (number, upgrade, behavior))) => {
-                let response = routes::open(request, &upgrade, behavior.handshake);
-                let script = behavior.script;
-                let dump = script.dump.then(|| {
-                    let peer = self.registration.connection().socket.peer.to_string();
-                    dump::dump(&peer, request, &response)
-                });
-                let response = match self.delay(behavior.delay, &who)? {
-                    Some(refusal) => refusal,
-                    None => response,
-                };
-                if response.status == 101 {
-                    let level = self.log_upgrade(number, &who, &upgrade);
-                    let response = response.encode("GET", "");
-                    // The first frames may have come right after the head.
-                    let end = input.filled().len();
-                    input.keep(head_len..end);
-                    let deflate = self.deflate(&upgrade);
-                    let opening = Opening { number, level, response, input, deflate };
-                    if script == Script::default() {
-                        self.converse(opening);
-                    } else {
-                        self.perform(opening, dump, &script);
-                    }
-                    return Ok(());
+        let answer = match (&request, self.registration.refusal()) {
+            (_, Some(why)) => Answer::Response(routes::unavailable(why)),
+            _ if handshake == Handshake::Http => Answer::Response(routes::tls_required()),
+            (Err(response), None) => Answer::Response(response.clone()),
+            (Ok(request), None) => match self.upgrade(request) {
+                Err(response) => Answer::Response(response),
+                Ok(opening) => {
+                    let answer = self.agree(opening, request, &mut who)?;
+                    // It may have been delayed.
+                    deadline = Instant::now() + handshake_timeout;
+                    answer
                 }
-                self.registration.close();
-                deadline = Instant::now() + self.shared.config.timeouts.handshake_timeout;
-                response
-            }
+            },
         };
-        self.log_response(&who, request.as_ref().ok(), &response);
+        match answer {
+            Answer::Opening(opening) => {
+                let end = input.filled().len();
+                input.keep(head_len..end);
+                Ok(Some((opening, input)))
+            }
+            Answer::Response(response) => {
+                self.respond(&who, request.as_ref().ok(), &response, &input)?;
+                self.drain(input, deadline)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Sends a response that opens no WebSocket.
+    #[inline(never)]
+    fn respond(
+        &mut self,
+        who: &str,
+        request: Option<&Request>,
+        response: &Response,
+        input: &Buffer,
+    ) -> Result<(), End> {
+        self.log_response(who, request, response);
         // Whatever else is wrong with it.
         let method = if input.filled().starts_with(b"HEAD ") { "HEAD" } else { "GET" };
         let date = httpdate::fmt_http_date(SystemTime::now());
         self.stream.send_last(&response.encode(method, &date))?;
         self.registration.connection().end_request();
-        self.drain(input, deadline)
+        Ok(())
     }
 
     /// Completes the TLS handshake, if there is one, or finds out that the peer does not speak TLS.
@@ -169,27 +189,68 @@ impl Client<'_> {
         let _ = self.drain(scratch, deadline);
     }
 
-    /// What `request` opens, for which client, and what it asks the server to do.
+    /// What `request` opens, for which client.
     ///
     /// # Errors
     ///
     /// The response if it opens no WebSocket.
-    fn upgrade(
-        &self,
+    #[inline(never)]
+    fn upgrade(&self, request: &Request) -> Result<Box<(u64, routes::Opening)>, Response> {
+        let behaviors = self.shared.config.messages.behaviors;
+        let opening = routes::route(request, &self.shared.policy, behaviors)?;
+        let number = self.registration.upgrade().map_err(routes::unavailable)?;
+        Ok(Box::new((number, opening)))
+    }
+
+    /// The answer to `request`, after the delay that it asks for.
+    #[expect(clippy::boxed_local, reason = "by value it would take stack in both functions")]
+    #[inline(never)]
+    fn agree(
+        &mut self,
+        opening: Box<(u64, routes::Opening)>,
         request: &Request,
         who: &mut String,
-    ) -> Result<(u64, Upgrade, Behavior), Response> {
-        let behaviors = self.shared.config.messages.behaviors;
-        let routes::Opening { upgrade, behavior } =
-            routes::route(request, &self.shared.policy, behaviors)?;
-        let number = self.registration.upgrade().map_err(routes::unavailable)?;
-        let Some(behavior) = behavior else { return Ok((number, upgrade, Behavior::default())) };
+    ) -> Result<Answer, End> {
+        let (number, routes::Opening { upgrade, behavior }) = *opening;
+        let behavior = behavior.and_then(|behavior| self.draw(behavior, request, who));
+        let handshake = behavior.as_ref().map(|behavior| behavior.handshake);
+        let response = routes::open(request, &upgrade, handshake.unwrap_or_default());
+        let dump = behavior.as_ref().filter(|behavior| behavior.script.dump).map(|_| {
+            let peer = self.registration.connection().socket.peer.to_string();
+            dump::dump(&peer, request, &response)
+        });
+        let refusal = match &behavior {
+            Some(behavior) => self.delay(behavior.delay, who)?,
+            None => None,
+        };
+        let response = refusal.unwrap_or(response);
+        if response.status != 101 {
+            self.registration.close();
+            return Ok(Answer::Response(response));
+        }
+        Ok(Answer::Opening(Box::new(Opening {
+            number,
+            level: self.log_upgrade(number, who, &upgrade),
+            response: response.encode("GET", ""),
+            deflate: self.deflate(&upgrade),
+            behavior,
+            dump,
+        })))
+    }
+
+    /// The behaviour that was asked for, unless it happens to other connections.
+    fn draw(
+        &self,
+        behavior: Box<Behavior>,
+        request: &Request,
+        who: &mut String,
+    ) -> Option<Box<Behavior>> {
         *who += &format!(", behavior {}", Quoted(request.query().as_bytes()));
         let is_drawn = behavior.rate.is_none_or(|rate| self.shared.draws.is_drawn(rate));
         if !is_drawn {
             *who += " not drawn";
         }
-        Ok((number, upgrade, if is_drawn { behavior } else { Behavior::default() }))
+        is_drawn.then_some(behavior)
     }
 
     /// Lets `time` pass before the handshake is answered. If the server stops meanwhile, that is the
@@ -272,8 +333,9 @@ impl Client<'_> {
     }
 
     /// Opens the WebSocket, and converses until it is over.
-    fn converse(&mut self, opening: Opening) {
-        let Opening { number, level, response, input, deflate } = opening;
+    #[inline(never)]
+    fn converse(&mut self, opening: Box<Opening>, input: Buffer) {
+        let Opening { number, level, response, deflate, .. } = *opening;
         let opened = Instant::now();
         self.stream.received = input.filled().len() as u64;
         let Shared { settings, budget, .. } = self.shared;
@@ -309,9 +371,10 @@ impl Client<'_> {
         }
     }
 
-    /// Opens the WebSocket, and follows `script` until it is over. What is dumped is the first message.
-    fn perform(&mut self, opening: Opening, dump: Option<String>, script: &Script) {
-        let Opening { number, level, response, input, deflate } = opening;
+    /// Opens the WebSocket, and follows `script` until it is over.
+    #[inline(never)]
+    fn perform(&mut self, opening: Box<Opening>, input: Buffer, script: &Script) {
+        let Opening { number, level, response, deflate, dump, .. } = *opening;
         let opened = Instant::now();
         self.stream.received = input.filled().len() as u64;
         let response_len = response.len() as u64;
