@@ -55,7 +55,7 @@ pub const DEFAULT_ADDR: &str = "127.0.0.1:1222";
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listening")]
 pub struct Listening {
-    /// To listen on
+    /// Address to listen on, repeatable
     ///
     /// The address to listen on: a name, an IPv4 address, or an IPv6 address in brackets, such as
     /// [::1]:1222. A name stands for all of its addresses. Port 0 picks a free port, and the log's first
@@ -81,7 +81,7 @@ pub struct Listening {
     #[arg(long, value_name = "N", default_value = "0", value_parser = count)]
     pub max_connections_per_ip: usize,
 
-    /// Origin let in, repeatable [default: any]
+    /// Origin to let in, repeatable [default: any]
     ///
     /// An origin whose pages may connect, such as https://example.org, or null for a page from a
     /// file. Repeatable; without it any page may. The bundled page always may, where it is opened at
@@ -101,14 +101,14 @@ pub struct Listening {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listening")]
 pub struct Tls {
-    /// TLS certificate
+    /// TLS certificate and its chain, in PEM
     ///
     /// The file with the certificate and those between it and its root, in PEM. Every address then
     /// speaks TLS. A renewed certificate is taken without a restart.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 
-    /// Its private key
+    /// The certificate's private key, in PEM
     ///
     /// The file with the certificate's private key, in PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
@@ -134,7 +134,7 @@ pub struct Messages {
     #[arg(hide_possible_values = true)]
     pub behaviors: Behaviors,
 
-    /// Deflate [default: no-context-takeover]
+    /// How to deflate [default: no-context-takeover]
     ///
     /// Whether messages are compressed (permessage-deflate): no-context-takeover for each on its own,
     /// context-takeover for each with what earlier ones said, or off.
@@ -142,7 +142,7 @@ pub struct Messages {
     #[arg(hide_possible_values = true, hide_default_value = true)]
     pub compression: deflate::Mode,
 
-    /// Largest message
+    /// Largest message, inflated
     ///
     /// The size of the largest message, once inflated, in bytes or as 64KiB, 16MiB, 16M (16,000,000). A
     /// larger one is answered by close code 1009.

@@ -1,17 +1,17 @@
-complete -c wsecho -l addr -d 'To listen on' -r -f
-complete -c wsecho -l tls-cert -d 'TLS certificate' -r -F
-complete -c wsecho -l tls-key -d 'Its private key' -r -F
+complete -c wsecho -l addr -d 'Address to listen on, repeatable' -r -f
+complete -c wsecho -l tls-cert -d 'TLS certificate and its chain, in PEM' -r -F
+complete -c wsecho -l tls-key -d 'The certificate\'s private key, in PEM' -r -F
 complete -c wsecho -l max-connections -d 'Most WebSockets at once' -r -f
 complete -c wsecho -l max-connections-per-ip -d 'Most from one IP; 0: any' -r -f
-complete -c wsecho -l origin -d 'Origin let in, repeatable [default: any]' -r -f
+complete -c wsecho -l origin -d 'Origin to let in, repeatable [default: any]' -r -f
 complete -c wsecho -l subprotocol -d 'Subprotocol [default: the first offered]' -r -f
 complete -c wsecho -l prefix -d 'Text prefix' -r -f
 complete -c wsecho -l behaviors -d 'Misbehave at /do as asked' -r -f -a "on\t''
 off\t''"
-complete -c wsecho -l compression -d 'Deflate [default: no-context-takeover]' -r -f -a "no-context-takeover\t''
+complete -c wsecho -l compression -d 'How to deflate [default: no-context-takeover]' -r -f -a "no-context-takeover\t''
 context-takeover\t''
 off\t''"
-complete -c wsecho -l max-message-size -d 'Largest message' -r -f
+complete -c wsecho -l max-message-size -d 'Largest message, inflated' -r -f
 complete -c wsecho -l max-buffered -d 'Memory of all messages' -r -f
 complete -c wsecho -l handshake-timeout -d 'For the HTTP request' -r -f
 complete -c wsecho -l ping-interval -d 'Silence before a ping; 0: none' -r -f

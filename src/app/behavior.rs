@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::app::conversation::Settings;
-use crate::escape::Quoted;
+use crate::escape::{Count, Quoted};
 use crate::http::response::reason_phrase;
 use crate::websocket::close::CloseFrame;
 
@@ -481,8 +481,11 @@ impl Script {
                 Duration::ZERO => "at once".into(),
                 interval => format!("one every {}", shown(interval)),
             };
-            let size = if bytes > 0 { format!(", each of {bytes} bytes") } else { String::new() };
-            let messages = counted(count, "message");
+            let size = match bytes {
+                0 => String::new(),
+                bytes => format!(", each of {}", Count(bytes as u64, "byte")),
+            };
+            let messages = Count(count.into(), "message");
             clauses.push(format!("the server sends {messages} by itself, {when}{size}"));
         }
         match self.prefix.as_deref() {
@@ -497,7 +500,8 @@ impl Script {
             clauses.push(format!("each reply comes {} after its message", shown(self.latency)));
         }
         if let Some(bytes) = self.fragment {
-            clauses.push(format!("each reply comes in fragments of {bytes} bytes"));
+            clauses
+                .push(format!("each reply comes in fragments of {}", Count(bytes as u64, "byte")));
         }
         if !self.drip.is_zero() {
             clauses.push(format!("each reply is written over {}", shown(self.drip)));
@@ -518,7 +522,7 @@ impl fmt::Display for After {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             After::AT_ONCE | After::Time(Duration::ZERO) => f.write_str("at once"),
-            After::Replies(replies) => write!(f, "after {}", counted(replies, "message")),
+            After::Replies(replies) => write!(f, "after {}", Count(replies.into(), "message")),
             After::Time(time) => write!(f, "after {}", shown(time)),
         }
     }
@@ -552,13 +556,6 @@ impl fmt::Display for Fault {
 
 fn shown(time: Duration) -> impl fmt::Display {
     humantime::format_duration(time)
-}
-
-fn counted(count: u32, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    }
 }
 
 /// Who belongs to a [`Rate`]'s share.

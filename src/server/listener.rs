@@ -75,10 +75,9 @@ impl Listeners {
                 Some(name) => bind_unix(name).map(|listener| vec![listener]),
                 None => bind_tcp(addr),
             };
-            listeners
-                .extend(bound.map_err(|error| {
-                    format!("cannot listen on {addr}: {error}{}", hint(&error))
-                })?);
+            listeners.extend(bound.map_err(|error| {
+                format!("cannot listen on {addr}: {error}{}", hint(addr, &error))
+            })?);
         }
         for listener in &listeners {
             listener
@@ -230,15 +229,19 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 /// What may help against an error, as the end of its line.
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
+fn hint(addr: &str, error: &io::Error) -> &'static str {
+    match (error.kind(), addr.starts_with("unix:")) {
+        (ErrorKind::AddrInUse, false) => {
             "; another program listens there: stop it, or choose another port with --addr"
         }
-        io::ErrorKind::PermissionDenied => {
+        (ErrorKind::AddrInUse, true) => {
+            "; another program listens there: stop it, or choose another name with --addr"
+        }
+        (ErrorKind::PermissionDenied, false) => {
             "; a port below 1024 needs root or CAP_NET_BIND_SERVICE: choose a higher one with --addr"
         }
-        io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+        (ErrorKind::PermissionDenied, true) => "; this user must be able to write to its directory",
+        (ErrorKind::AddrNotAvailable, _) => "; this machine does not have that address",
         _ => "",
     }
 }
@@ -437,4 +440,17 @@ fn configure_tcp(socket: impl AsFd, write_timeout: Duration) -> io::Result<()> {
 fn set_send_timeout(socket: impl AsFd, write_timeout: Duration) -> io::Result<()> {
     let part = (write_timeout / WRITE_TIMEOUT_PARTS).max(Duration::from_micros(1));
     Ok(sockopt::set_socket_timeout(socket, Timeout::Send, Some(part))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Root is permitted everything, so that the tests over sockets may not see it.
+    #[test]
+    fn what_is_hinted_at_fits_the_address() {
+        let hint = |addr| hint(addr, &ErrorKind::PermissionDenied.into());
+        assert!(hint("127.0.0.1:80").contains("a port below 1024"));
+        assert!(hint("unix:/run/wsecho").contains("write to its directory"));
+    }
 }

@@ -41,7 +41,7 @@ fn each_parameter_is_told_in_one_sentence() {
         ("prefix=", "Texts come back without a prefix."),
         ("prefix=a+b%20%c3%A9", "Texts come back after \"a b é\"."),
         ("latency=200ms", "Each reply comes 200ms after its message."),
-        ("fragment=1", "Each reply comes in fragments of 1 bytes."),
+        ("fragment=1", "Each reply comes in fragments of 1 byte."),
         ("drip=2s", "Each reply is written over 2s."),
         ("ping=1m", "The server pings after 1m of silence."),
         ("pong=off", "Pings are not answered."),

@@ -160,6 +160,8 @@ fn a_path_that_can_not_be_listened_on_is_named_with_the_reason() {
     assert_refused(&addr_of(&dir.path("no/such")), "No such file or directory");
     assert_refused(&addr_of(&dir.path(&"x".repeat(108))), "path must be shorter than SUN_LEN");
     assert_refused(&format!("--addr=unix:@{}", "x".repeat(108)), "must be shorter than SUN_LEN");
+    let _listener = UnixListener::bind(dir.path("taken")).unwrap();
+    assert_refused(&addr_of(&dir.path("taken")), "stop it, or choose another name with --addr");
 }
 
 #[track_caller]
