@@ -134,6 +134,12 @@ impl<'s> Scripted<'s> {
     }
 
     fn step(&mut self) -> Step<'_> {
+        let is_between = !self.held.is_inside_reply();
+        // Before replies, since it may be what opens the WebSocket, but in one write with a close frame.
+        if is_between && !self.urgent.is_empty() && (self.close.is_none() || self.held.len() > 0) {
+            mem::swap(&mut self.output, &mut self.urgent);
+            return Step::Send(&self.output);
+        }
         if let Some(close) = &self.close {
             // Nothing can follow a close frame, so nothing waits any longer.
             let range = self.held.take_all();
@@ -143,10 +149,6 @@ impl<'s> Scripted<'s> {
             self.output.append(&mut self.urgent);
             self.output.extend_from_slice(close);
             return Step::SendLast(&self.output);
-        }
-        if !self.held.is_inside_reply() && !self.urgent.is_empty() {
-            mem::swap(&mut self.output, &mut self.urgent);
-            return Step::Send(&self.output);
         }
         let most = match self.fault {
             Some((After::Replies(replies), _)) => replies.saturating_sub(self.replies),

@@ -41,8 +41,20 @@ struct Driver<'s> {
 
 impl<'s> Driver<'s> {
     fn new(script: &'s Script, settings: &'s Settings, budget: &Arc<Budget>) -> Self {
+        Self::after(b"", script, settings, budget)
+    }
+
+    /// The client has sent `early` right after its request.
+    fn after(
+        early: &[u8],
+        script: &'s Script,
+        settings: &'s Settings,
+        budget: &Arc<Budget>,
+    ) -> Self {
         let mut input = Buffer::new(Arc::clone(budget));
         input.reserve(SMALL_INPUT).unwrap();
+        input.spare_mut()[..early.len()].copy_from_slice(early);
+        input.advance(early.len());
         let conversation = Conversation::new(1, settings, input, budget, None);
         let held = Buffer::new(Arc::clone(budget));
         let mut driver = Driver {
@@ -645,6 +657,18 @@ fn a_close_frame_of_the_client_is_answered_at_once_after_what_is_held() {
             assert_eq!(driver.bytes(), [text("0123456789"), close_frame(4321, "")].concat());
             assert_eq!(driver.end, Some(End::Fin), "{query}");
         });
+    }
+}
+
+#[test]
+fn the_opening_comes_before_replies_to_what_came_with_the_request() {
+    let early = [frame(0x81, b"early"), close(1000)].concat();
+    for query in ["pong=off", "fragment=3", "latency=1s", "drip=1s", "count=1&interval=1s"] {
+        let (script, settings) = (script(query), settings(LARGE));
+        let driver = Driver::after(&early, &script, &settings, &Arc::new(Budget::new(LARGE)));
+        assert_eq!(driver.end, Some(End::Fin), "{query}");
+        assert!(driver.bytes().ends_with(&close_frame(1000, "")), "{query}");
+        assert_eq!(messages(&driver.bytes()), [b"early"], "{query}");
     }
 }
 
