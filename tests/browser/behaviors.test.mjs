@@ -3,9 +3,10 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import { CHROMIUM, Server, launch, newPage, noChromium, open } from './harness.mjs';
+import { launch, whySkipped } from './browsers.mjs';
+import { Server } from './harness.mjs';
 
-const skip = noChromium && process.env.CI !== 'true' ? `SKIPPED: no Chromium at ${CHROMIUM}; set CHROMIUM to yours` : false;
+const skip = whySkipped('Chromium');
 
 const guide = await readFile(new URL('../../docs/behaviors.md', import.meta.url), 'utf8');
 const rows = guide.split('\n')
@@ -50,10 +51,10 @@ function observe(address) {
 test('Chromium reports each behaviour as the guide says', { skip }, async () => {
   assert.ok(rows.length > 25, 'the table is found');
   const server = await Server.start();
-  const browser = await launch(server.port);
+  const browser = await launch('Chromium');
   try {
-    const page = await newPage(browser);
-    await open(page, server.page);
+    const page = await browser.newPage();
+    await page.goto(server.page);
     const observed = await Promise.all(rows.map(({ address }) => page.evaluate(observe, address)));
     if (process.env.SHOW) observed.forEach(({ seen }, row) => console.log(rows[row].address, '\t', seen));
     observed.forEach(({ took, seen }, row) => {
