@@ -22,6 +22,7 @@ use crate::app::behavior::{After, Fault, HANG, MAX_FRAGMENTS, MAX_PIECES, Pongs,
 use crate::app::conversation::{Conversation, Output};
 use crate::buffer::{Buffer, OverBudget};
 use crate::websocket::close::{CloseFrame, OVER_BUDGET};
+use crate::websocket::deflate::Sizes;
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::session::Close;
 
@@ -216,6 +217,11 @@ impl<'s> Scripted<'s> {
     /// Who began the closing handshake, once one did.
     pub fn closed(&self) -> Option<&Close> {
         self.conversation.closed()
+    }
+
+    /// The sizes of all compressed messages in both directions, if there were any.
+    pub fn compressed_total(&self) -> Option<Sizes> {
+        self.conversation.compressed_total()
     }
 
     /// How many messages were answered.

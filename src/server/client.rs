@@ -341,9 +341,7 @@ impl Client<'_> {
         let Shared { settings, budget, .. } = self.shared;
         let mut conversation = Conversation::new(number, settings, input, budget, deflate);
         let end = self.end_of(|client| client.drive(&mut conversation, &response, opened));
-        let ratio = conversation.compressed_total().map(|Sizes { plain, compressed }| {
-            format!(", compressed to {} %", compressed.saturating_mul(100) / plain)
-        });
+        let ratio = ratio(conversation.compressed_total());
         log!(
             level,
             "client {number} ended: {end}; {}, {} in, {} out, {:.3} s{}",
@@ -351,7 +349,7 @@ impl Client<'_> {
             Count(self.stream.received, "byte"),
             Count(self.stream.sent, "byte"),
             opened.elapsed().as_secs_f64(),
-            ratio.unwrap_or_default(),
+            ratio,
         );
         match end {
             End::Closed(close) => {
@@ -399,11 +397,12 @@ impl Client<'_> {
         };
         log!(
             level,
-            "client {number} ended: {end}{then}; {}, {} in, {} out, {:.3} s",
+            "client {number} ended: {end}{then}; {}, {} in, {} out, {:.3} s{}",
             Count(scripted.messages(), "message"),
             Count(self.stream.received, "byte"),
             Count(self.stream.sent.saturating_sub(response_len), "byte"),
             opened.elapsed().as_secs_f64(),
+            ratio(scripted.compressed_total()),
         );
     }
 
@@ -555,6 +554,13 @@ impl Client<'_> {
         }
         who
     }
+}
+
+/// What the last line about a client says of compression, if there was any.
+fn ratio(total: Option<Sizes>) -> String {
+    total.map_or(String::new(), |Sizes { plain, compressed }| {
+        format!(", compressed to {} %", compressed.saturating_mul(100) / plain)
+    })
 }
 
 impl From<stream::Error> for End {

@@ -196,8 +196,9 @@ impl fmt::Display for Parameters {
 /// The contexts that all clients share for messages which are compressed on their own.
 ///
 /// There should be as many as cores, since more are not faster. A client's thread holds one only while
-/// it computes, never while it waits for its peer, so the wait for a free one is short, and thousands
-/// of clients that send at once need the memory of a few contexts. A lock and a condition variable do,
+/// it computes, never while it waits for its peer, so that thousands of clients that send at once need
+/// the memory of a few contexts. The wait for a free one is the time that the messages before it take to
+/// compute: milliseconds each for the largest. A lock and a condition variable do,
 /// because taking one out takes nanoseconds and inflating a message microseconds.
 pub struct Pool {
     free: Mutex<Vec<Contexts>>,

@@ -378,6 +378,10 @@ impl Session {
             self.message.clear();
             self.checked = 0;
             self.encoding = if header.rsv[0] { Encoding::Deflated } else { Encoding::Plain };
+            // Otherwise what is spare could leave no room in the budget for this message.
+            if let Some(deflate) = self.deflate.as_mut().filter(|deflate| deflate.holds_spare()) {
+                deflate.release();
+            }
         }
         let max_size = self.max_size();
         // The length of a fragmented message is known only at its end. A small one grows once at most.
