@@ -17,7 +17,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, version
 
 use crate::frames::{close, frame};
 use crate::support::{
-    HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, assert_status, assert_took, data,
+    HEALTH_CHECK, PROGRAM, Program, SOON, Server, TempDir, UPGRADE, assert_status, assert_took, data,
     eventually, has_programs, is_ended_within, need_descriptors, python, read_close, read_frame,
     read_head, tolerance, wsecho,
 };
@@ -477,7 +477,7 @@ fn what_is_no_tls_is_ended_and_costs_nothing() {
     }
     server.wait_for_log(" ended: TLS failed, ");
     assert!(!server.log().iter().any(|line| line.contains("ERROR")), "{:#?}", server.log());
-    server.has_recovered_after(before, || assert_echoes(&mut open(&server), b"again"));
+    server.has_recovered_after(before, PROGRAM, || assert_echoes(&mut open(&server), b"again"));
 }
 
 #[test]
@@ -497,7 +497,7 @@ fn a_hello_with_any_byte_changed_or_cut_harms_nobody() {
         }
     }
     assert!(!server.log().iter().any(|line| line.contains("ERROR")), "{:#?}", server.log());
-    server.has_recovered_after(before, || assert_echoes(&mut open(&server), b"again"));
+    server.has_recovered_after(before, PROGRAM, || assert_echoes(&mut open(&server), b"again"));
 }
 
 #[test]

@@ -55,12 +55,13 @@ impl Server {
     /// what they were, and memory to within 32 MiB of it.
     #[track_caller]
     pub fn has_recovered(&self, before: Usage) {
-        self.has_recovered_after(before, || self.answers_at_once());
+        self.has_recovered_after(before, PROGRAM, || self.answers_at_once());
     }
 
-    /// See [`has_recovered`](Self::has_recovered): `visit` is the new client.
+    /// See [`has_recovered`](Self::has_recovered): `visit` is the new client, and memory comes back to
+    /// within `most` KiB.
     #[track_caller]
-    pub fn has_recovered_after(&self, before: Usage, visit: impl FnOnce()) {
+    pub fn has_recovered_after(&self, before: Usage, most: usize, visit: impl FnOnce()) {
         visit();
         let started = Instant::now();
         loop {
