@@ -8,6 +8,7 @@ use wsecho::buffer::{Budget, Buffer};
 
 pub mod kernel_copy;
 pub mod messages;
+pub mod program;
 pub mod stats;
 
 /// The settings of a verbatim echo.

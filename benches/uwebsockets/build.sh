@@ -9,8 +9,8 @@ uws=$(printf %s "$crates" | tr '"' '\n' |
     sed -n 's|\(/libuwebsockets-sys-[0-9.]*\)/Cargo.toml$|\1/uWebSockets|p')
 if [ ! "$program" -nt uwebsockets/echo.cpp ]; then
     mkdir -p target
-    cc -O3 -flto -w -DLIBUS_NO_SSL -DUWS_NO_ZLIB -I "$uws/src" -I "$uws/uSockets/src" \
+    cc -O3 -flto -w -DLIBUS_NO_SSL -I "$uws/src" -I "$uws/uSockets/src" \
         -x c "$uws"/uSockets/src/*.c "$uws"/uSockets/src/eventing/*.c \
-        -x c++ uwebsockets/echo.cpp -o "$program" -lstdc++
+        -x c++ uwebsockets/echo.cpp -o "$program" -lstdc++ -lz
 fi
 echo "$program"

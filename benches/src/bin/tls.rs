@@ -11,8 +11,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,8 +19,6 @@ use std::time::{Duration, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
-use rustix::process::Pid;
-use rustix::thread::{CpuSet, sched_setaffinity};
 use rustls::client::Resumption;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
@@ -30,6 +27,7 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
 use wsecho_bench::messages::{self, Message, Replies};
+use wsecho_bench::program::{Program, folder, free_addr, pin, wait_until_it_listens};
 use wsecho_bench::stats::quantile;
 
 const ECHO_TIME: Duration = Duration::from_secs(1);
@@ -113,37 +111,6 @@ fn sample(
 
 // Servers
 
-struct Program(Child);
-
-impl Program {
-    /// Starts it on the servers' core.
-    fn start(command: &mut Command) -> io::Result<Self> {
-        // Its threads stay where their parent was when it started.
-        pin(0)?;
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        pin(1)?;
-        child.map(Program)
-    }
-
-    fn cpu_seconds(&self) -> io::Result<f64> {
-        let stat = fs::read_to_string(format!(
-            "/proc/{}/stat",
-            Pid::from_child(&self.0).as_raw_nonzero()
-        ))?;
-        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
-        let ticks: f64 =
-            fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
-        Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn start(server: &str, wsecho: &str) -> io::Result<(SocketAddr, Vec<Program>)> {
     let (addr, behind) = (free_addr()?, free_addr()?);
     let wsecho = |addr: SocketAddr| {
@@ -180,16 +147,8 @@ fn start(server: &str, wsecho: &str) -> io::Result<(SocketAddr, Vec<Program>)> {
             vec![Program::start(&mut wsecho(behind))?, Program::start(nginx.arg0("nginx"))?]
         }
     };
-    let deadline = Instant::now() + Duration::from_secs(10);
     let all = if programs.len() == 1 { vec![addr] } else { vec![behind, addr] };
-    for addr in all {
-        while TcpStream::connect(addr).is_err() {
-            if Instant::now() > deadline {
-                return Err(io::Error::other(format!("{server} does not listen")));
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
+    all.into_iter().try_for_each(wait_until_it_listens)?;
     Ok((addr, programs))
 }
 
@@ -361,18 +320,4 @@ fn client_config() -> io::Result<ClientConfig> {
 
 fn pem(kind: &str) -> String {
     folder().join(format!("../tests/tls/ec.{kind}")).display().to_string()
-}
-
-fn folder() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn free_addr() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
-}
-
-fn pin(core: usize) -> io::Result<()> {
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    Ok(sched_setaffinity(None, &cores)?)
 }
