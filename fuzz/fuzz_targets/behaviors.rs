@@ -48,7 +48,8 @@ fuzz_target!(|input: Input| {
 
     let messages = check_frames(&output, script, end);
     if script.pushes.count == 0 {
-        let mut plain = Driver::new(&settings, &Arc::new(Budget::new(1 << 30)), &input.splits);
+        let mut plain =
+            Driver::new(&settings, &Arc::new(Budget::new(1 << 30)), &input.splits, None);
         for piece in input.splits.split(&input.bytes.0) {
             plain.receive(piece);
         }

@@ -116,7 +116,7 @@ fn is_their_refusal(end: &End) -> bool {
 fn wsecho<'b>(bytes: &'b [u8], splits: &Splits) -> Ours<'b> {
     let budget = Arc::new(Budget::new(MAX_MESSAGE_SIZE));
     let settings = settings(MAX_MESSAGE_SIZE, "");
-    let mut driver = Driver::new(&settings, &budget, splits);
+    let mut driver = Driver::new(&settings, &budget, splits, None);
     let mut last_frame = &bytes[..0];
     for frame in reference::frames(bytes) {
         last_frame = frame;

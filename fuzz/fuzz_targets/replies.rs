@@ -29,7 +29,7 @@ fuzz_target!(|input: Input| {
     let max_buffered = usize::from(input.max_buffered) * 8;
     let budget = Arc::new(Budget::new(max_buffered));
     let settings = settings(max_message_size, input.prefix);
-    let mut driver = Driver::new(&settings, &budget, &input.splits);
+    let mut driver = Driver::new(&settings, &budget, &input.splits, None);
     let mut came = 0;
     for piece in input.splits.split(&input.bytes.0) {
         driver.receive(piece);

@@ -28,7 +28,7 @@ fn converse(bytes: &[u8], splits: &Splits) -> (Vec<u8>, Option<Close>) {
     // Never short of memory: a message that is split needs some, and another one may not.
     let budget = Arc::new(Budget::new(MAX_MESSAGE_SIZE));
     let settings = settings(MAX_MESSAGE_SIZE, "> ");
-    let mut driver = Driver::new(&settings, &budget, splits);
+    let mut driver = Driver::new(&settings, &budget, splits, None);
     for piece in splits.split(bytes) {
         driver.receive(piece);
     }

@@ -73,7 +73,7 @@ fn control(u: &mut Unstructured, bytes: &mut Vec<u8>) -> Result<()> {
 }
 
 /// Text of short and long characters, seldom with a wrong byte or ended inside a character.
-fn text(u: &mut Unstructured) -> Result<Vec<u8>> {
+pub fn text(u: &mut Unstructured) -> Result<Vec<u8>> {
     let mut text = match u.arbitrary()? {
         true => Vec::from(u.arbitrary::<&str>()?),
         false => "wé日😀".repeat(len(u)? / 10).into_bytes(),
@@ -88,7 +88,8 @@ fn text(u: &mut Unstructured) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-fn binary(u: &mut Unstructured) -> Result<Vec<u8>> {
+/// Few bytes that the fuzzer chose, or many.
+pub fn binary(u: &mut Unstructured) -> Result<Vec<u8>> {
     Ok(match u.arbitrary()? {
         true => Vec::from(u.arbitrary::<&[u8]>()?),
         false => (0..=255).cycle().take(len(u)?).collect(),

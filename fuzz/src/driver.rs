@@ -7,6 +7,7 @@ use arbitrary::Arbitrary;
 use wsecho::app::conversation::{Conversation, LARGE_INPUT, Settings};
 use wsecho::app::echo::ZERO_COPY_MIN;
 use wsecho::buffer::{Budget, Buffer};
+use wsecho::websocket::deflate::PerMessageDeflate;
 
 /// How the network splits what a client sends, and what else may happen between two receives.
 #[derive(Arbitrary, Debug)]
@@ -58,7 +59,12 @@ pub struct Driver<'s> {
 }
 
 impl<'s> Driver<'s> {
-    pub fn new(settings: &'s Settings, budget: &Arc<Budget>, splits: &Splits) -> Self {
+    pub fn new(
+        settings: &'s Settings,
+        budget: &Arc<Budget>,
+        splits: &Splits,
+        deflate: Option<PerMessageDeflate>,
+    ) -> Self {
         /// The longest header fits in it.
         const MIN_INPUT: usize = 14;
         /// Replies of this size are sent before more input is processed.
@@ -68,7 +74,7 @@ impl<'s> Driver<'s> {
         let capacity = MIN_INPUT + usize::from(splits.input) % (LARGE_INPUT - MIN_INPUT + 1);
         input.reserve(capacity).expect("the allocator has memory");
         Driver {
-            conversation: Conversation::new(1, settings, input, budget, None),
+            conversation: Conversation::new(1, settings, input, budget, deflate),
             output: Vec::new(),
             // Pongs are not longer than the pings that they answer.
             max_held: FLUSH + LARGE_INPUT + settings.prefix.len() + ZERO_COPY_MIN,

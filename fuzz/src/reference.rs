@@ -85,31 +85,44 @@ pub fn unmask(payload: &mut [u8], masking_key: [u8; 4]) {
     }
 }
 
-/// The frames that a server sent, as opcode and payload.
+/// The frames that a server sent, as opcode and payload, when no extension was agreed.
 ///
 /// # Panics
 ///
 /// If RFC 6455 lets no server send this.
 pub fn server_frames(bytes: &[u8]) -> Vec<(u8, &[u8])> {
+    let frames = deflated_server_frames(bytes);
+    let is_plain = frames.iter().all(|(first, _)| first & 0x70 == 0);
+    assert!(is_plain, "§5.2: no extension was agreed");
+    frames
+}
+
+/// The frames that a server sent when permessage-deflate was agreed, as opcode with RSV1 (0x40), and
+/// payload. Compressed ones are not inflated.
+///
+/// # Panics
+///
+/// If RFC 6455 and RFC 7692 let no server send this.
+pub fn deflated_server_frames(bytes: &[u8]) -> Vec<(u8, &[u8])> {
     let mut frames = Vec::new();
     for frame in self::frames(bytes) {
         assert_eq!(whole_frame(frame), Some(frame.len()), "a frame is incomplete: {frame:02X?}");
         let header = Header::read(frame).unwrap();
         let payload = &frame[header.len..];
         assert_eq!(header.masking_key, None, "§5.1: a server must not mask");
-        assert_eq!(header.rsv, 0, "§5.2: no extension was agreed");
         assert!(header.is_minimal(), "§5.2: {header:?}");
         assert!(header.fin, "no reply is fragmented");
-        match header.opcode {
+        let first = header.rsv << 4 | header.opcode;
+        match first {
             0x1 => assert!(str::from_utf8(payload).is_ok(), "§5.6: text is UTF-8"),
-            0x2 => {}
+            0x2 | 0x41 | 0x42 => {}
             0x8 => check_close(payload),
             0xA => assert!(payload.len() <= 125, "§5.5: {header:?}"),
-            opcode => panic!("a server has no reason to send opcode {opcode:X}"),
+            _ => panic!("a server has no reason to send {first:02X}"),
         }
-        let closed = frames.last().is_some_and(|&(opcode, _)| opcode == 0x8);
+        let closed = frames.last().is_some_and(|&(first, _)| first == 0x8);
         assert!(!closed, "§5.5.1: nothing is sent after a close frame");
-        frames.push((header.opcode, payload));
+        frames.push((first, payload));
     }
     frames
 }

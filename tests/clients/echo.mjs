@@ -1,4 +1,4 @@
-// npm's ws talks to wsecho: text, binary, 200 KB, fragments, ping and close.
+// npm's ws talks to wsecho: text, binary, 1 MiB, fragments, ping and close.
 //
 // usage: node echo.mjs URL
 
@@ -23,11 +23,11 @@ async function replyTo(say) {
   return isBinary ? data : data.toString();
 }
 
-for (const text of ['hi', '', 'Grüße, 日本, 🚀', 'x'.repeat(200_000)]) {
+for (const text of ['hi', '', 'Grüße, 日本, 🚀', 'x'.repeat(200_000), '0123456789abcdef'.repeat(65_536)]) {
   assert.equal(await replyTo(() => ws.send(text)), PREFIX + text);
 }
 
-for (const data of [Buffer.alloc(0), Buffer.from([0, 127, 128, 255]), Buffer.alloc(200_000, 7)]) {
+for (const data of [Buffer.alloc(0), Buffer.from([0, 127, 128, 255]), Buffer.alloc(1 << 20, 7)]) {
   assert.deepEqual(await replyTo(() => ws.send(data)), data);
 }
 

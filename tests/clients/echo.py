@@ -1,4 +1,4 @@
-"""Python's websockets talks to wsecho: text, binary, 200 KB, fragments, ping and close.
+"""Python's websockets talks to wsecho: text, binary, 1 MiB, fragments, ping and close.
 
 usage: echo.py URL [--ca FILE] [--idle SECONDS]
 """
@@ -13,11 +13,11 @@ PREFIX = "You have entered: "
 
 
 async def converse(ws, idle):
-    for text in ["hi", "", "Grüße, 日本, 🚀", "x" * 200_000]:
+    for text in ["hi", "", "Grüße, 日本, 🚀", "x" * 200_000, "0123456789abcdef" * 65_536]:
         await ws.send(text)
         assert await ws.recv() == PREFIX + text
 
-    for data in [b"", bytes(range(256)), bytes(range(256)) * 800]:
+    for data in [b"", bytes(range(256)), bytes(range(256)) * 4096]:
         await ws.send(data)
         assert await ws.recv() == data
 
@@ -46,8 +46,9 @@ async def main():
     args = parser.parse_args()
 
     options = {"ssl": ssl.create_default_context(cafile=args.ca)} if args.ca else {}
-    # Pings of its own would hide whether the server's keep the connection open.
-    async with websockets.connect(args.url, ping_interval=None, **options) as ws:
+    # Pings of its own would hide whether the server's keep the connection open. The largest reply is
+    # 1 MiB and the prefix.
+    async with websockets.connect(args.url, ping_interval=None, max_size=2 << 20, **options) as ws:
         assert [extension.name for extension in ws.protocol.extensions] == ["permessage-deflate"]
         await converse(ws, args.idle)
     print("ok")

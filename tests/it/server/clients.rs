@@ -8,7 +8,8 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use crate::support::{
-    Server, TempDir, data, has_programs, is_missing, python, wait_for_line, wsecho_path,
+    Server, TempDir, data, has_programs, is_missing, python, python_with, wait_for_line,
+    wsecho_path,
 };
 
 const TESTING: &str = include_str!("../../../docs/testing-clients.md");
@@ -17,14 +18,30 @@ const BEHAVIORS: &str = include_str!("../../../docs/behaviors.md");
 #[test]
 fn pythons_websockets_is_answered() {
     if let Some(python) = python() {
-        is_answered(python, "echo.py");
+        is_answered_compressed(python, "echo.py");
+    }
+}
+
+#[test]
+fn aiohttp_is_answered() {
+    if let Some(python) = python_with("aiohttp") {
+        is_answered_compressed(python, "aiohttp_echo.py");
     }
 }
 
 #[test]
 fn npms_ws_is_answered() {
-    if has_ws() {
-        is_answered(Command::new("node"), "echo.mjs");
+    if has_npm_package("ws") {
+        is_answered_compressed(Command::new("node"), "echo.mjs");
+    }
+}
+
+/// It agrees on compression, and compresses nothing, so neither does the server.
+#[test]
+fn undici_is_answered() {
+    if has_npm_package("undici") {
+        let ended = is_answered(Command::new("node"), "undici_echo.mjs");
+        assert!(!ended.contains("compressed"), "{ended}");
     }
 }
 
@@ -37,14 +54,15 @@ fn pythons_websockets_reports_each_behaviour_as_the_guide_says() {
 
 #[test]
 fn npms_ws_reports_each_behaviour_as_the_guide_says() {
-    if has_ws() {
+    if has_npm_package("ws") {
         reports_each_behaviour(Command::new("node"), "behaviors.mjs", |row| row[3]);
     }
 }
 
-fn has_ws() -> bool {
-    let is_installed = data("clients/node_modules/ws").exists();
-    has_programs(&["node"]) && (is_installed || is_missing("ws (npm ci in tests/clients)"))
+fn has_npm_package(name: &str) -> bool {
+    let is_installed = data("clients/node_modules").join(name).exists();
+    has_programs(&["node"])
+        && (is_installed || is_missing(&format!("{name} (npm ci in tests/clients)")))
 }
 
 /// Fails unless `script` sees in each behaviour what that client's column of the guide says, and not
@@ -93,10 +111,17 @@ fn reports_each_behaviour(
     }
 }
 
-/// Fails unless `script`, which sends everything that a client can send, gets the right replies.
-/// It offers compression, as clients do by default.
-fn is_answered(mut interpreter: Command, script: &str) {
+/// Fails unless `script` is answered, and what it says is compressed.
+fn is_answered_compressed(interpreter: Command, script: &str) {
+    let ended = is_answered(interpreter, script);
+    assert!(ended.lines().all(|line| line.contains(", compressed to ")), "{ended}");
+}
+
+/// Fails unless `script`, which agrees on compression and sends everything that a client can send, gets
+/// the right replies in both modes. Returns the log's last line of each.
+fn is_answered(mut interpreter: Command, script: &str) -> String {
     interpreter.arg(data("clients").join(script));
+    let mut all = String::new();
     for mode in ["no-context-takeover", "context-takeover"] {
         let server = Server::start(&["--compression", mode]);
         let mut command = Command::new(interpreter.get_program());
@@ -105,8 +130,9 @@ fn is_answered(mut interpreter: Command, script: &str) {
         assert!(status.success() && stdout == b"ok\n", "{}", String::from_utf8_lossy(&stderr));
         let ended = server.wait_for_log(" ended: ");
         assert!(ended.contains("closed by peer, 4000; "), "{ended}");
-        assert!(ended.contains(", compressed to "), "{ended}");
+        all += &format!("{}\n", ended.trim_end());
     }
+    all
 }
 
 #[test]

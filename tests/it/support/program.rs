@@ -122,17 +122,22 @@ pub fn has_programs(programs: &[&str]) -> bool {
     }
 }
 
-/// Python with its package `websockets`, as `PYTHON` names it or as it is installed. Otherwise as
-/// [`has_programs`].
+/// Python with its package `websockets`, as [`python_with`].
 #[track_caller]
 pub fn python() -> Option<Command> {
+    python_with("websockets")
+}
+
+/// Python with `package`, as `PYTHON` names it or as it is installed. Otherwise as [`has_programs`].
+#[track_caller]
+pub fn python_with(package: &str) -> Option<Command> {
     let python = env::var_os("PYTHON").unwrap_or("python3".into());
-    let has_websockets = Command::new(&python)
-        .args(["-c", "import websockets"])
+    let has_package = Command::new(&python)
+        .args(["-c", &format!("import {package}")])
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
-    (has_websockets || is_missing("websockets for Python")).then(|| Command::new(python))
+    (has_package || is_missing(&format!("{package} for Python"))).then(|| Command::new(python))
 }
 
 /// Is `false`, and the test skipped.

@@ -1,0 +1,331 @@
+//! With compression agreed, whatever a client compresses comes back, at every split of its bytes and as far
+//! as memory allows, and what is corrupt does no harm.
+
+#![no_main]
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
+use libfuzzer_sys::fuzz_target;
+use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_params};
+use miniz_oxide::deflate::stream::deflate;
+use miniz_oxide::inflate::stream::{InflateState, inflate};
+use miniz_oxide::{DataFormat, MZError, MZFlush};
+use wsecho::buffer::Budget;
+use wsecho::websocket::close::OVER_BUDGET;
+use wsecho::websocket::deflate::{Parameters, PerMessageDeflate, Pool};
+use wsecho::websocket::session::Close;
+use wsecho_fuzz::client::{binary, rarely, text};
+use wsecho_fuzz::driver::{Driver, Splits, settings};
+use wsecho_fuzz::reference::deflated_server_frames;
+
+const PREFIX: &str = "> ";
+
+/// More than all messages that one input can have.
+const AMPLE: usize = 1 << 30;
+
+const RSV1: u8 = 0x40;
+
+/// What the sender of a message leaves out at its end (RFC 7692 §7.2.1).
+const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
+
+fuzz_target!(|input: Input| {
+    let ample = converse(&input, AMPLE, &input.splits);
+    let other = converse(&input, AMPLE, &input.other_splits);
+    assert_eq!(ample.closed, other.closed);
+    // Not by assert_eq, which would print all of both.
+    assert!(ample.output == other.output, "the output depends on the splits");
+
+    let replies = replies(&ample.output, &input.parameters);
+    for (number, (reply, expected)) in replies.iter().zip(&input.expected).enumerate() {
+        assert!(reply == expected, "reply {number} is wrong");
+    }
+    match input.end {
+        End::Open => {
+            assert_eq!(ample.closed, None);
+            assert_eq!(replies.len(), input.expected.len());
+        }
+        End::Refused(code) => {
+            let Some(Close::ByServer(close)) = &ample.closed else { panic!("it is not refused") };
+            assert_eq!(close.code, Some(code));
+            assert_eq!(replies.len(), input.expected.len());
+        }
+        End::Corrupt => assert!(replies.len() >= input.expected.len()),
+    }
+
+    let short = converse(&input, input.max_buffered, &input.splits);
+    let same = self::replies(&short.output, &input.parameters);
+    // Without memory a reply may be sent as it is.
+    let payloads = |replies: &[(u8, Vec<u8>)]| -> Vec<_> {
+        replies.iter().map(|(first, payload)| (first & !RSV1, payload.clone())).collect()
+    };
+    assert!(payloads(&replies).starts_with(&payloads(&same)), "a reply that ample memory has not");
+    if short.closed != Some(Close::ByServer(OVER_BUDGET)) {
+        assert_eq!(short.closed, ample.closed);
+        assert_eq!(same.len(), replies.len());
+    }
+});
+
+/// What a server sent, and how it ended.
+struct Ended {
+    output: Vec<u8>,
+    closed: Option<Close>,
+}
+
+fn converse(input: &Input, max_buffered: usize, splits: &Splits) -> Ended {
+    let budget = Arc::new(Budget::new(max_buffered));
+    let settings = settings(input.max_message_size, PREFIX);
+    let pool = Arc::new(Pool::new(NonZeroUsize::MIN));
+    let deflate = PerMessageDeflate::new(input.parameters, pool, Arc::clone(&budget));
+    let mut driver = Driver::new(&settings, &budget, splits, Some(deflate));
+    for piece in splits.split(&input.bytes) {
+        driver.receive(piece);
+    }
+    let (output, closed) = (driver.output, driver.conversation.closed().cloned());
+    drop(driver.conversation);
+    assert_eq!(budget.left(), max_buffered, "memory is not given back");
+    Ended { output, closed }
+}
+
+/// The messages of the server, inflated, each after its opcode with RSV1.
+fn replies(output: &[u8], parameters: &Parameters) -> Vec<(u8, Vec<u8>)> {
+    let mut inflater = InflateState::new_boxed(DataFormat::Raw);
+    let mut replies = Vec::new();
+    for (first, payload) in deflated_server_frames(output) {
+        let message = match first {
+            0x1 | 0x2 => payload.to_vec(),
+            0x41 | 0x42 => {
+                if parameters.server_no_context_takeover {
+                    inflater = InflateState::new_boxed(DataFormat::Raw);
+                }
+                inflated(&mut inflater, &[payload, &TAIL].concat())
+            }
+            _ => continue,
+        };
+        assert!(first & 0x2 != 0 || str::from_utf8(&message).is_ok(), "§5.6: text is UTF-8");
+        replies.push((first, message));
+    }
+    replies
+}
+
+fn inflated(inflater: &mut InflateState, mut data: &[u8]) -> Vec<u8> {
+    let mut message = Vec::new();
+    let mut room = vec![0; 64 * 1024];
+    loop {
+        let done = inflate(inflater, data, &mut room, MZFlush::None);
+        assert!(matches!(done.status, Ok(_) | Err(MZError::Buf)), "a reply is not DEFLATE");
+        data = &data[done.bytes_consumed..];
+        message.extend_from_slice(&room[..done.bytes_written]);
+        if done.bytes_written < room.len() {
+            assert!(data.is_empty(), "a reply ends before its frame");
+            return message;
+        }
+    }
+}
+
+/// What a client sends, and what has to become of it.
+#[derive(Debug)]
+struct Input {
+    parameters: Parameters,
+    max_message_size: usize,
+    max_buffered: usize,
+    splits: Splits,
+    other_splits: Splits,
+    bytes: Vec<u8>,
+    /// The replies until the end is reached, as [`replies`] has them.
+    expected: Vec<(u8, Vec<u8>)>,
+    end: End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Open,
+    Refused(u16),
+    /// Anything may follow.
+    Corrupt,
+}
+
+impl<'a> Arbitrary<'a> for Input {
+    fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        /// About the most bytes, so that a round stays short.
+        const MAX_LEN: usize = 400_000;
+
+        let mut input = Input {
+            parameters: Parameters {
+                server_no_context_takeover: u.arbitrary()?,
+                client_no_context_takeover: u.arbitrary()?,
+                server_max_window_bits: match u.arbitrary()? {
+                    true => Some(u.int_in_range(8..=15)?),
+                    false => None,
+                },
+            },
+            max_message_size: *u.choose(&[350_000, 70_000, 4096, 300])?,
+            max_buffered: u.int_in_range(0..=1_500_000)?,
+            splits: u.arbitrary()?,
+            other_splits: u.arbitrary()?,
+            bytes: Vec::new(),
+            expected: Vec::new(),
+            end: End::Open,
+        };
+        let mut client = Client::arbitrary(u)?;
+        let mut total = 0;
+        while !u.is_empty() && total < MAX_LEN {
+            total += input.message(u, &mut client)?;
+        }
+        Ok(input)
+    }
+}
+
+impl Input {
+    /// Appends a message in up to four frames. Returns its length in bytes.
+    fn message(&mut self, u: &mut Unstructured, client: &mut Client) -> Result<usize> {
+        let (opcode, message) = match u.arbitrary()? {
+            true => (0x1, text(u)?),
+            false => (0x2, binary(u)?),
+        };
+        let is_compressed = u.int_in_range(0..=7)? > 0;
+        let (mut first, mut payload) = match is_compressed {
+            true => (opcode | RSV1, client.message(u, self.parameters, &message)?),
+            false => (opcode, message.clone()),
+        };
+        let is_corrupt = is_compressed && rarely(u)?;
+        if is_corrupt {
+            corrupt(u, &mut payload)?;
+        }
+        if self.end == End::Open {
+            let is_utf8 = opcode == 0x2 || str::from_utf8(&message).is_ok();
+            let is_too_big = message.len() > self.max_message_size;
+            // What compression makes longer than its message may be over the limit on its own.
+            let may_be_too_big = payload.len() > self.max_message_size;
+            self.end = match (is_utf8, is_too_big) {
+                _ if is_corrupt => End::Corrupt,
+                (true, true) => End::Refused(1009),
+                _ if may_be_too_big => End::Corrupt,
+                (false, false) => End::Refused(1007),
+                // Which of two errors comes first is another matter.
+                (false, true) => End::Corrupt,
+                (true, false) => End::Open,
+            };
+            if self.end == End::Open {
+                let prefix = if opcode == 0x1 { PREFIX } else { "" };
+                self.expected.push((first, [prefix.as_bytes(), &message].concat()));
+            }
+        }
+        let mut rest = &payload[..];
+        for _ in 0..u.int_in_range(0..=3)? {
+            let (fragment, tail) = rest.split_at(u.int_in_range(0..=rest.len())?);
+            frame(u, first, fragment, &mut self.bytes)?;
+            if rarely(u)? {
+                frame(u, 0x89, b"?", &mut self.bytes)?;
+            }
+            (first, rest) = (0x0, tail);
+        }
+        frame(u, 0x80 | first, rest, &mut self.bytes)?;
+        Ok(message.len())
+    }
+}
+
+/// Changes, removes or appends bytes.
+fn corrupt(u: &mut Unstructured, payload: &mut Vec<u8>) -> Result<()> {
+    match u.int_in_range(0..=2)? {
+        0 => {
+            let at = u.choose_index(payload.len())?;
+            payload[at] = u.arbitrary()?;
+        }
+        1 => payload.truncate(u.int_in_range(0..=payload.len())?),
+        _ => payload.extend_from_slice(u.arbitrary()?),
+    }
+    Ok(())
+}
+
+/// What a client compresses its messages with.
+struct Client(Box<CompressorOxide>);
+
+impl Client {
+    /// Of any level, where 0 makes stored blocks, and any strategy, among them fixed codes.
+    fn arbitrary(u: &mut Unstructured) -> Result<Self> {
+        let (level, strategy) = (u.int_in_range(0..=10)?, u.int_in_range(0..=4)?);
+        let flags = create_comp_flags_from_zip_params(level, -15, strategy);
+        Ok(Client(Box::new(CompressorOxide::new(flags))))
+    }
+
+    /// The payload of one more message, in streams and blocks that are flushed anywhere.
+    fn message(
+        &mut self,
+        u: &mut Unstructured,
+        parameters: Parameters,
+        message: &[u8],
+    ) -> Result<Vec<u8>> {
+        if parameters.client_no_context_takeover || rarely(u)? {
+            *self = Client::arbitrary(u)?;
+        }
+        let mut payload = Vec::new();
+        let mut rest = message;
+        let mut is_ended = true;
+        for _ in 0..u.int_in_range(0..=3)? {
+            let (block, tail) = rest.split_at(u.int_in_range(0..=rest.len())?);
+            rest = tail;
+            is_ended &= block.is_empty();
+            match u.int_in_range(0..=3)? {
+                0 => {
+                    self.append(block, MZFlush::Finish, &mut payload);
+                    *self = Client::arbitrary(u)?;
+                    is_ended = true;
+                }
+                1 => self.append(block, MZFlush::Full, &mut payload),
+                _ => self.append(block, MZFlush::Sync, &mut payload),
+            }
+        }
+        if !rest.is_empty() && rarely(u)? {
+            // §7.2.3.4: the message may end with its final block, with or without an empty one behind it.
+            self.append(rest, MZFlush::Finish, &mut payload);
+            *self = Client::arbitrary(u)?;
+            if u.arbitrary()? {
+                payload.push(0x00);
+            }
+            return Ok(payload);
+        }
+        self.append(rest, MZFlush::Sync, &mut payload);
+        if is_ended && rest.is_empty() {
+            // All before ended with its final block, or there was nothing: an empty block follows.
+            payload.push(0x00);
+        } else {
+            assert!(payload.ends_with(&TAIL));
+            payload.truncate(payload.len() - TAIL.len());
+        }
+        Ok(payload)
+    }
+
+    fn append(&mut self, block: &[u8], flush: MZFlush, payload: &mut Vec<u8>) {
+        // A compressor writes nothing for a second flush, or one that has nothing before it.
+        if block.is_empty() && flush != MZFlush::Finish {
+            return;
+        }
+        let begin = payload.len();
+        payload.resize(begin + block.len() * 2 + 1000, 0);
+        let done = deflate(&mut self.0, block, &mut payload[begin..], flush);
+        assert_eq!(done.bytes_consumed, block.len());
+        payload.truncate(begin + done.bytes_written);
+    }
+}
+
+/// A valid frame (RFC 6455 §5.2).
+fn frame(u: &mut Unstructured, first: u8, payload: &[u8], bytes: &mut Vec<u8>) -> Result<()> {
+    let key: [u8; 4] = u.arbitrary()?;
+    bytes.push(first);
+    match payload.len() {
+        len @ 0..126 => bytes.push(0x80 | len as u8),
+        len @ 126..65_536 => {
+            bytes.push(0x80 | 126);
+            bytes.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            bytes.push(0x80 | 127);
+            bytes.extend((len as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(key);
+    bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    Ok(())
+}
