@@ -17,9 +17,9 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, version
 
 use crate::frames::{close, frame};
 use crate::support::{
-    HEALTH_CHECK, PROGRAM, Program, SOON, Server, TempDir, UPGRADE, assert_status, assert_took, data,
-    eventually, has_programs, is_ended_within, need_descriptors, python, read_close, read_frame,
-    read_head, tolerance, wsecho,
+    HEALTH_CHECK, PROGRAM, Program, SOON, Server, TempDir, UPGRADE, assert_status, assert_took,
+    data, eventually, has_programs, is_ended_within, need_descriptors, python, read_close,
+    read_frame, read_head, tolerance, wsecho,
 };
 
 type Client = StreamOwned<ClientConnection, TcpStream>;
