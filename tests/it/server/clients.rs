@@ -130,7 +130,8 @@ fn is_answered(mut interpreter: Command, script: &str) -> String {
         assert!(status.success() && stdout == b"ok\n", "{}", String::from_utf8_lossy(&stderr));
         let ended = server.wait_for_log(" ended: ");
         assert!(ended.contains("closed by peer, 4000; "), "{ended}");
-        all += &format!("{}\n", ended.trim_end());
+        all += ended.trim_end();
+        all += "\n";
     }
     all
 }
