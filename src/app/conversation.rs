@@ -14,7 +14,7 @@ use std::time::Duration;
 use log::debug;
 
 use crate::app::echo;
-use crate::buffer::{Budget, Buffer};
+use crate::buffer::{Budget, Buffer, OverBudget};
 use crate::escape::{Count, Quoted};
 use crate::websocket::close::{CloseFrame, NO_PROGRESS, PING_TIMEOUT, STOPPING};
 use crate::websocket::deflate::{PerMessageDeflate, Sizes};
@@ -198,22 +198,22 @@ impl<'s> Conversation<'s> {
                     .map_or(String::new(), |size| format!(", {size} compressed")),
                 Quoted(payload)
             );
-            // A reply is compressed if the message was. Without memory for it, it is sent as it is.
-            let is_deflated = matches!(message, Message::Inflated(_))
-                && session.deflate(echo::parts(kind, prefix).1).is_ok();
             let (is_copied, large) = match message {
                 Message::InInput(kind, payload) => {
                     (echo::reply(kind, payload, prefix, output), Tail::InInput(payload.len()))
                 }
-                Message::Inflated(kind) if !is_deflated => {
-                    (echo::reply(kind, session.inflated(), prefix, output), Tail::Inflated)
-                }
-                Message::Inflated(kind) => {
-                    (echo::reply_deflated(kind, session.assembled(), output), Tail::Assembled)
-                }
                 Message::Assembled(kind) => {
                     (echo::reply(kind, session.assembled(), prefix, output), Tail::Assembled)
                 }
+                // A reply is compressed if the message was. Without memory for it, it is sent as it is.
+                Message::Inflated(kind) => match session.deflate(echo::parts(kind, prefix).1) {
+                    Ok(()) => {
+                        (echo::reply_deflated(kind, session.assembled(), output), Tail::Assembled)
+                    }
+                    Err(OverBudget) => {
+                        (echo::reply(kind, session.inflated(), prefix, output), Tail::Inflated)
+                    }
+                },
             };
             if let Message::Assembled(_) | Message::Inflated(_) = message {
                 self.spare_since = Some(self.now);

@@ -96,9 +96,7 @@ impl Client<'_> {
         let handshake_timeout = self.shared.config.timeouts.handshake_timeout;
         let mut deadline = Instant::now() + handshake_timeout;
         let handshake = self.handshake(deadline)?;
-        let mut input = Buffer::new(Arc::clone(&self.shared.budget));
-        // So small a buffer has no map that the system could refuse.
-        let _ = input.reserve(conversation::SMALL_INPUT);
+        let mut input = self.small_buffer();
         let head = self.read_head(&mut input, deadline);
         if input.filled().is_empty() && self.registration.refusal().is_none() {
             // A probe, or a browser that has connected ahead of time.
@@ -175,18 +173,20 @@ impl Client<'_> {
                     return Ok(handshake);
                 }
                 Err(error) => {
-                    self.drain_failed(deadline);
+                    // Otherwise what the peer was told is lost to a reset.
+                    let _ = self.drain(self.small_buffer(), deadline);
                     return Err(error.into());
                 }
             }
         }
     }
 
-    /// Reads past what comes after a failure, so that what the peer was told is not lost to a reset.
-    fn drain_failed(&mut self, deadline: Instant) {
-        let mut scratch = Buffer::new(Arc::clone(&self.shared.budget));
-        let _ = scratch.reserve(conversation::SMALL_INPUT);
-        let _ = self.drain(scratch, deadline);
+    /// A buffer of [`SMALL_INPUT`](conversation::SMALL_INPUT) bytes.
+    fn small_buffer(&self) -> Buffer {
+        let mut buffer = Buffer::new(Arc::clone(&self.shared.budget));
+        // So small a buffer has no map that the system could refuse.
+        let _ = buffer.reserve(conversation::SMALL_INPUT);
+        buffer
     }
 
     /// What `request` opens, for which client.
@@ -341,16 +341,8 @@ impl Client<'_> {
         let Shared { settings, budget, .. } = self.shared;
         let mut conversation = Conversation::new(number, settings, input, budget, deflate);
         let end = self.end_of(|client| client.drive(&mut conversation, &response, opened));
-        let ratio = ratio(conversation.compressed_total());
-        log!(
-            level,
-            "client {number} ended: {end}; {}, {} in, {} out, {:.3} s{}",
-            Count(conversation.messages(), "message"),
-            Count(self.stream.received, "byte"),
-            Count(self.stream.sent, "byte"),
-            opened.elapsed().as_secs_f64(),
-            ratio,
-        );
+        let total = conversation.compressed_total();
+        self.log_end(level, number, format_args!("{end}"), conversation.messages(), opened, total);
         match end {
             End::Closed(close) => {
                 if let Close::ByPeer(frame) = close {
@@ -395,14 +387,16 @@ impl Client<'_> {
             }
             End::Eof | End::Io(_) => String::new(),
         };
-        log!(
+        // The response was sent with the first of what followed it.
+        self.stream.sent = self.stream.sent.saturating_sub(response_len);
+        let total = scripted.compressed_total();
+        self.log_end(
             level,
-            "client {number} ended: {end}{then}; {}, {} in, {} out, {:.3} s{}",
-            Count(scripted.messages(), "message"),
-            Count(self.stream.received, "byte"),
-            Count(self.stream.sent.saturating_sub(response_len), "byte"),
-            opened.elapsed().as_secs_f64(),
-            ratio(scripted.compressed_total()),
+            number,
+            format_args!("{end}{then}"),
+            scripted.messages(),
+            opened,
+            total,
         );
     }
 
@@ -417,9 +411,7 @@ impl Client<'_> {
                     continue;
                 }
                 Step::SendLast(bytes) => {
-                    self.registration.connection().end_request();
-                    self.registration.close();
-                    self.stream.send_last(bytes)?;
+                    self.send_last(bytes)?;
                     let close = scripted.closed().cloned();
                     return Err(close.map_or(End::EndedStream, End::Closed));
                 }
@@ -436,13 +428,18 @@ impl Client<'_> {
         }
     }
 
+    /// Sends the last bytes of a WebSocket, which counts no longer then.
+    fn send_last(&mut self, bytes: &[u8]) -> Result<(), End> {
+        self.registration.connection().end_request();
+        self.registration.close();
+        Ok(self.stream.send_last(bytes)?)
+    }
+
     /// Waits for the end of the peer's stream, after that of the server's, and tells when it came.
     fn see_the_end(&mut self) -> String {
-        let mut scratch = Buffer::new(Arc::clone(&self.shared.budget));
-        let _ = scratch.reserve(conversation::SMALL_INPUT);
         let began = Instant::now();
         let timeout = self.shared.settings.close_timeout;
-        match self.drain(scratch, began + timeout) {
+        match self.drain(self.small_buffer(), began + timeout) {
             Ok(()) if began.elapsed() < timeout => {
                 format!("; peer ended the stream {:.3} s later", began.elapsed().as_secs_f64())
             }
@@ -478,9 +475,7 @@ impl Client<'_> {
         loop {
             while let Some(output) = conversation.next_output() {
                 if output.is_last {
-                    self.registration.connection().end_request();
-                    self.registration.close();
-                    self.stream.send_last(output.head)?;
+                    self.send_last(output.head)?;
                 } else {
                     self.stream.send(output.head, output.payload)?;
                 }
@@ -526,6 +521,28 @@ impl Client<'_> {
         Level::Info
     }
 
+    fn log_end(
+        &self,
+        level: Level,
+        number: u64,
+        end: fmt::Arguments,
+        messages: u64,
+        opened: Instant,
+        compressed: Option<Sizes>,
+    ) {
+        let ratio = compressed.map_or(String::new(), |Sizes { plain, compressed }| {
+            format!(", compressed to {} %", compressed.saturating_mul(100) / plain)
+        });
+        log!(
+            level,
+            "client {number} ended: {end}; {}, {} in, {} out, {:.3} s{ratio}",
+            Count(messages, "message"),
+            Count(self.stream.received, "byte"),
+            Count(self.stream.sent, "byte"),
+            opened.elapsed().as_secs_f64(),
+        );
+    }
+
     fn log_response(&self, who: &str, request: Option<&Request>, response: &Response) {
         let what = match response.status {
             200 => "200 OK".into(),
@@ -554,13 +571,6 @@ impl Client<'_> {
         }
         who
     }
-}
-
-/// What the last line about a client says of compression, if there was any.
-fn ratio(total: Option<Sizes>) -> String {
-    total.map_or(String::new(), |Sizes { plain, compressed }| {
-        format!(", compressed to {} %", compressed.saturating_mul(100) / plain)
-    })
 }
 
 impl From<stream::Error> for End {
