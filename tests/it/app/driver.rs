@@ -77,7 +77,18 @@ impl<'s> Driver<'s> {
         }
     }
 
-    /// Receives nothing until `now`, and wakes up only then.
+    /// Receives `bytes` in pieces of these lengths, which are begun with again as long as there are more.
+    pub fn receive_in_pieces(&mut self, mut bytes: &[u8], pieces: &[usize]) {
+        for len in pieces.iter().cycle() {
+            let (piece, rest) = bytes.split_at(bytes.len().min(*len));
+            self.receive(piece);
+            bytes = rest;
+            if bytes.is_empty() {
+                break;
+            }
+        }
+    }
+
     /// Nothing comes until `now`, each wait as long as it may be.
     pub fn wait_until(&mut self, now: Duration) {
         while let Some(wait) = self.wait()

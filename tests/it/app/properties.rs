@@ -89,20 +89,13 @@ fn input() -> impl Strategy<Value = usize> {
 /// What is sent when `bytes` come in pieces of these lengths, and how it ends.
 fn converse(
     max_message_size: usize,
-    mut bytes: &[u8],
+    bytes: &[u8],
     pieces: &[usize],
     input: usize,
 ) -> (Vec<u8>, Option<Close>) {
     let settings = settings(max_message_size);
     let mut driver = Driver::new(&settings, &Arc::new(Budget::new(max_message_size)), input);
-    for len in pieces.iter().cycle() {
-        let (piece, rest) = bytes.split_at(bytes.len().min(*len));
-        driver.receive(piece);
-        bytes = rest;
-        if bytes.is_empty() {
-            break;
-        }
-    }
+    driver.receive_in_pieces(bytes, pieces);
     (driver.output, driver.conversation.closed().cloned())
 }
 

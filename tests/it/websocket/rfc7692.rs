@@ -246,21 +246,14 @@ fn converse(parameters: Parameters, bytes: &[u8]) -> (Vec<u8>, Option<Close>) {
 fn converse_in_pieces(
     parameters: Parameters,
     limit: usize,
-    mut bytes: &[u8],
+    bytes: &[u8],
     pieces: &[usize],
     input: usize,
 ) -> (Vec<u8>, Option<Close>) {
     let settings = settings(limit);
     let budget = Arc::new(Budget::new(8 * LIMIT));
     let mut driver = driver(&settings, parameters, &budget, input);
-    for len in pieces.iter().cycle() {
-        let (piece, rest) = bytes.split_at(bytes.len().min(*len));
-        driver.receive(piece);
-        bytes = rest;
-        if bytes.is_empty() {
-            break;
-        }
-    }
+    driver.receive_in_pieces(bytes, pieces);
     let (output, closed) = (driver.output, driver.conversation.closed().cloned());
     drop(driver.conversation);
     assert_eq!(budget.left(), 8 * LIMIT, "all is given back");
