@@ -8,6 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, Event};
+use rustix::fd::OwnedFd;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -70,4 +73,12 @@ pub fn pin(core: usize) -> io::Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core);
     Ok(sched_setaffinity(None, &cores)?)
+}
+
+/// Waits for `time` at most, and tells which clients are ready, by the numbers they were added with.
+pub fn ready(epoll: &OwnedFd, time: Duration) -> io::Result<Vec<usize>> {
+    let mut events: Vec<Event> = Vec::with_capacity(256);
+    let timeout = time.try_into().map_err(io::Error::other)?;
+    epoll::wait(epoll, spare_capacity(&mut events), Some(&timeout))?;
+    Ok(events.iter().map(|event| event.data.u64() as usize).collect())
 }

@@ -18,11 +18,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use wsecho_bench::messages;
-use wsecho_bench::program::{Program, folder, free_addr, pin, wait_until_it_listens};
+use wsecho_bench::program::{Program, folder, free_addr, pin, ready, wait_until_it_listens};
 use wsecho_bench::stats::quantile;
 use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush};
 
@@ -274,11 +273,8 @@ impl<'m> Load<'m> {
     fn run_for(&mut self, time: Duration) -> io::Result<()> {
         let start = Instant::now();
         while let Some(rest) = time.checked_sub(start.elapsed()) {
-            let mut events: Vec<Event> = Vec::with_capacity(256);
-            let timeout = rest.try_into().map_err(io::Error::other)?;
-            epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout))?;
-            for event in &events {
-                self.serve(event.data.u64() as usize)?;
+            for id in ready(&self.epoll, rest)? {
+                self.serve(id)?;
             }
         }
         Ok(())

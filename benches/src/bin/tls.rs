@@ -16,8 +16,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustls::client::Resumption;
 use rustls::crypto::ring;
@@ -27,7 +26,7 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
 use wsecho_bench::messages::{self, Message, Replies};
-use wsecho_bench::program::{Program, folder, free_addr, pin, wait_until_it_listens};
+use wsecho_bench::program::{Program, folder, free_addr, pin, ready, wait_until_it_listens};
 use wsecho_bench::stats::quantile;
 
 const ECHO_TIME: Duration = Duration::from_secs(1);
@@ -241,11 +240,7 @@ impl Load {
     fn run_for(&mut self, time: Duration) -> io::Result<()> {
         let start = Instant::now();
         while let Some(rest) = time.checked_sub(start.elapsed()) {
-            let mut events: Vec<Event> = Vec::with_capacity(256);
-            let timeout = rest.try_into().map_err(io::Error::other)?;
-            epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout))?;
-            for event in &events {
-                let id = event.data.u64() as usize;
+            for id in ready(&self.epoll, rest)? {
                 if self.serve(id)? {
                     self.done += 1;
                     self.clients[id] = self.begin(id)?;
