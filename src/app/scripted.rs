@@ -145,6 +145,7 @@ impl<'s> Scripted<'s> {
             // Nothing can follow a close frame, so nothing waits any longer.
             let range = self.held.take_all();
             if !range.is_empty() {
+                self.count_replies();
                 return Step::Send(&self.held.buffer.filled()[range]);
             }
             self.output.append(&mut self.urgent);
@@ -157,7 +158,7 @@ impl<'s> Scripted<'s> {
         };
         if let Some(range) = self.held.take_piece(self.now, self.script.drip, most) {
             if !self.held.is_inside_reply() {
-                self.replies = self.replies.saturating_add(mem::take(&mut self.held.taken));
+                self.count_replies();
             }
             return Step::Send(&self.held.buffer.filled()[range]);
         }
@@ -166,6 +167,10 @@ impl<'s> Scripted<'s> {
             Some(wait) if self.is_full() => Step::Pause(wait),
             wait => Step::Receive(wait),
         }
+    }
+
+    fn count_replies(&mut self) {
+        self.replies = self.replies.saturating_add(mem::take(&mut self.held.taken));
     }
 
     /// How long to wait for the next event. `None` for ever.
@@ -388,7 +393,7 @@ struct Held {
     /// How much of the buffer is in a batch, in bytes.
     batched: usize,
     piece: Option<Piece>,
-    /// How many replies were taken last.
+    /// How many replies were taken, or begun, and not counted by the owner.
     taken: u32,
 }
 
@@ -543,7 +548,10 @@ impl Held {
 
     fn take_all(&mut self) -> Range<usize> {
         self.batches.clear();
-        self.piece = None;
+        // What is taken of the reply that was begun is counted already.
+        let begun = self.piece.take().map_or(0, |piece| piece.len - piece.taken);
+        let unbegun = &self.buffer.filled()[self.taken_bytes + begun..];
+        self.taken = self.taken.saturating_add(replies_len(unbegun, u32::MAX).1);
         self.take(self.len())
     }
 

@@ -652,10 +652,13 @@ fn a_close_frame_of_the_client_is_answered_at_once_after_what_is_held() {
     for query in ["latency=10s", "drip=10s", "count=1000&interval=1s", "close=fin&after=9"] {
         with(query, |driver| {
             driver.text("0123456789");
+            driver.text("second");
             driver.wait_until(ms(100));
             driver.receive(&close(4321));
-            assert_eq!(driver.bytes(), [text("0123456789"), close_frame(4321, "")].concat());
+            let replies = [text("0123456789"), text("second"), close_frame(4321, "")];
+            assert_eq!(driver.bytes(), replies.concat());
             assert_eq!(driver.end, Some(End::Fin), "{query}");
+            assert_eq!(driver.scripted.messages(), 2, "{query}");
         });
     }
 }
