@@ -1,5 +1,6 @@
 //! What a request looked like when it arrived, as JSON for the client that sent it.
 
+use crate::http::origin::Origin;
 use crate::http::request::Request;
 use crate::http::response::Response;
 
@@ -23,10 +24,9 @@ const SECRET: [&str; 11] = [
 /// add.
 pub fn is_allowed(request: &Request) -> bool {
     let host = request.values("Host").next().unwrap_or_default();
-    request.values("Origin").all(|origin| {
-        let after_scheme = origin.windows(3).position(|part| part == b"://").map(|at| at + 3);
-        after_scheme.is_some_and(|at| origin[at..].eq_ignore_ascii_case(host))
-    })
+    request
+        .values("Origin")
+        .all(|value| Origin::in_field(value).is_some_and(|origin| origin.is_from(host)))
 }
 
 /// The request of `peer` and what the `response` to it agreed, as one JSON object in one line.

@@ -52,21 +52,28 @@ impl Origin {
             None => format!("{scheme}://{host}"),
         }))
     }
-}
 
-impl Origin {
-    /// Whether a page of this origin is surely from `host`, the value of a request's Host field.
+    /// The origin that the value of an Origin field names, if it is one.
+    pub fn in_field(value: &[u8]) -> Option<Self> {
+        Origin::parse(str::from_utf8(value).ok()?).ok()
+    }
+
+    /// Whether a page of this origin is from `host`, the value of a request's Host field.
+    pub fn is_from(&self, host: &[u8]) -> bool {
+        let Some((scheme @ ("http" | "https"), _)) = self.0.split_once("://") else {
+            return false;
+        };
+        let Ok(host) = str::from_utf8(host) else { return false };
+        Origin::parse(&format!("{scheme}://{host}")).as_ref() == Ok(self)
+    }
+
+    /// Whether it is [from](Self::is_from) `host`, and surely so.
     ///
     /// For a name this can't be known: by DNS rebinding a page from elsewhere has the name that the
     /// request goes to, though the name's address was another one when the page was loaded. Nobody can
     /// do that with an IP address, or with `localhost`, which browsers never look up.
     pub fn is_surely_from(&self, host: &[u8]) -> bool {
-        let Some((scheme @ ("http" | "https"), _)) = self.0.split_once("://") else {
-            return false;
-        };
-        let Ok(host) = str::from_utf8(host) else { return false };
-        let Ok(from_host) = Origin::parse(&format!("{scheme}://{host}")) else { return false };
-        *self == from_host && self.has_fixed_address()
+        self.is_from(host) && self.has_fixed_address()
     }
 
     /// Whether its host is an IP address or `localhost`.
@@ -165,6 +172,16 @@ mod tests {
         ] {
             assert!(Origin::parse(origin).unwrap().is_surely_from(host.as_bytes()), "{origin}");
         }
+        // Names, which may have been rebound.
+        for (origin, host) in [
+            ("http://evil.example:1222", "evil.example:1222"),
+            ("https://localhost.evil.example", "localhost.evil.example:443"),
+            ("http://127.0.0.1.evil.example", "127.0.0.1.EVIL.example"),
+        ] {
+            let origin = Origin::parse(origin).unwrap();
+            assert!(origin.is_from(host.as_bytes()), "{origin}");
+            assert!(!origin.is_surely_from(host.as_bytes()), "{origin}");
+        }
         for (origin, host) in [
             ("http://127.0.0.1:1222", "127.0.0.1:1223"),
             ("http://127.0.0.1:1222", "127.0.0.1"),
@@ -173,14 +190,11 @@ mod tests {
             ("http://127.0.0.1:1222", "user@127.0.0.1:1222"),
             ("http://127.0.0.1:1222", ""),
             ("http://127.0.0.1:1222", "\u{ff}"),
-            // Names, which may have been rebound.
-            ("http://evil.example:1222", "evil.example:1222"),
-            ("http://localhost.evil.example", "localhost.evil.example"),
-            ("http://127.0.0.1.evil.example", "127.0.0.1.evil.example"),
+            ("http://a.example", "b.example"),
             ("null", "null"),
             ("chrome-extension://127.0.0.1", "127.0.0.1"),
         ] {
-            assert!(!Origin::parse(origin).unwrap().is_surely_from(host.as_bytes()), "{origin}");
+            assert!(!Origin::parse(origin).unwrap().is_from(host.as_bytes()), "{origin}");
         }
     }
 
