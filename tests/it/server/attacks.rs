@@ -122,8 +122,9 @@ fn requests_beyond_a_hundred_a_second_are_counted_in_the_log_and_not_listed() {
     const CLIENTS: usize = 4;
     const REQUESTS: usize = 1_000;
     const LINES_PER_SECOND: usize = 100;
-    let server = Server::start(&[]);
+    // The first of its seconds begins with the server.
     let started = Instant::now();
+    let server = Server::start(&[]);
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| (0..REQUESTS).for_each(|_| drop(server.response(PAGE))));

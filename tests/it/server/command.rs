@@ -132,7 +132,7 @@ const FLAGS: [Flag; 17] = [
     Flag {
         name: "--handshake-timeout",
         default: "[default: 10s]",
-        env: &[("WSECHO_HANDSHAKE_TIMEOUT", "50ms")],
+        env: &[("WSECHO_HANDSHAKE_TIMEOUT", "500ms")],
         shows: |server| assert_status(&server.response("GET / HTTP/1.1\r\n"), 408),
     },
     Flag {

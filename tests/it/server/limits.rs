@@ -226,7 +226,7 @@ fn silent_connections_make_room_first_and_then_the_oldest() {
 
 #[test]
 fn a_connection_that_gets_no_websocket_ends_though_the_client_stays() {
-    let server = Server::start(&["--handshake-timeout=300ms", "--close-timeout=300ms"]);
+    let server = Server::start(&["--handshake-timeout=1s", "--close-timeout=300ms"]);
     let before = server.idle_usage();
     let kept: Vec<_> = [
         ("", ""),

@@ -242,7 +242,8 @@ fn haproxy(config: &str, servers: &[&Server]) -> Option<Proxy> {
     let config = replaced(&config, &format!("bind {port}"), &format!("bind {public}"));
     let config = config.replace("/etc/haproxy", dir.path("").to_str().unwrap());
     let config = replaced(&config, "60s", &format!("{}s", PROXY_TIMEOUT.as_secs()));
-    let mut config = replaced(&config, "inter 2s", "inter 100ms");
+    // It is the time limit of a check as well.
+    let mut config = replaced(&config, "inter 2s", "inter 500ms");
     for (server, port) in servers.iter().zip(1222..) {
         config = config.replace(&format!("127.0.0.1:{port}"), &server.addr.to_string());
     }

@@ -276,6 +276,7 @@ fn a_restart_binds_the_same_port_at_once() {
     first.signal(Signal::TERM);
     // The server has closed first, so that its end is the one in TIME_WAIT.
     assert_eq!(read_close(&mut client), 1001);
+    assert_end(&mut client);
     drop(client);
     assert_exits_at_once(&mut first);
     let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
