@@ -63,7 +63,7 @@ impl<'s> Driver<'s> {
         settings: &'s Settings,
         budget: &Arc<Budget>,
         splits: &Splits,
-        deflate: Option<PerMessageDeflate>,
+        deflate: Option<Box<PerMessageDeflate>>,
     ) -> Self {
         /// The longest header fits in it.
         const MIN_INPUT: usize = 14;

@@ -131,7 +131,7 @@ impl<'s> Conversation<'s> {
         settings: &'s Settings,
         input: Buffer,
         budget: &Arc<Budget>,
-        deflate: Option<PerMessageDeflate>,
+        deflate: Option<Box<PerMessageDeflate>>,
     ) -> Self {
         Conversation {
             client,

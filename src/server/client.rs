@@ -60,7 +60,7 @@ enum End {
 
 /// What a request is answered by.
 enum Answer {
-    Opening(Box<Opening>),
+    Opening(Opening),
     Response(Response),
 }
 
@@ -68,10 +68,10 @@ enum Answer {
 struct Opening {
     /// The client's number in the log.
     number: u64,
-    /// At which its end is logged.
-    level: Level,
+    /// What the log says about it.
+    line: String,
     response: Vec<u8>,
-    deflate: Option<PerMessageDeflate>,
+    deflate: Option<Box<PerMessageDeflate>>,
     /// What the server was asked to do.
     behavior: Option<Box<Behavior>>,
     /// The first message of a script that tells what the request was.
@@ -81,9 +81,11 @@ struct Opening {
 impl Client<'_> {
     fn serve(&mut self) -> Result<(), End> {
         if let Some((mut opening, input)) = self.open()? {
+            // Here and not deeper: the log needs the most of the stack.
+            let level = self.log_opening(&opening.line);
             match opening.behavior.take().filter(|behavior| behavior.script != Script::default()) {
-                None => self.converse(opening, input),
-                Some(behavior) => self.perform(opening, input, &behavior.script),
+                None => self.converse(opening, level, input),
+                Some(behavior) => self.perform(opening, level, input, &behavior.script),
             }
         }
         Ok(())
@@ -92,7 +94,7 @@ impl Client<'_> {
     /// Answers the request, unless it opens a WebSocket, with whose first frames it may have come.
     // Neither this nor what it calls is inlined: what each needs of the stack would stay below the others.
     #[inline(never)]
-    fn open(&mut self) -> Result<Option<(Box<Opening>, Buffer)>, End> {
+    fn open(&mut self) -> Result<Option<(Opening, Buffer)>, End> {
         let handshake_timeout = self.shared.config.timeouts.handshake_timeout;
         let mut deadline = Instant::now() + handshake_timeout;
         let handshake = self.handshake(deadline)?;
@@ -155,6 +157,7 @@ impl Client<'_> {
     }
 
     /// Completes the TLS handshake, if there is one, or finds out that the peer does not speak TLS.
+    #[inline(never)]
     fn handshake(&mut self, deadline: Instant) -> Result<Handshake, End> {
         loop {
             let wait = deadline.saturating_duration_since(Instant::now());
@@ -228,14 +231,14 @@ impl Client<'_> {
             self.registration.close();
             return Ok(Answer::Response(response));
         }
-        Ok(Answer::Opening(Box::new(Opening {
+        Ok(Answer::Opening(Opening {
             number,
-            level: self.log_upgrade(number, who, &upgrade),
+            line: describe_opening(number, who, &upgrade),
             response: response.encode("GET", ""),
             deflate: self.deflate(&upgrade),
             behavior,
             dump,
-        })))
+        }))
     }
 
     /// The behaviour that was asked for, unless it happens to other connections.
@@ -280,6 +283,7 @@ impl Client<'_> {
     /// # Errors
     ///
     /// The response if it does not come, is too long, or is refused.
+    #[inline(never)]
     fn read_head(&mut self, input: &mut Buffer, deadline: Instant) -> Result<usize, Response> {
         let mut searched = 0;
         loop {
@@ -309,6 +313,7 @@ impl Client<'_> {
     /// Gives the peer until `deadline`, and no longer than the close timeout, to read a response and
     /// to end its stream: a socket that is dropped with unread input resets the connection, and the
     /// response is lost.
+    #[inline(never)]
     fn drain(&mut self, mut scratch: Buffer, deadline: Instant) -> Result<(), End> {
         let deadline = deadline.min(Instant::now() + self.shared.config.timeouts.close_timeout);
         loop {
@@ -322,7 +327,7 @@ impl Client<'_> {
     }
 
     /// What compresses messages, if it was agreed.
-    fn deflate(&self, upgrade: &Upgrade) -> Option<PerMessageDeflate> {
+    fn deflate(&self, upgrade: &Upgrade) -> Option<Box<PerMessageDeflate>> {
         let Shared { budget, contexts, .. } = self.shared;
         match upgrade.compression {
             Negotiation::Agreed(parameters) => {
@@ -334,8 +339,8 @@ impl Client<'_> {
 
     /// Opens the WebSocket, and converses until it is over.
     #[inline(never)]
-    fn converse(&mut self, opening: Box<Opening>, input: Buffer) {
-        let Opening { number, level, response, deflate, .. } = *opening;
+    fn converse(&mut self, opening: Opening, level: Level, input: Buffer) {
+        let Opening { number, response, deflate, .. } = opening;
         let opened = Instant::now();
         self.stream.received = input.filled().len() as u64;
         let Shared { settings, budget, .. } = self.shared;
@@ -363,8 +368,8 @@ impl Client<'_> {
 
     /// Opens the WebSocket, and follows `script` until it is over.
     #[inline(never)]
-    fn perform(&mut self, opening: Box<Opening>, input: Buffer, script: &Script) {
-        let Opening { number, level, response, deflate, dump, .. } = *opening;
+    fn perform(&mut self, opening: Opening, level: Level, input: Buffer, script: &Script) {
+        let Opening { number, response, deflate, dump, .. } = opening;
         let opened = Instant::now();
         self.stream.received = input.filled().len() as u64;
         let response_len = response.len() as u64;
@@ -504,20 +509,12 @@ impl Client<'_> {
     }
 
     /// Logs that a WebSocket opens, and tells at which level its end is to be logged.
-    fn log_upgrade(&self, number: u64, who: &str, upgrade: &Upgrade) -> Level {
-        let subprotocol = upgrade.subprotocol.as_ref();
-        let subprotocol =
-            subprotocol.map(|name| format!(", subprotocol {}", Quoted(name.as_bytes())));
-        let subprotocol = subprotocol.unwrap_or_default();
-        let compression = match &upgrade.compression {
-            Negotiation::NotOffered => String::new(),
-            Negotiation::Declined(why) => format!(", permessage-deflate declined: {why}"),
-            Negotiation::Agreed(parameters) => format!(", {parameters}"),
-        };
+    #[inline(never)]
+    fn log_opening(&self, line: &str) -> Level {
         let Some(left_out) = self.shared.client_log.admit(Instant::now()) else {
             return Level::Debug;
         };
-        info!("client {number} connected: {who}{subprotocol}{compression}{left_out}");
+        info!("{line}{left_out}");
         Level::Info
     }
 
@@ -558,6 +555,7 @@ impl Client<'_> {
     }
 
     /// Who asks for what.
+    #[inline(never)]
     fn describe(&self, request: Option<&Request>) -> String {
         let mut who = self.registration.connection().socket.peer.to_string();
         if let Some(request) = request {
@@ -571,6 +569,19 @@ impl Client<'_> {
         }
         who
     }
+}
+
+/// What the log says about a WebSocket that opens.
+fn describe_opening(number: u64, who: &str, upgrade: &Upgrade) -> String {
+    let subprotocol = upgrade.subprotocol.as_ref();
+    let subprotocol = subprotocol.map(|name| format!(", subprotocol {}", Quoted(name.as_bytes())));
+    let subprotocol = subprotocol.unwrap_or_default();
+    let compression = match &upgrade.compression {
+        Negotiation::NotOffered => String::new(),
+        Negotiation::Declined(why) => format!(", permessage-deflate declined: {why}"),
+        Negotiation::Agreed(parameters) => format!(", {parameters}"),
+    };
+    format!("client {number} connected: {who}{subprotocol}{compression}")
 }
 
 impl From<stream::Error> for End {

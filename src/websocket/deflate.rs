@@ -87,17 +87,22 @@ type Offer<'h> = (&'h str, Vec<(&'h str, Option<String>)>);
 /// A header that is not in the grammar of RFC 6455 §9.1. The text says so.
 pub fn negotiate(request: &Request, mode: Mode) -> Result<Negotiation, &'static str> {
     const HEADER: &str = "Sec-WebSocket-Extensions";
-    let offers = request.list(HEADER).map(extension).collect::<Option<Vec<_>>>();
-    let is_empty_list = |offers: &Vec<_>| offers.is_empty() && request.has(HEADER);
-    let Some(offers) = offers.filter(|offers| !is_empty_list(offers)) else {
-        return Err("Sec-WebSocket-Extensions is not a list of extensions as RFC 6455 §9.1 has it");
-    };
+    const MALFORMED: &str =
+        "Sec-WebSocket-Extensions is not a list of extensions as RFC 6455 §9.1 has it";
     let mut negotiation = Negotiation::NotOffered;
-    for (_, parameters) in offers.iter().filter(|(name, _)| *name == NAME) {
-        match (accept(parameters, mode), &negotiation) {
-            (Ok(parameters), _) => return Ok(Negotiation::Agreed(parameters)),
-            (Err(why), Negotiation::NotOffered) => negotiation = Negotiation::Declined(why),
-            (Err(_), _) => {}
+    let mut offers = request.list(HEADER).peekable();
+    if offers.peek().is_none() && request.has(HEADER) {
+        return Err(MALFORMED);
+    }
+    for offer in offers {
+        let (name, parameters) = extension(offer).ok_or(MALFORMED)?;
+        // What follows an acceptable offer has to be in the grammar as well.
+        if name == NAME && !matches!(negotiation, Negotiation::Agreed(_)) {
+            negotiation = match (accept(&parameters, mode), negotiation) {
+                (Ok(parameters), _) => Negotiation::Agreed(parameters),
+                (Err(why), Negotiation::NotOffered) => Negotiation::Declined(why),
+                (Err(_), earlier) => earlier,
+            };
         }
     }
     Ok(negotiation)
@@ -292,9 +297,9 @@ pub struct PerMessageDeflate {
     pool: Arc<Pool>,
     budget: Arc<Budget>,
     /// Only with context takeover.
-    inflater: Option<Own<Inflate>>,
+    inflater: Option<Box<Own<Inflate>>>,
     /// Only with context takeover.
-    deflater: Option<Own<Deflate>>,
+    deflater: Option<Box<Own<Deflate>>>,
     /// The message that was inflated last.
     message: Buffer,
     /// What `message` may hold before it charges the budget itself, once it is not small.
@@ -314,8 +319,8 @@ pub struct Sizes {
 impl PerMessageDeflate {
     /// What both sides agreed to. Contexts of its own, and what it holds above
     /// [`UNMETERED`], are charged to `budget`.
-    pub fn new(parameters: Parameters, pool: Arc<Pool>, budget: Arc<Budget>) -> Self {
-        PerMessageDeflate {
+    pub fn new(parameters: Parameters, pool: Arc<Pool>, budget: Arc<Budget>) -> Box<Self> {
+        Box::new(PerMessageDeflate {
             parameters,
             pool,
             message: Buffer::new(Arc::clone(&budget)),
@@ -325,7 +330,7 @@ impl PerMessageDeflate {
             deflater: None,
             compressed_size: 0,
             total: Sizes::default(),
-        }
+        })
     }
 
     /// Inflates a whole message, which may have `max_size` bytes then.
@@ -353,7 +358,7 @@ impl PerMessageDeflate {
                 own
             } else {
                 let charge = budget.charge(INFLATER_MEMORY).map_err(|_| close::OVER_BUDGET)?;
-                inflater.insert(Own { context: new_inflater(), _charge: charge })
+                inflater.insert(Box::new(Own { context: new_inflater(), _charge: charge }))
             };
             if let Ended::FinalBlock = inflating.message(&mut own.context, payload)? {
                 inflating.restart(&mut own.context)?;
@@ -390,7 +395,7 @@ impl PerMessageDeflate {
                 own
             } else {
                 let charge = self.budget.charge(deflater_memory(bits))?;
-                Own { context: new_deflater(bits), _charge: charge }
+                Box::new(Own { context: new_deflater(bits), _charge: charge })
             };
             deflate(&mut own.context, prefix, message, out)?;
             self.deflater = Some(own);

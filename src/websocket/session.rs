@@ -89,7 +89,7 @@ impl Session {
     pub fn new(
         max_message_size: usize,
         budget: Arc<Budget>,
-        deflate: Option<PerMessageDeflate>,
+        deflate: Option<Box<PerMessageDeflate>>,
     ) -> Self {
         Session {
             state: State::Idle,
@@ -97,7 +97,7 @@ impl Session {
             encoding: Encoding::Plain,
             message: Buffer::new(budget),
             checked: 0,
-            deflate: deflate.map(Box::new),
+            deflate,
         }
     }
 

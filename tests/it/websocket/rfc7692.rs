@@ -224,7 +224,7 @@ fn compressed(message: &[u8]) -> Vec<u8> {
     Client::new(6).message(message)
 }
 
-fn agreed(parameters: Parameters, budget: &Arc<Budget>) -> PerMessageDeflate {
+fn agreed(parameters: Parameters, budget: &Arc<Budget>) -> Box<PerMessageDeflate> {
     PerMessageDeflate::new(parameters, Arc::new(Pool::new(NonZeroUsize::MIN)), Arc::clone(budget))
 }
 
