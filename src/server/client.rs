@@ -147,7 +147,8 @@ impl Client<'_> {
     ) -> Result<(), End> {
         self.log_response(who, request, response);
         // Whatever else is wrong with it.
-        let method = if input.filled().starts_with(b"HEAD ") { "HEAD" } else { "GET" };
+        let head = request::skip_empty_line(input.filled());
+        let method = if head.starts_with(b"HEAD ") { "HEAD" } else { "GET" };
         let date = httpdate::fmt_http_date(SystemTime::now());
         self.stream.send_last(&response.encode(method, &date))?;
         self.registration.connection().end_request();
