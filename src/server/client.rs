@@ -17,7 +17,7 @@ use crate::app::scripted::{Scripted, Step};
 use crate::buffer::Buffer;
 use crate::escape::{Count, Quoted};
 use crate::http::request::{self, Request};
-use crate::http::response::{Response, reason_phrase};
+use crate::http::response::{self, Response};
 use crate::server::Shared;
 use crate::server::registry::Registration;
 use crate::server::stream::{self, Handshake, Received, Stream, Transport};
@@ -546,8 +546,8 @@ impl Client<'_> {
 
     fn log_response(&self, who: &str, request: Option<&Request>, response: &Response) {
         let what = match response.status {
-            200 => "200 OK".into(),
-            status => format!("{status} {}, {}", reason_phrase(status), response.body.trim_end()),
+            200 => response::described(200),
+            status => format!("{}, {}", response::described(status), response.body.trim_end()),
         };
         if response.status == 200 && request.and_then(Request::path) == Some(routes::HEALTH) {
             debug!("{who}: {what}");

@@ -188,6 +188,9 @@ fn a_plain_request_tells_what_a_behaviour_would_do_to_any_page() {
         ("http://localhost/do", 200, "\nlatency: "),
         ("/do?close=4000", 200, "At once the server closes with 4000."),
         ("http://localhost/do?close=4000", 200, "At once the server closes with 4000."),
+        ("/do?status=404", 200, "No WebSocket opens, the status is 404 Not Found."),
+        // It has no reason phrase.
+        ("/do?status=418", 200, "No WebSocket opens, the status is 418."),
         ("/do?dump", 200, "The first message is the request as JSON."),
         ("/do?close=1006", 400, "use fin or rst"),
     ] {
