@@ -20,7 +20,7 @@ use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
 use crate::server::Shared;
 use crate::server::registry::Registration;
-use crate::server::stream::{self, Handshake, Received, Stream, Transport};
+use crate::server::stream::{self, Handshake, Peer, Received, Stream, Transport};
 use crate::websocket::close;
 use crate::websocket::deflate::{Negotiation, PerMessageDeflate, Sizes};
 use crate::websocket::frame::{self, Opcode};
@@ -100,7 +100,7 @@ impl Client<'_> {
         let head = self.read_head(&mut input, deadline);
         if input.filled().is_empty() && self.registration.refusal().is_none() {
             // A probe, or a browser that has connected ahead of time.
-            debug!("{}: sent no request", self.registration.connection().socket.peer);
+            debug!("{}: sent no request", self.peer());
             return Ok(None);
         }
         let head_len = *head.as_ref().unwrap_or(&0);
@@ -169,7 +169,7 @@ impl Client<'_> {
                 }
                 Ok(handshake) => {
                     if let Some(tls) = self.stream.tls() {
-                        debug!("{}: {tls}", self.registration.connection().socket.peer);
+                        debug!("{}: {tls}", self.peer());
                     }
                     return Ok(handshake);
                 }
@@ -180,6 +180,10 @@ impl Client<'_> {
                 }
             }
         }
+    }
+
+    fn peer(&self) -> Peer {
+        self.registration.connection().socket.peer
     }
 
     /// A buffer of [`SMALL_INPUT`](conversation::SMALL_INPUT) bytes.
@@ -217,7 +221,7 @@ impl Client<'_> {
         let handshake = behavior.as_ref().map(|behavior| behavior.handshake);
         let response = routes::open(request, &upgrade, handshake.unwrap_or_default());
         let dump = behavior.as_ref().filter(|behavior| behavior.script.dump).map(|_| {
-            let peer = self.registration.connection().socket.peer.to_string();
+            let peer = self.peer().to_string();
             dump::dump(&peer, request, &response)
         });
         let refusal = match &behavior {
@@ -560,7 +564,7 @@ impl Client<'_> {
 
     /// Who asks for what.
     fn describe(&self, request: Option<&Request>) -> String {
-        let mut who = self.registration.connection().socket.peer.to_string();
+        let mut who = self.peer().to_string();
         if let Some(request) = request {
             // Behind a proxy the peer is the proxy, which names the client in this header.
             let chain: Vec<_> = request.values("X-Forwarded-For").collect();
@@ -616,7 +620,7 @@ mod tests {
     use crate::cli::Config;
     use crate::server::limits::Limits;
     use crate::server::registry::Connection;
-    use crate::server::stream::{Peer, Socket};
+    use crate::server::stream::Socket;
 
     /// What a client receives whose thread does `drive`, and how that ends.
     fn received(drive: impl FnOnce(&mut Client) -> Result<Infallible, End>) -> (Vec<u8>, String) {
