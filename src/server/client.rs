@@ -19,7 +19,7 @@ use crate::escape::{Count, Quoted};
 use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
 use crate::server::Shared;
-use crate::server::registry::Registration;
+use crate::server::registry::{self, Registration};
 use crate::server::stream::{self, Handshake, Peer, Received, Stream, Transport};
 use crate::websocket::close;
 use crate::websocket::deflate::{Negotiation, PerMessageDeflate, Sizes};
@@ -263,8 +263,9 @@ impl Client<'_> {
     fn delay(&mut self, time: Duration, who: &str) -> Result<Option<Response>, End> {
         let until = Instant::now() + time;
         while !time.is_zero() {
-            if let Some(why) = self.registration.refusal() {
-                return Ok(Some(routes::unavailable(why)));
+            // Though others are served while it stops: the end of this delay may come after the server's.
+            if self.registration.is_stopping() {
+                return Ok(Some(routes::unavailable(registry::STOPPING)));
             }
             let wait = until.saturating_duration_since(Instant::now());
             if wait.is_zero() {
