@@ -412,11 +412,7 @@ mod tests {
 
         buffer.clear();
         buffer.release();
-        let mut other = Buffer::new(Arc::clone(&budget));
-        other.reserve(UNMETERED + 5 * HUGE_STEP).unwrap();
-        while budget.left() >= HUGE_STEP {
-            other.charge_ahead().unwrap();
-        }
+        let _others = budget.charge(4 * HUGE_STEP + 1).unwrap();
         buffer.reserve(UNMETERED + 5 * HUGE_STEP).unwrap();
         let mut granted = buffer.granted;
         while buffer.charge_ahead().is_ok() {

@@ -426,9 +426,11 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
+    /// Waits are a part of it each, which has to be more than nothing.
+    const SHORTEST: Duration = Duration::from_millis(1);
     match interval(text)? {
-        Duration::ZERO => Err("expected a time above 0, for example 500ms, 10s or 2m".into()),
-        time => Ok(time),
+        time if time >= SHORTEST => Ok(time),
+        _ => Err("expected a time from 1ms on, for example 500ms, 10s or 2m".into()),
     }
 }
 
@@ -495,10 +497,11 @@ mod tests {
             ("--max-message-size", "-1", "16MiB"),
             ("--max-message-size", "1e30", "16MiB"),
             ("--ping-interval", "10", "10s"),
-            ("--write-timeout", "0s", "above 0"),
+            ("--write-timeout", "0s", "from 1ms on"),
+            ("--write-timeout", "999us", "from 1ms on"),
             ("--write-timeout", "500000000000years", "365 days"),
             ("--ping-interval", "366days", "365 days"),
-            ("--handshake-timeout", "0", "above 0"),
+            ("--handshake-timeout", "0", "from 1ms on"),
             ("--origin", "https://a.example/", "without a path"),
             ("--origin", "example", "SCHEME://HOST"),
             ("--subprotocol", "a b", "without spaces"),

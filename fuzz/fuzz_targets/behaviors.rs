@@ -25,7 +25,8 @@ struct Input {
     splits: Splits,
     /// How long nothing comes after each piece, in milliseconds, over and over.
     pauses: Vec<u16>,
-    is_stopped: bool,
+    /// After how many steps the server stops, if it does.
+    stops_after: Option<u16>,
     bytes: ClientBytes,
 }
 
@@ -79,7 +80,7 @@ fn converse(
     let mut scripted = Scripted::new(conversation, script, Vec::new(), held);
     let mut output = Vec::new();
     let mut now = Duration::ZERO;
-    let mut steps = 0;
+    let mut steps = 0_u32;
     let mut pieces = input.splits.split(&input.bytes.0);
     let mut pauses = input.pauses.iter().cycle();
     let mut piece: &[u8] = b"";
@@ -87,6 +88,9 @@ fn converse(
     let mut patience = 20_000;
     let mut pause = Duration::ZERO;
     loop {
+        if input.stops_after.is_some_and(|after| steps >= u32::from(after)) {
+            scripted.stop();
+        }
         steps += 1;
         assert!(steps < 10_000_000, "it does not end");
         match scripted.next(now) {
@@ -111,10 +115,6 @@ fn converse(
                 pause = Duration::from_millis(pauses.next().copied().unwrap_or_default().into());
                 match pieces.next() {
                     Some(next) => piece = next,
-                    None if input.is_stopped && patience == 20_000 => {
-                        patience -= 1;
-                        scripted.stop();
-                    }
                     None => match wait {
                         Some(wait) if patience > 0 => {
                             patience -= 1;
@@ -132,9 +132,6 @@ fn converse(
                 scripted.waited(now);
             }
             Step::Pause(wait) => {
-                if input.is_stopped && patience == 10_000 {
-                    scripted.stop();
-                }
                 if patience == 0 {
                     return (output, End::Open);
                 }

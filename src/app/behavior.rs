@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::app::conversation::Settings;
 use crate::escape::{Count, Quoted};
-use crate::http::response::reason_phrase;
+use crate::http::response;
 use crate::websocket::close::CloseFrame;
 
 /// The path whose query asks for a behaviour.
@@ -428,8 +428,8 @@ impl fmt::Display for Behavior {
         match *handshake {
             Handshake::Valid => {}
             Handshake::Status(status) => {
-                let phrase = reason_phrase(status);
-                clauses.push(format!("no WebSocket opens, the status is {status} {phrase}"));
+                let status = response::described(status);
+                clauses.push(format!("no WebSocket opens, the status is {status}"));
             }
             Handshake::WrongAccept => {
                 clauses.push("the 101 has a wrong Sec-WebSocket-Accept".into());

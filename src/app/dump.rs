@@ -1,5 +1,6 @@
 //! What a request looked like when it arrived, as JSON for the client that sent it.
 
+use crate::escape::Count;
 use crate::http::origin::Origin;
 use crate::http::request::Request;
 use crate::http::response::Response;
@@ -59,7 +60,7 @@ fn fields(request: &Request, chosen: impl Fn(&str) -> bool) -> String {
     let pairs: Vec<_> = fields
         .map(|&(name, value)| {
             let value = if is_secret(name) {
-                string(format!("{} bytes, not shown", value.len()).as_bytes())
+                string(format!("{}, not shown", Count(value.len() as u64, "byte")).as_bytes())
             } else {
                 string(value)
             };

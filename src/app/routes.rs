@@ -94,12 +94,13 @@ fn explain(query: &str) -> Response {
 
 /// The response that a behaviour demands instead of 101, complete with what its status needs.
 fn demanded_status(status: u16) -> Response {
-    let response = Response::text(status, "this status was asked for");
+    const REASON: &str = "this status was asked for";
+    let response = Response::text(status, REASON);
     match status {
         301..=308 => response.with("Location", "/"),
         401 => response.with("WWW-Authenticate", "Bearer"),
         405 => response.with("Allow", "GET, HEAD"),
-        426 => response.with("Upgrade", "websocket").with("Sec-WebSocket-Version", "13"),
+        426 => handshake::wrong_version(REASON),
         429 | 503 => response.with("Retry-After", "5"),
         _ => response,
     }

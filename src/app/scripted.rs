@@ -348,7 +348,9 @@ fn sort(
     let Output { head, payload, .. } = output;
     // A fragment of a byte has a header of two, and one of many bytes a header of ten at most.
     let headers = script.fragment.map_or(0, |_| 2 * head.len() + 10 * MAX_FRAGMENTS);
-    let mut fits = held.reserve(head.len() + payload.len() + headers);
+    // While much is held no reply comes, only a close frame, and what is charged can't move to make room.
+    let mut fits =
+        if held.is_full() { Ok(()) } else { held.reserve(head.len() + payload.len() + headers) };
     let mut close = None;
     let mut rest = head;
     while let Some(&first) = rest.first() {

@@ -64,6 +64,12 @@ pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseErr
     }
 }
 
+/// What follows an empty line, or all of it. RFC 9112 §2.2: a server "SHOULD ignore at least one empty
+/// line" before the request line.
+pub fn skip_empty_line(head: &[u8]) -> &[u8] {
+    head.strip_prefix(b"\r\n").unwrap_or(head)
+}
+
 /// Whether there are more lines than a request line, the fields, and an empty line at the end.
 fn has_too_many_fields(head: &[u8]) -> bool {
     head.iter().filter(|&&byte| byte == b'\n').count() > MAX_FIELDS + 2
@@ -78,8 +84,7 @@ impl<'h> Request<'h> {
     /// other than CRLF, folded lines, space before a colon, control characters.
     pub fn parse(head: &'h [u8]) -> Result<Self, ParseError> {
         use ParseError::Malformed;
-        // RFC 9112 §2.2: a server "SHOULD ignore at least one empty line" before the request line.
-        let head = head.strip_prefix(b"\r\n").unwrap_or(head);
+        let head = skip_empty_line(head);
         if has_too_many_fields(head) {
             return Err(ParseError::TooLarge);
         }

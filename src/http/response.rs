@@ -5,7 +5,7 @@ use std::borrow::Cow;
 /// What is answered to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// The status code, one that [`reason_phrase`] knows.
+    /// The status code.
     pub status: u16,
     /// Names and values, each value without line ends.
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
@@ -52,6 +52,14 @@ impl Response {
             head += &self.body;
         }
         head.into_bytes()
+    }
+}
+
+/// A status code as people read it: with its [`reason_phrase`], if it has one.
+pub fn described(status: u16) -> String {
+    match reason_phrase(status) {
+        "" => status.to_string(),
+        phrase => format!("{status} {phrase}"),
     }
 }
 

@@ -17,10 +17,10 @@ use crate::app::scripted::{Scripted, Step};
 use crate::buffer::Buffer;
 use crate::escape::{Count, Quoted};
 use crate::http::request::{self, Request};
-use crate::http::response::{Response, reason_phrase};
+use crate::http::response::{self, Response};
 use crate::server::Shared;
-use crate::server::registry::Registration;
-use crate::server::stream::{self, Handshake, Received, Stream, Transport};
+use crate::server::registry::{self, Registration};
+use crate::server::stream::{self, Handshake, Peer, Received, Stream, Transport};
 use crate::websocket::close;
 use crate::websocket::deflate::{Negotiation, PerMessageDeflate, Sizes};
 use crate::websocket::frame::{self, Opcode};
@@ -102,7 +102,7 @@ impl Client<'_> {
         let head = self.read_head(&mut input, deadline);
         if input.filled().is_empty() && self.registration.refusal().is_none() {
             // A probe, or a browser that has connected ahead of time.
-            debug!("{}: sent no request", self.registration.connection().socket.peer);
+            debug!("{}: sent no request", self.peer());
             return Ok(None);
         }
         let head_len = *head.as_ref().unwrap_or(&0);
@@ -149,7 +149,8 @@ impl Client<'_> {
     ) -> Result<(), End> {
         self.log_response(who, request, response);
         // Whatever else is wrong with it.
-        let method = if input.filled().starts_with(b"HEAD ") { "HEAD" } else { "GET" };
+        let head = request::skip_empty_line(input.filled());
+        let method = if head.starts_with(b"HEAD ") { "HEAD" } else { "GET" };
         let date = httpdate::fmt_http_date(SystemTime::now());
         self.stream.send_last(&response.encode(method, &date))?;
         self.registration.connection().end_request();
@@ -171,7 +172,7 @@ impl Client<'_> {
                 }
                 Ok(handshake) => {
                     if let Some(tls) = self.stream.tls() {
-                        debug!("{}: {tls}", self.registration.connection().socket.peer);
+                        debug!("{}: {tls}", self.peer());
                     }
                     return Ok(handshake);
                 }
@@ -182,6 +183,10 @@ impl Client<'_> {
                 }
             }
         }
+    }
+
+    fn peer(&self) -> Peer {
+        self.registration.connection().socket.peer
     }
 
     /// A buffer of [`SMALL_INPUT`](conversation::SMALL_INPUT) bytes.
@@ -219,7 +224,7 @@ impl Client<'_> {
         let handshake = behavior.as_ref().map(|behavior| behavior.handshake);
         let response = routes::open(request, &upgrade, handshake.unwrap_or_default());
         let dump = behavior.as_ref().filter(|behavior| behavior.script.dump).map(|_| {
-            let peer = self.registration.connection().socket.peer.to_string();
+            let peer = self.peer().to_string();
             dump::dump(&peer, request, &response)
         });
         let refusal = match &behavior {
@@ -261,8 +266,9 @@ impl Client<'_> {
     fn delay(&mut self, time: Duration, who: &str) -> Result<Option<Response>, End> {
         let until = Instant::now() + time;
         while !time.is_zero() {
-            if let Some(why) = self.registration.refusal() {
-                return Ok(Some(routes::unavailable(why)));
+            // Though others are served while it stops: the end of this delay may come after the server's.
+            if self.registration.is_stopping() {
+                return Ok(Some(routes::unavailable(registry::STOPPING)));
             }
             let wait = until.saturating_duration_since(Instant::now());
             if wait.is_zero() {
@@ -542,8 +548,8 @@ impl Client<'_> {
 
     fn log_response(&self, who: &str, request: Option<&Request>, response: &Response) {
         let what = match response.status {
-            200 => "200 OK".into(),
-            status => format!("{status} {}, {}", reason_phrase(status), response.body.trim_end()),
+            200 => response::described(200),
+            status => format!("{}, {}", response::described(status), response.body.trim_end()),
         };
         if response.status == 200 && request.and_then(Request::path) == Some(routes::HEALTH) {
             debug!("{who}: {what}");
@@ -557,7 +563,7 @@ impl Client<'_> {
     /// Who asks for what.
     #[inline(never)]
     fn describe(&self, request: Option<&Request>) -> String {
-        let mut who = self.registration.connection().socket.peer.to_string();
+        let mut who = self.peer().to_string();
         if let Some(request) = request {
             // Behind a proxy the peer is the proxy, which names the client in this header.
             let chain: Vec<_> = request.values("X-Forwarded-For").collect();
@@ -626,7 +632,7 @@ mod tests {
     use crate::cli::Config;
     use crate::server::limits::Limits;
     use crate::server::registry::Connection;
-    use crate::server::stream::{Peer, Socket};
+    use crate::server::stream::Socket;
 
     /// What a client receives whose thread does `drive`, and how that ends.
     fn received(drive: impl FnOnce(&mut Client) -> Result<Infallible, End>) -> (Vec<u8>, String) {

@@ -120,7 +120,7 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
 
 /// Queues the first SIGINT or SIGTERM. The second one ends the process in its handler, without a thread
 /// or memory. SIGHUP is left as it is: nohup, for one, ignores it.
-fn handle_signals() -> Result<Signals, std::io::Error> {
+fn handle_signals() -> io::Result<Signals> {
     const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
     let is_stopping = Arc::new(AtomicBool::new(false));
     // Its handler does nothing, and so ends a wait.

@@ -376,7 +376,7 @@ impl TimedSocket<'_> {
         let wait = Timespec::try_from(wait + Duration::from_micros(1)).ok();
         let mut peer = [PollFd::new(&self.socket.fd, PEER_END)];
         let woken = poll(&mut peer, wait.as_ref());
-        self.now = Instant::now();
+        self.set_now();
         match woken {
             Ok(0) | Err(Errno::INTR) => Ok(Received::Nothing),
             Ok(_) => Ok(Received::End),

@@ -1,6 +1,8 @@
 //! The server's opening handshake: a request → what was agreed, or the response that says what to
 //! fix (RFC 6455 §4.2).
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use sha1::{Digest as _, Sha1};
@@ -80,7 +82,7 @@ pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     match request.values("Sec-WebSocket-Version").collect::<Vec<_>>()[..] {
         [b"13"] => {}
         [] => {
-            return Err(wrong_version("Sec-WebSocket-Version is missing; it has to be 13".into()));
+            return Err(wrong_version("Sec-WebSocket-Version is missing; it has to be 13"));
         }
         [version] => {
             let version = Quoted(version);
@@ -114,9 +116,10 @@ pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     Ok(Upgrade { accept, subprotocol, compression })
 }
 
-/// §4.4: an "appropriate HTTP error code (such as 426 Upgrade Required)" and the version that is
-/// spoken. RFC 9110 §7.8: Upgrade goes with a Connection that names it.
-fn wrong_version(reason: String) -> Response {
+/// The response to a version that is not spoken. §4.4: an "appropriate HTTP error code (such as 426
+/// Upgrade Required)" and the version that is spoken. RFC 9110 §7.8: Upgrade goes with a Connection
+/// that names it.
+pub fn wrong_version(reason: impl Into<Cow<'static, str>>) -> Response {
     Response::text(426, reason)
         .with("Sec-WebSocket-Version", "13")
         .with("Upgrade", "websocket")

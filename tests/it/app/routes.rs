@@ -188,6 +188,9 @@ fn a_plain_request_tells_what_a_behaviour_would_do_to_any_page() {
         ("http://localhost/do", 200, "\nlatency: "),
         ("/do?close=4000", 200, "At once the server closes with 4000."),
         ("http://localhost/do?close=4000", 200, "At once the server closes with 4000."),
+        ("/do?status=404", 200, "No WebSocket opens, the status is 404 Not Found."),
+        // It has no reason phrase.
+        ("/do?status=418", 200, "No WebSocket opens, the status is 418."),
         ("/do?dump", 200, "The first message is the request as JSON."),
         ("/do?close=1006", 400, "use fin or rst"),
     ] {
@@ -224,7 +227,7 @@ fn a_status_on_demand_is_complete_with_what_it_needs() {
         (308, Some(("Location", "/"))),
         (401, Some(("WWW-Authenticate", "Bearer"))),
         (405, Some(("Allow", "GET, HEAD"))),
-        (426, Some(("Upgrade", "websocket"))),
+        (426, Some(("Sec-WebSocket-Version", "13"))),
         (429, Some(("Retry-After", "5"))),
         (503, Some(("Retry-After", "5"))),
         (200, None),
@@ -235,6 +238,11 @@ fn a_status_on_demand_is_complete_with_what_it_needs() {
         assert_eq!(response.status, status);
         let headers = response.headers[1..].iter().map(|(name, value)| (*name, &**value));
         assert_eq!(headers.take(1).next(), header, "{status}");
+    }
+    // RFC 9110 §7.8: who sends Upgrade "MUST also send an "Upgrade" connection option".
+    let response = respond(&upgrade("/chat", "/do?status=426"));
+    for header in [("Upgrade", "websocket".into()), ("Connection", "Upgrade".into())] {
+        assert!(response.headers.contains(&header), "{header:?}");
     }
 }
 

@@ -648,6 +648,21 @@ fn a_stop_ends_every_behaviour_at_once_by_1001() {
 }
 
 #[test]
+fn a_stop_sends_a_large_reply_that_is_held_before_its_close_frame() {
+    for query in ["latency=10s", "latency=10s&fragment=70000"] {
+        with(query, |driver| {
+            let payload = vec![7; LARGE];
+            driver.receive(&frame(0x82, &payload));
+            driver.stop();
+            let bytes = driver.bytes();
+            let reply = bytes.strip_suffix(&stopping()[..]).unwrap();
+            assert!(messages(reply) == [payload], "{query}");
+            assert_eq!(driver.end, Some(End::Fin), "{query}");
+        });
+    }
+}
+
+#[test]
 fn a_close_frame_of_the_client_is_answered_at_once_after_what_is_held() {
     for query in ["latency=10s", "drip=10s", "count=1000&interval=1s", "close=fin&after=9"] {
         with(query, |driver| {

@@ -285,6 +285,14 @@ fn what_keeps_it_from_starting_is_said_in_one_line() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_keeps_it_from_starting_shows_in_the_exit_status_if_it_can_be_said_nowhere() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut program = Program::start(wsecho(&["--addr=192.0.2.1:0"]).stderr(full));
+    assert_eq!(program.wait(SOON).code(), Some(1));
+}
+
 #[test]
 fn a_wrong_command_line_is_refused_in_one_line_and_the_usage() {
     for (flag, line) in [

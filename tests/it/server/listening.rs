@@ -19,8 +19,8 @@ use rustix::process::Signal;
 use crate::frames::frame;
 use crate::support::{
     HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_end,
-    assert_status, assert_took, eventually, has_programs, read_close, read_frame, read_head, skip,
-    tolerance, with_timeouts, write_until_stuck, wsecho, wsecho_path,
+    assert_status, assert_took, demand, eventually, has_programs, read_close, read_frame,
+    read_head, skip, tolerance, with_timeouts, write_until_stuck, wsecho, wsecho_path,
 };
 
 // Unix-domain sockets
@@ -307,6 +307,8 @@ fn a_stopping_server_serves_whom_it_has_accepted_and_leaves_the_others_in_the_qu
     asking.write_all(&UPGRADE.as_bytes()[..10]).unwrap();
     let mut visitor = connect();
     visitor.write_all(&HEALTH_CHECK.as_bytes()[..10]).unwrap();
+    let mut delayed = connect();
+    delayed.write_all(demand("delay=1m").as_bytes()).unwrap();
     // All of them are accepted, since this one is.
     assert_echoes(&mut ask(connect()).unwrap(), "hi");
     server.signal(Signal::TERM);
@@ -319,8 +321,10 @@ fn a_stopping_server_serves_whom_it_has_accepted_and_leaves_the_others_in_the_qu
     assert_eq!(read_close(&mut asking), 1001);
     visitor.write_all(&HEALTH_CHECK.as_bytes()[10..]).unwrap();
     assert_status(&read_head(&mut visitor), 200);
-    assert_status(&read_head(&mut idle), 503);
-    drop((idle, open, asking, visitor));
+    for stream in [&mut idle, &mut delayed] {
+        assert_status(&read_head(stream), 503);
+    }
+    drop((idle, open, asking, visitor, delayed));
     assert!(server.wait(SOON).success());
 
     let _next = start_with(listener.try_clone().unwrap(), &[]);
