@@ -8,27 +8,19 @@ use std::sync::Arc;
 
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_params};
-use miniz_oxide::deflate::stream::deflate;
-use miniz_oxide::inflate::stream::{InflateState, inflate};
-use miniz_oxide::{DataFormat, MZError, MZFlush};
+use miniz_oxide::MZFlush;
 use wsecho::buffer::Budget;
 use wsecho::websocket::close::OVER_BUDGET;
 use wsecho::websocket::deflate::{Parameters, PerMessageDeflate, Pool};
 use wsecho::websocket::session::Close;
-use wsecho_fuzz::client::{binary, rarely, text};
+use wsecho_fuzz::client::{binary, rarely, text, valid_frame};
+use wsecho_fuzz::deflate::{Compressor, RSV1, TAIL, inflated_server_frames, parameters};
 use wsecho_fuzz::driver::{Driver, Splits, settings};
-use wsecho_fuzz::reference::deflated_server_frames;
 
 const PREFIX: &str = "> ";
 
 /// More than all messages that one input can have.
 const AMPLE: usize = 1 << 30;
-
-const RSV1: u8 = 0x40;
-
-/// What the sender of a message leaves out at its end (RFC 7692 §7.2.1).
-const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 
 fuzz_target!(|input: Input| {
     let ample = converse(&input, AMPLE, &input.splits);
@@ -37,7 +29,7 @@ fuzz_target!(|input: Input| {
     // Not by assert_eq, which would print all of both.
     assert!(ample.output == other.output, "the output depends on the splits");
 
-    let replies = replies(&ample.output, &input.parameters);
+    let replies = replies(&ample.output, input.parameters);
     for (number, (reply, expected)) in replies.iter().zip(&input.expected).enumerate() {
         assert!(reply == expected, "reply {number} is wrong");
     }
@@ -55,7 +47,7 @@ fuzz_target!(|input: Input| {
     }
 
     let short = converse(&input, input.max_buffered, &input.splits);
-    let same = self::replies(&short.output, &input.parameters);
+    let same = self::replies(&short.output, input.parameters);
     // Without memory a reply may be sent as it is.
     let payloads = |replies: &[(u8, Vec<u8>)]| -> Vec<_> {
         replies.iter().map(|(first, payload)| (first & !RSV1, payload.clone())).collect()
@@ -89,40 +81,10 @@ fn converse(input: &Input, max_buffered: usize, splits: &Splits) -> Ended {
 }
 
 /// The messages of the server, inflated, each after its opcode with RSV1.
-fn replies(output: &[u8], parameters: &Parameters) -> Vec<(u8, Vec<u8>)> {
-    let mut inflater = InflateState::new_boxed(DataFormat::Raw);
-    let mut replies = Vec::new();
-    for (first, payload) in deflated_server_frames(output) {
-        let message = match first {
-            0x1 | 0x2 => payload.to_vec(),
-            0x41 | 0x42 => {
-                if parameters.server_no_context_takeover {
-                    inflater = InflateState::new_boxed(DataFormat::Raw);
-                }
-                inflated(&mut inflater, &[payload, &TAIL].concat())
-            }
-            _ => continue,
-        };
-        assert!(first & 0x2 != 0 || str::from_utf8(&message).is_ok(), "§5.6: text is UTF-8");
-        replies.push((first, message));
-    }
-    replies
-}
-
-fn inflated(inflater: &mut InflateState, mut data: &[u8]) -> Vec<u8> {
-    let mut message = Vec::new();
-    let mut room = vec![0; 64 * 1024];
-    loop {
-        let done = inflate(inflater, data, &mut room, MZFlush::None);
-        assert!(matches!(done.status, Ok(_) | Err(MZError::Buf)), "a reply is not DEFLATE");
-        data = &data[done.bytes_consumed..];
-        message.extend_from_slice(&room[..done.bytes_written]);
-        // Room that is left says nothing: what is pending is handed out on its own.
-        if (done.bytes_consumed, done.bytes_written) == (0, 0) {
-            assert!(data.is_empty(), "a reply ends before its frame");
-            return message;
-        }
-    }
+fn replies(output: &[u8], parameters: Parameters) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = inflated_server_frames(output, Some(parameters));
+    frames.retain(|(first, _)| matches!(first & !RSV1, 0x1 | 0x2));
+    frames
 }
 
 /// What a client sends, and what has to become of it.
@@ -153,14 +115,7 @@ impl<'a> Arbitrary<'a> for Input {
         const MAX_LEN: usize = 400_000;
 
         let mut input = Input {
-            parameters: Parameters {
-                server_no_context_takeover: u.arbitrary()?,
-                client_no_context_takeover: u.arbitrary()?,
-                server_max_window_bits: match u.arbitrary()? {
-                    true => Some(u.int_in_range(8..=15)?),
-                    false => None,
-                },
-            },
+            parameters: parameters(u)?,
             max_message_size: *u.choose(&[350_000, 70_000, 4096, 300])?,
             max_buffered: u.int_in_range(0..=1_500_000)?,
             splits: u.arbitrary()?,
@@ -216,13 +171,13 @@ impl Input {
         let mut rest = &payload[..];
         for _ in 0..u.int_in_range(0..=3)? {
             let (fragment, tail) = rest.split_at(u.int_in_range(0..=rest.len())?);
-            frame(u, first, fragment, &mut self.bytes)?;
+            valid_frame(first, fragment, u.arbitrary()?, &mut self.bytes);
             if rarely(u)? {
-                frame(u, 0x89, b"?", &mut self.bytes)?;
+                valid_frame(0x89, b"?", u.arbitrary()?, &mut self.bytes);
             }
             (first, rest) = (0x0, tail);
         }
-        frame(u, 0x80 | first, rest, &mut self.bytes)?;
+        valid_frame(0x80 | first, rest, u.arbitrary()?, &mut self.bytes);
         Ok(message.len())
     }
 }
@@ -241,14 +196,12 @@ fn corrupt(u: &mut Unstructured, payload: &mut Vec<u8>) -> Result<()> {
 }
 
 /// What a client compresses its messages with.
-struct Client(Box<CompressorOxide>);
+struct Client(Compressor);
 
 impl Client {
     /// Of any level, where 0 makes stored blocks, and any strategy, among them fixed codes.
     fn arbitrary(u: &mut Unstructured) -> Result<Self> {
-        let (level, strategy) = (u.int_in_range(0..=10)?, u.int_in_range(0..=4)?);
-        let flags = create_comp_flags_from_zip_params(level, -15, strategy);
-        Ok(Client(Box::new(CompressorOxide::new(flags))))
+        Ok(Client(Compressor::new(u.int_in_range(0..=10)?, u.int_in_range(0..=4)?)))
     }
 
     /// The payload of one more message, in streams and blocks that are flushed anywhere.
@@ -270,24 +223,24 @@ impl Client {
             is_ended &= block.is_empty();
             match u.int_in_range(0..=3)? {
                 0 => {
-                    self.append(block, MZFlush::Finish, &mut payload);
+                    self.0.append(block, MZFlush::Finish, &mut payload);
                     *self = Client::arbitrary(u)?;
                     is_ended = true;
                 }
-                1 => self.append(block, MZFlush::Full, &mut payload),
-                _ => self.append(block, MZFlush::Sync, &mut payload),
+                1 => self.0.append(block, MZFlush::Full, &mut payload),
+                _ => self.0.append(block, MZFlush::Sync, &mut payload),
             }
         }
         if !rest.is_empty() && rarely(u)? {
             // §7.2.3.4: the message may end with its final block, with or without an empty one behind it.
-            self.append(rest, MZFlush::Finish, &mut payload);
+            self.0.append(rest, MZFlush::Finish, &mut payload);
             *self = Client::arbitrary(u)?;
             if u.arbitrary()? {
                 payload.push(0x00);
             }
             return Ok(payload);
         }
-        self.append(rest, MZFlush::Sync, &mut payload);
+        self.0.append(rest, MZFlush::Sync, &mut payload);
         if is_ended && rest.is_empty() {
             // All before ended with its final block, or there was nothing: an empty block follows.
             payload.push(0x00);
@@ -297,36 +250,4 @@ impl Client {
         }
         Ok(payload)
     }
-
-    fn append(&mut self, block: &[u8], flush: MZFlush, payload: &mut Vec<u8>) {
-        // A compressor writes nothing for a second flush, or one that has nothing before it.
-        if block.is_empty() && flush != MZFlush::Finish {
-            return;
-        }
-        let begin = payload.len();
-        payload.resize(begin + block.len() * 2 + 1000, 0);
-        let done = deflate(&mut self.0, block, &mut payload[begin..], flush);
-        assert_eq!(done.bytes_consumed, block.len());
-        payload.truncate(begin + done.bytes_written);
-    }
-}
-
-/// A valid frame (RFC 6455 §5.2).
-fn frame(u: &mut Unstructured, first: u8, payload: &[u8], bytes: &mut Vec<u8>) -> Result<()> {
-    let key: [u8; 4] = u.arbitrary()?;
-    bytes.push(first);
-    match payload.len() {
-        len @ 0..126 => bytes.push(0x80 | len as u8),
-        len @ 126..65_536 => {
-            bytes.push(0x80 | 126);
-            bytes.extend((len as u16).to_be_bytes());
-        }
-        len => {
-            bytes.push(0x80 | 127);
-            bytes.extend((len as u64).to_be_bytes());
-        }
-    }
-    bytes.extend(key);
-    bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
-    Ok(())
 }

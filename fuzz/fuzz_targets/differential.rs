@@ -1,9 +1,11 @@
 //! tungstenite's server and wsecho's conversation answer the same to the same bytes and come to the same
-//! end, but for the differences that are listed here.
+//! end, but for the differences that are listed here. wsecho may get them compressed, which tungstenite can't
+//! read, and its replies are inflated by a third implementation.
 
 #![no_main]
 
 use std::io::{self, Read, Write};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
@@ -11,18 +13,32 @@ use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 use wsecho::buffer::Budget;
 use wsecho::websocket::close::ProtocolError;
+use wsecho::websocket::deflate::{PerMessageDeflate, Pool};
 use wsecho::websocket::session::Close;
 use wsecho_fuzz::client::ClientBytes;
+use wsecho_fuzz::deflate::{Client, Compression, RSV1, inflated_server_frames};
 use wsecho_fuzz::driver::{Driver, Splits, settings};
 use wsecho_fuzz::reference;
 
 const MAX_MESSAGE_SIZE: usize = 200_000;
 
-fuzz_target!(|input: (Splits, ClientBytes)| {
-    let (splits, ClientBytes(bytes)) = input;
-    let ours = wsecho(&bytes, &splits);
+const RSV2: u8 = 0x20;
+
+/// Never short of memory, which tungstenite does not limit.
+const AMPLE: usize = 1 << 30;
+
+fuzz_target!(|input: (Splits, Option<Compression>, ClientBytes)| {
+    let (splits, compression, ClientBytes(mut bytes)) = input;
+    if compression.is_some() {
+        // To tungstenite this bit is an error, and here it is one like it.
+        let with_rsv2 = |frame: &[u8]| match frame[0] & RSV1 {
+            0 => frame.to_vec(),
+            _ => [&[frame[0] & !RSV1 | RSV2], &frame[1..]].concat(),
+        };
+        bytes = reference::frames(&bytes).flat_map(with_rsv2).collect();
+    }
+    let ours = wsecho(&bytes, &splits, compression.as_ref());
     let theirs = tungstenite(&bytes);
-    let (our_frames, their_frames) = (echoes(&ours.output), echoes(&theirs.output));
     assert!(
         ours.end() == theirs.end || is_known(&ours, &theirs.end),
         "{:?} after {:02X?}, but {:?}",
@@ -30,12 +46,19 @@ fuzz_target!(|input: (Splits, ClientBytes)| {
         ours.last_frame,
         theirs.end
     );
+    let parameters = compression.map(|compression| compression.parameters);
+    let mut our_echoes = echoes(inflated_server_frames(&ours.output, parameters));
+    let mut their_echoes = echoes(inflated_server_frames(&theirs.output, None));
+    our_echoes.iter_mut().for_each(|(first, _)| *first &= !RSV1);
     // It accepts a length that wsecho refuses, and goes on.
-    let theirs = match ours.is_refused(ProtocolError::LengthNotMinimal) {
-        true => &their_frames[..our_frames.len()],
-        false => &their_frames,
-    };
-    assert!(our_frames == theirs, "{our_frames:02X?} and {theirs:02X?}");
+    if ours.is_refused(ProtocolError::LengthNotMinimal) {
+        their_echoes.truncate(our_echoes.len());
+    }
+    if ours.is_inflated_later(&theirs.end) {
+        let later = our_echoes.split_off(their_echoes.len().min(our_echoes.len()));
+        assert!(later.iter().all(|(opcode, _)| *opcode == 0xA), "{later:02X?}");
+    }
+    assert!(our_echoes == their_echoes, "{our_echoes:02X?} and {their_echoes:02X?}");
 });
 
 #[derive(Debug, PartialEq)]
@@ -55,6 +78,8 @@ struct Ours<'b> {
     closed: Option<Close>,
     /// The frame that was received last: the one that ended the conversation, if it has ended.
     last_frame: &'b [u8],
+    /// Whether the last message that has begun is compressed.
+    is_compressed: bool,
 }
 
 struct Theirs {
@@ -76,6 +101,11 @@ impl Ours<'_> {
         }
     }
 
+    /// Whether tungstenite has refused a message that wsecho inflates only when all of it came.
+    fn is_inflated_later(&self, theirs: &End) -> bool {
+        self.is_compressed && matches!(theirs, End::Refused(1007 | 1009))
+    }
+
     fn is_refused(&self, error: ProtocolError) -> bool {
         self.closed == Some(Close::ByServer(error.into()))
     }
@@ -85,7 +115,7 @@ impl Ours<'_> {
 fn is_known(ours: &Ours, theirs: &End) -> bool {
     let frame = ours.last_frame;
     // §5.2: "the minimal number of bytes MUST be used". tungstenite accepts any.
-    if ours.is_refused(ProtocolError::LengthNotMinimal) {
+    if ours.is_refused(ProtocolError::LengthNotMinimal) || ours.is_inflated_later(theirs) {
         return true;
     }
     match (ours.end(), theirs) {
@@ -113,21 +143,32 @@ fn is_their_refusal(end: &End) -> bool {
     matches!(end, End::ByPeer { code: Some(1002), reason } if reason == "Protocol violation")
 }
 
-fn wsecho<'b>(bytes: &'b [u8], splits: &Splits) -> Ours<'b> {
-    let budget = Arc::new(Budget::new(MAX_MESSAGE_SIZE));
+fn wsecho<'b>(bytes: &'b [u8], splits: &Splits, compression: Option<&Compression>) -> Ours<'b> {
+    let budget = Arc::new(Budget::new(AMPLE));
     let settings = settings(MAX_MESSAGE_SIZE, "");
-    let mut driver = Driver::new(&settings, &budget, splits, None);
+    let deflate = compression.map(|compression| {
+        let pool = Arc::new(Pool::new(NonZeroUsize::MIN));
+        PerMessageDeflate::new(compression.parameters, pool, Arc::clone(&budget))
+    });
+    let mut driver = Driver::new(&settings, &budget, splits, deflate);
+    let mut client = compression.map(Client::new);
     let mut last_frame = &bytes[..0];
     for frame in reference::frames(bytes) {
         last_frame = frame;
-        for piece in splits.split(frame) {
+        let sent = client.as_mut().map_or(frame.into(), |client| client.frame(frame));
+        for piece in splits.split(&sent) {
             driver.receive(piece);
         }
         if driver.conversation.closed().is_some() {
             break;
         }
     }
-    Ours { closed: driver.conversation.closed().cloned(), output: driver.output, last_frame }
+    Ours {
+        closed: driver.conversation.closed().cloned(),
+        output: driver.output,
+        last_frame,
+        is_compressed: client.is_some_and(|client| client.is_compressed),
+    }
 }
 
 fn tungstenite(bytes: &[u8]) -> Theirs {
@@ -164,8 +205,7 @@ fn tungstenite(bytes: &[u8]) -> Theirs {
 
 /// The frames without the close frame: tungstenite sends none when it refuses, and repeats the reason
 /// where wsecho repeats the code alone.
-fn echoes(output: &[u8]) -> Vec<(u8, &[u8])> {
-    let mut frames = reference::server_frames(output);
+fn echoes(mut frames: Vec<(u8, Vec<u8>)>) -> Vec<(u8, Vec<u8>)> {
     frames.pop_if(|(opcode, _)| *opcode == 0x8);
     frames
 }

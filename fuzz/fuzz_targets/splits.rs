@@ -1,21 +1,34 @@
-//! However the network splits what a client sends, the replies and the end are the same.
+//! However the network splits what a client sends, plain or compressed, the replies and the end are the
+//! same.
 
 #![no_main]
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use wsecho::buffer::Budget;
+use wsecho::websocket::deflate::{Parameters, PerMessageDeflate, Pool};
 use wsecho::websocket::session::Close;
 use wsecho_fuzz::client::ClientBytes;
+use wsecho_fuzz::deflate::{Client, Compression};
 use wsecho_fuzz::driver::{Driver, Splits, settings};
+use wsecho_fuzz::reference;
 
 const MAX_MESSAGE_SIZE: usize = 350_000;
 
-fuzz_target!(|input: (Splits, Splits, ClientBytes)| {
-    let (one, two, ClientBytes(bytes)) = input;
-    let (output, closed) = converse(&bytes, &one);
-    let (other_output, other_closed) = converse(&bytes, &two);
+/// Never short of memory: a message that is split needs some, and another one may not.
+const AMPLE: usize = 1 << 30;
+
+fuzz_target!(|input: (Splits, Splits, Option<Compression>, ClientBytes)| {
+    let (one, two, compression, ClientBytes(mut bytes)) = input;
+    if let Some(compression) = &compression {
+        let mut client = Client::new(compression);
+        bytes = reference::frames(&bytes).flat_map(|frame| client.frame(frame)).collect();
+    }
+    let parameters = compression.map(|compression| compression.parameters);
+    let (output, closed) = converse(&bytes, &one, parameters);
+    let (other_output, other_closed) = converse(&bytes, &two, parameters);
     assert_eq!(closed, other_closed);
     // Not by assert_eq, which would print all of both.
     if output != other_output {
@@ -24,11 +37,18 @@ fuzz_target!(|input: (Splits, Splits, ClientBytes)| {
     }
 });
 
-fn converse(bytes: &[u8], splits: &Splits) -> (Vec<u8>, Option<Close>) {
-    // Never short of memory: a message that is split needs some, and another one may not.
-    let budget = Arc::new(Budget::new(MAX_MESSAGE_SIZE));
+fn converse(
+    bytes: &[u8],
+    splits: &Splits,
+    parameters: Option<Parameters>,
+) -> (Vec<u8>, Option<Close>) {
+    let budget = Arc::new(Budget::new(AMPLE));
     let settings = settings(MAX_MESSAGE_SIZE, "> ");
-    let mut driver = Driver::new(&settings, &budget, splits, None);
+    let deflate = parameters.map(|parameters| {
+        let pool = Arc::new(Pool::new(NonZeroUsize::MIN));
+        PerMessageDeflate::new(parameters, pool, Arc::clone(&budget))
+    });
+    let mut driver = Driver::new(&settings, &budget, splits, deflate);
     for piece in splits.split(bytes) {
         driver.receive(piece);
     }

@@ -142,6 +142,24 @@ fn frame(u: &mut Unstructured, first: u8, payload: &[u8], bytes: &mut Vec<u8>) -
     Ok(())
 }
 
+/// A valid frame (§5.2).
+pub fn valid_frame(first: u8, payload: &[u8], key: [u8; 4], bytes: &mut Vec<u8>) {
+    bytes.push(first);
+    match payload.len() {
+        len @ 0..126 => bytes.push(0x80 | len as u8),
+        len @ 126..65_536 => {
+            bytes.push(0x80 | 126);
+            bytes.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            bytes.push(0x80 | 127);
+            bytes.extend((len as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(key);
+    bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+}
+
 /// True once in 32 times, and never when the fuzzer's bytes are used up.
 pub fn rarely(u: &mut Unstructured) -> Result<bool> {
     Ok(u.int_in_range(0..=31)? == 31)

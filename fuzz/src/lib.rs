@@ -1,5 +1,5 @@
-//! What the fuzz targets share: what a client may send, what drives a conversation with it, and a
-//! second decoder to compare with.
+//! What the fuzz targets share: what a client may send, plain and compressed, what drives a conversation
+//! with it, and a second decoder to compare with.
 //!
 //! `fuzz/run` runs the targets, each from its seeds in `fuzz/seeds`. They are the fewest inputs that
 //! reach all that a long run has reached, and are made from its corpus, in an empty directory:
@@ -9,5 +9,6 @@
 //! ```
 
 pub mod client;
+pub mod deflate;
 pub mod driver;
 pub mod reference;

@@ -100,6 +100,12 @@ impl Client<'_> {
         let handshake = self.handshake(deadline)?;
         let mut input = self.small_buffer();
         let head = self.read_head(&mut input, deadline);
+        if let Some(why) = self.stream.tls_failure() {
+            let end = End::Tls(why.into());
+            // Otherwise what the peer was told is lost to a reset.
+            let _ = self.drain(input, deadline);
+            return Err(end);
+        }
         if input.filled().is_empty() && self.registration.refusal().is_none() {
             // A probe, or a browser that has connected ahead of time.
             debug!("{}: sent no request", self.peer());

@@ -235,6 +235,14 @@ impl<'s> Stream<'s> {
         }
     }
 
+    /// Why TLS has failed, if it has.
+    pub fn tls_failure(&self) -> Option<&str> {
+        match &self.transport {
+            Transport::Failed(why) => Some(why),
+            _ => None,
+        }
+    }
+
     /// Waits for bytes for as long as `wait`, or for ever. A signal ends the wait early, as the stop
     /// and SIGCONT after SIGSTOP do.
     ///

@@ -33,11 +33,12 @@ export class Server {
       });
       lines.on('close', () => reject(new Error(`the server ended before it listened: ${said.join('\n')}`)));
     });
-    return new Server(child, await listening);
+    return new Server(child, said, await listening);
   }
 
-  constructor(child, { scheme, port }) {
+  constructor(child, said, { scheme, port }) {
     this.child = child;
+    this.said = said; // the lines of its log so far
     this.port = port;
     this.socket = `${scheme}://127.0.0.1:${port}/`;
     this.page = this.socket.replace('ws', 'http');
@@ -45,9 +46,9 @@ export class Server {
 
   async stop(signal = 'SIGTERM') {
     if (this.child.exitCode !== null || this.child.signalCode !== null) return;
-    const exit = once(this.child, 'exit');
+    const closed = once(this.child, 'close'); // with its log read to the end
     this.child.kill(signal);
-    await exit;
+    await closed;
   }
 }
 

@@ -30,3 +30,5 @@ mod soak;
 mod stopping;
 #[cfg(all(target_os = "linux", feature = "tls"))]
 mod tls;
+#[cfg(all(target_os = "linux", feature = "tls"))]
+mod tls_records;

@@ -22,7 +22,7 @@ use crate::support::{
     read_frame, read_head, tolerance, wsecho,
 };
 
-type Client = StreamOwned<ClientConnection, TcpStream>;
+pub(super) type Client = StreamOwned<ClientConnection, TcpStream>;
 
 /// A key of 256 bits on a curve, and one that needs the deepest stack.
 const KEYS: [&str; 2] = ["ec", "rsa"];
@@ -34,12 +34,15 @@ fn flags(key: &str) -> [String; 2] {
     })
 }
 
-fn start(key: &str, more: &[&str]) -> Server {
+pub(super) fn start(key: &str, more: &[&str]) -> Server {
     let [cert, private] = flags(key);
     Server::start(&[&[cert.as_str(), private.as_str()], more].concat())
 }
 
-fn config(cert: &Path, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+pub(super) fn config(
+    cert: &Path,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(cert).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
@@ -55,7 +58,7 @@ fn session(config: ClientConfig) -> ClientConnection {
     ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap()
 }
 
-fn over(stream: TcpStream, config: ClientConfig) -> Client {
+pub(super) fn over(stream: TcpStream, config: ClientConfig) -> Client {
     StreamOwned::new(session(config), stream)
 }
 
@@ -65,19 +68,19 @@ fn ask(mut client: Client) -> Client {
     client
 }
 
-fn open(server: &Server) -> Client {
+pub(super) fn open(server: &Server) -> Client {
     ask(over(server.connect(), client_config("ec")))
 }
 
 #[track_caller]
-fn assert_echoes(client: &mut Client, payload: &[u8]) {
+pub(super) fn assert_echoes(client: &mut Client, payload: &[u8]) {
     client.write_all(&frame(0x82, payload)).unwrap();
     assert!(read_frame(client) == (0x82, payload.to_vec()));
 }
 
 /// Fails unless the server ends the session, and does not just end the stream.
 #[track_caller]
-fn assert_end(client: &mut Client) {
+pub(super) fn assert_end(client: &mut Client) {
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).expect("close_notify comes");
     assert!(rest.is_empty(), "{}", rest.escape_ascii());
@@ -498,58 +501,6 @@ fn a_hello_with_any_byte_changed_or_cut_harms_nobody() {
     }
     assert!(!server.log().iter().any(|line| line.contains("ERROR")), "{:#?}", server.log());
     server.has_recovered_after(before, PROGRAM, || assert_echoes(&mut open(&server), b"again"));
-}
-
-#[test]
-fn however_the_bytes_are_cut_the_replies_are_the_same() {
-    let server = start("ec", &[]);
-    let payload: Vec<u8> = (0..=255).cycle().take(300).collect();
-    let sent = [frame(0x81, b"hi"), frame(0x82, &payload), close(4000)].concat();
-    let visit = |cut: &mut dyn FnMut(&[u8]) -> usize| {
-        let mut client = over(server.connect(), client_config("ec"));
-        client.sock.set_nodelay(true).unwrap();
-        let mut pass_on = |client: &mut Client| {
-            let mut records = Vec::new();
-            while client.conn.wants_write() {
-                client.conn.write_tls(&mut records).unwrap();
-            }
-            while !records.is_empty() {
-                let piece = cut(&records).clamp(1, records.len());
-                client.sock.write_all(&records[..piece]).unwrap();
-                records.drain(..piece);
-            }
-        };
-        while client.conn.is_handshaking() {
-            pass_on(&mut client);
-            if client.conn.wants_read() {
-                client.conn.read_tls(&mut client.sock).unwrap();
-                client.conn.process_new_packets().unwrap();
-            }
-        }
-        client.conn.writer().write_all(UPGRADE.as_bytes()).unwrap();
-        client.conn.writer().write_all(&sent).unwrap();
-        pass_on(&mut client);
-        assert_status(&read_head(&mut client), 101);
-        assert_eq!(read_frame(&mut client), (0x81, b"You have entered: hi".to_vec()));
-        assert_eq!(read_frame(&mut client), (0x82, payload.clone()));
-        assert_eq!(read_close(&mut client), 4000);
-        assert_end(&mut client);
-    };
-    // Whole, byte by byte, and in two pieces at every place, with the time for the server to see each.
-    visit(&mut |records| records.len());
-    visit(&mut |_| 1);
-    let longest = hello().len().max(sent.len() + UPGRADE.len() + 200);
-    for first in (1..longest).step_by(3) {
-        let mut is_first = false;
-        visit(&mut |records| {
-            is_first = !is_first;
-            if !is_first {
-                thread::sleep(Duration::from_millis(1));
-                return records.len();
-            }
-            first
-        });
-    }
 }
 
 #[test]

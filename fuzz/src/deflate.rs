@@ -1,0 +1,173 @@
+//! A client's side of permessage-deflate, by another implementation than the server's (RFC 7692).
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_params};
+use miniz_oxide::deflate::stream::deflate;
+use miniz_oxide::inflate::stream::{InflateState, inflate};
+use miniz_oxide::{DataFormat, MZError, MZFlush};
+use wsecho::websocket::deflate::Parameters;
+
+use crate::client::valid_frame;
+use crate::reference::{self, Header, deflated_server_frames, server_frames};
+
+pub const RSV1: u8 = 0x40;
+
+/// What the sender of a message leaves out at its end (§7.2.1).
+pub const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
+
+/// What client and server may agree on.
+pub fn parameters(u: &mut Unstructured) -> Result<Parameters> {
+    Ok(Parameters {
+        server_no_context_takeover: u.arbitrary()?,
+        client_no_context_takeover: u.arbitrary()?,
+        server_max_window_bits: match u.arbitrary()? {
+            true => Some(u.int_in_range(8..=15)?),
+            false => None,
+        },
+    })
+}
+
+/// What a client compresses with.
+pub struct Compressor(Box<CompressorOxide>);
+
+impl Compressor {
+    /// A level of 0, which makes stored blocks, to 10, and one of five strategies, among them fixed codes.
+    pub fn new(level: u8, strategy: u8) -> Self {
+        let flags = create_comp_flags_from_zip_params(level.into(), -15, strategy.into());
+        Compressor(Box::new(CompressorOxide::new(flags)))
+    }
+
+    /// Appends `block`, compressed, to `payload`.
+    pub fn append(&mut self, block: &[u8], flush: MZFlush, payload: &mut Vec<u8>) {
+        // It writes nothing for a second flush, or one that has nothing before it.
+        if block.is_empty() && flush != MZFlush::Finish {
+            return;
+        }
+        let begin = payload.len();
+        payload.resize(begin + block.len() * 2 + 1000, 0);
+        let done = deflate(&mut self.0, block, &mut payload[begin..], flush);
+        assert_eq!(done.bytes_consumed, block.len());
+        payload.truncate(begin + done.bytes_written);
+    }
+}
+
+/// How a client compresses what it would have sent plain.
+#[derive(Debug)]
+pub struct Compression {
+    pub parameters: Parameters,
+    level: u8,
+    strategy: u8,
+    /// Which of its messages, over and over.
+    compressed: Vec<bool>,
+}
+
+impl<'a> Arbitrary<'a> for Compression {
+    fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        let mut compressed: Vec<bool> = u.arbitrary()?;
+        compressed.push(true);
+        Ok(Compression {
+            parameters: parameters(u)?,
+            level: u.int_in_range(0..=10)?,
+            strategy: u.int_in_range(0..=4)?,
+            compressed,
+        })
+    }
+}
+
+/// A client that compresses as [`Compression`] says.
+pub struct Client<'c> {
+    compression: &'c Compression,
+    compressor: Compressor,
+    is_next_compressed: std::iter::Cycle<std::slice::Iter<'c, bool>>,
+    /// Whether the last message that has begun is.
+    pub is_compressed: bool,
+}
+
+impl<'c> Client<'c> {
+    pub fn new(compression: &'c Compression) -> Self {
+        Client {
+            compression,
+            compressor: Compressor::new(compression.level, compression.strategy),
+            is_next_compressed: compression.compressed.iter().cycle(),
+            is_compressed: false,
+        }
+    }
+
+    /// The frame that it sends for `frame`: the same, unless that is a valid one of a message to compress.
+    pub fn frame(&mut self, frame: &[u8]) -> Vec<u8> {
+        let header = Header::read(frame).filter(|header| {
+            let is_whole = reference::whole_frame(frame) == Some(frame.len());
+            is_whole && header.is_minimal() && header.rsv == 0 && header.opcode <= 0x2
+        });
+        let Some(Header { fin, opcode, masking_key: Some(key), len, .. }) = header else {
+            return frame.into();
+        };
+        let mut first = frame[0];
+        if opcode != 0x0 {
+            self.is_compressed = self.is_next_compressed.next() == Some(&true);
+            first |= if self.is_compressed { RSV1 } else { 0 };
+            if self.compression.parameters.client_no_context_takeover {
+                self.compressor =
+                    Compressor::new(self.compression.level, self.compression.strategy);
+            }
+        }
+        if !self.is_compressed {
+            return frame.into();
+        }
+        let mut fragment = frame[len..].to_vec();
+        reference::unmask(&mut fragment, key);
+        let mut payload = Vec::new();
+        self.compressor.append(&fragment, MZFlush::Sync, &mut payload);
+        if fin && fragment.is_empty() {
+            // The rest of this empty block is what the server adds.
+            payload.push(0x00);
+        } else if fin {
+            assert!(payload.ends_with(&TAIL));
+            payload.truncate(payload.len() - TAIL.len());
+        }
+        let mut sent = Vec::new();
+        valid_frame(first, &payload, key, &mut sent);
+        sent
+    }
+}
+
+/// The frames of a server, each after its opcode with RSV1, and the messages inflated, if `parameters` were
+/// agreed.
+pub fn inflated_server_frames(output: &[u8], parameters: Option<Parameters>) -> Vec<(u8, Vec<u8>)> {
+    let frames = match parameters {
+        None => server_frames(output),
+        Some(_) => deflated_server_frames(output),
+    };
+    let mut inflater = InflateState::new_boxed(DataFormat::Raw);
+    let frames = frames.into_iter().map(|(first, payload)| {
+        if first & RSV1 == 0 {
+            return (first, payload.to_vec());
+        }
+        if parameters.is_some_and(|parameters| parameters.server_no_context_takeover) {
+            inflater = InflateState::new_boxed(DataFormat::Raw);
+        }
+        let message = inflated(&mut inflater, &[payload, &TAIL].concat());
+        assert!(
+            first & 0x2 != 0 || str::from_utf8(&message).is_ok(),
+            "RFC 6455 §5.6: text is UTF-8"
+        );
+        (first, message)
+    });
+    frames.collect()
+}
+
+fn inflated(inflater: &mut InflateState, mut data: &[u8]) -> Vec<u8> {
+    let mut message = Vec::new();
+    let mut room = vec![0; 64 * 1024];
+    loop {
+        let done = inflate(inflater, data, &mut room, MZFlush::None);
+        assert!(matches!(done.status, Ok(_) | Err(MZError::Buf)), "a reply is not DEFLATE");
+        data = &data[done.bytes_consumed..];
+        message.extend_from_slice(&room[..done.bytes_written]);
+        // Room that is left says nothing: what is pending is handed out on its own.
+        if (done.bytes_consumed, done.bytes_written) == (0, 0) {
+            assert!(data.is_empty(), "a reply ends before its frame");
+            return message;
+        }
+    }
+}
