@@ -30,16 +30,16 @@ fn command() -> clap::Command {
     command
 }
 
-/// Fails unless the file has this text. With `WSECHO_RENEW` in the environment it is written.
+/// Fails unless the file has this text. With `RENEW` in the environment it is written.
 fn assert_is_current(file: &str, text: &str) {
     let path = packaging(file);
-    if std::env::var_os("WSECHO_RENEW").is_some() {
+    if std::env::var_os("RENEW").is_some() {
         fs::write(&path, text).unwrap();
     }
     assert!(
         fs::read_to_string(&path).unwrap_or_default() == text,
         "packaging/{file} is not made from the present flags: run\n    \
-         WSECHO_RENEW=1 cargo test --test it packaging::"
+         RENEW=1 cargo test --test it packaging::"
     );
 }
 

@@ -1,11 +1,11 @@
 //! The whole server against random clients, and stopped at a random moment: what each client receives
 //! is right as far as it goes, and it goes as far as the client's own behaviour allows.
 //!
-//! `WSECHO_FUZZ_SECONDS` says how long (5), `WSECHO_FUZZ_SEED` repeats a run as far as the network
+//! `FUZZ_SECONDS` says how long (5), `FUZZ_SEED` repeats a run as far as the network
 //! lets it. A failure shows the seed, the round, and all that happened to the client:
 //!
 //! ```text
-//! WSECHO_FUZZ_SECONDS=60 cargo test --release --test it -- server::fuzz --nocapture
+//! FUZZ_SECONDS=60 cargo test --release --test it -- server::fuzz --nocapture
 //! ```
 
 use std::collections::VecDeque;
@@ -49,9 +49,9 @@ const LANES: usize = 4;
 
 #[test]
 fn every_client_receives_what_its_own_behaviour_allows() {
-    let time = Duration::from_secs(from_env("WSECHO_FUZZ_SECONDS").unwrap_or(5));
-    let seed = seed_from_env("WSECHO_FUZZ_SEED");
-    println!("WSECHO_FUZZ_SECONDS={} WSECHO_FUZZ_SEED={seed}", time.as_secs());
+    let time = Duration::from_secs(from_env("FUZZ_SECONDS").unwrap_or(5));
+    let seed = seed_from_env("FUZZ_SEED");
+    println!("FUZZ_SECONDS={} FUZZ_SEED={seed}", time.as_secs());
     let started = Instant::now();
     let rounds = AtomicU64::new(0);
     let counts = Mutex::new(Counts::default());
@@ -108,7 +108,7 @@ fn play(seed: u64, round: u64, counts: &Mutex<Counts>) {
     }
     assert!(
         failures.is_empty() && status.code() == Some(0),
-        "WSECHO_FUZZ_SEED={seed}, round {round}: {status}\n{}\n{}",
+        "FUZZ_SEED={seed}, round {round}: {status}\n{}\n{}",
         failures.join("\n"),
         server.log().join("\n")
     );

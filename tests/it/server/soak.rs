@@ -1,11 +1,11 @@
 //! Clients of every kind at once, at random, for as long as one likes: those that behave well notice
 //! nothing of the others.
 //!
-//! `WSECHO_SOAK_SECONDS` says how long (60), `WSECHO_SOAK_SEED` repeats a run as far as the network
+//! `SOAK_SECONDS` says how long (60), `SOAK_SEED` repeats a run as far as the network
 //! lets it:
 //!
 //! ```text
-//! WSECHO_SOAK_SECONDS=30 cargo test --release --test it -- server::soak --ignored --nocapture
+//! SOAK_SECONDS=30 cargo test --release --test it -- server::soak --ignored --nocapture
 //! ```
 
 use std::fs;
@@ -37,11 +37,11 @@ const FLAGS: [&str; 6] = [
 ];
 
 #[test]
-#[ignore = "takes a minute, or WSECHO_SOAK_SECONDS"]
+#[ignore = "takes a minute, or SOAK_SECONDS"]
 fn clients_that_behave_well_notice_nothing_of_the_others() {
-    let time = Duration::from_secs(from_env("WSECHO_SOAK_SECONDS").unwrap_or(60));
-    let seed = seed_from_env("WSECHO_SOAK_SEED");
-    println!("WSECHO_SOAK_SECONDS={} WSECHO_SOAK_SEED={seed}", time.as_secs());
+    let time = Duration::from_secs(from_env("SOAK_SECONDS").unwrap_or(60));
+    let seed = seed_from_env("SOAK_SEED");
+    println!("SOAK_SECONDS={} SOAK_SEED={seed}", time.as_secs());
 
     let dir = TempDir::new();
     let log = dir.path("wsecho.log");
