@@ -12,7 +12,7 @@ pub const HTML: &str = include_str!("../../static/client.html");
 /// behaviours will do; that server can be any.
 const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-U+ve57e3v77iwVnd9QFN9yacs/S5j+YoO0O4bWQiDuQ='; ",
+    "script-src 'sha256-X6w++VHegpR5E0DUeIxHlF8paokPFMjiBkw+npVpBT4='; ",
     "style-src 'sha256-K72xcUaD84VoS4dv7cok37KX6dxRz9NOWuchXfCXUv8='; ",
     "img-src data:; connect-src ws: wss: http: https:; ",
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

@@ -487,6 +487,7 @@ function features(testPage, name) {
     assert.equal(await page.evaluate(() => document.querySelector('.sent .size').firstChild.data), '1.0 MiB');
     assert.equal(await page.evaluate(() => document.querySelector('.sent .size').title), '1,048,576 bytes');
     assert.equal(await text(page, '.sent .size .unseen'), ', 1,048,576 bytes');
+    assert.equal(await page.evaluate(() => document.querySelector('#counts').title), '1,048,576 bytes sent, 1,048,594 received');
     await openLast(page, 'sent');
     assert.equal(await text(page, '.sent .view button'), 'Show 20,000 more of 1,048,576 characters', 'the button says what it does');
     await page.evaluate(() => {
