@@ -12,8 +12,8 @@ pub const HTML: &str = include_str!("../../static/client.html");
 /// behaviours will do; that server can be any.
 const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-WdyCqaSKAji6C03gHR473Z4VFWp6hSmL6uzNHy2Av50='; ",
-    "style-src 'sha256-mMucU1D48WMGkgDsaye1FRmoB5sS/hH6Gfp5XRmMgfk='; ",
+    "script-src 'sha256-X6w++VHegpR5E0DUeIxHlF8paokPFMjiBkw+npVpBT4='; ",
+    "style-src 'sha256-K72xcUaD84VoS4dv7cok37KX6dxRz9NOWuchXfCXUv8='; ",
     "img-src data:; connect-src ws: wss: http: https:; ",
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );

@@ -147,6 +147,28 @@ function closing(testPage) {
     assert.ok(!await isInvalid(page, '#message'));
   });
 
+  testPage('a message before the opening is told to wait, until it is open', async (page) => {
+    await enter(page, '#address', `${server.socket}do?delay=2s`);
+    await state(page, 'connecting');
+    await enter(page, '#message', 'too early');
+    await eventually(page, '#problem', /^Not connected yet\.$/);
+    await state(page, 'open');
+    await until(page, 'no complaint', () => document.querySelector('#problem').textContent === '');
+  });
+
+  testPage('a mark of direction in a reason turns nothing behind it', (page) => withStandIn((socket) => socket.close(4000, '\u202egnp.exe'), async (own) => {
+    await check(page, '#reconnect');
+    await enter(page, '#address', own.socket);
+    await eventually(page, '#outlook', 'Trying again');
+    const [first, last] = await page.evaluate(() => [0, 5].map((index) => {
+      const letter = document.createRange();
+      letter.setStart(document.querySelector('#outlook').firstChild, index);
+      letter.setEnd(document.querySelector('#outlook').firstChild, index + 1);
+      return letter.getBoundingClientRect().left;
+    }));
+    assert.ok(first < last, `the first letter is at ${first}, the sixth at ${last}`);
+  }));
+
   testPage('one button connects and quits, and connects to an address that was changed', async (page) => {
     assert.equal(await text(page, '#toggle'), 'Quit');
     await page.click('#toggle');
@@ -380,6 +402,14 @@ function features(testPage, name) {
     assert.equal(await value(page, '#behavior-status'), '503', 'an address fills the form');
     assert.equal(await value(page, '#behavior-dump'), 'yes');
     assert.equal(await value(page, '#behavior-close'), '');
+    for (const host of ['127.0.0.1', 'localhost']) {
+      await fill(page, '#address', `${host}:${server.port}/do?close=4001`);
+      assert.equal(await value(page, '#behavior-close'), '4001', 'with a scheme or without');
+      await eventually(page, '#sentence', 'At once the server closes with 4001.');
+      await fill(page, '#behavior-close', '4002');
+      assert.equal(await value(page, '#address'), `ws://${host}:${server.port}/do?close=4002`);
+    }
+    await fill(page, '#address', server.socket);
     for (const preset of await texts(page, '#presets button')) {
       await page.evaluate((wanted) => [...document.querySelectorAll('#presets button')].find((button) => button.textContent === wanted).click(), preset);
       assert.equal((await fetch((await value(page, '#address')).replace('ws', 'http'))).status, 200, preset);
@@ -457,6 +487,7 @@ function features(testPage, name) {
     assert.equal(await page.evaluate(() => document.querySelector('.sent .size').firstChild.data), '1.0 MiB');
     assert.equal(await page.evaluate(() => document.querySelector('.sent .size').title), '1,048,576 bytes');
     assert.equal(await text(page, '.sent .size .unseen'), ', 1,048,576 bytes');
+    assert.equal(await page.evaluate(() => document.querySelector('#counts').title), '1,048,576 bytes sent, 1,048,594 received');
     await openLast(page, 'sent');
     assert.equal(await text(page, '.sent .view button'), 'Show 20,000 more of 1,048,576 characters', 'the button says what it does');
     await page.evaluate(() => {
@@ -465,6 +496,31 @@ function features(testPage, name) {
     });
     const whole = await page.evaluate(() => { const view = document.querySelector('.sent .view'); view.querySelector('button').remove(); return [view.textContent.length, view.textContent.at(-1)]; });
     assert.deepEqual(whole, [1048576, '!']);
+    assert.deepEqual(await page.evaluate(() => [1023, 1024, 1048524, 1048525, 1048576].map(size)), ['1023 B', '1.0 KiB', '1023.9 KiB', '1.0 MiB', '1.0 MiB']);
+  });
+
+  testPage('no cut goes through a character, and half a one is logged as it is sent', async (page) => {
+    await page.evaluate(() => send({ data: `a${'😀'.repeat(15000)}` }));
+    await until(page, 'the reply', () => counts.received === 1);
+    await listed(page);
+    await openLast(page, 'sent');
+    const pieces = await page.evaluate(() => {
+      document.querySelector('.sent .view button').click();
+      return ['.sent .body', '.sent .view > div:nth-child(1)', '.sent .view > div:nth-child(2)'].map((part) => document.querySelector(part).textContent);
+    });
+    for (const piece of pieces) assert.ok(piece.isWellFormed());
+    assert.equal(pieces[1] + pieces[2], `a${'😀'.repeat(15000)}`);
+    await say(page, 'half \ud83d');
+    assert.deepEqual(await page.evaluate(() => [kept.at(-2).data, kept.at(-1).prefix]), ['half \ufffd', 18]);
+  });
+
+  testPage('an entry opens by its mark whatever text is selected', async (page) => {
+    await say(page, 'select me');
+    await page.evaluate(() => { getSelection().selectAllChildren(document.querySelector('.sent .body')); document.querySelector('.received .mark').focus(); });
+    await page.press('Enter');
+    assert.equal(await page.evaluate(() => document.querySelectorAll('.received .detail').length), 1);
+    await page.evaluate(() => { getSelection().selectAllChildren(document.querySelector('.sent .body')); document.querySelector('.sent .row').click(); });
+    assert.equal(await page.evaluate(() => document.querySelectorAll('.sent .detail').length), 0, 'a click that ends a selection opens nothing');
   });
 
   testPage('the log shows direction, time, size and round trip, as clock or as distance', async (page) => {
@@ -540,6 +596,16 @@ function features(testPage, name) {
     const sent = await page.evaluate(() => counts.sent);
     await page.evaluate(() => new Promise((resolve) => { setTimeout(resolve, 200); }));
     assert.equal(await page.evaluate(() => counts.sent), sent, 'stopped');
+    const path = join(folder, 'ticks.bin');
+    await writeFile(path, 'tick');
+    await choose(page, 'file');
+    await page.chooseFile('#file', path);
+    await page.evaluate(() => { for (let presses = 0; presses < 2; presses += 1) document.querySelector('#start').click(); });
+    await until(page, 'the file is sent', (before) => counts.sent > before + 2, sent);
+    await page.click('#start');
+    await page.evaluate(() => new Promise((resolve) => { setTimeout(resolve, 200); })); // a second timer would complain in the console
+    assert.equal(await text(page, '#start'), 'Start');
+    await choose(page, 'text');
     await page.click('#start');
     await page.click('#toggle');
     await state(page, 'closed');
@@ -657,6 +723,7 @@ function features(testPage, name) {
     assert.equal(await walk('ArrowUp', 'ArrowUp', 'ArrowUp'), 'first');
     assert.equal(await walk('ArrowDown'), 'second');
     assert.equal(await walk('ArrowDown', 'ArrowDown', 'ArrowDown'), 'draft');
+    assert.equal(await walk('Shift+ArrowUp'), 'draft', 'with Shift they select');
   });
 
   testPage('a message that answers nothing gets no false round trip', (page) => withStandIn((socket) => {
@@ -730,6 +797,9 @@ function features(testPage, name) {
     const heard = await page.evaluate(() => window.heard);
     assert.ok(heard.length <= 4, `200 replies, ${heard.length} announcements`);
     assert.match(heard.at(-1), /events, the last: Received You have entered: message 199/);
+    await fill(page, '#filter', 'message 19');
+    await until(page, 'what the filter found is announced', () => window.heard.at(-1).endsWith('22 of 402'));
+    assert.equal(await page.evaluate(() => document.querySelector('#matches').closest('[role], [aria-live]')), null, 'a count that changes with each message is no live region');
   });
 
   testPage('the server sends it with a policy that admits its own style and script only', async (page) => {
