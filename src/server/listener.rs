@@ -232,15 +232,17 @@ fn is_missing(error: &io::Error) -> bool {
 fn hint(addr: &str, error: &io::Error) -> &'static str {
     match (error.kind(), addr.starts_with("unix:")) {
         (ErrorKind::AddrInUse, false) => {
-            "; another program listens there: stop it, or choose another port with --addr"
+            "; another program or --addr listens there: stop it, or choose another port with --addr"
         }
         (ErrorKind::AddrInUse, true) => {
-            "; another program listens there: stop it, or choose another name with --addr"
+            "; another program or --addr listens there: stop it, or choose another name with --addr"
         }
         (ErrorKind::PermissionDenied, false) => {
             "; a port below 1024 needs root or CAP_NET_BIND_SERVICE: choose a higher one with --addr"
         }
-        (ErrorKind::PermissionDenied, true) => "; this user must be able to write to its directory",
+        (ErrorKind::PermissionDenied, true) => {
+            "; this user must be able to read and write its directory, and a socket that is there"
+        }
         (ErrorKind::AddrNotAvailable, _) => "; this machine does not have that address",
         _ => "",
     }
@@ -291,7 +293,12 @@ fn is_stale(path: &Path) -> io::Result<bool> {
     let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     // Otherwise it waits while the queue of a live socket is full.
     ioctl_fionbio(&socket, true)?;
-    Ok(connect(socket, &SocketAddrUnix::new(path)?) == Err(Errno::CONNREFUSED))
+    match connect(socket, &SocketAddrUnix::new(path)?) {
+        Err(Errno::CONNREFUSED) => Ok(true),
+        // It can't be known, and "in use" would have one look for a program that may not be there.
+        Err(Errno::ACCESS) => Err(Errno::ACCESS.into()),
+        _ => Ok(false),
+    }
 }
 
 /// Keeps other starts of this program from the directory of `path` until it is dropped.
@@ -451,6 +458,6 @@ mod tests {
     fn what_is_hinted_at_fits_the_address() {
         let hint = |addr| hint(addr, &ErrorKind::PermissionDenied.into());
         assert!(hint("127.0.0.1:80").contains("a port below 1024"));
-        assert!(hint("unix:/run/wsecho").contains("write to its directory"));
+        assert!(hint("unix:/run/wsecho").contains("write its directory"));
     }
 }
