@@ -101,6 +101,7 @@ impl Client<'_> {
         if input.filled().is_empty() && self.registration.refusal().is_none() {
             // A probe, or a browser that has connected ahead of time.
             debug!("{}: sent no request", self.registration.connection().socket.peer);
+            self.end_stream();
             return Ok(None);
         }
         let head_len = *head.as_ref().unwrap_or(&0);
@@ -354,7 +355,8 @@ impl Client<'_> {
                 }
             }
             End::Io(Errno::TIMEDOUT) => self.stream.discard_unsent(),
-            End::Eof | End::Io(_) | End::EndedStream | End::Reset => {}
+            End::Eof => self.end_stream(),
+            End::Io(_) | End::EndedStream | End::Reset => {}
             End::Tls(_) | End::Panic => {
                 self.see_the_end();
             }
@@ -385,7 +387,11 @@ impl Client<'_> {
                 self.stream.discard_unsent();
                 String::new()
             }
-            End::Eof | End::Io(_) => String::new(),
+            End::Eof => {
+                self.end_stream();
+                String::new()
+            }
+            End::Io(_) => String::new(),
         };
         // The response was sent with the first of what followed it.
         self.stream.sent = self.stream.sent.saturating_sub(response_len);
@@ -433,6 +439,12 @@ impl Client<'_> {
         self.registration.connection().end_request();
         self.registration.close();
         Ok(self.stream.send_last(bytes)?)
+    }
+
+    /// Ends the stream towards a peer that has ended its own, and TLS too, which the peer may wait for.
+    fn end_stream(&mut self) {
+        // If it can't be sent, the end is the same.
+        let _ = self.stream.send_last(b"");
     }
 
     /// Waits for the end of the peer's stream, after that of the server's, and tells when it came.

@@ -169,7 +169,7 @@ fn a_socket_that_may_not_be_connected_to_is_not_said_to_be_in_use() {
     let dir = TempDir::new();
     let path = dir.path("socket");
     let _listener = UnixListener::bind(&path).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     let mut command = wsecho(&[&addr_of(&path)]);
     if geteuid().is_root() {
         if !has_programs(&["setpriv"]) {
