@@ -55,36 +55,41 @@ enum Listener {
 }
 
 impl Listeners {
-    /// Listens on the sockets that a supervisor hands over and on each address, or on
-    /// [`DEFAULT_ADDR`] if there is neither, and logs where.
+    /// Takes the sockets that a supervisor hands over. This has to come before any other socket is
+    /// opened, which could be taken for one of them.
     ///
     /// # Errors
     ///
-    /// The first socket or address that can't be listened on, and why.
-    pub fn new(
-        inherited: ListenFd,
-        addrs: &[String],
-        write_timeout: Duration,
-    ) -> Result<Self, String> {
-        let mut listeners = inherit(inherited)?;
-        let are_inherited = !listeners.is_empty();
+    /// The first socket that can't be listened on, and why.
+    pub fn inherit(inherited: ListenFd, write_timeout: Duration) -> Result<Self, String> {
+        let sockets = inherit(inherited)?;
+        let are_inherited = !sockets.is_empty();
+        Ok(Listeners { sockets, write_timeout, are_inherited })
+    }
+
+    /// Listens on each address too, or on [`DEFAULT_ADDR`] if there is neither an address nor a socket.
+    ///
+    /// # Errors
+    ///
+    /// The first address that can't be listened on, and why.
+    pub fn listen(&mut self, addrs: &[String]) -> Result<(), String> {
         let default = [DEFAULT_ADDR.into()];
-        let addrs = if addrs.is_empty() && !are_inherited { &default } else { addrs };
+        let addrs = if addrs.is_empty() && !self.are_inherited { &default } else { addrs };
         for addr in addrs {
             let bound = match addr.strip_prefix("unix:") {
                 Some(name) => bind_unix(name).map(|listener| vec![listener]),
                 None => bind_tcp(addr),
             };
-            listeners.extend(bound.map_err(|error| {
+            self.sockets.extend(bound.map_err(|error| {
                 format!("cannot listen on {addr}: {error}{}", hint(addr, &error))
             })?);
         }
-        for listener in &listeners {
+        for listener in &self.sockets {
             listener
-                .configure(write_timeout)
+                .configure(self.write_timeout)
                 .map_err(|error| format!("cannot listen on {listener}: {error}"))?;
         }
-        Ok(Listeners { sockets: listeners, write_timeout, are_inherited })
+        Ok(())
     }
 
     /// Logs where clients and browsers find the server.

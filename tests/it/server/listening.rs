@@ -414,6 +414,17 @@ fn a_socket_that_does_not_listen_is_refused() {
 }
 
 #[test]
+fn a_descriptor_of_its_own_is_no_inherited_socket() {
+    let script = r#"exec 3<&-; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script, &wsecho_path()]).stderr(Stdio::piped());
+    let mut program = Program::start(&mut command);
+    assert_eq!(program.wait(SOON).code(), Some(1));
+    let text = program.stderr();
+    assert!(text.ends_with("it is neither a TCP nor a Unix-domain stream socket\n"), "{text}");
+}
+
+#[test]
 fn systemd_hands_its_socket_over() {
     if !has_programs(&["systemd-socket-activate"]) {
         return;
