@@ -60,7 +60,7 @@ enum End {
 
 /// What a request is answered by.
 enum Answer {
-    Opening(Opening),
+    Opening(Box<Opening>),
     Response(Response),
 }
 
@@ -84,8 +84,8 @@ impl Client<'_> {
             // Here and not deeper: the log needs the most of the stack.
             let level = self.log_opening(&opening.line);
             match opening.behavior.take().filter(|behavior| behavior.script != Script::default()) {
-                None => self.converse(opening, level, input),
-                Some(behavior) => self.perform(opening, level, input, &behavior.script),
+                None => self.converse(*opening, level, input),
+                Some(behavior) => self.perform(*opening, level, input, &behavior.script),
             }
         }
         Ok(())
@@ -94,7 +94,7 @@ impl Client<'_> {
     /// Answers the request, unless it opens a WebSocket, with whose first frames it may have come.
     // Neither this nor what it calls is inlined: what each needs of the stack would stay below the others.
     #[inline(never)]
-    fn open(&mut self) -> Result<Option<(Opening, Buffer)>, End> {
+    fn open(&mut self) -> Result<Option<(Box<Opening>, Buffer)>, End> {
         let handshake_timeout = self.shared.config.timeouts.handshake_timeout;
         let mut deadline = Instant::now() + handshake_timeout;
         let handshake = self.handshake(deadline)?;
@@ -109,6 +109,7 @@ impl Client<'_> {
         if input.filled().is_empty() && self.registration.refusal().is_none() {
             // A probe, or a browser that has connected ahead of time.
             debug!("{}: sent no request", self.peer());
+            self.end_stream();
             return Ok(None);
         }
         let head_len = *head.as_ref().unwrap_or(&0);
@@ -242,14 +243,14 @@ impl Client<'_> {
             self.registration.close();
             return Ok(Answer::Response(response));
         }
-        Ok(Answer::Opening(Opening {
+        Ok(Answer::Opening(Box::new(Opening {
             number,
             line: describe_opening(number, who, &upgrade),
             response: response.encode("GET", ""),
             deflate: self.deflate(&upgrade),
             behavior,
             dump,
-        }))
+        })))
     }
 
     /// The behaviour that was asked for, unless it happens to other connections.
@@ -371,7 +372,8 @@ impl Client<'_> {
                 }
             }
             End::Io(Errno::TIMEDOUT) => self.stream.discard_unsent(),
-            End::Eof | End::Io(_) | End::EndedStream | End::Reset => {}
+            End::Eof => self.end_stream(),
+            End::Io(_) | End::EndedStream | End::Reset => {}
             End::Tls(_) | End::Panic => {
                 self.see_the_end();
             }
@@ -402,7 +404,11 @@ impl Client<'_> {
                 self.stream.discard_unsent();
                 String::new()
             }
-            End::Eof | End::Io(_) => String::new(),
+            End::Eof => {
+                self.end_stream();
+                String::new()
+            }
+            End::Io(_) => String::new(),
         };
         // The response was sent with the first of what followed it.
         self.stream.sent = self.stream.sent.saturating_sub(response_len);
@@ -450,6 +456,12 @@ impl Client<'_> {
         self.registration.connection().end_request();
         self.registration.close();
         Ok(self.stream.send_last(bytes)?)
+    }
+
+    /// Ends the stream towards a peer that has ended its own, and TLS too, which the peer may wait for.
+    fn end_stream(&mut self) {
+        // If it can't be sent, the end is the same.
+        let _ = self.stream.send_last(b"");
     }
 
     /// Waits for the end of the peer's stream, after that of the server's, and tells when it came.

@@ -55,36 +55,41 @@ enum Listener {
 }
 
 impl Listeners {
-    /// Listens on the sockets that a supervisor hands over and on each address, or on
-    /// [`DEFAULT_ADDR`] if there is neither, and logs where.
+    /// Takes the sockets that a supervisor hands over. This has to come before any other socket is
+    /// opened, which could be taken for one of them.
     ///
     /// # Errors
     ///
-    /// The first socket or address that can't be listened on, and why.
-    pub fn new(
-        inherited: ListenFd,
-        addrs: &[String],
-        write_timeout: Duration,
-    ) -> Result<Self, String> {
-        let mut listeners = inherit(inherited)?;
-        let are_inherited = !listeners.is_empty();
+    /// The first socket that can't be listened on, and why.
+    pub fn inherit(inherited: ListenFd, write_timeout: Duration) -> Result<Self, String> {
+        let sockets = inherit(inherited)?;
+        let are_inherited = !sockets.is_empty();
+        Ok(Listeners { sockets, write_timeout, are_inherited })
+    }
+
+    /// Listens on each address too, or on [`DEFAULT_ADDR`] if there is neither an address nor a socket.
+    ///
+    /// # Errors
+    ///
+    /// The first address that can't be listened on, and why.
+    pub fn listen(&mut self, addrs: &[String]) -> Result<(), String> {
         let default = [DEFAULT_ADDR.into()];
-        let addrs = if addrs.is_empty() && !are_inherited { &default } else { addrs };
+        let addrs = if addrs.is_empty() && !self.are_inherited { &default } else { addrs };
         for addr in addrs {
             let bound = match addr.strip_prefix("unix:") {
                 Some(name) => bind_unix(name).map(|listener| vec![listener]),
                 None => bind_tcp(addr),
             };
-            listeners.extend(bound.map_err(|error| {
+            self.sockets.extend(bound.map_err(|error| {
                 format!("cannot listen on {addr}: {error}{}", hint(addr, &error))
             })?);
         }
-        for listener in &listeners {
+        for listener in &self.sockets {
             listener
-                .configure(write_timeout)
+                .configure(self.write_timeout)
                 .map_err(|error| format!("cannot listen on {listener}: {error}"))?;
         }
-        Ok(Listeners { sockets: listeners, write_timeout, are_inherited })
+        Ok(())
     }
 
     /// Logs where clients and browsers find the server.
@@ -232,15 +237,17 @@ fn is_missing(error: &io::Error) -> bool {
 fn hint(addr: &str, error: &io::Error) -> &'static str {
     match (error.kind(), addr.starts_with("unix:")) {
         (ErrorKind::AddrInUse, false) => {
-            "; another program listens there: stop it, or choose another port with --addr"
+            "; another program or --addr listens there: stop it, or choose another port with --addr"
         }
         (ErrorKind::AddrInUse, true) => {
-            "; another program listens there: stop it, or choose another name with --addr"
+            "; another program or --addr listens there: stop it, or choose another name with --addr"
         }
         (ErrorKind::PermissionDenied, false) => {
             "; a port below 1024 needs root or CAP_NET_BIND_SERVICE: choose a higher one with --addr"
         }
-        (ErrorKind::PermissionDenied, true) => "; this user must be able to write to its directory",
+        (ErrorKind::PermissionDenied, true) => {
+            "; this user must be able to read and write its directory, and a socket that is there"
+        }
         (ErrorKind::AddrNotAvailable, _) => "; this machine does not have that address",
         _ => "",
     }
@@ -291,7 +298,12 @@ fn is_stale(path: &Path) -> io::Result<bool> {
     let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     // Otherwise it waits while the queue of a live socket is full.
     ioctl_fionbio(&socket, true)?;
-    Ok(connect(socket, &SocketAddrUnix::new(path)?) == Err(Errno::CONNREFUSED))
+    match connect(socket, &SocketAddrUnix::new(path)?) {
+        Err(Errno::CONNREFUSED) => Ok(true),
+        // It can't be known, and "in use" would have one look for a program that may not be there.
+        Err(Errno::ACCESS) => Err(Errno::ACCESS.into()),
+        _ => Ok(false),
+    }
 }
 
 /// Keeps other starts of this program from the directory of `path` until it is dropped.
@@ -451,6 +463,6 @@ mod tests {
     fn what_is_hinted_at_fits_the_address() {
         let hint = |addr| hint(addr, &ErrorKind::PermissionDenied.into());
         assert!(hint("127.0.0.1:80").contains("a port below 1024"));
-        assert!(hint("unix:/run/wsecho").contains("write to its directory"));
+        assert!(hint("unix:/run/wsecho").contains("write its directory"));
     }
 }

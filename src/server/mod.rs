@@ -71,10 +71,11 @@ pub struct Shared {
 ///
 /// An address that can't be listened on.
 pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+    let write_timeout = config.timeouts.write_timeout;
+    let mut listeners = Listeners::inherit(ListenFd::from_env(), write_timeout)?;
     let mut signals = handle_signals()?;
     let certificate = Certificate::read(&config.listening.tls)?;
-    let write_timeout = config.timeouts.write_timeout;
-    let listeners = Listeners::new(ListenFd::from_env(), &config.listening.addr, write_timeout)?;
+    listeners.listen(&config.listening.addr)?;
     listeners.log(if certificate.is_some() { Scheme::Tls } else { Scheme::Plain });
     let stopping = if listeners.are_inherited { Stopping::Serve } else { Stopping::Refuse };
 

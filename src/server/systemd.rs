@@ -1,7 +1,10 @@
 //! Readiness and the stop, for systemd (sd_notify(3)).
 
 use std::env;
+use std::ffi::OsStr;
+use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use log::warn;
 
@@ -10,15 +13,22 @@ pub fn notify(state: &str) {
     let Some(socket) = env::var_os("NOTIFY_SOCKET") else {
         return;
     };
-    let sent = address(&socket)
-        .and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
-    if let Err(error) = sent {
+    if let Err(error) = send(state, &socket) {
         warn!("cannot send {state} to the service manager at {}: {error}", socket.display());
     }
 }
 
+fn send(state: &str, to: &OsStr) -> io::Result<usize> {
+    /// While the manager's queue is full. The signals wait as long.
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.send_to_addr(state.as_bytes(), &address(to)?)
+}
+
 /// A path, or after an `@` a name in the abstract namespace.
-fn address(socket: &std::ffi::OsStr) -> std::io::Result<SocketAddr> {
+fn address(socket: &OsStr) -> io::Result<SocketAddr> {
     #[cfg(target_os = "linux")]
     {
         use std::os::linux::net::SocketAddrExt as _;

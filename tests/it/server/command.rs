@@ -253,7 +253,7 @@ fn what_keeps_it_from_starting_is_said_in_one_line() {
             &taken,
             format!(
                 "cannot listen on {taken}: Address already in use (os error 98); another program \
-                 listens there: stop it, or choose another port with --addr"
+                 or --addr listens there: stop it, or choose another port with --addr"
             ),
         ),
         // No name server is asked about an empty label.

@@ -272,6 +272,22 @@ fn a_service_manager_that_is_gone_costs_a_warning_and_no_more() {
 }
 
 #[test]
+fn a_service_manager_that_reads_nothing_holds_up_neither_the_start_nor_the_stop() {
+    let dir = TempDir::new();
+    let _manager = UnixDatagram::bind(dir.path("socket")).unwrap();
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    while other.send_to(b"RELOADING=1", dir.path("socket")).is_ok() {}
+    let mut command = wsecho(&["--addr=127.0.0.1:0"]);
+    let mut server = Server::start_command(command.env("NOTIFY_SOCKET", dir.path("socket")));
+    server.answers_at_once();
+    server.wait_for_log("cannot send READY=1 to the service manager");
+    server.signal(Signal::TERM);
+    assert!(server.wait(SOON).success());
+    server.wait_for_log("cannot send STOPPING=1 to the service manager");
+}
+
+#[test]
 fn systemd_finds_nothing_wrong_with_the_unit() {
     if !has_programs(&["systemd-analyze"]) {
         return;

@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 
 use crate::frames::frame;
 use crate::support::{
@@ -164,9 +164,48 @@ fn a_path_that_can_not_be_listened_on_is_named_with_the_reason() {
     assert_refused(&addr_of(&dir.path("taken")), "stop it, or choose another name with --addr");
 }
 
+#[test]
+fn a_socket_that_may_not_be_connected_to_is_not_said_to_be_in_use() {
+    let dir = TempDir::new();
+    let path = dir.path("socket");
+    let _listener = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    let mut command = wsecho(&[&addr_of(&path)]);
+    if geteuid().is_root() {
+        if !has_programs(&["setpriv"]) {
+            return;
+        }
+        // Root, but without the right to ignore modes.
+        command = Command::new("setpriv");
+        command.args(["--bounding-set=-dac_override,-dac_read_search", &wsecho_path()]);
+        command.arg(addr_of(&path));
+    }
+    assert_refuses(
+        &mut command,
+        &addr_of(&path),
+        "Permission denied (os error 13); this user must",
+    );
+    assert!(path.exists());
+}
+
+#[test]
+fn an_address_given_twice_is_in_use() {
+    let addr = crate::support::free_addr();
+    let flag = format!("--addr={addr}");
+    for twice in [&flag, &format!("--addr=0.0.0.0:{}", addr.port())] {
+        let why = "another program or --addr listens there";
+        assert_refuses(&mut wsecho(&[&flag, twice]), twice, why);
+    }
+}
+
 #[track_caller]
 fn assert_refused(flag: &str, why: &str) {
-    let mut program = Program::start(wsecho(&[flag]).stderr(Stdio::piped()));
+    assert_refuses(&mut wsecho(&[flag]), flag, why);
+}
+
+#[track_caller]
+fn assert_refuses(command: &mut Command, flag: &str, why: &str) {
+    let mut program = Program::start(command.stderr(Stdio::piped()));
     assert_eq!(program.wait(SOON).code(), Some(1));
     let text = program.stderr();
     let line = format!("wsecho: cannot listen on {}: ", flag.split_once('=').unwrap().1);
@@ -376,6 +415,17 @@ fn a_socket_that_does_not_listen_is_refused() {
         let text = program.stderr();
         assert_eq!(text, format!("wsecho: cannot use inherited socket 0: {why}\n"));
     }
+}
+
+#[test]
+fn a_descriptor_of_its_own_is_no_inherited_socket() {
+    let script = r#"exec 3<&-; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script, &wsecho_path()]).stderr(Stdio::piped());
+    let mut program = Program::start(&mut command);
+    assert_eq!(program.wait(SOON).code(), Some(1));
+    let text = program.stderr();
+    assert!(text.ends_with("it is neither a TCP nor a Unix-domain stream socket\n"), "{text}");
 }
 
 #[test]

@@ -171,13 +171,21 @@ fn a_request_over_tls_is_answered_and_its_stream_ended() {
 #[test]
 fn a_client_may_end_its_session_before_its_stream() {
     let server = start("ec", &[]);
-    let mut client = open(&server);
-    client.conn.send_close_notify();
-    client.flush().unwrap();
+    let mut probe = over(server.connect(), client_config("ec"));
+    probe.conn.complete_io(&mut probe.sock).unwrap();
+    let mut scripted = over(server.connect(), client_config("ec"));
+    scripted.write_all(UPGRADE.replace("/chat", "/do?close=4000&after=3").as_bytes()).unwrap();
+    read_head(&mut scripted);
+    for client in [&mut probe, &mut scripted, &mut open(&server)] {
+        client.conn.send_close_notify();
+        client.flush().unwrap();
+        // "Each party MUST send a close_notify alert" (RFC 8446 §6.1).
+        assert_end(client);
+    }
     server.wait_for_log("client 1 ended: peer ended the stream without a close frame; 0 messages");
     // A stream that ends without the session is the same.
     open(&server).sock.shutdown(Shutdown::Write).unwrap();
-    server.wait_for_log("client 2 ended: peer ended the stream without a close frame; 0 messages");
+    server.wait_for_log("client 3 ended: peer ended the stream without a close frame; 0 messages");
 }
 
 // The stop, pings, deadlines and limits
