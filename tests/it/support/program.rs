@@ -23,8 +23,7 @@ pub fn wsecho_path() -> String {
     path::absolute(path).unwrap().to_str().unwrap().into()
 }
 
-/// The wsecho under test, with these flags and no setting from outside. What the tests themselves are
-/// told has wsecho's name as well.
+/// The wsecho under test, with these flags and no setting from outside.
 pub fn wsecho(flags: &[&str]) -> Command {
     let mut command = Command::new(wsecho_path());
     for (variable, _) in env::vars_os() {
