@@ -225,7 +225,8 @@ fn compressed(message: &[u8]) -> Vec<u8> {
 }
 
 fn agreed(parameters: Parameters, budget: &Arc<Budget>) -> PerMessageDeflate {
-    PerMessageDeflate::new(parameters, Arc::new(Pool::new(NonZeroUsize::MIN)), Arc::clone(budget))
+    let pool = Pool::new(NonZeroUsize::MIN, Arc::clone(budget));
+    PerMessageDeflate::new(parameters, Arc::new(pool))
 }
 
 /// A verbatim echo with compression and a budget, and what is left of it.
@@ -520,11 +521,11 @@ fn a_silent_client_keeps_only_what_its_next_message_may_refer_to() {
 
 #[test]
 fn nothing_of_one_client_shows_in_another() {
-    let pool = Arc::new(Pool::new(NonZeroUsize::MIN));
     let settings = settings(LIMIT);
     let budget = Arc::new(Budget::new(LIMIT));
+    let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
     let converse = |frames: &[u8]| {
-        let deflate = PerMessageDeflate::new(STATELESS, Arc::clone(&pool), Arc::clone(&budget));
+        let deflate = PerMessageDeflate::new(STATELESS, Arc::clone(&pool));
         let mut driver = Driver::compressing(&settings, &budget, LARGE_INPUT, Some(deflate));
         driver.receive(frames);
         (driver.output.clone(), driver.conversation.closed().cloned())
