@@ -239,7 +239,7 @@ impl Session {
                     };
                     if whole && header.fin && matches!(self.state, State::Idle) {
                         let (payload, ascii) = take_payload(input, header_len, &header);
-                        if header.rsv[0] {
+                        if header.rsv != 0 {
                             return self.inflate(kind, payload).map(Some);
                         }
                         if kind == Kind::Text && !ascii && str::from_utf8(payload).is_err() {
@@ -280,7 +280,7 @@ impl Session {
     /// Checks a header against the state. Returns the kind of message that a
     /// data frame belongs to, or `None` for a control frame.
     fn check(&self, header: &Header) -> Result<Option<Kind>, ProtocolError> {
-        if header.rsv != [false; 3] {
+        if header.rsv != 0 {
             return self.check_compressed(header).map(Some);
         }
         let kind = match (header.opcode, &self.state) {
@@ -314,7 +314,7 @@ impl Session {
     /// compressed, and only its first frame has it.
     #[cold]
     fn check_compressed(&self, header: &Header) -> Result<Kind, ProtocolError> {
-        if self.deflate.is_none() || header.rsv != [true, false, false] {
+        if self.deflate.is_none() || header.rsv != frame::RSV1 {
             return Err(ProtocolError::ReservedBits);
         }
         let kind = match header.opcode {
@@ -360,7 +360,7 @@ impl Session {
         if matches!(self.state, State::Idle) {
             self.message.clear();
             self.checked = 0;
-            self.encoding = if header.rsv[0] { Encoding::Deflated } else { Encoding::Plain };
+            self.encoding = if header.rsv == 0 { Encoding::Plain } else { Encoding::Deflated };
         }
         let max_size = self.max_size();
         // The length of a fragmented message is known only at its end. A small one grows once at most.
