@@ -17,9 +17,9 @@ use crate::app::echo;
 use crate::buffer::{Budget, Buffer, OverBudget};
 use crate::escape::{Count, Quoted};
 use crate::websocket::close::{CloseFrame, NO_PROGRESS, PING_TIMEOUT, STOPPING};
-use crate::websocket::deflate::{PerMessageDeflate, Sizes};
+use crate::websocket::deflate::{Inflated, PerMessageDeflate, Sizes};
 use crate::websocket::frame::{self, Opcode};
-use crate::websocket::session::{Close, Message, Session};
+use crate::websocket::session::{Close, Kind, Message, Session};
 
 /// The input of a client that sends little at a time, in bytes.
 pub const SMALL_INPUT: usize = 768;
@@ -197,20 +197,14 @@ impl<'s> Conversation<'s> {
             );
             let prefix = &self.settings.prefix;
             let (is_copied, large) = match message {
-                Message::InInput(kind, payload) => {
+                Message::InInput(_, payload) => {
                     (echo::reply(kind, payload, prefix, output), Tail::InInput(payload.len()))
                 }
-                Message::Assembled(kind) => {
+                Message::Assembled(_) => {
                     (echo::reply(kind, session.assembled(), prefix, output), Tail::Assembled)
                 }
-                // A reply is compressed if the message was. Without memory for it, it is sent as it is.
-                Message::Inflated(kind, inflated) => {
-                    let deflated = session.deflate(echo::parts(kind, prefix).1, *inflated);
-                    let is_copied = match deflated {
-                        Ok(()) => echo::reply_deflated(kind, session.assembled(), output),
-                        Err(OverBudget) => echo::reply(kind, session.assembled(), prefix, output),
-                    };
-                    (is_copied, Tail::Assembled)
+                Message::Inflated(_, inflated) => {
+                    (reply_inflated(session, kind, *inflated, prefix, output), Tail::Assembled)
                 }
             };
             if let Tail::Assembled = large {
@@ -380,5 +374,21 @@ impl<'s> Conversation<'s> {
     fn compact(&mut self) {
         let end = self.input.filled().len();
         self.input.keep(mem::take(&mut self.consumed)..end);
+    }
+}
+
+/// Appends the reply to a compressed message, compressed as well. Without memory for it, it is sent as it
+/// is. Returns whether the payload is copied, or else assembled.
+#[cold]
+fn reply_inflated(
+    session: &mut Session,
+    kind: Kind,
+    inflated: Inflated,
+    prefix: &str,
+    output: &mut Vec<u8>,
+) -> bool {
+    match session.deflate(echo::parts(kind, prefix).1, inflated) {
+        Ok(()) => echo::reply_deflated(kind, session.assembled(), output),
+        Err(OverBudget) => echo::reply(kind, session.assembled(), prefix, output),
     }
 }

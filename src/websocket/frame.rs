@@ -91,13 +91,8 @@ pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
     let Some((&masking_key, rest)) = rest.split_first_chunk() else {
         return Ok(None);
     };
-    let header = Header {
-        fin: first & 0x80 != 0,
-        rsv: first & 0x70,
-        opcode,
-        masking_key,
-        payload_len,
-    };
+    let header =
+        Header { fin: first & 0x80 != 0, rsv: first & 0x70, opcode, masking_key, payload_len };
     Ok(Some((header, input.len() - rest.len())))
 }
 
@@ -149,13 +144,7 @@ mod tests {
     use super::*;
 
     fn header(payload_len: u64) -> Header {
-        Header {
-            fin: true,
-            rsv: 0,
-            opcode: Opcode::Binary,
-            masking_key: [1, 2, 3, 4],
-            payload_len,
-        }
+        Header { fin: true, rsv: 0, opcode: Opcode::Binary, masking_key: [1, 2, 3, 4], payload_len }
     }
 
     #[test]
