@@ -68,8 +68,8 @@ struct Ended {
 fn converse(input: &Input, max_buffered: usize, splits: &Splits) -> Ended {
     let budget = Arc::new(Budget::new(max_buffered));
     let settings = settings(input.max_message_size, PREFIX);
-    let pool = Arc::new(Pool::new(NonZeroUsize::MIN));
-    let deflate = PerMessageDeflate::new(input.parameters, pool, Arc::clone(&budget));
+    let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
+    let deflate = PerMessageDeflate::new(input.parameters, pool);
     let mut driver = Driver::new(&settings, &budget, splits, Some(deflate));
     for piece in splits.split(&input.bytes) {
         driver.receive(piece);

@@ -147,8 +147,8 @@ fn wsecho<'b>(bytes: &'b [u8], splits: &Splits, compression: Option<&Compression
     let budget = Arc::new(Budget::new(AMPLE));
     let settings = settings(MAX_MESSAGE_SIZE, "");
     let deflate = compression.map(|compression| {
-        let pool = Arc::new(Pool::new(NonZeroUsize::MIN));
-        PerMessageDeflate::new(compression.parameters, pool, Arc::clone(&budget))
+        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
+        PerMessageDeflate::new(compression.parameters, pool)
     });
     let mut driver = Driver::new(&settings, &budget, splits, deflate);
     let mut client = compression.map(Client::new);

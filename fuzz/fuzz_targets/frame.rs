@@ -27,9 +27,15 @@ fn check_decode(bytes: &[u8]) {
         return;
     };
     let header = header.expect("a whole header");
-    let rsv = ours.rsv.iter().fold(0, |rsv, &bit| rsv << 1 | u8::from(bit));
     assert_eq!(
-        (ours.fin, rsv, opcode(ours.opcode), ours.payload_len, Some(ours.masking_key), len),
+        (
+            ours.fin,
+            ours.rsv >> 4,
+            opcode(ours.opcode),
+            ours.payload_len,
+            Some(ours.masking_key),
+            len
+        ),
         (header.fin, header.rsv, header.opcode, header.payload_len, header.masking_key, header.len),
     );
     assert!(header.is_minimal() && header.payload_len < 1 << 63, "{header:?}");

@@ -45,8 +45,8 @@ fn converse(
     let budget = Arc::new(Budget::new(AMPLE));
     let settings = settings(MAX_MESSAGE_SIZE, "> ");
     let deflate = parameters.map(|parameters| {
-        let pool = Arc::new(Pool::new(NonZeroUsize::MIN));
-        PerMessageDeflate::new(parameters, pool, Arc::clone(&budget))
+        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
+        PerMessageDeflate::new(parameters, pool)
     });
     let mut driver = Driver::new(&settings, &budget, splits, deflate);
     for piece in splits.split(bytes) {

@@ -17,9 +17,9 @@ use crate::app::echo;
 use crate::buffer::{Budget, Buffer, OverBudget};
 use crate::escape::{Count, Quoted};
 use crate::websocket::close::{CloseFrame, NO_PROGRESS, PING_TIMEOUT, STOPPING};
-use crate::websocket::deflate::{PerMessageDeflate, Sizes};
+use crate::websocket::deflate::{Inflated, PerMessageDeflate, Sizes};
 use crate::websocket::frame::{self, Opcode};
-use crate::websocket::session::{Close, Message, Session};
+use crate::websocket::session::{Close, Kind, Message, Session};
 
 /// The input of a client that sends little at a time, in bytes.
 pub const SMALL_INPUT: usize = 768;
@@ -120,7 +120,6 @@ enum Tail {
     /// It has this length, and ends where the input is processed to.
     InInput(usize),
     Assembled,
-    Inflated,
 }
 
 impl<'s> Conversation<'s> {
@@ -166,7 +165,6 @@ impl<'s> Conversation<'s> {
             Tail::Nothing => b"",
             Tail::InInput(len) => &self.input.filled()[self.consumed - len..self.consumed],
             Tail::Assembled => self.session.assembled(),
-            Tail::Inflated => self.session.inflated(),
         };
         (self.sent > 0).then_some(Output { head: &self.output, payload, is_last })
     }
@@ -183,39 +181,33 @@ impl<'s> Conversation<'s> {
             && let Some(message) = session.next(&mut unread, output)
         {
             self.messages += 1;
-            let (kind, payload) = match message {
-                Message::InInput(kind, payload) => (kind, payload),
-                Message::Assembled(kind) => (kind, session.assembled()),
-                Message::Inflated(kind) => (kind, session.inflated()),
+            let (kind, payload, compressed) = match &message {
+                Message::InInput(kind, payload) => (*kind, *payload, None),
+                Message::Assembled(kind) => (*kind, session.assembled(), None),
+                Message::Inflated(kind, inflated) => {
+                    (*kind, inflated.message(), Some(inflated.compressed_size()))
+                }
             };
-            let prefix = &self.settings.prefix;
             debug!(
                 "client {}: {kind:?} of {}{}, {}",
                 self.client,
                 Count(payload.len() as u64, "byte"),
-                session
-                    .compressed_size(message)
-                    .map_or(String::new(), |size| format!(", {size} compressed")),
+                compressed.map_or(String::new(), |size| format!(", {size} compressed")),
                 Quoted(payload)
             );
+            let prefix = &self.settings.prefix;
             let (is_copied, large) = match message {
-                Message::InInput(kind, payload) => {
+                Message::InInput(_, payload) => {
                     (echo::reply(kind, payload, prefix, output), Tail::InInput(payload.len()))
                 }
-                Message::Assembled(kind) => {
+                Message::Assembled(_) => {
                     (echo::reply(kind, session.assembled(), prefix, output), Tail::Assembled)
                 }
-                // A reply is compressed if the message was. Without memory for it, it is sent as it is.
-                Message::Inflated(kind) => match session.deflate(echo::parts(kind, prefix).1) {
-                    Ok(()) => {
-                        (echo::reply_deflated(kind, session.assembled(), output), Tail::Assembled)
-                    }
-                    Err(OverBudget) => {
-                        (echo::reply(kind, session.inflated(), prefix, output), Tail::Inflated)
-                    }
-                },
+                Message::Inflated(_, inflated) => {
+                    (reply_inflated(session, kind, *inflated, prefix, output), Tail::Assembled)
+                }
             };
-            if let Message::Assembled(_) | Message::Inflated(_) = message {
+            if let Tail::Assembled = large {
                 self.spare_since = Some(self.now);
                 self.progress = None;
             }
@@ -382,5 +374,21 @@ impl<'s> Conversation<'s> {
     fn compact(&mut self) {
         let end = self.input.filled().len();
         self.input.keep(mem::take(&mut self.consumed)..end);
+    }
+}
+
+/// Appends the reply to a compressed message, compressed as well. Without memory for it, it is sent as it
+/// is. Returns whether the payload is copied, or else assembled.
+#[cold]
+fn reply_inflated(
+    session: &mut Session,
+    kind: Kind,
+    inflated: Inflated,
+    prefix: &str,
+    output: &mut Vec<u8>,
+) -> bool {
+    match session.deflate(echo::parts(kind, prefix).1, inflated) {
+        Ok(()) => echo::reply_deflated(kind, session.assembled(), output),
+        Err(OverBudget) => echo::reply(kind, session.assembled(), prefix, output),
     }
 }

@@ -341,10 +341,9 @@ impl Client<'_> {
 
     /// What compresses messages, if it was agreed.
     fn deflate(&self, upgrade: &Upgrade) -> Option<Box<PerMessageDeflate>> {
-        let Shared { budget, contexts, .. } = self.shared;
         match upgrade.compression {
             Negotiation::Agreed(parameters) => {
-                Some(PerMessageDeflate::new(parameters, Arc::clone(contexts), Arc::clone(budget)))
+                Some(PerMessageDeflate::new(parameters, Arc::clone(&self.shared.contexts)))
             }
             Negotiation::Declined(_) | Negotiation::NotOffered => None,
         }

@@ -147,6 +147,8 @@ impl Shared {
             lowered("--max-connections", asked, limits.clients(asked, messages.compression));
         let asked = messages.max_buffered;
         let max_buffered = lowered("--max-buffered", asked, limits.buffered(asked));
+        let budget =
+            Arc::new(Budget::limited(max_buffered, limits.reserved(), messages.prefix.len()));
         Shared {
             certificate,
             policy: Policy {
@@ -169,15 +171,12 @@ impl Shared {
                 limits.http_only(messages.compression),
                 listening.max_connections_per_ip,
             )),
-            budget: Arc::new(Budget::limited(
-                max_buffered,
-                limits.reserved(),
-                messages.prefix.len(),
-            )),
             draws: Draws::default(),
             contexts: Arc::new(deflate::Pool::new(
                 thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+                Arc::clone(&budget),
             )),
+            budget,
             config,
         }
     }

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::mem;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -36,10 +37,6 @@ const MAX_WINDOW: usize = 1 << MAX_WINDOW_BITS;
 /// How hard the compressor looks for repetitions, of 9. For an echo the time counts: level 3 takes two to
 /// four times as long, for a quarter less bytes (docs/performance.md).
 const LEVEL: i32 = 1;
-
-/// What an inflated message may hold without charging the budget, in bytes. Above it all is charged, since
-/// the compressed message and its reply have [`UNMETERED`] already.
-const SMALL: usize = 4 * 1024;
 
 /// The memory of an inflater, in bytes.
 const INFLATER_MEMORY: usize = 48 * 1024;
@@ -198,75 +195,82 @@ impl fmt::Display for Parameters {
     }
 }
 
-/// The contexts that all clients share for messages which are compressed on their own.
+/// What all clients share to inflate and to deflate a message: the memory that it is inflated to, and the
+/// contexts for messages which are compressed on their own.
 ///
 /// There should be as many as cores, since more are not faster. A client's thread holds one only while
 /// it computes, never while it waits for its peer, so that thousands of clients that send at once need
-/// the memory of a few contexts. The wait for a free one is the time that the messages before it take to
+/// the memory of a few. The wait for a free one is the time that the messages before it take to
 /// compute: milliseconds each for the largest. A lock and a condition variable do,
 /// because taking one out takes nanoseconds and inflating a message microseconds.
 pub struct Pool {
     free: Mutex<Vec<Contexts>>,
     returned: Condvar,
+    budget: Arc<Budget>,
 }
 
-/// Each is made when it is first used, and stays.
-#[derive(Default)]
+/// Each context is made when it is first used, and stays.
 struct Contexts {
     inflater: Option<Inflate>,
     /// With the bits of its window. A client that asked for another window gets a new one.
     deflater: Option<(u8, Deflate)>,
+    /// The message, inflated. Up to [`UNMETERED`] its memory stays.
+    message: Buffer,
 }
 
-/// Contexts that go back to their pool when they are dropped.
-struct Borrowed<'p> {
-    pool: &'p Pool,
+/// A message that was inflated. What it was taken from a [`Pool`] with goes back when it is dropped.
+pub struct Inflated {
     contexts: Contexts,
+    pool: Arc<Pool>,
+    compressed_size: usize,
 }
 
 impl Pool {
-    /// A pool of `size` pairs of contexts, which have no memory before they are used.
-    pub fn new(size: NonZeroUsize) -> Self {
-        let free = (0..size.get()).map(|_| Contexts::default()).collect();
-        Pool { free: Mutex::new(free), returned: Condvar::new() }
+    /// A pool of `size`, which have no memory before they are used. What they hold above [`UNMETERED`]
+    /// is charged to `budget`, and so are contexts that clients have of their own.
+    pub fn new(size: NonZeroUsize, budget: Arc<Budget>) -> Self {
+        let free = (0..size.get()).map(|_| Contexts::new(&budget)).collect();
+        Pool { free: Mutex::new(free), returned: Condvar::new(), budget }
     }
 
-    fn take(&self) -> Borrowed<'_> {
+    fn take(self: &Arc<Self>) -> Inflated {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             // The last one that was returned, whose memory is likely still in the cache.
             if let Some(contexts) = free.pop() {
-                return Borrowed { pool: self, contexts };
+                return Inflated { contexts, pool: Arc::clone(self), compressed_size: 0 };
             }
             free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
-impl Drop for Borrowed<'_> {
+impl Inflated {
+    pub fn message(&self) -> &[u8] {
+        self.contexts.message.filled()
+    }
+
+    /// How many bytes the message had before.
+    pub fn compressed_size(&self) -> usize {
+        self.compressed_size
+    }
+}
+
+impl Drop for Inflated {
     fn drop(&mut self) {
-        let contexts = std::mem::take(&mut self.contexts);
+        let mut contexts = mem::replace(&mut self.contexts, Contexts::new(&self.pool.budget));
+        contexts.message.clear();
+        if contexts.message.capacity() > UNMETERED {
+            contexts.message.release();
+        }
         self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(contexts);
         self.pool.returned.notify_one();
     }
 }
 
 impl Contexts {
-    /// An inflater that knows nothing of earlier messages.
-    fn inflater(&mut self) -> &mut Inflate {
-        let inflater = self.inflater.get_or_insert_with(new_inflater);
-        inflater.reset(false);
-        inflater
-    }
-
-    /// A deflater that knows nothing of earlier messages, with a window of `bits`.
-    fn deflater(&mut self, bits: u8) -> &mut Deflate {
-        if self.deflater.as_ref().is_some_and(|(its_bits, _)| *its_bits != bits) {
-            self.deflater = None;
-        }
-        let (_, deflater) = self.deflater.get_or_insert_with(|| (bits, new_deflater(bits)));
-        deflater.reset();
-        deflater
+    fn new(budget: &Arc<Budget>) -> Self {
+        Contexts { inflater: None, deflater: None, message: Buffer::new(Arc::clone(budget)) }
     }
 }
 
@@ -295,17 +299,10 @@ struct Own<T> {
 pub struct PerMessageDeflate {
     parameters: Parameters,
     pool: Arc<Pool>,
-    budget: Arc<Budget>,
     /// Only with context takeover.
     inflater: Option<Box<Own<Inflate>>>,
     /// Only with context takeover.
     deflater: Option<Box<Own<Deflate>>>,
-    /// The message that was inflated last.
-    message: Buffer,
-    /// What `message` may hold before it charges the budget itself, once it is not small.
-    charge: Option<Charge>,
-    /// How many bytes it had before.
-    compressed_size: usize,
     total: Sizes,
 }
 
@@ -317,18 +314,13 @@ pub struct Sizes {
 }
 
 impl PerMessageDeflate {
-    /// What both sides agreed to. Contexts of its own, and what it holds above
-    /// [`UNMETERED`], are charged to `budget`.
-    pub fn new(parameters: Parameters, pool: Arc<Pool>, budget: Arc<Budget>) -> Box<Self> {
+    /// What both sides agreed to, and what it is computed with.
+    pub fn new(parameters: Parameters, pool: Arc<Pool>) -> Box<Self> {
         Box::new(PerMessageDeflate {
             parameters,
             pool,
-            message: Buffer::new(Arc::clone(&budget)),
-            charge: None,
-            budget,
             inflater: None,
             deflater: None,
-            compressed_size: 0,
             total: Sizes::default(),
         })
     }
@@ -344,63 +336,77 @@ impl PerMessageDeflate {
         kind: Kind,
         payload: &[u8],
         max_size: usize,
-    ) -> Result<(), CloseFrame> {
-        let PerMessageDeflate { parameters, pool, budget, inflater, message, charge, .. } = self;
-        message.clear();
-        let mut inflating = Inflating { kind, message, charge, budget, max_size, checked: 0 };
-        if parameters.client_no_context_takeover {
-            let mut borrowed = pool.take();
-            let inflater = borrowed.contexts.inflater();
-            let ended = inflating.message(inflater, payload)?;
-            inflating.finish(inflater, ended)?;
+    ) -> Result<Inflated, CloseFrame> {
+        let mut inflated = self.pool.take();
+        inflated.compressed_size = payload.len();
+        let Contexts { inflater: shared, message, .. } = &mut inflated.contexts;
+        message.reserve(UNMETERED.min(max_size)).map_err(|OverBudget| close::OVER_BUDGET)?;
+        let mut inflating = Inflating { kind, message, max_size, checked: 0 };
+        if self.parameters.client_no_context_takeover {
+            let context = shared.get_or_insert_with(new_inflater);
+            context.reset(false);
+            let ended = inflating.message(context, payload)?;
+            inflating.finish(context, ended)?;
         } else {
-            let own = if let Some(own) = inflater {
+            let own = if let Some(own) = &mut self.inflater {
                 own
             } else {
-                let charge = budget.charge(INFLATER_MEMORY).map_err(|_| close::OVER_BUDGET)?;
-                inflater.insert(Box::new(Own { context: new_inflater(), _charge: charge }))
+                let charge = self.pool.budget.charge(INFLATER_MEMORY);
+                let charge = charge.map_err(|OverBudget| close::OVER_BUDGET)?;
+                self.inflater.insert(Box::new(Own { context: new_inflater(), _charge: charge }))
             };
             if let Ended::FinalBlock = inflating.message(&mut own.context, payload)? {
                 inflating.restart(&mut own.context)?;
             }
         }
-        self.compressed_size = payload.len();
-        self.count(self.message.filled().len(), payload.len());
-        Ok(())
+        self.count(inflated.message().len(), payload.len());
+        Ok(inflated)
     }
 
-    /// The message that was inflated last.
-    pub fn message(&self) -> &[u8] {
-        self.message.filled()
-    }
-
-    /// How many bytes that message had before.
-    pub fn compressed_size(&self) -> usize {
-        self.compressed_size
-    }
-
-    /// Deflates `prefix` and the message that was inflated last, as one message, to `out`.
+    /// Deflates `prefix` and the message as one message, to `out`.
     ///
     /// # Errors
     ///
-    /// [`OverBudget`]. The reply can be sent as it is then.
-    pub(super) fn deflate(&mut self, prefix: &[u8], out: &mut Buffer) -> Result<(), OverBudget> {
-        let bits = self.parameters.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS);
-        let message = self.message.filled();
-        if self.parameters.server_no_context_takeover {
-            deflate(self.pool.take().contexts.deflater(bits), prefix, message, out)?;
+    /// [`OverBudget`], and `out` is the message as it is.
+    pub(super) fn deflate(
+        &mut self,
+        prefix: &[u8],
+        mut inflated: Inflated,
+        out: &mut Buffer,
+    ) -> Result<(), OverBudget> {
+        let deflated = self.try_deflate(prefix, &mut inflated.contexts, out);
+        if deflated.is_ok() {
+            self.count(prefix.len() + inflated.message().len(), out.filled().len());
         } else {
-            // Taken out, since one that fails has to go: it knows a message that the client does not.
-            let mut own = if let Some(own) = self.deflater.take() {
-                own
-            } else {
-                let charge = self.budget.charge(deflater_memory(bits))?;
-                Box::new(Own { context: new_deflater(bits), _charge: charge })
-            };
-            deflate(&mut own.context, prefix, message, out)?;
-            self.deflater = Some(own);
+            out.release();
+            mem::swap(out, &mut inflated.contexts.message);
         }
-        self.count(prefix.len() + self.message.filled().len(), out.filled().len());
+        deflated
+    }
+
+    fn try_deflate(
+        &mut self,
+        prefix: &[u8],
+        contexts: &mut Contexts,
+        out: &mut Buffer,
+    ) -> Result<(), OverBudget> {
+        let bits = self.parameters.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS);
+        let Contexts { deflater: shared, message, .. } = contexts;
+        if self.parameters.server_no_context_takeover {
+            shared.take_if(|(its_bits, _)| *its_bits != bits);
+            let (_, deflater) = shared.get_or_insert_with(|| (bits, new_deflater(bits)));
+            deflater.reset();
+            return deflate(deflater, prefix, message.filled(), out);
+        }
+        // Taken out, since one that fails has to go: it knows a message that the client does not.
+        let mut own = if let Some(own) = self.deflater.take() {
+            own
+        } else {
+            let charge = self.pool.budget.charge(deflater_memory(bits))?;
+            Box::new(Own { context: new_deflater(bits), _charge: charge })
+        };
+        deflate(&mut own.context, prefix, message.filled(), out)?;
+        self.deflater = Some(own);
         Ok(())
     }
 
@@ -412,17 +418,6 @@ impl PerMessageDeflate {
     /// The sizes of all compressed messages, in both directions.
     pub fn total(&self) -> Sizes {
         self.total
-    }
-
-    /// Whether memory and addresses are held only in case another large message follows.
-    pub(super) fn holds_spare(&self) -> bool {
-        self.message.capacity() > SMALL
-    }
-
-    /// Gives up the memory of the last message.
-    pub(super) fn release(&mut self) {
-        self.message.release();
-        self.charge = None;
     }
 
     /// Gives up the contexts that the protocol lets go: a new deflater refers to nothing earlier, which
@@ -445,8 +440,6 @@ enum Ended {
 struct Inflating<'m> {
     kind: Kind,
     message: &'m mut Buffer,
-    charge: &'m mut Option<Charge>,
-    budget: &'m Arc<Budget>,
     max_size: usize,
     /// How much of a text is known to be UTF-8, in bytes.
     checked: usize,
@@ -517,16 +510,11 @@ impl Inflating<'_> {
         const PIECE: usize = 64 * 1024;
         loop {
             let left = self.max_size - self.message.filled().len();
-            // Whether there is more than the limit shows only in what is inflated.
+            let spare = self.message.spare_mut();
+            let spare_len = spare.len().min(left).min(PIECE);
+            // Whether there is more than the memory or the limit takes shows only in what is inflated.
             let mut beyond = [0];
-            let room = if left == 0 {
-                &mut beyond[..]
-            } else {
-                self.make_room()?;
-                let spare = self.message.spare_mut();
-                let len = spare.len().min(left).min(PIECE);
-                &mut spare[..len]
-            };
+            let room = if spare_len == 0 { &mut beyond[..] } else { &mut spare[..spare_len] };
             let room_len = room.len();
             let (read, written) = (inflater.total_in(), inflater.total_out());
             let status = inflater
@@ -539,6 +527,10 @@ impl Inflating<'_> {
                 let limit = self.max_size;
                 let size = limit as u64 + 1;
                 return Err(ProtocolError::MessageTooBig { size, limit }.into());
+            }
+            if written > spare_len {
+                self.grow()?;
+                self.message.spare_mut()[..1].copy_from_slice(&beyond);
             }
             self.message.advance(written);
             check_utf8(self.kind, self.message.filled(), &mut self.checked, false)?;
@@ -554,27 +546,10 @@ impl Inflating<'_> {
         }
     }
 
-    fn make_room(&mut self) -> Result<(), CloseFrame> {
-        let Inflating { message, charge, budget, max_size, .. } = self;
-        let mut grow = || {
-            // The length is not known before the end. A small message grows twice at most.
-            if message.capacity() == message.filled().len() {
-                let capacity = match message.capacity() {
-                    0 => SMALL,
-                    1..UNMETERED => UNMETERED,
-                    _ => *max_size,
-                };
-                if capacity > SMALL && charge.is_none() {
-                    **charge = Some(budget.charge(UNMETERED)?);
-                }
-                message.reserve(capacity.min(*max_size))?;
-            }
-            if message.spare_mut().is_empty() {
-                message.charge_ahead()?;
-            }
-            Ok(())
-        };
-        grow().map_err(|OverBudget| close::OVER_BUDGET)
+    fn grow(&mut self) -> Result<(), CloseFrame> {
+        let grown = self.message.reserve(self.max_size);
+        let grown = grown.and_then(|()| self.message.charge_ahead());
+        grown.map_err(|OverBudget| close::OVER_BUDGET)
     }
 }
 
@@ -628,11 +603,8 @@ mod tests {
     fn after_a_reply_that_did_not_fit_the_next_one_refers_to_nothing() {
         let budget = Arc::new(Budget::new(1 << 20));
         let parameters = Parameters::default();
-        let mut deflate = PerMessageDeflate::new(
-            parameters,
-            Arc::new(Pool::new(NonZeroUsize::MIN)),
-            Arc::clone(&budget),
-        );
+        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
+        let mut deflate = PerMessageDeflate::new(parameters, pool);
         let mut client = new_deflater(MAX_WINDOW_BITS);
         let mut random = 1_u32;
         let noise: Vec<_> = (0..100_000)
@@ -644,17 +616,19 @@ mod tests {
         let mut payload = Buffer::new(Arc::clone(&budget));
         let mut send = |deflate: &mut PerMessageDeflate, message: &[u8]| {
             super::deflate(&mut client, b"", message, &mut payload).unwrap();
-            deflate.inflate(Kind::Binary, payload.filled(), message.len()).unwrap();
-            assert!(deflate.message() == message);
+            let inflated = deflate.inflate(Kind::Binary, payload.filled(), message.len()).unwrap();
+            assert!(inflated.message() == message);
+            inflated
         };
-        send(&mut deflate, &noise);
+        let inflated = send(&mut deflate, &noise);
         let mut too_small = Buffer::new(Arc::new(Budget::new(0)));
-        assert_eq!(deflate.deflate(b"", &mut too_small), Err(OverBudget));
+        assert_eq!(deflate.deflate(b"", inflated, &mut too_small), Err(OverBudget));
+        assert!(too_small.filled() == noise);
         let mut out = Buffer::new(Arc::clone(&budget));
         let mut first = Vec::new();
         for _ in 0..2 {
-            send(&mut deflate, &noise[..1000]);
-            deflate.deflate(b"", &mut out).unwrap();
+            let inflated = send(&mut deflate, &noise[..1000]);
+            deflate.deflate(b"", inflated, &mut out).unwrap();
             if first.is_empty() {
                 first = out.filled().to_vec();
             }

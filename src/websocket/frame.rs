@@ -30,8 +30,9 @@ pub const RSV1: u8 = 0x40;
 pub struct Header {
     /// Whether this is the message's last fragment.
     pub fin: bool,
-    /// The reserved bits RSV1, RSV2 and RSV3, which extensions give a meaning to.
-    pub rsv: [bool; 3],
+    /// The reserved bits RSV1, RSV2 and RSV3, which extensions give a meaning to, where the first byte has
+    /// them.
+    pub rsv: u8,
     /// What the frame carries.
     pub opcode: Opcode,
     /// The key that the payload is masked with.
@@ -90,13 +91,8 @@ pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
     let Some((&masking_key, rest)) = rest.split_first_chunk() else {
         return Ok(None);
     };
-    let header = Header {
-        fin: first & 0x80 != 0,
-        rsv: [first & 0x40 != 0, first & 0x20 != 0, first & 0x10 != 0],
-        opcode,
-        masking_key,
-        payload_len,
-    };
+    let header =
+        Header { fin: first & 0x80 != 0, rsv: first & 0x70, opcode, masking_key, payload_len };
     Ok(Some((header, input.len() - rest.len())))
 }
 
@@ -148,13 +144,7 @@ mod tests {
     use super::*;
 
     fn header(payload_len: u64) -> Header {
-        Header {
-            fin: true,
-            rsv: [false; 3],
-            opcode: Opcode::Binary,
-            masking_key: [1, 2, 3, 4],
-            payload_len,
-        }
+        Header { fin: true, rsv: 0, opcode: Opcode::Binary, masking_key: [1, 2, 3, 4], payload_len }
     }
 
     #[test]
@@ -204,11 +194,11 @@ mod tests {
     #[test]
     fn fin_and_each_reserved_bit_are_decoded_apart() {
         for (first, fin, rsv) in [
-            (0x01, false, [false; 3]),
-            (0x81, true, [false; 3]),
-            (0x41, false, [true, false, false]),
-            (0x21, false, [false, true, false]),
-            (0x11, false, [false, false, true]),
+            (0x01, false, 0),
+            (0x81, true, 0),
+            (0x41, false, RSV1),
+            (0x21, false, 0x20),
+            (0x11, false, 0x10),
         ] {
             let (header, _) = decode(&[first, 0x80, 0, 0, 0, 0]).unwrap().unwrap();
             assert_eq!((header.fin, header.rsv), (fin, rsv), "{first:02X}");

@@ -20,18 +20,18 @@ use std::sync::Arc;
 
 use crate::buffer::{Budget, Buffer, OverBudget, UNMETERED};
 use crate::websocket::close::{self, CloseFrame, ProtocolError};
-use crate::websocket::deflate::{PerMessageDeflate, Sizes};
+use crate::websocket::deflate::{Inflated, PerMessageDeflate, Sizes};
 use crate::websocket::frame::{self, Header, Opcode};
 
 /// A message that has come whole, unmasked. The payload of a text message is UTF-8.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'i> {
     /// It lies in the input.
     InInput(Kind, &'i [u8]),
     /// It came in pieces, and [`Session::assembled`] has its payload.
     Assembled(Kind),
-    /// It came compressed, and [`Session::inflated`] has its payload.
-    Inflated(Kind),
+    /// It came compressed. To be given up before anything is waited for: others need its memory.
+    // In a box, since it is large, and the others are returned in registers.
+    Inflated(Kind, Box<Inflated>),
 }
 
 /// What a message carries (§5.6).
@@ -125,26 +125,14 @@ impl Session {
         self.message.filled()
     }
 
-    /// The payload of the message that was [inflated](Message::Inflated) last.
-    pub fn inflated(&self) -> &[u8] {
-        self.deflate.as_ref().map_or(b"", |deflate| deflate.message())
-    }
-
-    /// Deflates `prefix` and the message that was [inflated](Message::Inflated) last as one message,
-    /// which [`assembled`](Self::assembled) returns then.
+    /// Deflates `prefix` and a message as one message, which [`assembled`](Self::assembled) returns then.
     ///
     /// # Errors
     ///
-    /// [`OverBudget`]. The reply can be sent uncompressed, which is always allowed.
-    pub fn deflate(&mut self, prefix: &[u8]) -> Result<(), OverBudget> {
+    /// [`OverBudget`], and it returns the message as it is. A reply may always be sent uncompressed.
+    pub fn deflate(&mut self, prefix: &[u8], message: Inflated) -> Result<(), OverBudget> {
         let deflate = self.deflate.as_mut().ok_or(OverBudget)?;
-        deflate.deflate(prefix, &mut self.message)
-    }
-
-    /// For the log: how many bytes `message` had before it was inflated, if it was.
-    pub fn compressed_size(&self, message: Message) -> Option<usize> {
-        let deflate = self.deflate.as_ref().filter(|_| matches!(message, Message::Inflated(_)));
-        deflate.map(|deflate| deflate.compressed_size())
+        deflate.deflate(prefix, message, &mut self.message)
     }
 
     /// The sizes of all compressed messages in both directions, if there were any.
@@ -211,18 +199,13 @@ impl Session {
 
     /// Whether memory and addresses are held only in case another large message follows.
     pub fn holds_spare(&self) -> bool {
-        let is_large = self.message.capacity() > UNMETERED
-            || self.deflate.as_ref().is_some_and(|deflate| deflate.holds_spare());
-        is_large && matches!(self.state, State::Idle)
+        self.message.capacity() > UNMETERED && matches!(self.state, State::Idle)
     }
 
     /// Gives up the memory that no unfinished message needs.
     pub fn release(&mut self) {
         if matches!(self.state, State::Idle | State::Closed(_)) {
             self.message.release();
-        }
-        if let Some(deflate) = &mut self.deflate {
-            deflate.release();
         }
     }
 
@@ -256,7 +239,7 @@ impl Session {
                     };
                     if whole && header.fin && matches!(self.state, State::Idle) {
                         let (payload, ascii) = take_payload(input, header_len, &header);
-                        if header.rsv[0] {
+                        if header.rsv != 0 {
                             return self.inflate(kind, payload).map(Some);
                         }
                         if kind == Kind::Text && !ascii && str::from_utf8(payload).is_err() {
@@ -297,7 +280,7 @@ impl Session {
     /// Checks a header against the state. Returns the kind of message that a
     /// data frame belongs to, or `None` for a control frame.
     fn check(&self, header: &Header) -> Result<Option<Kind>, ProtocolError> {
-        if header.rsv != [false; 3] {
+        if header.rsv != 0 {
             return self.check_compressed(header).map(Some);
         }
         let kind = match (header.opcode, &self.state) {
@@ -331,7 +314,7 @@ impl Session {
     /// compressed, and only its first frame has it.
     #[cold]
     fn check_compressed(&self, header: &Header) -> Result<Kind, ProtocolError> {
-        if self.deflate.is_none() || header.rsv != [true, false, false] {
+        if self.deflate.is_none() || header.rsv != frame::RSV1 {
             return Err(ProtocolError::ReservedBits);
         }
         let kind = match header.opcode {
@@ -362,14 +345,14 @@ impl Session {
     #[cold]
     fn inflate<'i>(&mut self, kind: Kind, payload: &[u8]) -> Result<Message<'i>, CloseFrame> {
         let deflate = self.deflate.as_mut().ok_or(ProtocolError::ReservedBits)?;
-        deflate.inflate(kind, payload, self.max_message_size)?;
-        Ok(Message::Inflated(kind))
+        let inflated = deflate.inflate(kind, payload, self.max_message_size)?;
+        Ok(Message::Inflated(kind, Box::new(inflated)))
     }
 
     fn inflate_assembled<'i>(&mut self, kind: Kind) -> Result<Message<'i>, CloseFrame> {
         let deflate = self.deflate.as_mut().ok_or(ProtocolError::ReservedBits)?;
-        deflate.inflate(kind, self.message.filled(), self.max_message_size)?;
-        Ok(Message::Inflated(kind))
+        let inflated = deflate.inflate(kind, self.message.filled(), self.max_message_size)?;
+        Ok(Message::Inflated(kind, Box::new(inflated)))
     }
 
     fn begin_payload(&mut self, kind: Kind, header: &Header) -> Result<(), CloseFrame> {
@@ -377,11 +360,7 @@ impl Session {
         if matches!(self.state, State::Idle) {
             self.message.clear();
             self.checked = 0;
-            self.encoding = if header.rsv[0] { Encoding::Deflated } else { Encoding::Plain };
-            // Otherwise what is spare could leave no room in the budget for this message.
-            if let Some(deflate) = self.deflate.as_mut().filter(|deflate| deflate.holds_spare()) {
-                deflate.release();
-            }
+            self.encoding = if header.rsv == 0 { Encoding::Plain } else { Encoding::Deflated };
         }
         let max_size = self.max_size();
         // The length of a fragmented message is known only at its end. A small one grows once at most.

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_params};
 use miniz_oxide::deflate::stream::deflate;
@@ -225,7 +226,8 @@ fn compressed(message: &[u8]) -> Vec<u8> {
 }
 
 fn agreed(parameters: Parameters, budget: &Arc<Budget>) -> Box<PerMessageDeflate> {
-    PerMessageDeflate::new(parameters, Arc::new(Pool::new(NonZeroUsize::MIN)), Arc::clone(budget))
+    let pool = Pool::new(NonZeroUsize::MIN, Arc::clone(budget));
+    PerMessageDeflate::new(parameters, Arc::new(pool))
 }
 
 /// A verbatim echo with compression and a budget, and what is left of it.
@@ -520,11 +522,11 @@ fn a_silent_client_keeps_only_what_its_next_message_may_refer_to() {
 
 #[test]
 fn nothing_of_one_client_shows_in_another() {
-    let pool = Arc::new(Pool::new(NonZeroUsize::MIN));
     let settings = settings(LIMIT);
     let budget = Arc::new(Budget::new(LIMIT));
+    let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
     let converse = |frames: &[u8]| {
-        let deflate = PerMessageDeflate::new(STATELESS, Arc::clone(&pool), Arc::clone(&budget));
+        let deflate = PerMessageDeflate::new(STATELESS, Arc::clone(&pool));
         let mut driver = Driver::compressing(&settings, &budget, LARGE_INPUT, Some(deflate));
         driver.receive(frames);
         (driver.output.clone(), driver.conversation.closed().cloned())
@@ -545,6 +547,48 @@ fn nothing_of_one_client_shows_in_another() {
     // The same client's next message, without context takeover.
     let (output, _) = converse(&[secret.clone(), guess.clone()].concat());
     assert_eq!(output, [converse(&secret).0, alone.0].concat());
+}
+
+#[test]
+fn a_reply_that_its_peer_does_not_read_keeps_no_context() {
+    // Too long to be copied to the output, compressed as well.
+    let message = Random(5).bytes(UNMETERED + 10);
+    let bytes = frame(BINARY, &compressed(&message));
+    let (last, before) = bytes.split_last().unwrap();
+    let settings = settings(LIMIT);
+    let hello = frame(TEXT, &compressed(b"Hello"));
+    for (parameters, total, first) in [
+        (STATELESS, LIMIT, BINARY),
+        (TAKEOVER, LIMIT, BINARY),
+        // Enough to inflate it, but not to deflate the reply.
+        (STATELESS, STEP + 4096, 0x82),
+        (TAKEOVER, STEP + UNMETERED, 0x82),
+    ] {
+        let budget = Arc::new(Budget::new(total));
+        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
+        let connect = |parameters| {
+            let deflate = PerMessageDeflate::new(parameters, Arc::clone(&pool));
+            Driver::compressing(&settings, &budget, LARGE_INPUT, Some(deflate))
+        };
+        let mut slow = connect(parameters);
+        slow.receive(before);
+        slow.conversation.input()[0] = *last;
+        slow.conversation.received(1, Duration::ZERO);
+        let output = slow.conversation.next_output().unwrap();
+        assert_eq!(output.head[0], first, "{parameters:?}");
+
+        // While the only context is held, it would wait for ever.
+        let mut quick = connect(STATELESS);
+        quick.receive(&hello);
+        assert_eq!(inflated(&quick.output), [(TEXT, b"Hello".to_vec())]);
+        let payload = match first {
+            BINARY => decompress_to_vec(&[output.payload, &TAIL, &FINAL_BLOCK].concat()).unwrap(),
+            _ => output.payload.to_vec(),
+        };
+        assert!(payload == message, "{parameters:?}");
+        drop((slow, quick));
+        assert_eq!(budget.left(), total);
+    }
 }
 
 #[test]
