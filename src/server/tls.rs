@@ -217,6 +217,9 @@ fn configure(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
     // Each costs the handshake. With none, nothing of ours acknowledges the end of the handshake, and a
     // client with Nagle's algorithm waits 40 ms before it sends its request.
     config.send_tls13_tickets = 1;
+    // It keeps nothing of a session. The sessions that rustls would keep, each in the arena of another
+    // thread, would keep nearly all that a crowd took from being given back.
+    config.ticketer = ring::Ticketer::new().map_err(|error| error.to_string())?;
     Ok(Arc::new(config))
 }
 

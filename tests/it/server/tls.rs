@@ -693,7 +693,7 @@ fn python_and_npms_ws_are_answered_over_wss() {
 
 #[test]
 #[ignore = "needs 10,000 clients, and a release build"]
-fn an_idle_client_costs_at_most_24_kib() {
+fn an_idle_client_costs_at_most_24_kib_and_leaves_little_behind() {
     const CLIENTS: usize = 10_000;
     need_descriptors(CLIENTS as u64 + 100);
     let server = start("ec", &["--max-connections=10000"]);
@@ -710,4 +710,5 @@ fn an_idle_client_costs_at_most_24_kib() {
     println!("{grown} KiB, {} each", grown / CLIENTS);
     assert!(std::env::var_os("WSECHO").is_none() || grown <= 24 * CLIENTS, "{grown} KiB");
     drop(clients);
+    server.has_recovered_after(before, PROGRAM, || assert_echoes(&mut open(&server), b"again"));
 }
