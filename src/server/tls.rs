@@ -9,8 +9,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -62,7 +61,7 @@ const OVERHEAD: usize = 128;
 
 /// The certificate and its key, in the hands of the threads for handshakes.
 pub struct Certificate {
-    steps: Sender<Step>,
+    steps: Arc<Steps>,
 }
 
 /// The certificate's files, which may be renewed while the server runs.
@@ -144,22 +143,49 @@ struct Step {
 /// The session, and what came of the step. `None` before that.
 type StepResult = Mutex<Option<Result<(Box<Session>, Result<Next, Error>), Error>>>;
 
+/// The steps that wait for a thread, the oldest first.
+#[derive(Default)]
+struct Steps {
+    queue: Mutex<VecDeque<Step>>,
+    added: Condvar,
+}
+
+impl Steps {
+    fn add(&self, step: Step) {
+        lock(&self.queue).push_back(step);
+        self.added.notify_one();
+    }
+
+    /// Waits for the next one.
+    fn next(&self) -> Step {
+        let mut queue = lock(&self.queue);
+        loop {
+            if let Some(step) = queue.pop_front() {
+                if queue.is_empty() {
+                    // Its memory may lie behind much that a crowd will have given back.
+                    *queue = VecDeque::new();
+                }
+                return step;
+            }
+            queue = self.added.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
 /// Starts a thread for each processor, which takes steps of handshakes for as long as the process lives.
-fn start_threads(files: &Arc<Files>) -> io::Result<Sender<Step>> {
-    let (sender, steps) = mpsc::channel();
-    let steps = Arc::new(Mutex::new(steps));
+fn start_threads(files: &Arc<Files>) -> io::Result<Arc<Steps>> {
+    let steps = Arc::<Steps>::default();
     let processors = thread::available_parallelism().map_or(1, usize::from);
     for _ in 0..processors.min(MOST_THREADS) {
         let (files, steps) = (Arc::clone(files), Arc::clone(&steps));
         let thread = thread::Builder::new().name("handshake".into()).stack_size(STACK_SIZE);
         thread.spawn(move || {
             loop {
-                let Ok(step) = lock(&steps).recv() else { return };
-                take(step, &files);
+                take(steps.next(), &files);
             }
         })?;
     }
-    Ok(sender)
+    Ok(steps)
 }
 
 /// Computes a step, unless nobody waits for it.
@@ -259,7 +285,7 @@ impl<'c> Handshaking<'c> {
                 session.input.advance(bytes);
                 let (result, client) = (Arc::downgrade(&self.result), thread::current());
                 let step = Step { session, result, client };
-                self.certificate.steps.send(step).map_err(Error::tls)?;
+                self.certificate.steps.add(step);
                 Handshake::Unfinished
             }
             Received::Nothing => {
