@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
@@ -61,7 +62,7 @@ pub struct Connection {
     pub socket: Socket,
     accepted: Instant,
     /// The client's own thread, once it has begun.
-    thread: OnceLock<Pthread>,
+    thread: OnceLock<(Pthread, Thread)>,
     /// Whether a part of its request has come, and the response is not sent.
     is_asking: AtomicBool,
     is_evicted: AtomicBool,
@@ -176,6 +177,7 @@ impl State {
         let evicted = candidates.find(|other| other.is_idle()).unwrap_or(oldest);
         evicted.is_evicted.store(true, Ordering::Release);
         evicted.socket.shut_read();
+        evicted.wake();
         true
     }
 
@@ -277,7 +279,7 @@ impl Connection {
     /// Says that this thread serves it. It has to drop the [`Registration`] before it ends, since
     /// then its id means nothing any more.
     pub fn begin(&self) {
-        let _ = self.thread.set(pthread_self());
+        let _ = self.thread.set((pthread_self(), thread::current()));
     }
 
     /// Says that a part of the request came.
@@ -302,9 +304,11 @@ impl Connection {
 
     /// Ends the wait of its thread, so that it checks the flags.
     fn wake(&self) {
-        if let Some(&thread) = self.thread.get() {
+        if let Some((id, thread)) = self.thread.get() {
             // It can't fail: the thread lives, since the connection is registered.
-            let _ = pthread_kill(thread, WAKE);
+            let _ = pthread_kill(*id, WAKE);
+            // A signal does not end a wait for another thread.
+            thread.unpark();
         }
     }
 }

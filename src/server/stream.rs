@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::io::IoSlice;
-use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use rustix::net::{
 
 use crate::app::conversation::{MIN_PROGRESS, WRITE_TIMEOUT_PARTS};
 use crate::buffer::Budget;
-use crate::server::tls::{Certificate, Session};
+use crate::server::tls::{Certificate, Handshaking, Session};
 
 /// Lets the last bytes leave in one packet with the end of the stream. Linux alone has the flag.
 #[cfg(target_os = "linux")]
@@ -111,7 +110,8 @@ pub enum Transport<'s> {
     Plain,
     /// TLS, if the peer does not turn out to speak HTTP without it.
     Offered(&'s Certificate),
-    Tls(&'s Certificate, Box<Session>),
+    Handshaking(Handshaking<'s>),
+    Tls(Box<Session>),
     /// TLS that has failed, and why. What still comes is read and means nothing.
     Failed(String),
 }
@@ -213,24 +213,25 @@ impl<'s> Stream<'s> {
                     return Ok(Handshake::Http);
                 }
                 Received::Bytes(_) => {
-                    self.transport = Transport::Tls(certificate, certificate.session(budget)?);
+                    let handshaking = Handshaking::new(certificate, budget)?;
+                    self.transport = Transport::Handshaking(handshaking);
                 }
             }
         }
-        let transport = mem::replace(&mut self.transport, Transport::Plain);
-        let Transport::Tls(certificate, session) = transport else {
-            self.transport = transport;
+        let Transport::Handshaking(handshaking) = &mut self.transport else {
             return Ok(Handshake::Complete);
         };
-        let (session, handshake) = session.handshake(certificate, &mut self.socket, wait)?;
-        self.transport = Transport::Tls(certificate, session);
+        let (handshake, session) = handshaking.go_on(&mut self.socket, wait)?;
+        if let Some(session) = session {
+            self.transport = Transport::Tls(session);
+        }
         Ok(handshake)
     }
 
     /// The version and the cipher suite of TLS.
     pub fn tls(&self) -> Option<String> {
         match &self.transport {
-            Transport::Tls(_, session) => Some(session.agreed()),
+            Transport::Tls(session) => Some(session.agreed()),
             _ => None,
         }
     }
@@ -251,7 +252,7 @@ impl<'s> Stream<'s> {
     /// A connection that is lost, or what is no TLS. The peer was sent the alert that says why.
     pub fn receive(&mut self, into: &mut [u8], wait: Option<Duration>) -> Result<Received, Error> {
         let received = match &mut self.transport {
-            Transport::Tls(_, session) => session.receive(&mut self.socket, into, wait),
+            Transport::Tls(session) => session.receive(&mut self.socket, into, wait),
             _ => self.socket.receive(into, wait).map_err(Error::Io),
         };
         if let Ok(Received::Bytes(bytes)) = received {
@@ -281,7 +282,8 @@ impl<'s> Stream<'s> {
             Transport::Plain | Transport::Offered(_) => {
                 Ok(socket.send_all(head, payload, SendFlags::empty(), progress)?)
             }
-            Transport::Tls(_, session) => session.send(socket, head, payload, progress),
+            Transport::Tls(session) => session.send(socket, head, payload, progress),
+            Transport::Handshaking(_) => Err(Error::tls("the handshake is not complete")),
             Transport::Failed(why) => Err(Error::Tls(why.clone())),
         })
     }
@@ -296,7 +298,8 @@ impl<'s> Stream<'s> {
             Transport::Plain | Transport::Offered(_) => {
                 Ok(socket.send_all(bytes, b"", MORE, progress)?)
             }
-            Transport::Tls(_, session) => session.send_last(socket, bytes, progress),
+            Transport::Tls(session) => session.send_last(socket, bytes, progress),
+            Transport::Handshaking(_) => Err(Error::tls("the handshake is not complete")),
             Transport::Failed(why) => Err(Error::Tls(why.clone())),
         })?;
         self.socket.end();

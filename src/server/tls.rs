@@ -9,9 +9,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{info, warn};
@@ -60,16 +59,17 @@ const LARGE_OUTPUT: usize = PAYLOAD + 1024;
 /// update before it.
 const OVERHEAD: usize = 128;
 
-/// The certificate and its key, which may be renewed while the server runs.
+/// The certificate and its key, in the hands of the threads for handshakes.
 pub struct Certificate {
+    steps: Arc<Steps>,
+}
+
+/// The certificate's files, which may be renewed while the server runs.
+struct Files {
     cert: PathBuf,
     key: PathBuf,
     state: Mutex<State>,
-    steps: Sender<Step>,
 }
-
-/// A part of a handshake that is computed without waiting.
-type Step = Box<dyn FnOnce() + Send>;
 
 struct State {
     config: Arc<ServerConfig>,
@@ -94,81 +94,111 @@ impl Certificate {
         let stamps = [stamp(&cert), stamp(&key)];
         let config = configure(&cert, &key)?;
         let state = Mutex::new(State { config, stamps, checked: Instant::now() });
-        let steps = start_threads()
+        let steps = start_threads(&Arc::new(Files { cert, key, state }))
             .map_err(|error| format!("cannot start the threads for handshakes: {error}"))?;
-        Ok(Some(Certificate { cert, key, state, steps }))
+        Ok(Some(Certificate { steps }))
     }
+}
 
-    /// A session that is about to begin, with the renewed certificate if there is one.
-    pub fn session(&self, budget: &Arc<Budget>) -> Result<Box<Session>, Error> {
-        self.renew()?;
-        let mut input = Buffer::new(Arc::clone(budget));
-        reserve(&mut input, HELLO_INPUT)?;
-        Ok(Box::new(Session {
-            config: Arc::clone(&lock(&self.state).config),
-            tls: None,
-            input,
-            received: VecDeque::new(),
-            output: Buffer::new(Arc::clone(budget)),
-            is_ended: false,
-        }))
-    }
-
-    /// Reads the files if they have changed. If they are no pair, the old one stays.
-    fn renew(&self) -> Result<(), Error> {
+impl Files {
+    /// The settings, with the renewed certificate if there is one. If the files are no pair, the old one
+    /// stays.
+    fn config(&self) -> Arc<ServerConfig> {
         let mut state = lock(&self.state);
+        let old = Arc::clone(&state.config);
         if state.checked.elapsed() < RENEWAL_INTERVAL {
-            return Ok(());
+            return old;
         }
         state.checked = Instant::now();
         let stamps = [stamp(&self.cert), stamp(&self.key)];
         if state.stamps == stamps {
-            return Ok(());
+            return old;
         }
         state.stamps = stamps;
         // Others go on with the old one meanwhile.
         drop(state);
-        let (cert, key) = (self.cert.clone(), self.key.clone());
-        match self.compute(move || configure(&cert, &key))? {
+        match configure(&self.cert, &self.key) {
             Ok(config) => {
-                lock(&self.state).config = config;
+                lock(&self.state).config = Arc::clone(&config);
                 info!("the certificate {} was renewed", self.cert.display());
+                config
             }
-            Err(error) => warn!("the old certificate stays: {error}"),
+            Err(error) => {
+                warn!("the old certificate stays: {error}");
+                old
+            }
         }
-        Ok(())
+    }
+}
+
+/// A step of a handshake that is computed on another thread. It needs a deep stack, which would stay
+/// resident for as long as the client is connected.
+struct Step {
+    session: Box<Session>,
+    /// Dropped by a client that does not wait any longer.
+    result: Weak<StepResult>,
+    client: Thread,
+}
+
+/// The session, and what came of the step. `None` before that.
+type StepResult = Mutex<Option<Result<(Box<Session>, Result<Next, Error>), Error>>>;
+
+/// The steps that wait for a thread, the oldest first.
+#[derive(Default)]
+struct Steps {
+    queue: Mutex<VecDeque<Step>>,
+    added: Condvar,
+}
+
+impl Steps {
+    fn add(&self, step: Step) {
+        lock(&self.queue).push_back(step);
+        self.added.notify_one();
     }
 
-    /// Has another thread take a step of a handshake, and waits for it. The step needs a deep stack, which
-    /// would stay resident for as long as the client is connected.
-    fn compute<T: Send + 'static>(
-        &self,
-        step: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let (sender, result) = mpsc::sync_channel(1);
-        let step = Box::new(move || drop(sender.send(step())));
-        self.steps.send(step).map_err(Error::tls)?;
-        // Without a result the step has panicked, and the log says why.
-        result.recv().map_err(|_| Error::tls("internal error"))
+    /// Waits for the next one.
+    fn next(&self) -> Step {
+        let mut queue = lock(&self.queue);
+        loop {
+            if let Some(step) = queue.pop_front() {
+                if queue.is_empty() {
+                    // Its memory may lie behind much that a crowd will have given back.
+                    *queue = VecDeque::new();
+                }
+                return step;
+            }
+            queue = self.added.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
 /// Starts a thread for each processor, which takes steps of handshakes for as long as the process lives.
-fn start_threads() -> io::Result<Sender<Step>> {
-    let (sender, steps) = mpsc::channel::<Step>();
-    let steps = Arc::new(Mutex::new(steps));
+fn start_threads(files: &Arc<Files>) -> io::Result<Arc<Steps>> {
+    let steps = Arc::<Steps>::default();
     let processors = thread::available_parallelism().map_or(1, usize::from);
     for _ in 0..processors.min(MOST_THREADS) {
-        let steps = Arc::clone(&steps);
+        let (files, steps) = (Arc::clone(files), Arc::clone(&steps));
         let thread = thread::Builder::new().name("handshake".into()).stack_size(STACK_SIZE);
         thread.spawn(move || {
             loop {
-                let Ok(step) = lock(&steps).recv() else { return };
-                let _ = panic::catch_unwind(AssertUnwindSafe(step));
+                take(steps.next(), &files);
             }
         })?;
     }
-    Ok(sender)
+    Ok(steps)
+}
+
+/// Computes a step, unless nobody waits for it.
+fn take(step: Step, files: &Files) {
+    let Step { mut session, result, client } = step;
+    let Some(result) = result.upgrade() else { return };
+    let computed = panic::catch_unwind(AssertUnwindSafe(|| {
+        let processed = session.begin(files).and_then(|()| session.process(&mut []));
+        (session, processed.map(|(_, next)| next))
+    }));
+    // The log says why it has panicked.
+    *lock(&result) = Some(computed.map_err(|_| Error::tls("internal error")));
+    client.unpark();
 }
 
 /// A panic while a lock is held leaves nothing half-done, so a poisoned lock is safe to use.
@@ -213,12 +243,90 @@ fn configure(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
     // Each costs the handshake. With none, nothing of ours acknowledges the end of the handshake, and a
     // client with Nagle's algorithm waits 40 ms before it sends its request.
     config.send_tls13_tickets = 1;
+    // It keeps nothing of a session. The sessions that rustls would keep, each in the arena of another
+    // thread, would keep nearly all that a crowd took from being given back.
+    config.ticketer = ring::Ticketer::new().map_err(|error| error.to_string())?;
     Ok(Arc::new(config))
+}
+
+/// A session whose handshake is not complete.
+pub struct Handshaking<'c> {
+    certificate: &'c Certificate,
+    /// None while another thread has it for a step.
+    session: Option<Box<Session>>,
+    result: Arc<StepResult>,
+}
+
+impl<'c> Handshaking<'c> {
+    /// A handshake that is about to begin.
+    pub fn new(certificate: &'c Certificate, budget: &Arc<Budget>) -> Result<Self, Error> {
+        let mut input = Buffer::new(Arc::clone(budget));
+        reserve(&mut input, HELLO_INPUT)?;
+        let session = Session {
+            tls: None,
+            input,
+            received: VecDeque::new(),
+            output: Buffer::new(Arc::clone(budget)),
+            is_ended: false,
+        };
+        Ok(Handshaking { certificate, session: Some(Box::new(session)), result: Arc::default() })
+    }
+
+    /// Waits for the next bytes of the handshake or for the step that they need, and sends what answers
+    /// them. Returns the session when it is complete.
+    pub fn go_on(
+        &mut self,
+        socket: &mut TimedSocket,
+        wait: Duration,
+    ) -> Result<(Handshake, Option<Box<Session>>), Error> {
+        let Some(mut session) = self.session.take() else { return self.take_result(socket, wait) };
+        let handshake = match socket.receive(session.input.spare_mut(), Some(wait))? {
+            Received::Bytes(bytes) => {
+                session.input.advance(bytes);
+                let (result, client) = (Arc::downgrade(&self.result), thread::current());
+                let step = Step { session, result, client };
+                self.certificate.steps.add(step);
+                Handshake::Unfinished
+            }
+            Received::Nothing => {
+                self.session = Some(session);
+                Handshake::Unfinished
+            }
+            Received::End => Handshake::End,
+        };
+        Ok((handshake, None))
+    }
+
+    fn take_result(
+        &mut self,
+        socket: &mut TimedSocket,
+        wait: Duration,
+    ) -> Result<(Handshake, Option<Box<Session>>), Error> {
+        let take = || lock(&self.result).take();
+        let computed = take().or_else(|| {
+            // The stop ends it early, and so may a step before.
+            thread::park_timeout(wait);
+            take()
+        });
+        let Some(result) = computed else { return Ok((Handshake::Unfinished, None)) };
+        let (mut session, next) = result?;
+        session.flush(socket, SendFlags::empty(), &mut Progress::default())?;
+        match next? {
+            Next::Data => {
+                session.shrink();
+                Ok((Handshake::Complete, Some(session)))
+            }
+            Next::Handshake if session.is_ended => Ok((Handshake::End, None)),
+            Next::Handshake => {
+                self.session = Some(session);
+                Ok((Handshake::Unfinished, None))
+            }
+        }
+    }
 }
 
 /// One client's session.
 pub struct Session {
-    config: Arc<ServerConfig>,
     /// It begins with the first bytes.
     tls: Option<Box<UnbufferedServerConnection>>,
     /// Records as they come, which are decrypted in place. None of them is whole after
@@ -243,37 +351,9 @@ enum Next {
 }
 
 impl Session {
-    /// Waits for the next bytes of the handshake, and sends what answers them.
-    pub fn handshake(
-        mut self: Box<Self>,
-        certificate: &Certificate,
-        socket: &mut TimedSocket,
-        wait: Duration,
-    ) -> Result<(Box<Self>, Handshake), Error> {
-        match socket.receive(self.input.spare_mut(), Some(wait))? {
-            Received::Nothing => return Ok((self, Handshake::Unfinished)),
-            Received::End => return Ok((self, Handshake::End)),
-            Received::Bytes(bytes) => self.input.advance(bytes),
-        }
-        let (mut session, processed) = certificate.compute(move || {
-            let processed = self.begin().and_then(|()| self.process(&mut []));
-            (self, processed)
-        })?;
-        session.flush(socket, SendFlags::empty(), &mut Progress::default())?;
-        let handshake = match processed? {
-            (_, Next::Data) => {
-                session.shrink();
-                Handshake::Complete
-            }
-            (_, Next::Handshake) if session.is_ended => Handshake::End,
-            (_, Next::Handshake) => Handshake::Unfinished,
-        };
-        Ok((session, handshake))
-    }
-
-    fn begin(&mut self) -> Result<(), Error> {
+    fn begin(&mut self, files: &Files) -> Result<(), Error> {
         if self.tls.is_none() {
-            let tls = UnbufferedServerConnection::new(Arc::clone(&self.config))?;
+            let tls = UnbufferedServerConnection::new(files.config())?;
             self.tls = Some(Box::new(tls));
         }
         Ok(())

@@ -10,6 +10,8 @@ use crate::server::stream::{Error, Handshake, Progress, Received, TimedSocket};
 
 pub struct Certificate(Infallible);
 
+pub struct Handshaking<'c>(&'c Certificate);
+
 pub struct Session(Infallible);
 
 impl Certificate {
@@ -21,23 +23,23 @@ impl Certificate {
                 .into()),
         }
     }
+}
 
-    pub fn session(&self, _: &Arc<Budget>) -> Result<Box<Session>, Error> {
-        match self.0 {}
+impl<'c> Handshaking<'c> {
+    pub fn new(certificate: &'c Certificate, _: &Arc<Budget>) -> Result<Self, Error> {
+        match certificate.0 {}
+    }
+
+    pub fn go_on(
+        &mut self,
+        _: &mut TimedSocket,
+        _: Duration,
+    ) -> Result<(Handshake, Option<Box<Session>>), Error> {
+        match self.0.0 {}
     }
 }
 
 impl Session {
-    #[expect(clippy::boxed_local, reason = "as with TLS")]
-    pub fn handshake(
-        self: Box<Self>,
-        _: &Certificate,
-        _: &mut TimedSocket,
-        _: Duration,
-    ) -> Result<(Box<Self>, Handshake), Error> {
-        match self.0 {}
-    }
-
     pub fn receive(
         &mut self,
         _: &mut TimedSocket,

@@ -449,6 +449,45 @@ fn a_thousand_handshakes_at_once_are_all_served() {
     }
 }
 
+/// More handshakes at once than are computed within a second.
+fn queue_handshakes(server: &Server) -> Vec<TcpStream> {
+    const CLIENTS: usize = 1000;
+    need_descriptors(2 * CLIENTS as u64 + 100);
+    let hello = hello();
+    let connect = |_| {
+        let mut stream = server.connect();
+        stream.write_all(&hello).unwrap();
+        stream
+    };
+    (0..CLIENTS).map(connect).collect()
+}
+
+#[test]
+fn a_handshake_that_waits_for_others_ends_at_its_deadline_and_not_before() {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let server = start("rsa", &["-v", "--handshake-timeout=1s"]);
+    assert_echoes(&mut ask(over(server.connect(), client_config("rsa"))), b"first");
+    let queued = queue_handshakes(&server);
+    let since = Instant::now();
+    let mut last = server.connect();
+    last.write_all(&hello()).unwrap();
+    assert!(is_ended_within(SOON, &mut last));
+    assert_took(since, TIMEOUT);
+    drop(queued);
+    // The steps that nobody waits for are left out, so that the next client is served in time.
+    assert_echoes(&mut ask(over(server.connect(), client_config("rsa"))), b"next");
+}
+
+#[test]
+fn a_stop_ends_handshakes_that_wait_for_others() {
+    let mut server = start("rsa", &["--handshake-timeout=5m", "--close-timeout=5m"]);
+    let queued = queue_handshakes(&server);
+    server.signal(Signal::TERM);
+    assert!(server.wait(tolerance()).success());
+    server.wait_for_log("0 of them had to be aborted");
+    drop(queued);
+}
+
 #[test]
 fn what_is_no_tls_is_ended_and_costs_nothing() {
     let server = start("ec", &["--handshake-timeout=2s", "--close-timeout=500ms"]);
@@ -631,7 +670,7 @@ fn python_and_npms_ws_are_answered_over_wss() {
 
 #[test]
 #[ignore = "needs 10,000 clients, and a release build"]
-fn an_idle_client_costs_at_most_24_kib() {
+fn an_idle_client_costs_at_most_24_kib_and_leaves_little_behind() {
     const CLIENTS: usize = 10_000;
     need_descriptors(CLIENTS as u64 + 100);
     let server = start("ec", &["--max-connections=10000"]);
@@ -648,4 +687,5 @@ fn an_idle_client_costs_at_most_24_kib() {
     println!("{grown} KiB, {} each", grown / CLIENTS);
     assert!(std::env::var_os("WSECHO").is_none() || grown <= 24 * CLIENTS, "{grown} KiB");
     drop(clients);
+    server.has_recovered_after(before, PROGRAM, || assert_echoes(&mut open(&server), b"again"));
 }
