@@ -63,7 +63,7 @@ impl<'s> Driver<'s> {
         settings: &'s Settings,
         budget: &Arc<Budget>,
         splits: &Splits,
-        deflate: Option<Box<PerMessageDeflate>>,
+        deflate: Option<PerMessageDeflate>,
     ) -> Self {
         /// The longest header fits in it.
         const MIN_INPUT: usize = 14;

@@ -130,7 +130,7 @@ impl<'s> Conversation<'s> {
         settings: &'s Settings,
         input: Buffer,
         budget: &Arc<Budget>,
-        deflate: Option<Box<PerMessageDeflate>>,
+        deflate: Option<PerMessageDeflate>,
     ) -> Self {
         Conversation {
             client,

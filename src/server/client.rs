@@ -71,7 +71,7 @@ struct Opening {
     /// What the log says about it.
     line: String,
     response: Vec<u8>,
-    deflate: Option<Box<PerMessageDeflate>>,
+    deflate: Option<PerMessageDeflate>,
     /// What the server was asked to do.
     behavior: Option<Box<Behavior>>,
     /// The first message of a script that tells what the request was.
@@ -340,7 +340,7 @@ impl Client<'_> {
     }
 
     /// What compresses messages, if it was agreed.
-    fn deflate(&self, upgrade: &Upgrade) -> Option<Box<PerMessageDeflate>> {
+    fn deflate(&self, upgrade: &Upgrade) -> Option<PerMessageDeflate> {
         match upgrade.compression {
             Negotiation::Agreed(parameters) => {
                 Some(PerMessageDeflate::new(parameters, Arc::clone(&self.shared.contexts)))

@@ -315,14 +315,14 @@ pub struct Sizes {
 
 impl PerMessageDeflate {
     /// What both sides agreed to, and what it is computed with.
-    pub fn new(parameters: Parameters, pool: Arc<Pool>) -> Box<Self> {
-        Box::new(PerMessageDeflate {
+    pub fn new(parameters: Parameters, pool: Arc<Pool>) -> Self {
+        PerMessageDeflate {
             parameters,
             pool,
             inflater: None,
             deflater: None,
             total: Sizes::default(),
-        })
+        }
     }
 
     /// Inflates a whole message, which may have `max_size` bytes then.

@@ -58,7 +58,7 @@ pub struct Session {
     message: Buffer,
     /// How much of a text message in pieces is known to be UTF-8, in bytes.
     checked: usize,
-    deflate: Option<Box<PerMessageDeflate>>,
+    deflate: Option<PerMessageDeflate>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Session {
     pub fn new(
         max_message_size: usize,
         budget: Arc<Budget>,
-        deflate: Option<Box<PerMessageDeflate>>,
+        deflate: Option<PerMessageDeflate>,
     ) -> Self {
         Session {
             state: State::Idle,

@@ -51,7 +51,7 @@ impl<'s> Driver<'s> {
         settings: &'s Settings,
         budget: &Arc<Budget>,
         input: usize,
-        deflate: Option<Box<PerMessageDeflate>>,
+        deflate: Option<PerMessageDeflate>,
     ) -> Self {
         let mut buffer = Buffer::new(Arc::clone(budget));
         buffer.reserve(input).unwrap();

@@ -225,7 +225,7 @@ fn compressed(message: &[u8]) -> Vec<u8> {
     Client::new(6).message(message)
 }
 
-fn agreed(parameters: Parameters, budget: &Arc<Budget>) -> Box<PerMessageDeflate> {
+fn agreed(parameters: Parameters, budget: &Arc<Budget>) -> PerMessageDeflate {
     let pool = Pool::new(NonZeroUsize::MIN, Arc::clone(budget));
     PerMessageDeflate::new(parameters, Arc::new(pool))
 }
