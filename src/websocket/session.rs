@@ -137,7 +137,7 @@ impl Session {
 
     /// The sizes of all compressed messages in both directions, if there were any.
     pub fn compressed_total(&self) -> Option<Sizes> {
-        self.deflate.as_ref().map(|deflate| deflate.total()).filter(|total| total.plain > 0)
+        self.deflate.as_ref().map(PerMessageDeflate::total).filter(|total| total.plain > 0)
     }
 
     /// Begins the closing handshake by a close frame. What still comes is not processed.
