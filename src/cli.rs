@@ -303,8 +303,8 @@ fn in_a_variable(kind: ErrorKind, args: &[OsString]) -> Option<clap::Error> {
 
 /// What is wrong with variables of the environment that have wsecho's name, and set nothing.
 pub fn unknown_variables() -> impl Iterator<Item = String> {
-    /// The mark of a start with few arenas, and what Kubernetes sets for a service called wsecho.
-    const OTHERS: [&str; 3] = ["WSECHO_ARENAS_BOUND", "WSECHO_SERVICE_", "WSECHO_PORT_"];
+    /// The mark of a start with a tuned allocator, and what Kubernetes sets for a service called wsecho.
+    const OTHERS: [&str; 3] = ["WSECHO_ALLOCATOR_TUNED", "WSECHO_SERVICE_", "WSECHO_PORT_"];
     let known: Vec<_> = Config::command().get_arguments().filter_map(variable).collect();
     let is_unknown = move |(name, value): &(String, OsString)| {
         let is_service = name == "WSECHO_PORT" && value.to_string_lossy().starts_with("tcp://");

@@ -87,16 +87,13 @@ pub mod websocket;
 
 use std::error::Error;
 
-use crate::server::listener::Scheme;
-
 /// Runs the server until a signal stops it.
 ///
 /// # Errors
 ///
 /// What keeps it from starting: a log file that can't be written, an address that can't be bound.
 pub fn run(config: cli::Config) -> Result<(), Box<dyn Error>> {
-    let scheme = config.listening.tls.tls_cert.as_ref().map_or(Scheme::Plain, |_| Scheme::Tls);
-    server::limits::tune_allocator(scheme);
+    server::limits::tune_allocator();
     let _log = logging::start(&config.logging)?;
     cli::unknown_variables().for_each(|wrong| log::warn!("{wrong}"));
     server::serve(config)

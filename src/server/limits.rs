@@ -7,7 +7,6 @@ use std::{env, fmt, fs, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::server::listener::Scheme;
 use crate::websocket::deflate::Mode;
 
 /// The kernel's limits on this process.
@@ -143,14 +142,15 @@ impl fmt::Display for Limits {
 ///
 /// - Few arenas, where it would make eight for each core. Each keeps memory after a crowd has left, and
 ///   takes addresses that a limit on them does not have.
-/// - With TLS no caches of threads. A block in the cache of a thread for handshakes keeps all below it in
-///   the arena: after a crowd, half of what its sessions took.
-pub fn tune_allocator(scheme: Scheme) {
+/// - No caches of threads. What a client's thread needs for the request would stay in its cache for as
+///   long as the client is connected, and a block in the cache of a thread for handshakes keeps all
+///   below it in the arena.
+pub fn tune_allocator() {
     const VARIABLE: &str = "GLIBC_TUNABLES";
     const ARENA_MAX: &str = "glibc.malloc.arena_max=";
     const CACHE_COUNT: &str = "glibc.malloc.tcache_count=";
     /// Says that it was started anew. glibc hides its own variable from programs with capabilities.
-    const MARKER: &str = "WSECHO_ARENAS_BOUND";
+    const MARKER: &str = "WSECHO_ALLOCATOR_TUNED";
 
     let most = if getrlimit(Resource::As).current.is_some() { 1 } else { 16 };
     let default = thread::available_parallelism().map_or(1, usize::from) * 8;
@@ -169,7 +169,7 @@ pub fn tune_allocator(scheme: Scheme) {
     if arenas.unwrap_or(default) > most {
         tunables += &format!(":{ARENA_MAX}{most}");
     }
-    if matches!(scheme, Scheme::Tls) && cache.is_none() {
+    if cache.is_none() {
         tunables += &format!(":{CACHE_COUNT}0");
     }
     if cfg!(not(target_env = "gnu")) || tunables.len() == before {
