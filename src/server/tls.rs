@@ -4,9 +4,9 @@
 //! 4 KiB at a time, and keeps these for a silent client.
 
 use std::collections::VecDeque;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,6 +14,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{info, warn};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustls::crypto::ring;
@@ -78,7 +79,8 @@ struct State {
     checked: Instant,
 }
 
-/// Tells a file from the one that replaces it: its modification time, inode and length.
+/// Tells a file from the one that replaces it: its modification time, inode and length. `None` if it is
+/// missing or no regular file.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
 impl Certificate {
@@ -92,7 +94,7 @@ impl Certificate {
             return Ok(None);
         };
         let stamps = [stamp(&cert), stamp(&key)];
-        let config = configure(&cert, &key)?;
+        let config = configure(&cert, &key, |path| File::open(path))?;
         let state = Mutex::new(State { config, stamps, checked: Instant::now() });
         let steps = start_threads(&Arc::new(Files { cert, key, state }))
             .map_err(|error| format!("cannot start the threads for handshakes: {error}"))?;
@@ -117,7 +119,7 @@ impl Files {
         state.stamps = stamps;
         // Others go on with the old one meanwhile.
         drop(state);
-        match configure(&self.cert, &self.key) {
+        match configure(&self.cert, &self.key, open_regular) {
             Ok(config) => {
                 lock(&self.state).config = Arc::clone(&config);
                 info!("the certificate {} was renewed", self.cert.display());
@@ -207,32 +209,66 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn stamp(path: &Path) -> Stamp {
-    let file = fs::metadata(path).ok()?;
+    let file = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     Some((file.modified().ok()?, file.ino(), file.len()))
 }
 
-fn configure(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
+/// Opens a file whose reading does not wait for another process, as that of a pipe does.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
+    }
+}
+
+fn configure(
+    cert: &Path,
+    key: &Path,
+    open: fn(&Path) -> io::Result<File>,
+) -> Result<Arc<ServerConfig>, String> {
     let cannot_read = |flag: &str, path: &Path, error: pem::Error, missing: &str| {
         let error = match error {
             pem::Error::Io(error) => error.to_string(),
             pem::Error::NoItemsFound => format!("no {missing} in PEM is in it"),
+            pem::Error::MissingSectionEnd { .. } => "it is cut off before its END line".into(),
+            pem::Error::Base64Decode(_) => {
+                "its PEM is damaged, or is a key with a password: remove that with openssl pkey"
+                    .into()
+            }
             error => error.to_string(),
         };
         format!("cannot read {flag} {}: {error}", path.display())
     };
-    let certs =
-        CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certs = open(cert)
+        .map_err(pem::Error::Io)
+        .and_then(|file| CertificateDer::pem_reader_iter(file).collect::<Result<Vec<_>, _>>());
     let certs = match certs {
         Ok(certs) if certs.is_empty() => Err(pem::Error::NoItemsFound),
         certs => certs,
     };
     let certs = certs.map_err(|error| cannot_read("--tls-cert", cert, error, "certificate"))?;
-    let private = PrivateKeyDer::from_pem_file(key)
+    let private = open(key)
+        .map_err(pem::Error::Io)
+        .and_then(PrivateKeyDer::from_pem_reader)
         .map_err(|error| cannot_read("--tls-key", key, error, "private key without a password"))?;
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(certs, private));
     let mut config = config.map_err(|error| {
+        let error = match error {
+            // No other one of this kind comes from a key or a certificate.
+            rustls::Error::General(_) => "the key has to be RSA of 2048, 3072 or 4096 bits, \
+                                          ECDSA P-256 or P-384, or Ed25519"
+                .into(),
+            rustls::Error::InvalidCertificate(error) => {
+                format!("the certificate has to be X.509 version 3, and can't be read: {error}")
+            }
+            rustls::Error::InconsistentKeys(_) => "the key is not the certificate's".into(),
+            error => error.to_string(),
+        };
         format!(
             "cannot use --tls-cert {} with --tls-key {}: {error}",
             cert.display(),

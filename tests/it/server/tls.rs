@@ -348,6 +348,25 @@ fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
 }
 
 #[test]
+fn a_renewal_that_would_block_keeps_the_old_certificate() {
+    let dir = TempDir::new();
+    let (cert, key) = (dir.path("cert.pem"), dir.path("key.pem"));
+    fs::copy(data("tls/ec.crt"), &cert).unwrap();
+    fs::copy(data("tls/ec.key"), &key).unwrap();
+    let server =
+        Server::start(&["--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap()]);
+    fs::remove_file(&key).unwrap();
+    assert!(Command::new("mkfifo").arg(&key).status().unwrap().success());
+    let why = "it is not a regular file";
+    eventually(SOON, || {
+        assert_echoes(&mut open(&server), b"the old one");
+        server.log().iter().any(|line| line.contains(why))
+    });
+    let line = server.wait_for_log(why);
+    assert!(line.contains(" WARN ] the old certificate stays: cannot read --tls-key "), "{line}");
+}
+
+#[test]
 fn what_is_wrong_with_the_files_is_said_in_one_line() {
     let dir = TempDir::new();
     let [cert, key] = flags("ec");
@@ -358,6 +377,14 @@ fn what_is_wrong_with_the_files_is_said_in_one_line() {
     };
     let empty = file("empty", "");
     let broken = file("broken", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
+    let cut = fs::read_to_string(data("tls/ec.key")).unwrap();
+    let cut = file("cut", &cut[..cut.len() / 2]);
+    let encrypted = file(
+        "encrypted",
+        "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n\
+         AAAA\n-----END EC PRIVATE KEY-----\n",
+    );
+    let unknown = file("unknown", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
     let unreadable = dir.path("nothing").display().to_string();
     for (flags, status, why) in [
         (
@@ -376,7 +403,20 @@ fn what_is_wrong_with_the_files_is_said_in_one_line() {
             1,
             format!("cannot read --tls-key {empty}: no private key without a password in PEM"),
         ),
-        ([&cert, &other_key], 1, "cannot use --tls-cert ".into()),
+        (
+            [&cert, &format!("--tls-key={cut}")],
+            1,
+            format!("cannot read --tls-key {cut}: it is cut off before its END line"),
+        ),
+        (
+            [&cert, &format!("--tls-key={encrypted}")],
+            1,
+            format!(
+                "cannot read --tls-key {encrypted}: its PEM is damaged, or is a key with a pass"
+            ),
+        ),
+        ([&cert, &format!("--tls-key={unknown}")], 1, "the key has to be RSA of 2048, ".into()),
+        ([&cert, &other_key], 1, "the key is not the certificate's".into()),
         ([&cert, &"--addr=127.0.0.1:0".into()], 2, "--tls-key <FILE>".into()),
         ([&"--addr=127.0.0.1:0".into(), &key], 2, "--tls-cert <FILE>".into()),
     ] {
