@@ -172,13 +172,18 @@ impl Client<'_> {
             if wait.is_zero() {
                 return Err(End::Tls("the handshake was not complete in time".into()));
             }
-            match self.stream.handshake(&self.shared.budget, wait) {
+            let handshake = self.stream.handshake(&self.shared.budget, wait);
+            if self.stream.is_handshaking() {
+                self.registration.connection().begin_request();
+            }
+            match handshake {
                 Ok(Handshake::Unfinished) if self.registration.refusal().is_none() => {}
                 Ok(Handshake::Unfinished | Handshake::End) => {
                     return Err(End::Tls("the handshake breaks off".into()));
                 }
                 Ok(handshake) => {
                     if let Some(tls) = self.stream.tls() {
+                        self.registration.connection().end_handshake();
                         debug!("{}: {tls}", self.peer());
                     }
                     return Ok(handshake);

@@ -61,9 +61,11 @@ pub enum Stopping {
 pub struct Connection {
     pub socket: Socket,
     accepted: Instant,
+    /// When its TLS handshake was complete.
+    secured: OnceLock<Instant>,
     /// The client's own thread, once it has begun.
     thread: OnceLock<(Pthread, Thread)>,
-    /// Whether a part of its request has come, and the response is not sent.
+    /// Whether a part of its request or TLS handshake has come, and the response is not sent.
     is_asking: AtomicBool,
     is_evicted: AtomicBool,
 }
@@ -270,6 +272,7 @@ impl Connection {
         Arc::new(Connection {
             socket,
             accepted: Instant::now(),
+            secured: OnceLock::new(),
             thread: OnceLock::new(),
             is_asking: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
@@ -282,20 +285,27 @@ impl Connection {
         let _ = self.thread.set((pthread_self(), thread::current()));
     }
 
-    /// Says that a part of the request came.
+    /// Says that a part of the request came, or of the TLS handshake before it.
     pub fn begin_request(&self) {
         self.is_asking.store(true, Ordering::Relaxed);
     }
 
+    /// Says that the TLS handshake is complete. The request has its time to come from then on.
+    pub fn end_handshake(&self) {
+        let _ = self.secured.set(Instant::now());
+        self.end_request();
+    }
+
     /// Says that the response is sent.
     pub fn end_request(&self) {
-        self.is_asking.store(false, Ordering::Relaxed);
+        self.is_asking.store(false, Ordering::Release);
     }
 
     /// Whether it is the first to be evicted: it has its response, or has sent nothing for a while.
     fn is_idle(&self) -> bool {
         const NEW: Duration = Duration::from_secs(1);
-        !self.is_asking.load(Ordering::Relaxed) && self.accepted.elapsed() >= NEW
+        !self.is_asking.load(Ordering::Acquire)
+            && self.secured.get().unwrap_or(&self.accepted).elapsed() >= NEW
     }
 
     fn is_evicted(&self) -> bool {

@@ -228,6 +228,11 @@ impl<'s> Stream<'s> {
         Ok(handshake)
     }
 
+    /// Whether a part of a TLS handshake has come, and it is not complete.
+    pub fn is_handshaking(&self) -> bool {
+        matches!(self.transport, Transport::Handshaking(_))
+    }
+
     /// The version and the cipher suite of TLS.
     pub fn tls(&self) -> Option<String> {
         match &self.transport {
