@@ -145,17 +145,18 @@ impl fmt::Display for Limits {
 /// - No caches of threads. What a client's thread needs for the request would stay in its cache for as
 ///   long as the client is connected, and a block in the cache of a thread for handshakes keeps all
 ///   below it in the arena.
+/// - No lists of small blocks that are freed but not merged. Each keeps all below it in the arena, too.
 pub fn tune_allocator() {
     const VARIABLE: &str = "GLIBC_TUNABLES";
     const ARENA_MAX: &str = "glibc.malloc.arena_max=";
-    const CACHE_COUNT: &str = "glibc.malloc.tcache_count=";
+    const CACHES: [&str; 2] = ["glibc.malloc.tcache_count=", "glibc.malloc.mxfast="];
     /// Says that it was started anew. glibc hides its own variable from programs with capabilities.
     const MARKER: &str = "WSECHO_ALLOCATOR_TUNED";
 
     let most = if getrlimit(Resource::As).current.is_some() { 1 } else { 16 };
     let default = thread::available_parallelism().map_or(1, usize::from) * 8;
     let tunables = env::var_os(VARIABLE).unwrap_or_default().into_string();
-    let (Ok(mut tunables), None) = (tunables, env::var_os(MARKER)) else { return };
+    let (Ok(tunables), None) = (tunables, env::var_os(MARKER)) else { return };
     let set = |name: &str| -> Option<usize> {
         tunables
             .split(':')
@@ -164,15 +165,14 @@ pub fn tune_allocator() {
             .parse()
             .ok()
     };
-    let (arenas, cache) = (set(ARENA_MAX), set(CACHE_COUNT));
-    let before = tunables.len();
-    if arenas.unwrap_or(default) > most {
-        tunables += &format!(":{ARENA_MAX}{most}");
+    let mut missing = String::new();
+    if set(ARENA_MAX).unwrap_or(default) > most {
+        missing += &format!(":{ARENA_MAX}{most}");
     }
-    if cache.is_none() {
-        tunables += &format!(":{CACHE_COUNT}0");
+    for name in CACHES.into_iter().filter(|name| set(name).is_none()) {
+        missing += &format!(":{name}0");
     }
-    if cfg!(not(target_env = "gnu")) || tunables.len() == before {
+    if cfg!(not(target_env = "gnu")) || missing.is_empty() {
         return;
     }
     let mut arguments = env::args_os();
@@ -182,7 +182,7 @@ pub fn tune_allocator() {
         let mut command = Command::new(program);
         command.arg0(name).args(arguments).env(MARKER, "1");
         // It returns only if it fails, and then the program goes on with what glibc does by itself.
-        let _ = command.env(VARIABLE, tunables).exec();
+        let _ = command.env(VARIABLE, tunables + &missing).exec();
     }
 }
 

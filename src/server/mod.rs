@@ -49,6 +49,10 @@ const REQUEST_LINES: u32 = 100;
 /// How many clients a second may be logged, by a line for the start and one for the end.
 const CLIENT_LINES: u32 = 1000;
 
+/// How many clients can have a message compressed or inflated at the same moment, on however many
+/// processors. What each takes, up to 480 KiB, stays.
+const MOST_CONTEXTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
+
 /// What all threads share.
 pub struct Shared {
     pub config: Config,
@@ -173,7 +177,7 @@ impl Shared {
             )),
             draws: Draws::default(),
             contexts: Arc::new(deflate::Pool::new(
-                thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+                thread::available_parallelism().map_or(NonZeroUsize::MIN, |n| n.min(MOST_CONTEXTS)),
                 Arc::clone(&budget),
             )),
             budget,
