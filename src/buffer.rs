@@ -37,21 +37,44 @@ pub struct Budget {
     left: AtomicUsize,
     /// What may still be reserved, in bytes.
     addresses: AtomicUsize,
+    /// How many memory maps there may still be.
+    maps: AtomicUsize,
     /// How many bytes a reply has before a text.
     prefix_len: usize,
+}
+
+/// What all clients together may reserve, however little of it they hold: the system's limits would
+/// otherwise be reached by messages that have not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservable {
+    /// Above [`UNMETERED`] each, in bytes.
+    pub addresses: usize,
+    /// How many memory maps.
+    pub maps: usize,
+}
+
+impl Reservable {
+    /// Without a limit.
+    pub const UNLIMITED: Self = Reservable { addresses: usize::MAX, maps: usize::MAX };
 }
 
 impl Budget {
     /// A budget of `bytes`.
     pub fn new(bytes: usize) -> Self {
-        Budget::limited(bytes, usize::MAX, 0)
+        Budget::limited(bytes, Reservable::UNLIMITED, 0)
     }
 
-    /// A budget of `bytes`, for which `addresses` bytes may be reserved: a limit on these would
-    /// otherwise be reached by messages that have not come. Its memory is [placed](placement) for texts
-    /// that are sent back after a prefix of `prefix_len` bytes.
-    pub fn limited(bytes: usize, addresses: usize, prefix_len: usize) -> Self {
-        Budget { total: bytes, left: bytes.into(), addresses: addresses.into(), prefix_len }
+    /// A budget of `bytes`, for which as much as `reservable` may be reserved. Its memory is
+    /// [placed](placement) for texts that are sent back after a prefix of `prefix_len` bytes.
+    pub fn limited(bytes: usize, reservable: Reservable, prefix_len: usize) -> Self {
+        let Reservable { addresses, maps } = reservable;
+        Budget {
+            total: bytes,
+            left: bytes.into(),
+            addresses: addresses.into(),
+            maps: maps.into(),
+            prefix_len,
+        }
     }
 
     /// Charges `bytes` until what is returned is dropped.
@@ -121,7 +144,30 @@ struct Memory {
 
 enum Block {
     Heap(Box<[u8]>),
-    Map(MmapMut),
+    Map(Map),
+}
+
+/// A memory map, and after it, since it is dropped later, the right to have it.
+struct Map {
+    bytes: MmapMut,
+    _right: MapRight,
+}
+
+struct MapRight {
+    budget: Arc<Budget>,
+}
+
+impl MapRight {
+    fn take(budget: &Arc<Budget>) -> Result<Self, OverBudget> {
+        take(&budget.maps, 1)?;
+        Ok(MapRight { budget: Arc::clone(budget) })
+    }
+}
+
+impl Drop for MapRight {
+    fn drop(&mut self) {
+        give_back(&self.budget.maps, 1);
+    }
 }
 
 impl Memory {
@@ -129,11 +175,11 @@ impl Memory {
         Memory { block: Block::Heap(Box::default()), start: 0, capacity: 0 }
     }
 
-    fn new(capacity: usize, prefix_len: usize) -> Result<Self, OverBudget> {
+    fn new(capacity: usize, budget: &Arc<Budget>) -> Result<Self, OverBudget> {
         // Only large copies are worth a place.
         let slack = if capacity < PLACED { 0 } else { placement::MAX_SHIFT };
-        let block = Block::new(capacity.saturating_add(slack))?;
-        let start = placement::shift(block.bytes().as_ptr().addr(), prefix_len).min(slack);
+        let block = Block::new(capacity.saturating_add(slack), budget)?;
+        let start = placement::shift(block.bytes().as_ptr().addr(), budget.prefix_len).min(slack);
         Ok(Memory { block, start, capacity })
     }
 
@@ -144,7 +190,7 @@ impl Memory {
         #[cfg(target_os = "linux")]
         if let Block::Map(map) = &self.block {
             let start = self.start + range.start;
-            let _ = map.advise_range(memmap2::Advice::HugePage, start, range.len());
+            let _ = map.bytes.advise_range(memmap2::Advice::HugePage, start, range.len());
         }
     }
 
@@ -157,30 +203,31 @@ impl Memory {
     fn bytes_mut(&mut self, range: Range<usize>) -> &mut [u8] {
         let bytes = match &mut self.block {
             Block::Heap(bytes) => &mut **bytes,
-            Block::Map(bytes) => bytes,
+            Block::Map(map) => &mut map.bytes,
         };
         &mut bytes[self.start + range.start..self.start + range.end]
     }
 }
 
 impl Block {
-    fn new(len: usize) -> Result<Self, OverBudget> {
+    fn new(len: usize, budget: &Arc<Budget>) -> Result<Self, OverBudget> {
         if len < MMAP_THRESHOLD {
             return Ok(Block::Heap(vec![0; len].into()));
         }
+        let right = MapRight::take(budget)?;
         // The system counts no swap space for it, and gives it a page when one is first touched.
-        let map = MmapOptions::new().len(len).no_reserve_swap().map_anon();
-        let map = map.map_err(|_| OverBudget)?;
+        let bytes = MmapOptions::new().len(len).no_reserve_swap().map_anon();
+        let bytes = bytes.map_err(|_| OverBudget)?;
         // A huge page would be held whole for its first byte. Not every kernel has them.
         #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::NoHugePage);
-        Ok(Block::Map(map))
+        let _ = bytes.advise(memmap2::Advice::NoHugePage);
+        Ok(Block::Map(Map { bytes, _right: right }))
     }
 
     fn bytes(&self) -> &[u8] {
         match self {
             Block::Heap(bytes) => bytes,
-            Block::Map(bytes) => bytes,
+            Block::Map(map) => &map.bytes,
         }
     }
 }
@@ -196,7 +243,7 @@ impl Buffer {
     ///
     /// # Errors
     ///
-    /// [`OverBudget`] if the system has no such range of addresses.
+    /// [`OverBudget`] if the system has no such range of addresses, or no memory map for it.
     pub fn reserve(&mut self, capacity: usize) -> Result<(), OverBudget> {
         let capacity = capacity.min(UNMETERED.saturating_add(self.budget.total));
         if capacity > self.capacity() { self.replace(capacity) } else { Ok(()) }
@@ -218,7 +265,7 @@ impl Buffer {
             self.release();
         }
         take(&self.budget.addresses, above_unmetered(capacity))?;
-        let memory = Memory::new(capacity, self.budget.prefix_len);
+        let memory = Memory::new(capacity, &self.budget);
         let mut memory = memory.inspect_err(|_| {
             give_back(&self.budget.addresses, above_unmetered(capacity));
         })?;
@@ -424,13 +471,31 @@ mod tests {
 
     #[test]
     fn no_more_addresses_are_reserved_than_may_be() {
-        let budget = Arc::new(Budget::limited(usize::MAX, STEP, 0));
+        let reservable = Reservable { addresses: STEP, ..Reservable::UNLIMITED };
+        let budget = Arc::new(Budget::limited(usize::MAX, reservable, 0));
         let [mut one, mut two] = [(); 2].map(|()| Buffer::new(Arc::clone(&budget)));
         one.reserve(UNMETERED + STEP).unwrap();
         two.reserve(UNMETERED).unwrap();
         assert_eq!(two.reserve(UNMETERED + 1), Err(OverBudget));
         drop(one);
         two.reserve(UNMETERED + STEP).unwrap();
+    }
+
+    #[test]
+    fn no_more_maps_are_held_than_may_be() {
+        let reservable = Reservable { maps: 1, ..Reservable::UNLIMITED };
+        let budget = Arc::new(Budget::limited(0, reservable, 0));
+        let [mut one, mut two] = [(); 2].map(|()| Buffer::new(Arc::clone(&budget)));
+        one.reserve(MMAP_THRESHOLD).unwrap();
+        two.reserve(MMAP_THRESHOLD / 2).unwrap();
+        fill(&mut two, 2);
+        assert_eq!(two.reserve(MMAP_THRESHOLD), Err(OverBudget));
+        assert_eq!(two.filled(), [2; MMAP_THRESHOLD / 2]);
+        one.release();
+        two.reserve(MMAP_THRESHOLD).unwrap();
+        assert_eq!(one.reserve(MMAP_THRESHOLD), Err(OverBudget));
+        two.shrink(10);
+        one.reserve(MMAP_THRESHOLD).unwrap();
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{env, fmt, fs, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::buffer::Reservable;
 use crate::websocket::deflate::Mode;
 
 /// The kernel's limits on this process.
@@ -68,9 +69,6 @@ impl Limits {
     /// A thread beyond `maps` or `addresses` does not fail to start: it aborts the whole process, since
     /// the guard page of its signal stack can't be set up. So this has to hold on the safe side.
     fn connections(self, compression: Mode) -> usize {
-        /// The program, its libraries, the allocator's arenas, the accept threads, and two for each huge
-        /// page of a message.
-        const MAPS_RESERVE: u64 = 2_048;
         /// The standard streams, the log file, listeners, the signal pipe, and one to say 503.
         const DESCRIPTORS_RESERVE: u64 = 24;
         /// The stacks, the buffers, and a message below what is charged to the budget, in bytes.
@@ -78,12 +76,8 @@ impl Limits {
         /// Threads that serve no client, at most 16 of them for handshakes.
         const THREADS_RESERVE: u64 = 24;
 
-        // A thread's stack and signal stack, each with its guard page, and the message that comes in
-        // pieces; and what compresses its replies alone.
-        let maps_per_client = match compression {
-            Mode::Off | Mode::NoContextTakeover => 5,
-            Mode::ContextTakeover => 6,
-        };
+        // One for its message.
+        let maps_per_client = 1 + maps_beside_messages(compression);
         let allowed = [
             self.maps.saturating_sub(MAPS_RESERVE) / maps_per_client,
             self.descriptors.saturating_sub(DESCRIPTORS_RESERVE),
@@ -101,9 +95,29 @@ impl Limits {
         asked.min(usize::try_from(allowed).unwrap_or(usize::MAX))
     }
 
-    /// How many bytes of addresses may be reserved for messages.
-    pub fn reserved(self) -> usize {
-        usize::try_from(half_beside_program(self.addresses)).unwrap_or(usize::MAX)
+    /// What may be reserved for messages, if there are so many clients: at least a map for each. One
+    /// whose replies wait, as a behaviour may ask for, has more of them.
+    pub fn reservable(self, clients: usize, compression: Mode) -> Reservable {
+        let connections = (clients + self.http_only(compression)) as u64;
+        let beside = MAPS_RESERVE + connections * maps_beside_messages(compression);
+        let at_most = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        Reservable {
+            addresses: at_most(half_beside_program(self.addresses)),
+            maps: at_most(self.maps.saturating_sub(beside)),
+        }
+    }
+}
+
+/// The maps of the program, its libraries, the allocator's arenas and the accept threads, and two for
+/// each huge page of a message.
+const MAPS_RESERVE: u64 = 2_048;
+
+/// The maps of a thread's stack and signal stack, each with its guard page, and of what compresses its
+/// replies alone.
+fn maps_beside_messages(compression: Mode) -> u64 {
+    match compression {
+        Mode::Off | Mode::NoContextTakeover => 4,
+        Mode::ContextTakeover => 5,
     }
 }
 
@@ -233,6 +247,14 @@ mod tests {
         let modes = [Mode::Off, Mode::NoContextTakeover, Mode::ContextTakeover];
         let clients = modes.map(|compression| usual.clients(100_000, compression));
         assert_eq!(clients, [12_568, 12_568, 10_452]);
+        // Each has a map for its message at least, and for a second one below the default limit.
+        for compression in modes {
+            let [few, most] = [10_000, 100_000].map(|asked| usual.clients(asked, compression));
+            assert!(usual.reservable(most, compression).maps >= most);
+            if compression != Mode::ContextTakeover {
+                assert!(usual.reservable(few, compression).maps >= 2 * few);
+            }
+        }
         let mib = |mib: u64| Some(mib << 20);
         for (limits, clients, buffered) in [
             (Limits { addresses: mib(500), ..UNLIMITED }, 819, 234 << 20),

@@ -151,8 +151,8 @@ impl Shared {
             lowered("--max-connections", asked, limits.clients(asked, messages.compression));
         let asked = messages.max_buffered;
         let max_buffered = lowered("--max-buffered", asked, limits.buffered(asked));
-        let budget =
-            Arc::new(Budget::limited(max_buffered, limits.reserved(), messages.prefix.len()));
+        let reservable = limits.reservable(max_connections, messages.compression);
+        let budget = Arc::new(Budget::limited(max_buffered, reservable, messages.prefix.len()));
         Shared {
             certificate,
             policy: Policy {

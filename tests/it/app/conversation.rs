@@ -6,7 +6,7 @@ use std::time::Duration;
 use wsecho::app::conversation::{
     Conversation, LARGE_INPUT, SMALL_INPUT, Settings, WRITE_TIMEOUT_PARTS,
 };
-use wsecho::buffer::{Budget, Buffer, STEP, UNMETERED};
+use wsecho::buffer::{Budget, Buffer, Reservable, STEP, UNMETERED};
 use wsecho::websocket::close::{NO_PROGRESS, OVER_BUDGET, PING_TIMEOUT as UNANSWERED, STOPPING};
 use wsecho::websocket::session::Close;
 
@@ -338,7 +338,8 @@ fn addresses_are_reserved_for_a_declared_length_and_for_fragments_of_more_than_6
         (&fragments(UNMETERED + 1), ABOVE_UNMETERED - 1, true),
         (&fragments(UNMETERED + 1), ABOVE_UNMETERED, false),
     ] {
-        let budget = Arc::new(Budget::limited(STEP, addresses, 0));
+        let reservable = Reservable { addresses, ..Reservable::UNLIMITED };
+        let budget = Arc::new(Budget::limited(STEP, reservable, 0));
         let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
         driver.receive(message);
         let closed = is_refused.then_some(Close::ByServer(OVER_BUDGET));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wsecho::app::conversation::{Conversation, LARGE_INPUT};
-use wsecho::buffer::{Budget, Buffer};
+use wsecho::buffer::{Budget, Buffer, Reservable};
 
 use super::driver::settings;
 use crate::frames::frame;
@@ -18,7 +18,7 @@ const LIMIT: usize = 2 << 20;
 fn assert_fast(prefix_len: usize, message: &[u8]) {
     let mut settings = settings(LIMIT);
     settings.prefix = "p".repeat(prefix_len);
-    let budget = Arc::new(Budget::limited(LIMIT, usize::MAX, prefix_len));
+    let budget = Arc::new(Budget::limited(LIMIT, Reservable::UNLIMITED, prefix_len));
     let mut input = Buffer::new(Arc::clone(&budget));
     input.reserve(LARGE_INPUT).unwrap();
     let mut conversation = Conversation::new(1, &settings, input, &budget, None);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use wsecho::app::behavior::{self, HANG, Script};
 use wsecho::app::conversation::{Conversation, SMALL_INPUT, Settings};
 use wsecho::app::scripted::{Scripted, Step};
-use wsecho::buffer::{Budget, Buffer, UNMETERED};
+use wsecho::buffer::{Budget, Buffer, Reservable, UNMETERED};
 
 use super::driver::{PING_INTERVAL, PING_TIMEOUT, settings};
 use crate::frames::{close, frame, server_frame};
@@ -462,7 +462,9 @@ fn a_close_frame_is_answered_though_there_is_no_memory_for_the_replies_before_it
     let script = script(&query);
     let settings = script.settings(&settings(2 * LARGE));
     // No address for more than every client may have.
-    let mut driver = Driver::new(&script, &settings, &Arc::new(Budget::limited(LARGE, 0, 0)));
+    let reservable = Reservable { addresses: 0, ..Reservable::UNLIMITED };
+    let budget = Arc::new(Budget::limited(LARGE, reservable, 0));
+    let mut driver = Driver::new(&script, &settings, &budget);
     let message = frame(0x81, &[b'x'; 900]);
     assert_eq!(driver.receive(&message.repeat(5)), 5 * message.len());
     let last = [message.repeat(16), close(4000)].concat();
