@@ -133,8 +133,8 @@ impl Files {
     }
 }
 
-/// A step of a handshake that is computed on another thread, as each is until keys are exchanged. It needs
-/// a deep stack, which would stay resident for as long as the client is connected.
+/// A step of a handshake that is computed on another thread. It needs a deep stack, which would stay
+/// resident for as long as the client is connected.
 struct Step {
     session: Box<Session>,
     /// Dropped by a client that does not wait any longer.
@@ -316,20 +316,21 @@ impl<'c> Handshaking<'c> {
         wait: Duration,
     ) -> Result<(Handshake, Option<Box<Session>>), Error> {
         let Some(mut session) = self.session.take() else { return self.take_result(socket, wait) };
-        match socket.receive(session.input.spare_mut(), Some(wait))? {
+        let handshake = match socket.receive(session.input.spare_mut(), Some(wait))? {
             Received::Bytes(bytes) => {
                 session.input.advance(bytes);
-                if session.has_exchanged_keys() {
-                    let processed = session.process(&mut []).map(|(_, next)| next);
-                    return self.take_further(session, processed, socket);
-                }
                 let (result, client) = (Arc::downgrade(&self.result), thread::current());
-                self.certificate.steps.add(Step { session, result, client });
+                let step = Step { session, result, client };
+                self.certificate.steps.add(step);
+                Handshake::Unfinished
             }
-            Received::Nothing => self.session = Some(session),
-            Received::End => return Ok((Handshake::End, None)),
-        }
-        Ok((Handshake::Unfinished, None))
+            Received::Nothing => {
+                self.session = Some(session);
+                Handshake::Unfinished
+            }
+            Received::End => Handshake::End,
+        };
+        Ok((handshake, None))
     }
 
     fn take_result(
@@ -344,19 +345,8 @@ impl<'c> Handshaking<'c> {
             take()
         });
         let Some(result) = computed else { return Ok((Handshake::Unfinished, None)) };
-        let (session, next) = result?;
-        self.take_further(session, next, socket)
-    }
-
-    fn take_further(
-        &mut self,
-        mut session: Box<Session>,
-        next: Result<Next, Error>,
-        socket: &mut TimedSocket,
-    ) -> Result<(Handshake, Option<Box<Session>>), Error> {
-        if !matches!(next, Ok(Next::Data)) {
-            session.flush(socket, SendFlags::empty(), &mut Progress::default())?;
-        }
+        let (mut session, next) = result?;
+        session.flush(socket, SendFlags::empty(), &mut Progress::default())?;
         match next? {
             Next::Data => {
                 session.shrink();
@@ -405,11 +395,6 @@ impl Session {
         Ok(())
     }
 
-    /// Whether what is left of the handshake needs no deep stack.
-    fn has_exchanged_keys(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.negotiated_key_exchange_group().is_some())
-    }
-
     /// See [`Stream::receive`](crate::server::stream::Stream::receive).
     pub fn receive(
         &mut self,
@@ -418,8 +403,6 @@ impl Session {
         wait: Option<Duration>,
     ) -> Result<Received, Error> {
         if self.received.is_empty() && !self.is_ended {
-            // Here, so that the last of the handshake is sent with the response if the request has come.
-            self.flush(socket, SendFlags::empty(), &mut Progress::default())?;
             match socket.receive(self.input.spare_mut(), wait)? {
                 Received::Bytes(bytes) => self.input.advance(bytes),
                 Received::Nothing => {
@@ -429,9 +412,7 @@ impl Session {
                 Received::End => return Ok(Received::End),
             }
             let processed = self.process(into);
-            if processed.is_err() {
-                self.flush(socket, SendFlags::empty(), &mut Progress::default())?;
-            }
+            self.flush(socket, SendFlags::empty(), &mut Progress::default())?;
             let (bytes, _) = processed?;
             let is_end = bytes == 0 && self.is_ended;
             return Ok(if is_end { Received::End } else { Received::Bytes(bytes) });
@@ -497,8 +478,7 @@ impl Session {
     ) -> Result<(), Error> {
         let Session { tls, input, output, .. } = self;
         let is_small = head.len() + payload.len() + 3 * OVERHEAD <= SMALL_OUTPUT;
-        let room = if is_small { SMALL_OUTPUT } else { LARGE_OUTPUT };
-        reserve(output, output.filled().len() + room)?;
+        reserve(output, if is_small { SMALL_OUTPUT } else { LARGE_OUTPUT })?;
         let tls = tls.as_mut().ok_or(Error::tls(NOT_BEGUN))?;
         let ConnectionState::WriteTraffic(mut traffic) =
             tls.process_tls_records(input.filled_mut()).state?
@@ -598,7 +578,7 @@ impl Session {
     /// Gives up what a silent client does not need.
     fn shrink(&mut self) {
         self.input.shrink(SMALL_INPUT.max(self.input.filled().len() + 1));
-        self.output.shrink(self.output.filled().len());
+        self.output.shrink(0);
         if self.received.is_empty() {
             self.received = VecDeque::new();
         }
