@@ -147,25 +147,29 @@ enum Block {
     Map(Map),
 }
 
-/// A memory map, and after it, since it is dropped later, the right to have it.
+/// A memory map, and what is reserved for it, which is given back after it.
 struct Map {
     bytes: MmapMut,
-    _right: MapRight,
+    _reserved: Reserved,
 }
 
-struct MapRight {
+/// A map and addresses, in bytes.
+struct Reserved {
     budget: Arc<Budget>,
+    addresses: usize,
 }
 
-impl MapRight {
-    fn take(budget: &Arc<Budget>) -> Result<Self, OverBudget> {
-        take(&budget.maps, 1)?;
-        Ok(MapRight { budget: Arc::clone(budget) })
+impl Reserved {
+    fn take(budget: &Arc<Budget>, addresses: usize) -> Result<Self, OverBudget> {
+        take(&budget.addresses, addresses)?;
+        take(&budget.maps, 1).inspect_err(|_| give_back(&budget.addresses, addresses))?;
+        Ok(Reserved { budget: Arc::clone(budget), addresses })
     }
 }
 
-impl Drop for MapRight {
+impl Drop for Reserved {
     fn drop(&mut self) {
+        give_back(&self.budget.addresses, self.addresses);
         give_back(&self.budget.maps, 1);
     }
 }
@@ -178,7 +182,12 @@ impl Memory {
     fn new(capacity: usize, budget: &Arc<Budget>) -> Result<Self, OverBudget> {
         // Only large copies are worth a place.
         let slack = if capacity < PLACED { 0 } else { placement::MAX_SHIFT };
-        let block = Block::new(capacity.saturating_add(slack), budget)?;
+        let len = capacity.saturating_add(slack);
+        let block = if len < MMAP_THRESHOLD {
+            Block::Heap(vec![0; len].into())
+        } else {
+            Block::Map(Map::new(len, Reserved::take(budget, above_unmetered(capacity))?)?)
+        };
         let start = placement::shift(block.bytes().as_ptr().addr(), budget.prefix_len).min(slack);
         Ok(Memory { block, start, capacity })
     }
@@ -209,21 +218,19 @@ impl Memory {
     }
 }
 
-impl Block {
-    fn new(len: usize, budget: &Arc<Budget>) -> Result<Self, OverBudget> {
-        if len < MMAP_THRESHOLD {
-            return Ok(Block::Heap(vec![0; len].into()));
-        }
-        let right = MapRight::take(budget)?;
+impl Map {
+    fn new(len: usize, reserved: Reserved) -> Result<Self, OverBudget> {
         // The system counts no swap space for it, and gives it a page when one is first touched.
         let bytes = MmapOptions::new().len(len).no_reserve_swap().map_anon();
         let bytes = bytes.map_err(|_| OverBudget)?;
         // A huge page would be held whole for its first byte. Not every kernel has them.
         #[cfg(target_os = "linux")]
         let _ = bytes.advise(memmap2::Advice::NoHugePage);
-        Ok(Block::Map(Map { bytes, _right: right }))
+        Ok(Map { bytes, _reserved: reserved })
     }
+}
 
+impl Block {
     fn bytes(&self) -> &[u8] {
         match self {
             Block::Heap(bytes) => bytes,
@@ -264,11 +271,7 @@ impl Buffer {
             // So that never two maps are held.
             self.release();
         }
-        take(&self.budget.addresses, above_unmetered(capacity))?;
-        let memory = Memory::new(capacity, &self.budget);
-        let mut memory = memory.inspect_err(|_| {
-            give_back(&self.budget.addresses, above_unmetered(capacity));
-        })?;
+        let mut memory = Memory::new(capacity, &self.budget)?;
         let len = self.len.min(capacity);
         memory.bytes_mut(0..len).copy_from_slice(&self.filled()[..len]);
         let budget = Arc::clone(&self.budget);
@@ -355,12 +358,10 @@ impl Buffer {
 
     /// Gives everything up, the memory too.
     pub fn release(&mut self) {
-        let (granted, capacity) = (self.granted, self.capacity());
         self.memory = Memory::none();
-        (self.len, self.granted) = (0, 0);
         // Only now, or another buffer could be granted what is still held.
-        give_back(&self.budget.left, above_unmetered(granted));
-        give_back(&self.budget.addresses, above_unmetered(capacity));
+        give_back(&self.budget.left, above_unmetered(self.granted));
+        (self.len, self.granted) = (0, 0);
     }
 }
 
