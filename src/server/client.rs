@@ -22,9 +22,10 @@ use crate::server::Shared;
 use crate::server::registry::{self, Registration};
 use crate::server::stream::{self, Handshake, Peer, Received, Stream, Transport};
 use crate::websocket::close;
-use crate::websocket::deflate::{Negotiation, PerMessageDeflate, Sizes};
+use crate::websocket::deflate::{PerMessageDeflate, Sizes};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::handshake::Upgrade;
+use crate::websocket::negotiation::Negotiation;
 use crate::websocket::session::Close;
 
 /// Serves a connection from its request to its end.
