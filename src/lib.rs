@@ -38,6 +38,7 @@
 //! http       RFC 9112: request, response; RFC 6454: origin
 //! buffer     memory that is charged to one budget as bytes come
 //! placement  where in a page it begins, so that the kernel copies at full speed
+//! lock       a lock that no panic poisons
 //! escape     a peer's words, made safe for the log
 //! ```
 //!
@@ -83,6 +84,7 @@ pub mod buffer;
 pub mod cli;
 pub mod escape;
 pub mod http;
+pub mod lock;
 pub mod logging;
 pub mod placement;
 pub mod server;

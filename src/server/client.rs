@@ -18,8 +18,8 @@ use crate::buffer::Buffer;
 use crate::escape::{Count, Quoted};
 use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
-use crate::server::Shared;
-use crate::server::registry::{self, Registration};
+use crate::server::registry::Registration;
+use crate::server::shared::Shared;
 use crate::server::stream::{self, Handshake, Peer, Received, Stream, Transport};
 use crate::websocket::close;
 use crate::websocket::deflate::{PerMessageDeflate, Sizes};
@@ -161,7 +161,7 @@ impl Client<'_> {
         let method = if head.starts_with(b"HEAD ") { "HEAD" } else { "GET" };
         let date = httpdate::fmt_http_date(SystemTime::now());
         self.stream.send_last(&response.encode(method, &date))?;
-        self.registration.connection().end_request();
+        self.registration.end_request();
         Ok(())
     }
 
@@ -175,7 +175,7 @@ impl Client<'_> {
             }
             let handshake = self.stream.handshake(&self.shared.budget, wait);
             if self.stream.is_handshaking() {
-                self.registration.connection().begin_request();
+                self.registration.begin_request();
             }
             match handshake {
                 Ok(Handshake::Unfinished) if self.registration.refusal().is_none() => {}
@@ -184,7 +184,7 @@ impl Client<'_> {
                 }
                 Ok(handshake) => {
                     if let Some(tls) = self.stream.tls() {
-                        self.registration.connection().end_handshake();
+                        self.registration.end_handshake();
                         debug!("{}: {tls}", self.peer());
                     }
                     return Ok(handshake);
@@ -280,8 +280,8 @@ impl Client<'_> {
         let until = Instant::now() + time;
         while !time.is_zero() {
             // Though others are served while it stops: the end of this delay may come after the server's.
-            if self.registration.is_stopping() {
-                return Ok(Some(routes::unavailable(registry::STOPPING)));
+            if let Some(why) = self.registration.refusal() {
+                return Ok(Some(routes::unavailable(why)));
             }
             let wait = until.saturating_duration_since(Instant::now());
             if wait.is_zero() {
@@ -316,7 +316,7 @@ impl Client<'_> {
                 // If it is refused, that is the response.
                 _ => return Err(Response::text(400, "the head breaks off")),
             }
-            self.registration.connection().begin_request();
+            self.registration.begin_request();
             if let Some(len) =
                 request::head_len(input.filled(), searched).map_err(routes::refuse)?
             {
@@ -430,7 +430,7 @@ impl Client<'_> {
 
     fn follow(&mut self, scripted: &mut Scripted, opened: Instant) -> Result<Infallible, End> {
         loop {
-            if self.registration.is_stopping() {
+            if self.registration.refusal().is_some() {
                 scripted.stop();
             }
             let received = match scripted.next(opened.elapsed()) {
@@ -458,7 +458,6 @@ impl Client<'_> {
 
     /// Sends the last bytes of a WebSocket, which counts no longer then.
     fn send_last(&mut self, bytes: &[u8]) -> Result<(), End> {
-        self.registration.connection().end_request();
         self.registration.close();
         Ok(self.stream.send_last(bytes)?)
     }
@@ -517,7 +516,7 @@ impl Client<'_> {
             if let Some(close) = conversation.closed() {
                 return Err(End::Closed(close.clone()));
             }
-            if self.registration.is_stopping() {
+            if self.registration.refusal().is_some() {
                 conversation.stop();
             } else {
                 self.receive(conversation, opened)?;

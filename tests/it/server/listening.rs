@@ -257,7 +257,7 @@ fn start_with(listener: impl Into<OwnedFd>, flags: &[&str]) -> Program {
     Program::start(command_with(listener, flags).stderr(Stdio::null()))
 }
 
-fn command_with(listener: impl Into<OwnedFd>, flags: &[&str]) -> Command {
+pub(super) fn command_with(listener: impl Into<OwnedFd>, flags: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command
         .args(["-c", r#"exec 3<&1 1>/dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@""#])
