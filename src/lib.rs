@@ -29,10 +29,13 @@
 //!   page          the bundled page and its headers
 //! websocket  RFC 6455 and RFC 7692
 //!   handshake     a request → what was agreed, or what to fix
-//!   session       fragments, control frames, UTF-8, the closing handshake
-//!   deflate       compressed messages: negotiation, contexts, inflating, deflating
-//!   frame         one frame's header, decoded and encoded, and masking
+//!   negotiation   the offers to compress messages, and what is agreed
+//!   session       fragments, control frames, the closing handshake
+//!   deflate       compressed messages: contexts, inflating, deflating
+//!   message       text or binary, and the check of text
 //!   close         close frames, and why the server sends one
+//!   frame         one frame's header, decoded and encoded, and masking
+//!   error         what a peer may do wrong
 //! http       RFC 9112: request, response; RFC 6454: origin
 //! buffer     memory that is charged to one budget as bytes come
 //! placement  where in a page it begins, so that the kernel copies at full speed

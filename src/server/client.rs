@@ -23,9 +23,10 @@ use crate::server::registry::{self, Registration};
 use crate::server::socket::{self, Handshake, Peer, Received};
 use crate::server::stream::{Stream, Transport};
 use crate::websocket::close;
-use crate::websocket::deflate::{Negotiation, PerMessageDeflate, Sizes};
+use crate::websocket::deflate::{PerMessageDeflate, Sizes};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::handshake::Upgrade;
+use crate::websocket::negotiation::Negotiation;
 use crate::websocket::session::Close;
 
 /// Serves a connection from its request to its end.
