@@ -12,9 +12,11 @@
 //! server     sockets, threads, clocks
 //!   listener    TCP, Unix-domain and inherited listening sockets
 //!   registry    who is connected: the limits, the stop
+//!   shared      what the threads of all clients share
 //!   client      one client's thread: drives a conversation over a stream
-//!   stream      one socket with its deadlines, plain or TLS
-//!   tls         the certificate, and a client's TLS session
+//!   stream      a client's stream, plain or TLS, over
+//!   tls         certificate, handshake, session, over
+//!   socket      one socket with its deadlines
 //!   limits      what the kernel will carry
 //!   systemd     readiness for systemd
 //! ───────────────────────────────────────────────────────────────────────────────────
@@ -38,8 +40,8 @@
 //! http       RFC 9112: request, response; RFC 6454: origin
 //! buffer     memory that is charged to one budget as bytes come
 //! placement  where in a page it begins, so that the kernel copies at full speed
-//! lock       a lock that no panic poisons
 //! escape     a peer's words, made safe for the log
+//! lock       a lock that a panic does not take from the other threads
 //! ```
 //!
 //! # The life of a message

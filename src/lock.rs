@@ -1,8 +1,14 @@
-//! Locks that a panic does not poison.
+//! Locks that a panic does not take from the other threads. What each one guards has to be whole after
+//! each statement.
 
-use std::sync::{LockResult, PoisonError};
+use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};
 
-/// What a lock guards, also after a panic of a thread that held it: each one leaves nothing half-done.
-pub fn unpoisoned<T>(locked: LockResult<T>) -> T {
-    locked.unwrap_or_else(PoisonError::into_inner)
+/// Locks `mutex`, also after a panic under the lock.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    unpoisoned(mutex.lock())
+}
+
+/// The result of a wait under a lock, also after a panic under that lock.
+pub fn unpoisoned<T>(waited: LockResult<T>) -> T {
+    waited.unwrap_or_else(PoisonError::into_inner)
 }

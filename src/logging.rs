@@ -18,7 +18,7 @@ use rustix::io::{Errno, ioctl_fionbio};
 
 use crate::cli::Logging;
 use crate::escape::Count;
-use crate::lock::unpoisoned;
+use crate::lock::{lock, unpoisoned};
 
 /// What may wait to be written, in bytes. A line beyond it is lost.
 const QUEUE_SIZE: usize = 256 * 1024;
@@ -120,7 +120,7 @@ impl RateLimit {
 
     /// Whether a line may be logged at `now`. If so, the line ends with how many were left out before.
     pub fn admit(&self, now: Instant) -> Option<String> {
-        let mut window = unpoisoned(self.window.lock());
+        let mut window = lock(&self.window);
         if now.saturating_duration_since(window.began) >= Duration::from_secs(1) {
             (window.began, window.admitted) = (now, 0);
         }
@@ -135,7 +135,7 @@ impl RateLimit {
 
     /// How many lines were left out since this was last told, as the end of a line.
     pub fn left_out(&self) -> String {
-        match mem::take(&mut unpoisoned(self.window.lock()).left_out) {
+        match mem::take(&mut lock(&self.window).left_out) {
             0 => String::new(),
             left_out => format!("; {} {} left out", Count(left_out, "line"), self.subject),
         }
@@ -215,7 +215,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queued> {
-        unpoisoned(self.waiting.lock())
+        lock(&self.waiting)
     }
 }
 

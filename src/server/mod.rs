@@ -5,6 +5,7 @@ pub mod limits;
 pub mod listener;
 pub mod registry;
 pub mod shared;
+pub mod socket;
 pub mod stream;
 pub mod systemd;
 #[cfg_attr(not(feature = "tls"), path = "without_tls.rs")]
@@ -33,7 +34,7 @@ use crate::server::limits::Limits;
 use crate::server::listener::{Listeners, Scheme};
 use crate::server::registry::{Connection, Registry, Stopping};
 use crate::server::shared::Shared;
-use crate::server::tls::Certificate;
+use crate::server::tls::Acceptor;
 
 /// A client's stack, in bytes. Deep enough for all that its thread does, the log included, and small
 /// enough that many stacks share a page of page tables.
@@ -54,15 +55,15 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let mut listeners = Listeners::inherit(ListenFd::from_env(), write_timeout)?;
     let ends_at_once = Arc::new(AtomicBool::new(true));
     let mut signals = handle_signals(&ends_at_once)?;
-    let certificate = Certificate::read(&config.listening.tls)?;
+    let acceptor = Acceptor::new(&config.listening.tls)?;
     listeners.listen(&config.listening.addr)?;
     ends_at_once.store(false, Ordering::Relaxed);
-    listeners.log(if certificate.is_some() { Scheme::Tls } else { Scheme::Plain });
+    listeners.log(if acceptor.is_some() { Scheme::Tls } else { Scheme::Plain });
     let stopping = if listeners.are_inherited { Stopping::Serve } else { Stopping::Refuse };
 
     let limits = Limits::raise();
-    let limits = if certificate.is_some() { limits.with_tls() } else { limits };
-    let shared = Arc::new(Shared::new(config, certificate, limits));
+    let limits = if acceptor.is_some() { limits.with_tls() } else { limits };
+    let shared = Arc::new(Shared::new(config, acceptor, limits));
     let (ended, end) = io::pipe()?;
     let accepting = {
         let shared = Arc::clone(&shared);
@@ -182,7 +183,7 @@ fn return_memory() {
 fn refuse(connection: &Connection, shared: &Shared, why: &'static str) {
     debug!("{}: 503, {why}", connection.socket.peer);
     let date = httpdate::fmt_http_date(SystemTime::now());
-    let response = match shared.certificate {
+    let response = match shared.acceptor {
         Some(_) => Vec::new(),
         None => routes::unavailable(why).encode("GET", &date),
     };

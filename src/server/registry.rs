@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
-use crate::lock::unpoisoned;
-use crate::server::stream::Socket;
+use crate::lock::{lock, unpoisoned};
+use crate::server::socket::Socket;
 
 /// Ends the wait of a client's thread. By default it is ignored, and nobody sends it by hand.
 pub const WAKE: Signal = Signal::SIGURG;
@@ -196,7 +196,7 @@ impl Registry {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        unpoisoned(self.state.lock())
+        lock(&self.state)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::cli::Config;
 use crate::logging::RateLimit;
 use crate::server::limits::Limits;
 use crate::server::registry::Registry;
-use crate::server::tls::Certificate;
+use crate::server::tls::Acceptor;
 use crate::websocket::deflate;
 use crate::websocket::handshake::Policy;
 
@@ -30,8 +30,8 @@ const MOST_CONTEXTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 /// What all threads share.
 pub struct Shared {
     pub config: Config,
-    /// With one, TLS is spoken.
-    pub certificate: Option<Certificate>,
+    /// `Some` enables TLS.
+    pub acceptor: Option<Acceptor>,
     pub policy: Policy,
     pub settings: Settings,
     pub request_log: RateLimit,
@@ -44,7 +44,7 @@ pub struct Shared {
 
 impl Shared {
     /// What the flags and the limits of the kernel make of it.
-    pub fn new(config: Config, certificate: Option<Certificate>, limits: Limits) -> Self {
+    pub fn new(config: Config, acceptor: Option<Acceptor>, limits: Limits) -> Self {
         let Config { listening, messages, timeouts, .. } = &config;
         let lowered = |flag, asked, allowed| {
             if allowed < asked {
@@ -60,7 +60,7 @@ impl Shared {
         let reservable = limits.reservable(max_connections, messages.compression);
         let budget = Arc::new(Budget::limited(max_buffered, reservable, messages.prefix.len()));
         Shared {
-            certificate,
+            acceptor,
             policy: Policy {
                 origins: listening.origin.clone(),
                 subprotocols: listening.subprotocol.clone(),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, prlimit};
 use wsecho::server::registry::{Connection, LIMIT_REACHED, Registry};
-use wsecho::server::stream::{Peer, Socket};
+use wsecho::server::socket::{Peer, Socket};
 
 use super::listening::command_with;
 use crate::frames::{close, frame};
@@ -202,18 +202,18 @@ fn health_checks_are_answered_at_once_though_clients_do_not_read_the_page() {
     let server = Server::start_command(&mut command_with(listener, &["--max-connections=1"]));
     let before = server.idle_usage();
     let only = server.open();
-    let hold = || {
+    let take_slot = || {
         let mut stream = connect_taking(1024, &server);
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
         stream
     };
-    let mut held: Vec<_> = (0..2 * SLOTS + 12).map(|_| hold()).collect();
+    let mut held: Vec<_> = (0..2 * SLOTS + 12).map(|_| take_slot()).collect();
     for _ in 0..80 {
         let asked = Instant::now();
         assert_status(&server.response(HEALTH_CHECK), 200);
         assert!(asked.elapsed() < tolerance(), "{:?}", asked.elapsed());
         // In place of the one that has made room.
-        held.push(hold());
+        held.push(take_slot());
     }
     drop((held, only));
     server.has_recovered(before);
