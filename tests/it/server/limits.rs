@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{self, Command};
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, prlimit};
-use wsecho::server::registry::{Connection, LIMIT_REACHED, Registry};
+use wsecho::server::registry::{
+    Connection, IP_LIMIT_REACHED, LIMIT_REACHED, Registration, Registry,
+};
 use wsecho::server::socket::{Peer, Socket};
 
 use super::listening::command_with;
@@ -95,20 +97,29 @@ fn a_websocket_makes_room_for_another_however_it_ends() {
     server.has_recovered(before);
 }
 
+fn bind() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+/// A client, and the registration of its connection, which seems to come from `peer`.
+fn register(
+    listener: &TcpListener,
+    registry: &Arc<Registry>,
+    peer: SocketAddr,
+) -> (TcpStream, Registration) {
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    let connection = Connection::new(Socket::new(stream, Peer::Tcp(peer)));
+    (client, registry.register(&connection).unwrap())
+}
+
 #[test]
 fn a_websocket_whose_thread_panics_makes_room_for_another() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let registry = Arc::new(Registry::new(1, 32, 0));
-    let register = || {
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (stream, peer) = listener.accept().unwrap();
-        let registration =
-            registry.register(&Connection::new(Socket::new(stream, Peer::Tcp(peer))));
-        (client, registration.unwrap())
-    };
-    let (mut client, registration) = register();
+    let (listener, registry) = (bind(), Arc::new(Registry::new(1, 32, 0)));
+    let peer = listener.local_addr().unwrap();
+    let (mut client, registration) = register(&listener, &registry, peer);
     assert_eq!(registration.upgrade(), Ok(1));
-    let (_other_client, other) = register();
+    let (_other_client, other) = register(&listener, &registry, peer);
     assert_eq!(other.upgrade(), Err(LIMIT_REACHED));
     let thread = thread::spawn(move || {
         let _registration = registration;
@@ -117,6 +128,24 @@ fn a_websocket_whose_thread_panics_makes_room_for_another() {
     assert!(thread.join().is_err());
     assert_eq!(client.read(&mut [0]).unwrap(), 0, "its connection is closed");
     assert_eq!(other.upgrade(), Ok(2));
+}
+
+#[test]
+fn the_limit_of_one_address_counts_an_ipv6_network_of_64_bits_as_one() {
+    let (listener, registry) = (bind(), Arc::new(Registry::new(10, 32, 1)));
+    let mut kept = Vec::new();
+    for (peer, upgraded) in [
+        ("[2001:db8:0:1::1]:1", Ok(1)),
+        ("[2001:db8:0:1:ffff::2]:1", Err(IP_LIMIT_REACHED)),
+        ("[2001:db8:0:2::1]:1", Ok(2)),
+        ("192.0.2.1:1", Ok(3)),
+        ("[::ffff:192.0.2.1]:1", Err(IP_LIMIT_REACHED)),
+        ("192.0.2.2:1", Ok(4)),
+    ] {
+        let (_, registration) = register(&listener, &registry, peer.parse().unwrap());
+        assert_eq!(registration.upgrade(), upgraded, "{peer}");
+        kept.push(registration);
+    }
 }
 
 // Connections that are no WebSockets
@@ -196,7 +225,7 @@ fn a_slow_request_is_answered_though_others_keep_their_slots_after_the_response(
 
 #[test]
 fn health_checks_are_answered_at_once_though_clients_do_not_read_the_page() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = bind();
     // So that the page does not fit into the sockets.
     set_socket_send_buffer_size(&listener, 4096).unwrap();
     let server = Server::start_command(&mut command_with(listener, &["--max-connections=1"]));
