@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::io::IoSlice;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,8 @@ use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown,
 };
 
-use crate::app::conversation::{MIN_PROGRESS, WRITE_TIMEOUT_PARTS};
+use crate::app::peer::Peer;
+use crate::app::settings::{MIN_PROGRESS, WRITE_TIMEOUT_PARTS};
 
 /// Lets the last bytes leave in one packet with the end of the stream. Linux alone has the flag.
 #[cfg(target_os = "linux")]
@@ -35,33 +35,6 @@ const PEER_END: PollFlags = PollFlags::empty();
 pub struct Socket {
     fd: OwnedFd,
     pub peer: Peer,
-}
-
-/// The other end of a connection, which may be a proxy.
-#[derive(Clone, Copy, Debug)]
-pub enum Peer {
-    Tcp(SocketAddr),
-    /// A process of this machine. Its socket rarely has a name.
-    Unix,
-}
-
-impl Peer {
-    /// Its address, with IPv4 in IPv6 as IPv4.
-    pub fn ip(self) -> Option<IpAddr> {
-        match self {
-            Peer::Tcp(addr) => Some(addr.ip().to_canonical()),
-            Peer::Unix => None,
-        }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Peer::Tcp(addr) => addr.fmt(f),
-            Peer::Unix => f.write_str("unix"),
-        }
-    }
 }
 
 impl Socket {
