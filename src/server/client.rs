@@ -20,8 +20,9 @@ use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
 use crate::server::Shared;
 use crate::server::registry::{self, Registration};
-use crate::server::socket::{self, Handshake, Peer, Received};
-use crate::server::stream::{Stream, Transport};
+use crate::server::socket::{self, Peer, Received};
+use crate::server::stream::Stream;
+use crate::server::tls::Handshake;
 use crate::websocket::close;
 use crate::websocket::deflate::{PerMessageDeflate, Sizes};
 use crate::websocket::frame::{self, Opcode};
@@ -32,8 +33,9 @@ use crate::websocket::session::Close;
 /// Serves a connection from its request to its end.
 pub fn serve(registration: &Registration, shared: &Shared) {
     let socket = &registration.connection().socket;
-    let transport = shared.acceptor.as_ref().map_or(Transport::Plain, Transport::Offered);
-    let stream = Stream::new(socket, shared.config.timeouts.write_timeout, transport);
+    let acceptor = shared.acceptor.as_ref();
+    let handshake = acceptor.map(|acceptor| Handshake::new(acceptor, &shared.budget));
+    let stream = Stream::new(socket, shared.config.timeouts.write_timeout, handshake);
     if let Err(end) = (Client { registration, shared, stream }).serve() {
         debug!("{}: {end}", socket.peer);
     }
@@ -121,7 +123,7 @@ impl Client<'_> {
         let mut who = self.describe(request.as_ref().ok());
         let answer = match (&request, self.registration.refusal()) {
             (_, Some(why)) => Answer::Response(routes::unavailable(why)),
-            _ if handshake == Handshake::Http => Answer::Response(routes::tls_required()),
+            _ if handshake == Received::NotTls => Answer::Response(routes::tls_required()),
             (Err(response), None) => Answer::Response(response.clone()),
             (Ok(request), None) => match self.upgrade(request) {
                 Err(response) => Answer::Response(response),
@@ -168,27 +170,27 @@ impl Client<'_> {
 
     /// Completes the TLS handshake, if there is one, or finds out that the peer does not speak TLS.
     #[inline(never)]
-    fn handshake(&mut self, deadline: Instant) -> Result<Handshake, End> {
+    fn handshake(&mut self, deadline: Instant) -> Result<Received, End> {
         loop {
+            if self.shared.acceptor.is_none() || self.stream.tls().is_some() {
+                return Ok(Received::Bytes(0));
+            }
             let wait = deadline.saturating_duration_since(Instant::now());
             if wait.is_zero() {
                 return Err(End::Tls("the handshake was not complete in time".into()));
             }
-            let handshake = self.stream.handshake(&self.shared.budget, wait);
-            if self.stream.is_handshaking() {
-                self.registration.connection().begin_request();
-            }
-            match handshake {
-                Ok(Handshake::Unfinished) if self.registration.refusal().is_none() => {}
-                Ok(Handshake::Unfinished | Handshake::End) => {
-                    return Err(End::Tls("the handshake breaks off".into()));
-                }
-                Ok(handshake) => {
+            match self.stream.receive(&mut [], Some(wait)) {
+                Ok(Received::NotTls) => return Ok(Received::NotTls),
+                Ok(Received::Bytes(_)) => {
+                    self.registration.connection().begin_request();
                     if let Some(tls) = self.stream.tls() {
                         self.registration.connection().end_handshake();
                         debug!("{}: {tls}", self.peer());
                     }
-                    return Ok(handshake);
+                }
+                Ok(Received::Nothing) if self.registration.refusal().is_none() => {}
+                Ok(Received::Nothing | Received::End) => {
+                    return Err(End::Tls("the handshake breaks off".into()));
                 }
                 Err(error) => {
                     // Otherwise what the peer was told is lost to a reset.
@@ -452,7 +454,7 @@ impl Client<'_> {
             match received {
                 Received::Bytes(bytes) => scripted.received(bytes, now),
                 Received::Nothing => scripted.waited(now),
-                Received::End => return Err(End::Eof),
+                Received::End | Received::NotTls => return Err(End::Eof),
             }
         }
     }
@@ -533,7 +535,7 @@ impl Client<'_> {
         match received {
             Received::Bytes(bytes) => conversation.received(bytes, now),
             Received::Nothing => conversation.waited(now),
-            Received::End => return Err(End::Eof),
+            Received::End | Received::NotTls => return Err(End::Eof),
         }
         Ok(())
     }
@@ -668,7 +670,7 @@ mod tests {
         let connection = Connection::new(Socket::new(stream, Peer::Tcp(address)));
         let shared = Shared::new(Config::parse_from(["wsecho"]), None, Limits::raise());
         let registration = shared.registry.register(&connection).unwrap();
-        let stream = Stream::new(&connection.socket, timeout, Transport::Plain);
+        let stream = Stream::new(&connection.socket, timeout, None);
         let mut client = Client { registration: &registration, shared: &shared, stream };
         let end = client.end_of(drive).to_string();
         connection.socket.abort();
