@@ -298,8 +298,8 @@ impl<'s> Connection<'s> {
         }
         self.is_last = false;
         let drain = match &lost {
-            // The peer has yet to read the alert that says why.
-            Lost::Tls(_) => self.service.settings.timeouts.close,
+            // The peer has yet to read the alert or the close frame that says why.
+            Lost::Tls(_) | Lost::Panicked => self.service.settings.timeouts.close,
             Lost::TimedOut | Lost::Broken(_) => Duration::ZERO,
         };
         match &self.phase {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::escape::Quoted;
-use crate::websocket::close::CloseFrame;
+use crate::websocket::close::{CloseFrame, INTERNAL_ERROR};
 use crate::websocket::session::{Answer, Close, Session};
 
 /// How a WebSocket ended.
@@ -27,6 +27,8 @@ pub enum Lost {
     Broken(String),
     /// TLS failed, and why. What still comes means nothing.
     Tls(String),
+    /// Its thread panicked, and has sent a close frame if it could.
+    Panicked,
 }
 
 impl End {
@@ -62,6 +64,7 @@ impl fmt::Display for Lost {
             Lost::TimedOut => f.write_str("peer did not read in time, or is gone"),
             Lost::Broken(why) => write!(f, "connection lost, {why}"),
             Lost::Tls(why) => write!(f, "TLS failed, {why}"),
+            Lost::Panicked => write!(f, "closed by server, {}", shown(&INTERNAL_ERROR)),
         }
     }
 }

@@ -11,27 +11,28 @@ use crate::app::end::Lost;
 use crate::app::step::{Step, Topic};
 use crate::server::Shared;
 use crate::server::registry::Registration;
-use crate::server::socket::{Error, Handshake, Received};
-use crate::server::stream::{Stream, Transport};
+use crate::server::socket::{Error, Received};
+use crate::server::stream::Stream;
+use crate::server::tls::Handshake;
 use crate::websocket::close;
 
 /// Serves a connection from its first byte to its last.
 pub fn serve(registration: &Registration, shared: &Shared) {
     let socket = &registration.connection().socket;
-    let transport = shared.acceptor.as_ref().map_or(Transport::Plain, Transport::Offered);
+    let service = &shared.service;
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let stream = Stream::new(socket, shared.service.settings.timeouts.write, transport);
-    let start = stream.now();
+    let acceptor = shared.acceptor.as_ref();
+    let handshake = acceptor.map(|acceptor| Handshake::new(acceptor, &service.budget));
+    let stream = Stream::new(socket, service.settings.timeouts.write, handshake);
     let mut client = Client {
         registration,
         shared,
+        start: stream.now(),
         stream,
-        start,
-        ended_level: Level::Info,
-        is_handshaking: shared.acceptor.is_some(),
+        tls: if acceptor.is_some() { Tls::Unfinished } else { Tls::None },
+        level: Level::Info,
     };
-    let mut connection = Connection::new(&shared.service, socket.peer, began);
-    client.run(&mut connection);
+    client.serve(&mut Connection::new(service, socket.peer, began));
 }
 
 struct Client<'c> {
@@ -39,25 +40,42 @@ struct Client<'c> {
     shared: &'c Shared,
     stream: Stream<'c>,
     start: Instant,
-    /// The level of the line that logs the end of the WebSocket: that of the line on its start.
-    ended_level: Level,
-    is_handshaking: bool,
+    tls: Tls,
+    /// At which the end of the WebSocket is logged.
+    level: Level,
+}
+
+/// How far TLS is, as the registry and the log know it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tls {
+    None,
+    Unfinished,
 }
 
 impl Client<'_> {
-    /// Drives `connection` to its end. A panic ends it by a close frame, unless the stream is inside another
-    /// one.
-    fn run(&mut self, connection: &mut Connection) {
-        let driven = panic::catch_unwind(AssertUnwindSafe(|| {
-            while let Err(error) = self.drive(connection) {
-                connection.lost(self.lost(error), 0);
+    /// Drives `connection` to its end. A panic ends it by a close frame.
+    fn serve(&mut self, connection: &mut Connection) {
+        let driven = panic::catch_unwind(AssertUnwindSafe(|| self.drive_to_end(connection)));
+        if driven.is_err() {
+            if connection.is_open() {
+                self.close_after_panic();
             }
-        }));
-        if driven.is_err() && connection.is_open() && !self.stream.is_sending() {
-            let mut frame = Vec::new();
-            close::INTERNAL_ERROR.encode(&mut frame);
-            // If it can't be sent, the end is the same.
-            let _ = self.stream.send_last(&frame);
+            connection.lost(Lost::Panicked, 0);
+            self.drive_to_end(connection);
+        }
+    }
+
+    fn drive_to_end(&mut self, connection: &mut Connection) {
+        while let Err(error) = self.drive(connection) {
+            let lost = match error {
+                Error::Io(Errno::TIMEDOUT) => {
+                    self.stream.discard_unsent();
+                    Lost::TimedOut
+                }
+                Error::Io(error) => Lost::Broken(error.to_string()),
+                Error::Tls(why) => Lost::Tls(why),
+            };
+            connection.lost(lost, self.stream.unsent());
         }
     }
 
@@ -79,10 +97,10 @@ impl Client<'_> {
                 Step::SendLast(bytes) => {
                     self.registration.close();
                     self.stream.send_last(bytes)?;
-                    self.registration.connection().end_request();
+                    self.registration.end_request();
                     continue;
                 }
-                Step::Receive(wait) => self.receive(connection, wait)?,
+                Step::Receive(wait) => self.stream.receive(connection.input(), wait)?,
                 Step::Pause(wait) => self.stream.pause(wait)?,
                 Step::Admit => {
                     connection.admitted(self.registration.upgrade());
@@ -99,46 +117,42 @@ impl Client<'_> {
                 Step::Over => return Ok(()),
             };
             match received {
-                Received::Bytes(bytes) => connection.received(bytes, self.now()),
+                Received::Bytes(bytes) => {
+                    self.registration.begin_request();
+                    connection.received(bytes, self.now());
+                }
                 Received::Nothing => connection.waited(self.now()),
                 Received::End => connection.ended(self.now()),
+                Received::NotTls => connection.spoke_plain_http(),
+            }
+            if self.tls == Tls::Unfinished {
+                self.check_tls();
             }
         }
     }
 
-    fn receive(
-        &mut self,
-        connection: &mut Connection,
-        wait: Option<Duration>,
-    ) -> Result<Received, Error> {
-        let Some(wait) = wait.filter(|_| self.is_handshaking) else {
-            return self.stream.receive(connection.input(), wait);
-        };
-        match self.stream.handshake(&self.shared.service.budget, wait)? {
-            Handshake::Complete => self.is_handshaking = false,
-            Handshake::Http => {
-                connection.spoke_plain_http();
-                self.is_handshaking = false;
-            }
-            Handshake::Unfinished => {}
-            Handshake::End => return Ok(Received::End),
-        }
-        Ok(Received::Bytes(0))
-    }
-
-    /// The time of the connection, which counts from its start.
+    /// The time since the connection began.
     fn now(&self) -> Duration {
         self.stream.now() - self.start
     }
 
-    fn lost(&self, error: Error) -> Lost {
-        match error {
-            Error::Io(Errno::TIMEDOUT) => {
-                self.stream.discard_unsent();
-                Lost::TimedOut
-            }
-            Error::Io(error) => Lost::Broken(error.to_string()),
-            Error::Tls(why) => Lost::Tls(why),
+    /// Records that the TLS handshake is complete, once it is.
+    #[cold]
+    fn check_tls(&mut self) {
+        if let Some(tls) = self.stream.tls() {
+            self.registration.end_handshake();
+            debug!("{}: {tls}", self.registration.connection().socket.peer);
+            self.tls = Tls::None;
+        }
+    }
+
+    fn close_after_panic(&mut self) {
+        // Inside a frame nothing can be sent.
+        if !self.stream.is_sending() {
+            let mut frame = Vec::new();
+            close::INTERNAL_ERROR.encode(&mut frame);
+            // If it can't be sent, the end is the same.
+            let _ = self.stream.send_last(&frame);
         }
     }
 
@@ -148,15 +162,66 @@ impl Client<'_> {
         let admitted = match topic {
             Topic::Request => self.shared.request_log.admit(Instant::now()),
             Topic::Opened => self.shared.client_log.admit(Instant::now()),
-            Topic::Ended => return log!(self.ended_level, "{line}"),
+            Topic::Ended => return log!(self.level, "{line}"),
             Topic::Detail => None,
         };
         if let Topic::Opened = topic {
-            self.ended_level = if admitted.is_some() { Level::Info } else { Level::Debug };
+            self.level = if admitted.is_some() { Level::Info } else { Level::Debug };
         }
         match admitted {
-            Some(left_out) => info!("{line}{left_out}"),
+            Some(suppressed) => info!("{line}{suppressed}"),
             None => debug!("{line}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream};
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::app::peer::Peer;
+    use crate::app::settings::WRITE_TIMEOUT_PARTS;
+    use crate::cli::Config;
+    use crate::server::limits::Limits;
+    use crate::server::registry;
+    use crate::server::socket::Socket;
+
+    /// What a client receives that is sent `head` and `payload` before a panic.
+    fn received(head: &[u8], payload: &[u8]) -> Vec<u8> {
+        let timeout = Duration::from_millis(80);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, address) = listener.accept().unwrap();
+        stream.set_write_timeout(Some(timeout / WRITE_TIMEOUT_PARTS)).unwrap();
+        let connection = registry::Connection::new(Socket::new(stream, Peer::Tcp(address)));
+        let shared = Shared::new(Config::parse_from(["wsecho"]), None, Limits::raise());
+        let registration = shared.registry.register(&connection).unwrap();
+        let stream = Stream::new(&connection.socket, timeout, None);
+        let (start, tls, level) = (stream.now(), Tls::None, Level::Info);
+        let mut client =
+            Client { registration: &registration, shared: &shared, stream, start, tls, level };
+        let _ = client.stream.send(head, payload);
+        client.close_after_panic();
+        connection.socket.abort();
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).unwrap();
+        received
+    }
+
+    #[test]
+    fn a_panic_ends_the_conversation_by_close_1011() {
+        let received = received(b"\x81\x02hi", b"");
+        assert_eq!(received, b"\x81\x02hi\x88\x10\x03\xF3internal error");
+    }
+
+    #[test]
+    fn after_a_panic_nothing_is_sent_inside_a_frame() {
+        // More than the sockets hold, and the peer does not read.
+        let received = received(&[7; 10], &vec![7; 64 << 20]);
+        assert!(received.len() > 10 && received.iter().all(|&byte| byte == 7));
     }
 }
