@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, prlimit};
+use wsecho::app::peer::Peer;
 use wsecho::server::registry::{
     Connection, IP_LIMIT_REACHED, LIMIT_REACHED, Registration, Registry,
 };
-use wsecho::server::socket::{Peer, Socket};
+use wsecho::server::socket::Socket;
 
 use super::listening::command_with;
 use crate::frames::{close, frame};
