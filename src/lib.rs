@@ -13,8 +13,9 @@
 //!   listener    TCP, Unix-domain and inherited listening sockets
 //!   registry    who is connected: the limits, the stop
 //!   client      one client's thread: drives a conversation over a stream
-//!   stream      one socket with its deadlines, plain or TLS
-//!   tls         the certificate, and a client's TLS session
+//!   stream      a client's stream, plain or TLS, over
+//!   tls         certificate, handshake, session, over
+//!   socket      one socket with its deadlines
 //!   limits      what the kernel will carry
 //!   systemd     readiness for systemd
 //! ───────────────────────────────────────────────────────────────────────────────────
@@ -39,6 +40,7 @@
 //! buffer     memory that is charged to one budget as bytes come
 //! placement  where in a page it begins, so that the kernel copies at full speed
 //! escape     a peer's words, made safe for the log
+//! lock       a lock that a panic does not take from the other threads
 //! ```
 //!
 //! # The life of a message
@@ -83,6 +85,7 @@ pub mod buffer;
 pub mod cli;
 pub mod escape;
 pub mod http;
+pub mod lock;
 pub mod logging;
 pub mod placement;
 pub mod server;
