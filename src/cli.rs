@@ -23,7 +23,7 @@ use log::LevelFilter;
 use crate::app::behavior::Behaviors;
 use crate::http::origin::Origin;
 use crate::http::request;
-use crate::websocket::deflate;
+use crate::websocket::negotiation;
 
 /// A WebSocket echo server: one thread per client, strict about RFC 6455
 #[derive(Clone, Debug, Parser)]
@@ -140,7 +140,7 @@ pub struct Messages {
     /// context-takeover for each with what earlier ones said, or off.
     #[arg(long, value_name = "MODE", default_value = "no-context-takeover")]
     #[arg(hide_possible_values = true, hide_default_value = true)]
-    pub compression: deflate::Mode,
+    pub compression: negotiation::Mode,
 
     /// Largest message, inflated
     ///
@@ -220,17 +220,17 @@ pub struct Logging {
 }
 
 /// The names are those of RFC 7692 §7.1.1.
-impl ValueEnum for deflate::Mode {
+impl ValueEnum for negotiation::Mode {
     fn value_variants<'a>() -> &'a [Self] {
-        use deflate::Mode::{ContextTakeover, NoContextTakeover, Off};
+        use negotiation::Mode::{ContextTakeover, NoContextTakeover, Off};
         &[NoContextTakeover, ContextTakeover, Off]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(match self {
-            deflate::Mode::NoContextTakeover => "no-context-takeover",
-            deflate::Mode::ContextTakeover => "context-takeover",
-            deflate::Mode::Off => "off",
+            negotiation::Mode::NoContextTakeover => "no-context-takeover",
+            negotiation::Mode::ContextTakeover => "context-takeover",
+            negotiation::Mode::Off => "off",
         }))
     }
 }
@@ -455,7 +455,7 @@ mod tests {
         assert!(listening.origin.is_empty() && listening.subprotocol.is_empty());
         assert_eq!(messages.prefix, "You have entered: ");
         assert_eq!(messages.behaviors, Behaviors::On);
-        assert_eq!(messages.compression, deflate::Mode::NoContextTakeover);
+        assert_eq!(messages.compression, negotiation::Mode::NoContextTakeover);
         assert_eq!(messages.max_message_size, 16 << 20);
         assert_eq!(messages.max_buffered, 1 << 30);
         assert_eq!(timeouts.handshake_timeout, Duration::from_secs(10));

@@ -13,8 +13,9 @@
 //!   listener    TCP, Unix-domain and inherited listening sockets
 //!   registry    who is connected: the limits, the stop
 //!   client      one client's thread: drives a conversation over a stream
-//!   stream      one socket with its deadlines, plain or TLS
-//!   tls         the certificate, and a client's TLS session
+//!   stream      a client's stream, plain or TLS, over
+//!   tls         certificate, handshake, session, over
+//!   socket      one socket with its deadlines
 //!   limits      what the kernel will carry
 //!   systemd     readiness for systemd
 //! ───────────────────────────────────────────────────────────────────────────────────
@@ -28,14 +29,18 @@
 //!   page          the bundled page and its headers
 //! websocket  RFC 6455 and RFC 7692
 //!   handshake     a request → what was agreed, or what to fix
-//!   session       fragments, control frames, UTF-8, the closing handshake
-//!   deflate       compressed messages: negotiation, contexts, inflating, deflating
-//!   frame         one frame's header, decoded and encoded, and masking
+//!   negotiation   the offers to compress messages, and what is agreed
+//!   session       fragments, control frames, the closing handshake
+//!   deflate       compressed messages: contexts, inflating, deflating
+//!   message       text or binary, and the check of text
 //!   close         close frames, and why the server sends one
+//!   frame         one frame's header, decoded and encoded, and masking
+//!   error         what a peer may do wrong
 //! http       RFC 9112: request, response; RFC 6454: origin
 //! buffer     memory that is charged to one budget as bytes come
 //! placement  where in a page it begins, so that the kernel copies at full speed
 //! escape     a peer's words, made safe for the log
+//! lock       a lock that a panic does not take from the other threads
 //! ```
 //!
 //! # The life of a message
@@ -80,6 +85,7 @@ pub mod buffer;
 pub mod cli;
 pub mod escape;
 pub mod http;
+pub mod lock;
 pub mod logging;
 pub mod placement;
 pub mod server;

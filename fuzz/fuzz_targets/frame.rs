@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wsecho::websocket::close::ProtocolError;
+use wsecho::websocket::error::ProtocolError;
 use wsecho::websocket::frame::{self, Opcode};
 use wsecho_fuzz::reference;
 

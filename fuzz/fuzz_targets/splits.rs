@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use wsecho::buffer::Budget;
-use wsecho::websocket::deflate::{Parameters, PerMessageDeflate, Pool};
+use wsecho::websocket::deflate::{PerMessageDeflate, Pool};
+use wsecho::websocket::negotiation::Parameters;
 use wsecho::websocket::session::Close;
 use wsecho_fuzz::client::ClientBytes;
 use wsecho_fuzz::deflate::{Client, Compression};

@@ -19,7 +19,8 @@ use crate::escape::{Count, Quoted};
 use crate::websocket::close::{CloseFrame, NO_PROGRESS, PING_TIMEOUT, STOPPING};
 use crate::websocket::deflate::{Inflated, PerMessageDeflate, Sizes};
 use crate::websocket::frame::{self, Opcode};
-use crate::websocket::session::{Close, Kind, Message, Session};
+use crate::websocket::message::Kind;
+use crate::websocket::session::{Close, Message, Session};
 
 /// The input of a client that sends little at a time, in bytes.
 pub const SMALL_INPUT: usize = 768;

@@ -1,7 +1,7 @@
 //! The application: what the server replies to a message.
 
 use crate::websocket::frame::{self, Opcode};
-use crate::websocket::session::Kind;
+use crate::websocket::message::Kind;
 
 /// A payload from this size on is not copied: to send it from where it lies is cheaper.
 pub const ZERO_COPY_MIN: usize = 4 * 1024;

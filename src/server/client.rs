@@ -20,17 +20,19 @@ use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
 use crate::server::Shared;
 use crate::server::registry::{self, Registration};
-use crate::server::stream::{self, Handshake, Peer, Received, Stream, Transport};
+use crate::server::socket::{self, Handshake, Peer, Received};
+use crate::server::stream::{Stream, Transport};
 use crate::websocket::close;
-use crate::websocket::deflate::{Negotiation, PerMessageDeflate, Sizes};
+use crate::websocket::deflate::{PerMessageDeflate, Sizes};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::handshake::Upgrade;
+use crate::websocket::negotiation::Negotiation;
 use crate::websocket::session::Close;
 
 /// Serves a connection from its request to its end.
 pub fn serve(registration: &Registration, shared: &Shared) {
     let socket = &registration.connection().socket;
-    let transport = shared.certificate.as_ref().map_or(Transport::Plain, Transport::Offered);
+    let transport = shared.acceptor.as_ref().map_or(Transport::Plain, Transport::Offered);
     let stream = Stream::new(socket, shared.config.timeouts.write_timeout, transport);
     if let Err(end) = (Client { registration, shared, stream }).serve() {
         debug!("{}: {end}", socket.peer);
@@ -612,11 +614,11 @@ fn describe_opening(number: u64, who: &str, upgrade: &Upgrade) -> String {
     format!("client {number} connected: {who}{subprotocol}{compression}")
 }
 
-impl From<stream::Error> for End {
-    fn from(error: stream::Error) -> Self {
+impl From<socket::Error> for End {
+    fn from(error: socket::Error) -> Self {
         match error {
-            stream::Error::Io(error) => End::Io(error),
-            stream::Error::Tls(why) => End::Tls(why),
+            socket::Error::Io(error) => End::Io(error),
+            socket::Error::Tls(why) => End::Tls(why),
         }
     }
 }
@@ -654,7 +656,7 @@ mod tests {
     use crate::cli::Config;
     use crate::server::limits::Limits;
     use crate::server::registry::Connection;
-    use crate::server::stream::Socket;
+    use crate::server::socket::Socket;
 
     /// What a client receives whose thread does `drive`, and how that ends.
     fn received(drive: impl FnOnce(&mut Client) -> Result<Infallible, End>) -> (Vec<u8>, String) {

@@ -8,7 +8,7 @@ use std::{env, fmt, fs, thread};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::buffer::Reservable;
-use crate::websocket::deflate::Mode;
+use crate::websocket::negotiation::Mode;
 
 /// The kernel's limits on this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

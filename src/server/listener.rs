@@ -21,7 +21,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 
 use crate::app::conversation::WRITE_TIMEOUT_PARTS;
 use crate::cli::DEFAULT_ADDR;
-use crate::server::stream::{Peer, Socket};
+use crate::server::socket::{Peer, Socket};
 
 /// How many connections may wait to be accepted. std's 128 lets a burst wait a second for a repeated
 /// SYN.

@@ -4,6 +4,7 @@ pub mod client;
 pub mod limits;
 pub mod listener;
 pub mod registry;
+pub mod socket;
 pub mod stream;
 pub mod systemd;
 #[cfg_attr(not(feature = "tls"), path = "without_tls.rs")]
@@ -35,7 +36,7 @@ use crate::logging::RateLimit;
 use crate::server::limits::Limits;
 use crate::server::listener::{Listeners, Scheme};
 use crate::server::registry::{Connection, Registry, Stopping};
-use crate::server::tls::Certificate;
+use crate::server::tls::Acceptor;
 use crate::websocket::deflate;
 use crate::websocket::handshake::Policy;
 
@@ -56,8 +57,8 @@ const MOST_CONTEXTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 /// What all threads share.
 pub struct Shared {
     pub config: Config,
-    /// With one, TLS is spoken.
-    pub certificate: Option<Certificate>,
+    /// `Some` enables TLS.
+    pub acceptor: Option<Acceptor>,
     pub policy: Policy,
     pub settings: Settings,
     pub request_log: RateLimit,
@@ -78,14 +79,14 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let write_timeout = config.timeouts.write_timeout;
     let mut listeners = Listeners::inherit(ListenFd::from_env(), write_timeout)?;
     let mut signals = handle_signals()?;
-    let certificate = Certificate::read(&config.listening.tls)?;
+    let acceptor = Acceptor::new(&config.listening.tls)?;
     listeners.listen(&config.listening.addr)?;
-    listeners.log(if certificate.is_some() { Scheme::Tls } else { Scheme::Plain });
+    listeners.log(if acceptor.is_some() { Scheme::Tls } else { Scheme::Plain });
     let stopping = if listeners.are_inherited { Stopping::Serve } else { Stopping::Refuse };
 
     let limits = Limits::raise();
-    let limits = if certificate.is_some() { limits.with_tls() } else { limits };
-    let shared = Arc::new(Shared::new(config, certificate, limits));
+    let limits = if acceptor.is_some() { limits.with_tls() } else { limits };
+    let shared = Arc::new(Shared::new(config, acceptor, limits));
     let (ended, end) = io::pipe()?;
     let its_shared = Arc::clone(&shared);
     let accepting = thread::Builder::new().name("accept".into()).spawn(move || {
@@ -138,7 +139,7 @@ fn handle_signals() -> io::Result<Signals> {
 }
 
 impl Shared {
-    fn new(config: Config, certificate: Option<Certificate>, limits: Limits) -> Self {
+    fn new(config: Config, acceptor: Option<Acceptor>, limits: Limits) -> Self {
         let Config { listening, messages, timeouts, .. } = &config;
         let lowered = |flag, asked, allowed| {
             if allowed < asked {
@@ -154,7 +155,7 @@ impl Shared {
         let reservable = limits.reservable(max_connections, messages.compression);
         let budget = Arc::new(Budget::limited(max_buffered, reservable, messages.prefix.len()));
         Shared {
-            certificate,
+            acceptor,
             policy: Policy {
                 origins: listening.origin.clone(),
                 subprotocols: listening.subprotocol.clone(),
@@ -220,7 +221,7 @@ fn return_memory() {
 fn refuse(connection: &Connection, shared: &Shared, why: &'static str) {
     debug!("{}: 503, {why}", connection.socket.peer);
     let date = httpdate::fmt_http_date(SystemTime::now());
-    let response = match shared.certificate {
+    let response = match shared.acceptor {
         Some(_) => Vec::new(),
         None => routes::unavailable(why).encode("GET", &date),
     };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
-use crate::server::stream::Socket;
+use crate::server::socket::Socket;
 
 /// Ends the wait of a client's thread. By default it is ignored, and nobody sends it by hand.
 pub const WAKE: Signal = Signal::SIGURG;

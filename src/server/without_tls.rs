@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use crate::buffer::Budget;
 use crate::cli;
-use crate::server::stream::{Error, Handshake, Progress, Received, TimedSocket};
+use crate::server::socket::{Error, Handshake, Progress, Received, TimedSocket};
 
-pub struct Certificate(Infallible);
+pub struct Acceptor(Infallible);
 
-pub struct Handshaking<'c>(&'c Certificate);
+pub struct Handshaking<'c>(&'c Acceptor);
 
 pub struct Session(Infallible);
 
-impl Certificate {
-    pub fn read(flags: &cli::Tls) -> Result<Option<Self>, String> {
+impl Acceptor {
+    pub fn new(flags: &cli::Tls) -> Result<Option<Self>, String> {
         match flags.tls_cert {
             None => Ok(None),
             Some(_) => Err("--tls-cert and --tls-key need a wsecho that was built with TLS: \
@@ -26,8 +26,8 @@ impl Certificate {
 }
 
 impl<'c> Handshaking<'c> {
-    pub fn new(certificate: &'c Certificate, _: &Arc<Budget>) -> Result<Self, Error> {
-        match certificate.0 {}
+    pub fn new(acceptor: &'c Acceptor, _: &Arc<Budget>) -> Result<Self, Error> {
+        match acceptor.0 {}
     }
 
     pub fn go_on(

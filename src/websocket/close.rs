@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::websocket::error::ProtocolError;
 use crate::websocket::frame::{self, Opcode};
 
 /// What a close frame says.
@@ -25,41 +26,6 @@ pub const OVER_BUDGET: CloseFrame = CloseFrame::new(1013, "memory is short, try 
 pub const NO_PROGRESS: CloseFrame = CloseFrame::new(1008, "message makes no progress");
 /// A thread panicked.
 pub const INTERNAL_ERROR: CloseFrame = CloseFrame::new(1011, "internal error");
-
-/// What a client sent that RFC 6455 or the configured limits forbid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProtocolError {
-    /// RSV1, RSV2 or RSV3 set, though no extension that uses it was agreed (§5.2).
-    ReservedBits,
-    /// RSV1 on a continuation or a control frame (RFC 7692 §6.1).
-    MisplacedRsv1,
-    /// Opcode 0x3 to 0x7 or 0xB to 0xF (§5.2).
-    ReservedOpcode,
-    /// A client's frame without a mask (§5.1).
-    NotMasked,
-    /// A length in more bytes than it needs (§5.2).
-    LengthNotMinimal,
-    /// A 64-bit length with its most significant bit set (§5.2).
-    LengthTopBit,
-    /// A control frame with FIN clear (§5.5).
-    FragmentedControl,
-    /// A control frame with a payload of more than 125 bytes (§5.5).
-    LongControl,
-    /// A continuation frame without a message to continue (§5.4).
-    UnexpectedContinuation,
-    /// A text or binary frame inside an unfinished message (§5.4).
-    UnfinishedMessage,
-    /// A close payload of a single byte, too short for a close code (§5.5.1).
-    ClosePayload,
-    /// A close code that must not be sent, or that is not defined (§7.4).
-    CloseCode,
-    /// Text or a close reason that is not UTF-8 (§8.1).
-    InvalidUtf8,
-    /// A compressed message that is not DEFLATE data, or breaks off (RFC 7692 §7.2.2).
-    InvalidDeflate,
-    /// A message of at least `size` bytes, over the configured `limit` (§10.4).
-    MessageTooBig { size: u64, limit: usize },
-}
 
 impl CloseFrame {
     const fn new(code: u16, reason: &'static str) -> Self {

@@ -1,6 +1,6 @@
 //! One frame: its header decoded and encoded, and masking (RFC 6455 §5.2 and §5.3).
 
-use crate::websocket::close::ProtocolError;
+use crate::websocket::error::ProtocolError;
 
 /// What a frame carries (§5.2, §11.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

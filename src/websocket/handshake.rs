@@ -11,7 +11,7 @@ use crate::escape::Quoted;
 use crate::http::origin::Origin;
 use crate::http::request::{self, Request};
 use crate::http::response::Response;
-use crate::websocket::deflate::{self, Negotiation};
+use crate::websocket::negotiation::{self, Negotiation};
 
 /// What the operator allows, beyond what the protocol does.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +21,7 @@ pub struct Policy {
     /// The subprotocols that may be agreed. Empty for any.
     pub subprotocols: Vec<String>,
     /// How messages may be compressed.
-    pub compression: deflate::Mode,
+    pub compression: negotiation::Mode,
 }
 
 /// What was agreed.
@@ -102,7 +102,7 @@ pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     let Some(offered) = offered.collect::<Option<Vec<_>>>() else {
         return bad_request("Sec-WebSocket-Protocol has a name that is not a token");
     };
-    let compression = deflate::negotiate(request, policy.compression)
+    let compression = negotiation::negotiate(request, policy.compression)
         .map_err(|wrong| Response::text(400, wrong))?;
     let is_refused = |origin: &&[u8]| !allows(&policy.origins, origin, request);
     if let Some(origin) = request.values("Origin").find(is_refused) {

@@ -3,6 +3,9 @@
 
 pub mod close;
 pub mod deflate;
+pub mod error;
 pub mod frame;
 pub mod handshake;
+pub mod message;
+pub mod negotiation;
 pub mod session;

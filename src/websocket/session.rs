@@ -19,9 +19,11 @@ use std::mem;
 use std::sync::Arc;
 
 use crate::buffer::{Budget, Buffer, OverBudget, UNMETERED};
-use crate::websocket::close::{self, CloseFrame, ProtocolError};
+use crate::websocket::close::{self, CloseFrame};
 use crate::websocket::deflate::{Inflated, PerMessageDeflate, Sizes};
+use crate::websocket::error::ProtocolError;
 use crate::websocket::frame::{self, Header, Opcode};
+use crate::websocket::message::{Kind, check_utf8};
 
 /// A message that has come whole, unmasked. The payload of a text message is UTF-8.
 pub enum Message<'i> {
@@ -32,13 +34,6 @@ pub enum Message<'i> {
     /// It came compressed. To be given up before anything is waited for: others need its memory.
     // In a box, since it is large, and the others are returned in registers.
     Inflated(Kind, Box<Inflated>),
-}
-
-/// What a message carries (§5.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Text,
-    Binary,
 }
 
 /// Who began the closing handshake, and with which close frame.
@@ -423,26 +418,6 @@ fn check_size(so_far: usize, payload_len: u64, limit: usize) -> Result<(), Proto
     if payload_len > (limit - so_far) as u64 {
         let size = so_far as u64 + payload_len;
         return Err(ProtocolError::MessageTooBig { size, limit });
-    }
-    Ok(())
-}
-
-/// Refuses a text message at its first wrong byte, however much of it is still to come (§8.1). The first
-/// `checked` bytes are known to be right.
-pub(super) fn check_utf8(
-    kind: Kind,
-    text: &[u8],
-    checked: &mut usize,
-    complete: bool,
-) -> Result<(), ProtocolError> {
-    if kind == Kind::Binary {
-        return Ok(());
-    }
-    match str::from_utf8(&text[*checked..]) {
-        Ok(right) => *checked += right.len(),
-        // The last character is cut, and its rest may still come.
-        Err(error) if error.error_len().is_none() && !complete => *checked += error.valid_up_to(),
-        Err(_) => return Err(ProtocolError::InvalidUtf8),
     }
     Ok(())
 }

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down. `lib` and `main`, which name everything, are above them.
-const LAYERS: [&str; 9] =
-    ["server", "logging", "cli", "app", "websocket", "http", "escape", "buffer", "placement"];
+#[rustfmt::skip]
+const LAYERS: [&str; 10] = [
+    "server", "logging", "cli", "app", "websocket", "http", "escape", "buffer", "placement", "lock",
+];
 
 /// The first layer that knows no socket, no thread, no clock and no file.
 const SANS_IO: &str = "app";

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use wsecho::server::limits::Limits;
 use wsecho::server::registry::LIMIT_REACHED;
-use wsecho::websocket::deflate::Mode;
+use wsecho::websocket::negotiation::Mode;
 
 use crate::frames::frame;
 use crate::support::{

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, prlimit};
 use wsecho::server::registry::{Connection, LIMIT_REACHED, Registry};
-use wsecho::server::stream::{Peer, Socket};
+use wsecho::server::socket::{Peer, Socket};
 
 use crate::frames::{close, frame};
 use crate::support::{

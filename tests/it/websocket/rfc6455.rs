@@ -51,8 +51,8 @@ use std::sync::Arc;
 
 use wsecho::app::conversation::LARGE_INPUT;
 use wsecho::buffer::{Budget, STEP, UNMETERED};
-use wsecho::websocket::close::ProtocolError::{self, *};
 use wsecho::websocket::close::{CloseFrame, OVER_BUDGET};
+use wsecho::websocket::error::ProtocolError::{self, *};
 use wsecho::websocket::session::Close;
 
 use crate::app::driver::{Driver, TINY_INPUT, settings};

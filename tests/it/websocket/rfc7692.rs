@@ -14,10 +14,11 @@ use proptest::sample::{Index, select};
 use wsecho::app::conversation::{LARGE_INPUT, Settings};
 use wsecho::buffer::{Budget, STEP, UNMETERED};
 use wsecho::http::request::Request;
-use wsecho::websocket::close::ProtocolError::{self, *};
 use wsecho::websocket::close::{CloseFrame, OVER_BUDGET};
-use wsecho::websocket::deflate::{Mode, Negotiation, Parameters, PerMessageDeflate, Pool};
+use wsecho::websocket::deflate::{PerMessageDeflate, Pool};
+use wsecho::websocket::error::ProtocolError::{self, *};
 use wsecho::websocket::handshake::{Policy, accept};
+use wsecho::websocket::negotiation::{Mode, Negotiation, Parameters};
 use wsecho::websocket::session::Close;
 
 use super::inflate::inflate;

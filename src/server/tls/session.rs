@@ -1,0 +1,313 @@
+//! One client's TLS session. The client's own thread has it to itself.
+//!
+//! rustls' unbuffered API is used, since it decrypts in our buffer and encrypts to it: the other one reads
+//! 4 KiB at a time, and keeps these for a silent client.
+
+use std::collections::VecDeque;
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use rustls::server::{ServerConfig, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+
+use crate::buffer::{Budget, Buffer};
+use crate::server::socket::{Error, MORE, Progress, Received, TimedSocket};
+
+/// The longest record with its header, of either version, in bytes (RFC 5246 §6.2.3).
+const LONGEST_RECORD: usize = 5 + 16 * 1024 + 2048;
+
+/// The records of a silent client, in bytes.
+const SMALL_INPUT: usize = 768;
+
+/// The records of the handshake, in bytes. A usual hello fits in.
+const HELLO_INPUT: usize = 2 * 1024;
+
+/// What is encrypted at a time, in bytes: a record of the longest payload (RFC 8446 §5.1).
+const PAYLOAD: usize = 16 * 1024;
+
+/// The output of a short message, in bytes.
+const SMALL_OUTPUT: usize = 768;
+
+/// The output of a long one, in bytes: a frame's header and a payload, each in a record, and
+/// `close_notify`. It needs no map of its own.
+const LARGE_OUTPUT: usize = PAYLOAD + 1024;
+
+/// What encrypting may add to a payload, in bytes: header, nonce and tag of its record, and a key
+/// update before it.
+const OVERHEAD: usize = 128;
+
+/// One client's session.
+pub struct Session {
+    /// It begins with the first bytes.
+    tls: Option<Box<UnbufferedServerConnection>>,
+    /// Records as they come, which are decrypted in place. None of them is whole after
+    /// [`process`](Self::process), which sending relies on.
+    input: Buffer,
+    /// What was decrypted and not taken.
+    received: VecDeque<u8>,
+    /// Records to send.
+    output: Buffer,
+    /// Whether the peer has sent `close_notify`.
+    is_ended: bool,
+}
+
+const NOT_BEGUN: &str = "the handshake has not begun";
+
+/// What the session needs next.
+pub enum Next {
+    /// More of the handshake.
+    Handshake,
+    /// Nothing. Data may be sent.
+    Data,
+}
+
+impl Session {
+    /// A session whose handshake is about to begin.
+    pub fn new(budget: &Arc<Budget>) -> Result<Self, Error> {
+        let mut input = Buffer::new(Arc::clone(budget));
+        reserve(&mut input, HELLO_INPUT)?;
+        let output = Buffer::new(Arc::clone(budget));
+        Ok(Session { tls: None, input, received: VecDeque::new(), output, is_ended: false })
+    }
+
+    /// Receives a part of the handshake, which is processed elsewhere.
+    pub fn receive_handshake(
+        &mut self,
+        socket: &mut TimedSocket,
+        wait: Duration,
+    ) -> Result<Received, Errno> {
+        let received = socket.receive(self.input.spare_mut(), Some(wait))?;
+        if let Received::Bytes(bytes) = received {
+            self.input.advance(bytes);
+        }
+        Ok(received)
+    }
+
+    /// Processes what came of the handshake.
+    pub fn process_handshake(
+        &mut self,
+        config: impl FnOnce() -> Arc<ServerConfig>,
+    ) -> Result<Next, Error> {
+        if self.tls.is_none() {
+            self.tls = Some(Box::new(UnbufferedServerConnection::new(config())?));
+        }
+        Ok(self.process(&mut [])?.1)
+    }
+
+    /// Whether the peer has ended the session.
+    pub fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
+    /// See [`Stream::receive`](crate::server::stream::Stream::receive).
+    pub fn receive(
+        &mut self,
+        socket: &mut TimedSocket,
+        into: &mut [u8],
+        wait: Option<Duration>,
+    ) -> Result<Received, Error> {
+        if self.received.is_empty() && !self.is_ended {
+            match socket.receive(self.input.spare_mut(), wait)? {
+                Received::Bytes(bytes) => self.input.advance(bytes),
+                Received::Nothing => {
+                    self.shrink();
+                    return Ok(Received::Nothing);
+                }
+                Received::End => return Ok(Received::End),
+            }
+            let processed = self.process(into);
+            self.flush(socket, SendFlags::empty(), &mut Progress::default())?;
+            let (bytes, _) = processed?;
+            let is_end = bytes == 0 && self.is_ended;
+            return Ok(if is_end { Received::End } else { Received::Bytes(bytes) });
+        }
+        socket.set_now();
+        // It reads from memory, and can't fail.
+        match self.received.read(into).unwrap_or(0) {
+            0 => Ok(Received::End),
+            bytes => Ok(Received::Bytes(bytes)),
+        }
+    }
+
+    /// Encrypts `head` and then `payload`, and sends all of both.
+    pub fn send(
+        &mut self,
+        socket: &mut TimedSocket,
+        head: &[u8],
+        payload: &[u8],
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        self.encrypt(socket, head, payload, progress)?;
+        self.flush(socket, SendFlags::empty(), progress)
+    }
+
+    /// Encrypts and sends `bytes` and `close_notify`. Nothing can be sent after them.
+    pub fn send_last(
+        &mut self,
+        socket: &mut TimedSocket,
+        bytes: &[u8],
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        self.encrypt(socket, bytes, b"", progress)?;
+        let Session { tls, input, output, .. } = self;
+        if let Some(tls) = tls
+            && let Ok(ConnectionState::WriteTraffic(mut traffic)) =
+                tls.process_tls_records(input.filled_mut()).state
+        {
+            let bytes = traffic.queue_close_notify(output.spare_mut()).map_err(Error::tls)?;
+            output.advance(bytes);
+        }
+        self.flush(socket, MORE, progress)
+    }
+
+    /// Sends the output.
+    pub fn flush(
+        &mut self,
+        socket: &mut TimedSocket,
+        flags: SendFlags,
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        socket.send_all(self.output.filled(), b"", flags, progress)?;
+        self.output.clear();
+        Ok(())
+    }
+
+    /// Encrypts `head` and `payload`, and sends what the output has no room for.
+    fn encrypt(
+        &mut self,
+        socket: &mut TimedSocket,
+        head: &[u8],
+        payload: &[u8],
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        let Session { tls, input, output, .. } = self;
+        let is_small = head.len() + payload.len() + 3 * OVERHEAD <= SMALL_OUTPUT;
+        reserve(output, if is_small { SMALL_OUTPUT } else { LARGE_OUTPUT })?;
+        let tls = tls.as_mut().ok_or(Error::tls(NOT_BEGUN))?;
+        let ConnectionState::WriteTraffic(mut traffic) =
+            tls.process_tls_records(input.filled_mut()).state?
+        else {
+            return Err(Error::tls("the session has ended"));
+        };
+        for part in [head, payload].iter().flat_map(|bytes| bytes.chunks(PAYLOAD)) {
+            // With room for close_notify.
+            if output.spare_mut().len() < part.len() + 2 * OVERHEAD {
+                socket.send_all(output.filled(), b"", SendFlags::empty(), progress)?;
+                output.clear();
+            }
+            let bytes = traffic.encrypt(part, output.spare_mut()).map_err(Error::tls)?;
+            output.advance(bytes);
+        }
+        Ok(())
+    }
+
+    /// Processes the records of the input, and puts what answers them to the output, also if it fails.
+    /// Data is decrypted to `into`, and to `received` where that has no room. Returns how many bytes went
+    /// to `into`.
+    fn process(&mut self, into: &mut [u8]) -> Result<(usize, Next), Error> {
+        let Session { tls, input, received, output, is_ended, .. } = self;
+        let tls = tls.as_mut().ok_or(Error::tls(NOT_BEGUN))?;
+        let (mut processed, mut filled) = (0, 0);
+        let next = loop {
+            let UnbufferedStatus { mut discard, state } =
+                tls.process_tls_records(&mut input.filled_mut()[processed..]);
+            let next = match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        discard += record.discard;
+                        let len = record.payload.len().min(into.len() - filled);
+                        let (now, later) = record.payload.split_at(len);
+                        into[filled..filled + len].copy_from_slice(now);
+                        filled += len;
+                        received.extend(later);
+                    }
+                    None
+                }
+                Ok(ConnectionState::EncodeTlsData(data)) => {
+                    encode(data, output)?;
+                    None
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    // The output is sent before anything else.
+                    data.done();
+                    None
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    *is_ended = true;
+                    None
+                }
+                Ok(ConnectionState::BlockedHandshake) => Some(Next::Handshake),
+                // Early data is not accepted, and no other states are known.
+                Ok(_) => Some(Next::Data),
+                Err(error) => {
+                    processed += discard;
+                    // The alert that tells the peer why. Processing goes no further than that.
+                    while tls.wants_write()
+                        && let Ok(ConnectionState::EncodeTlsData(data)) =
+                            tls.process_tls_records(&mut input.filled_mut()[processed..]).state
+                    {
+                        encode(data, output)?;
+                    }
+                    return Err(error.into());
+                }
+            };
+            processed += discard;
+            if let Some(next) = next {
+                break next;
+            }
+        };
+        let end = input.filled().len();
+        input.keep(processed..end);
+        if input.spare_mut().is_empty() {
+            if input.capacity() >= LONGEST_RECORD {
+                return Err(Error::tls("a message is too long"));
+            }
+            reserve(input, LONGEST_RECORD)?;
+        }
+        Ok((filled, next))
+    }
+
+    /// The version and the cipher suite that were agreed.
+    pub fn agreed(&self) -> String {
+        let tls = self.tls.as_ref();
+        let version = tls.and_then(|tls| tls.protocol_version());
+        let suite = tls.and_then(|tls| tls.negotiated_cipher_suite());
+        match (version, suite) {
+            (Some(version), Some(suite)) => format!("{version:?}, {:?}", suite.suite()),
+            _ => NOT_BEGUN.into(),
+        }
+    }
+
+    /// Gives up what a silent client does not need.
+    pub fn shrink(&mut self) {
+        self.input.shrink(SMALL_INPUT.max(self.input.filled().len() + 1));
+        self.output.shrink(0);
+        if self.received.is_empty() {
+            self.received = VecDeque::new();
+        }
+    }
+}
+
+fn encode<Data>(mut data: EncodeTlsData<'_, Data>, output: &mut Buffer) -> Result<(), Error> {
+    let mut encoded = data.encode(output.spare_mut());
+    if let Err(EncodeError::InsufficientSize(size)) = &encoded {
+        reserve(output, output.filled().len() + size.required_size)?;
+        encoded = data.encode(output.spare_mut());
+    }
+    output.advance(encoded.map_err(Error::tls)?);
+    Ok(())
+}
+
+fn reserve(buffer: &mut Buffer, capacity: usize) -> Result<(), Error> {
+    buffer.reserve(capacity).map_err(|_| Error::Io(Errno::NOMEM))
+}
+
+impl From<rustls::Error> for Error {
+    fn from(error: rustls::Error) -> Self {
+        Error::tls(error)
+    }
+}
