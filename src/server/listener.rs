@@ -3,11 +3,12 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, PipeReader};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{self as unix, UnixListener};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -105,12 +106,20 @@ impl Listeners {
                 continue;
             };
             sockets += &format!(" {ws}://{addr}/");
-            pages += &format!(" {http}://{}/", within_reach(addr));
-            if addr.ip().is_unspecified() && addr.is_ipv6() {
-                let is_ipv6_only = sockopt::ipv6_v6only(listener).unwrap_or(true);
-                let families_served = if is_ipv6_only { "IPv6 only" } else { "IPv4, too" };
-                families += &format!("; {addr} serves {families_served}");
+            // Many browsers don't open 0.0.0.0 and [::], and [::1] does not exist where IPv6 is off.
+            let mut page = addr;
+            if addr.ip().is_unspecified() {
+                page.set_ip(Ipv4Addr::LOCALHOST.into());
+                if addr.is_ipv6() {
+                    let is_ipv6_only = sockopt::ipv6_v6only(listener).unwrap_or(true);
+                    let families_served = if is_ipv6_only { "IPv6 only" } else { "IPv4, too" };
+                    families += &format!("; {addr} serves {families_served}");
+                    if is_ipv6_only {
+                        page.set_ip(Ipv6Addr::LOCALHOST.into());
+                    }
+                }
             }
+            pages += &format!(" {http}://{page}/");
         }
         let pages = if pages.is_empty() { pages } else { format!(", page at{pages}") };
         info!("listening on{sockets}{pages}{families}");
@@ -202,7 +211,7 @@ fn bind_tcp(addr: &str) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     let mut bound: Vec<SocketAddr> = Vec::new();
     let mut missing = None;
-    for addr in addr.to_socket_addrs()? {
+    for addr in resolve(addr)? {
         if bound.iter().any(|known| known.ip() == addr.ip()) {
             continue;
         }
@@ -228,6 +237,34 @@ fn bind_tcp(addr: &str) -> io::Result<Vec<Listener>> {
     Ok(listeners)
 }
 
+/// The addresses of a `HOST:PORT`.
+fn resolve(addr: &str) -> io::Result<Vec<SocketAddr>> {
+    let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
+    let port = port.parse().map_err(io::Error::other)?;
+    // The brackets of an IPv6 address, which may have a scope: [fe80::1%eth0].
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_name = !host.contains(':') && host.parse::<Ipv4Addr>().is_err();
+    if cfg!(target_feature = "crt-static")
+        && is_name
+        && let Ok(output) = Command::new("getent").args(["ahosts", host]).output()
+    {
+        return addresses(&output.stdout, port);
+    }
+    Ok((host, port).to_socket_addrs()?.collect())
+}
+
+/// The addresses in what `getent ahosts` prints. A static program asks getent for them: glibc would load
+/// the system's modules for names, and a static one crashes when they are of another version.
+fn addresses(printed: &[u8], port: u16) -> io::Result<Vec<SocketAddr>> {
+    let printed = String::from_utf8_lossy(printed);
+    let addresses = printed.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
+    let addresses: Vec<_> = addresses.map(|ip: IpAddr| SocketAddr::new(ip, port)).collect();
+    if addresses.is_empty() {
+        return Err(io::Error::other("failed to lookup address information"));
+    }
+    Ok(addresses)
+}
+
 fn is_missing(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
@@ -249,20 +286,14 @@ fn hint(addr: &str, error: &io::Error) -> &'static str {
             "; this user must be able to read and write its directory, and a socket that is there"
         }
         (ErrorKind::AddrNotAvailable, _) => "; this machine does not have that address",
+        (ErrorKind::InvalidInput, false) if addr.starts_with("[fe80:") => {
+            "; a link-local address needs its interface, for example [fe80::1%eth0]:1222"
+        }
+        _ if Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT) => {
+            "; this machine has no IPv6"
+        }
         _ => "",
     }
-}
-
-/// An address at which a browser on this machine reaches what listens on `addr`. Many don't open
-/// 0.0.0.0 and [::], which stand for all addresses.
-fn within_reach(mut addr: SocketAddr) -> SocketAddr {
-    if addr.ip().is_unspecified() {
-        addr.set_ip(match addr {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    addr
 }
 
 /// Listens on a path, or after an `@` on a name in the abstract namespace.
