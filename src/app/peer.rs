@@ -22,6 +22,7 @@ impl Peer {
 }
 
 impl fmt::Display for Peer {
+    /// As in the log, with IPv4 in IPv6 as IPv4.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Peer::Tcp(addr) => match addr.ip().to_canonical() {

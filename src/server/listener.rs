@@ -3,14 +3,14 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, PipeReader};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{self as unix, UnixListener};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
-use std::vec;
 
 use listenfd::ListenFd;
 use log::{info, warn};
@@ -107,17 +107,17 @@ impl Listeners {
                 continue;
             };
             sockets += &format!(" {ws}://{addr}/");
+            // Many browsers don't open 0.0.0.0 and [::], and [::1] does not exist where IPv6 is off.
             let mut page = addr;
-            // Many browsers don't open the addresses that stand for all.
             if addr.ip().is_unspecified() {
                 page.set_ip(Ipv4Addr::LOCALHOST.into());
                 if addr.is_ipv6() {
                     let is_ipv6_only = sockopt::ipv6_v6only(listener).unwrap_or(true);
+                    let families_served = if is_ipv6_only { "IPv6 only" } else { "IPv4, too" };
+                    families += &format!("; {addr} serves {families_served}");
                     if is_ipv6_only {
                         page.set_ip(Ipv6Addr::LOCALHOST.into());
                     }
-                    let families_served = if is_ipv6_only { "IPv6 only" } else { "IPv4, too" };
-                    families += &format!("; {addr} serves {families_served}");
                 }
             }
             pages += &format!(" {http}://{page}/");
@@ -238,14 +238,32 @@ fn bind_tcp(addr: &str) -> io::Result<Vec<Listener>> {
     Ok(listeners)
 }
 
-/// The addresses of `addr`, a `HOST:PORT`. std reads an IPv6 address in brackets, but not the name of an
-/// interface behind it, which the resolver knows.
-fn resolve(addr: &str) -> io::Result<vec::IntoIter<SocketAddr>> {
-    let scoped = addr.strip_prefix('[').and_then(|addr| addr.rsplit_once("]:"));
-    match scoped.and_then(|(host, port)| Some((host, port.parse().ok()?))) {
-        Some((host, port)) => (host, port).to_socket_addrs(),
-        None => addr.to_socket_addrs(),
+/// The addresses of a `HOST:PORT`.
+fn resolve(addr: &str) -> io::Result<Vec<SocketAddr>> {
+    let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
+    let port = port.parse().map_err(io::Error::other)?;
+    // The brackets of an IPv6 address, which may have a scope: [fe80::1%eth0].
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_name = !host.contains(':') && host.parse::<Ipv4Addr>().is_err();
+    if cfg!(target_feature = "crt-static")
+        && is_name
+        && let Ok(output) = Command::new("getent").args(["ahosts", host]).output()
+    {
+        return addresses(&output.stdout, port);
     }
+    Ok((host, port).to_socket_addrs()?.collect())
+}
+
+/// The addresses in what `getent ahosts` prints. A static program asks getent for them: glibc would load
+/// the system's modules for names, and a static one crashes when they are of another version.
+fn addresses(printed: &[u8], port: u16) -> io::Result<Vec<SocketAddr>> {
+    let printed = String::from_utf8_lossy(printed);
+    let addresses = printed.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
+    let addresses: Vec<_> = addresses.map(|ip: IpAddr| SocketAddr::new(ip, port)).collect();
+    if addresses.is_empty() {
+        return Err(io::Error::other("failed to lookup address information"));
+    }
+    Ok(addresses)
 }
 
 fn is_missing(error: &io::Error) -> bool {
@@ -276,6 +294,9 @@ fn hint(addr: &str, error: &io::Error) -> &'static str {
             "; all addresses of this machine are 0.0.0.0, or [::] for IPv6 too"
         }
         (_, false) if addr.contains('%') => "; no interface of this machine has that name",
+        _ if Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT) => {
+            "; this machine has no IPv6"
+        }
         _ => "",
     }
 }
