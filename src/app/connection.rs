@@ -328,12 +328,13 @@ impl<'s> Connection<'s> {
     pub fn stop(&mut self, why: &'static str) {
         match &mut self.phase {
             Phase::Request(_) | Phase::Admission(_) => self.refuse(routes::unavailable(why)),
-            Phase::Delayed(delayed) => {
+            // One that is due opens, and is closed like all that are open.
+            Phase::Delayed(delayed) if delayed.until > self.now => {
                 (delayed.response, delayed.until) = (routes::unavailable(why), self.now);
             }
             Phase::Open(Open::Echo(conversation)) => conversation.stop(),
             Phase::Open(Open::Script(scripted)) => scripted.stop(),
-            Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
+            Phase::Delayed(_) | Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
         }
     }
 
