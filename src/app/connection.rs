@@ -18,6 +18,8 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use log::{Level, log_enabled, trace};
+
 use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
 use crate::app::conversation::Conversation;
 use crate::app::dump;
@@ -28,6 +30,7 @@ use crate::app::routes::{self, Opening};
 use crate::app::scripted::Scripted;
 use crate::app::settings::Settings;
 use crate::app::step::{Step, Topic};
+use crate::app::trace::{Reader, Side};
 use crate::buffer::{Budget, Buffer};
 use crate::escape::{Count, Quoted};
 use crate::http::request::{self, Request};
@@ -68,6 +71,8 @@ pub struct Connection<'s> {
     is_last: bool,
     /// The WebSocket, once there was one.
     opened: Option<Opened>,
+    /// Decodes each frame that is sent, if the log shows them.
+    sent_frames: Option<Box<Reader>>,
 }
 
 enum Phase<'s> {
@@ -174,6 +179,7 @@ impl<'s> Connection<'s> {
             log: Log::Nothing,
             is_last: false,
             opened: None,
+            sent_frames: None,
         }
     }
 
@@ -218,6 +224,9 @@ impl<'s> Connection<'s> {
             _ => 0,
         };
         if let Some(opened) = &mut self.opened {
+            if let Some(frames) = &mut self.sent_frames {
+                log_sent(frames, step, opened, now);
+            }
             opened.sent += sent as u64;
         }
         step
@@ -489,8 +498,14 @@ impl<'s> Connection<'s> {
             Negotiation::Declined(_) | Negotiation::NotOffered => None,
         };
         let timeouts = script.timeouts(settings.timeouts);
-        let incoming =
+        let mut incoming =
             Incoming::new(settings.max_message_size, timeouts, input, budget, deflate, self.now);
+        if script.trace || log_enabled!(Level::Trace) {
+            incoming.trace();
+        }
+        if log_enabled!(Level::Trace) {
+            self.sent_frames = Some(Box::new(Reader::new(Side::Server)));
+        }
         self.phase = Phase::Open(if script == Script::default() {
             Open::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
         } else {
@@ -627,6 +642,24 @@ impl Open<'_> {
             Open::Echo(conversation) => conversation.session(),
             Open::Script(scripted) => scripted.session(),
         }
+    }
+}
+
+/// Logs the frames that `step` sends or completes.
+#[cold]
+fn log_sent(reader: &mut Reader, step: Step, opened: &Opened, now: Duration) {
+    let [head, payload] = match step {
+        Step::Send { head, payload } => [head, payload],
+        Step::SendClose(bytes) | Step::SendLast(bytes) => [bytes, b""],
+        _ => return,
+    };
+    // The 101 comes first.
+    let response = opened.response_len.saturating_sub(opened.sent) as usize;
+    let mut frames = Vec::new();
+    reader.read(&head[response.min(head.len())..], now, &mut frames);
+    reader.read(payload, now, &mut frames);
+    for frame in frames {
+        trace!("client {}: {frame}", opened.number);
     }
 }
 
