@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::app::settings::Timeouts;
 use crate::escape::{Count, Quoted};
 use crate::http::response;
-use crate::websocket::close::CloseFrame;
+use crate::websocket::close::{CloseFrame, Reason};
 
 /// The path whose query asks for a behaviour.
 pub const PATH: &str = "/do";
@@ -358,14 +358,14 @@ fn saturate(number: u64) -> usize {
 
 fn fault(query: &Query) -> Result<Option<Fault>, String> {
     let fault = query.get("close", |text| match text {
-        "none" => Some(Fault::Close(CloseFrame { code: None, reason: "".into() })),
+        "none" => Some(Fault::Close(CloseFrame { code: None, reason: Reason::NONE })),
         "fin" => Some(Fault::EndStream),
         "rst" => Some(Fault::Reset),
         "hang" => Some(Fault::Hang),
         code => {
             let code = number(code, 1000..=4999)? as u16;
             matches!(code, 1000..=1003 | 1007..=1014 | 3000..)
-                .then(|| Fault::Close(CloseFrame { code: Some(code), reason: "".into() }))
+                .then(|| Fault::Close(CloseFrame { code: Some(code), reason: Reason::NONE }))
         }
     })?;
     let reason = query.get("reason", |text| (text.len() <= 123).then(|| text.to_owned()))?;
@@ -539,8 +539,8 @@ impl fmt::Display for Fault {
             Fault::Close(CloseFrame { code: None, .. }) => "closes without a code",
             Fault::Close(CloseFrame { code: Some(code), reason }) => {
                 write!(f, "closes with {code}")?;
-                if !reason.is_empty() {
-                    write!(f, " and the reason {}", Quoted(reason.as_bytes()))?;
+                if *reason != Reason::NONE {
+                    write!(f, " and the reason {reason}")?;
                 }
                 return Ok(());
             }

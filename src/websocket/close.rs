@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::escape::Quoted;
 use crate::websocket::error::ProtocolError;
 use crate::websocket::frame::{self, Opcode};
 
@@ -11,9 +12,13 @@ use crate::websocket::frame::{self, Opcode};
 pub struct CloseFrame {
     /// A code that §7.4 lets an endpoint send, or none.
     pub code: Option<u16>,
-    /// UTF-8 of at most 123 bytes, empty without a code.
-    pub reason: Cow<'static, str>,
+    /// At most 123 bytes, none without a code.
+    pub reason: Reason,
 }
+
+/// The reason of a close frame. It may be a peer's words, and is displayed as [`Quoted`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason(Cow<'static, str>);
 
 /// The server stops.
 pub const STOPPING: CloseFrame = CloseFrame::new(1001, "server is stopping");
@@ -29,7 +34,7 @@ pub const INTERNAL_ERROR: CloseFrame = CloseFrame::new(1011, "internal error");
 
 impl CloseFrame {
     const fn new(code: u16, reason: &'static str) -> Self {
-        CloseFrame { code: Some(code), reason: Cow::Borrowed(reason) }
+        CloseFrame { code: Some(code), reason: Reason(Cow::Borrowed(reason)) }
     }
 
     /// Decodes the payload of a peer's close frame.
@@ -40,7 +45,7 @@ impl CloseFrame {
     pub fn decode(payload: &[u8]) -> Result<Self, ProtocolError> {
         let Some((code, reason)) = payload.split_first_chunk() else {
             return match payload {
-                [] => Ok(CloseFrame { code: None, reason: Cow::Borrowed("") }),
+                [] => Ok(CloseFrame { code: None, reason: Reason::NONE }),
                 _ => Err(ProtocolError::ClosePayload),
             };
         };
@@ -50,7 +55,7 @@ impl CloseFrame {
             return Err(ProtocolError::CloseCode);
         };
         let reason = str::from_utf8(reason).map_err(|_| ProtocolError::InvalidUtf8)?;
-        Ok(CloseFrame { code: Some(code), reason: Cow::Owned(reason.into()) })
+        Ok(CloseFrame { code: Some(code), reason: String::from(reason).into() })
     }
 
     /// Appends the whole close frame.
@@ -58,9 +63,10 @@ impl CloseFrame {
         let Some(code) = self.code else {
             return frame::encode_header(Opcode::Close, 0, out);
         };
-        frame::encode_header(Opcode::Close, 2 + self.reason.len(), out);
+        let reason = self.reason.as_str();
+        frame::encode_header(Opcode::Close, 2 + reason.len(), out);
         out.extend_from_slice(&code.to_be_bytes());
-        out.extend_from_slice(self.reason.as_bytes());
+        out.extend_from_slice(reason.as_bytes());
     }
 
     /// Whether this close frame tells a peer that it broke the protocol, so that the connection fails
@@ -73,7 +79,28 @@ impl CloseFrame {
     /// received".
     #[must_use]
     pub fn answer(&self) -> Self {
-        CloseFrame { code: self.code, reason: Cow::Borrowed("") }
+        CloseFrame { code: self.code, reason: Reason::NONE }
+    }
+}
+
+impl Reason {
+    pub const NONE: Reason = Reason(Cow::Borrowed(""));
+
+    /// The reason as it is sent. Nothing in it is escaped.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Reason {
+    fn from(reason: String) -> Self {
+        Reason(Cow::Owned(reason))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Quoted(self.0.as_bytes()).fmt(f)
     }
 }
 
@@ -108,10 +135,10 @@ impl From<ProtocolError> for CloseFrame {
 
 impl fmt::Display for CloseFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.code, &*self.reason) {
-            (None, _) => write!(f, "no code"),
-            (Some(code), "") => write!(f, "{code}"),
-            (Some(code), reason) => write!(f, "{code} {reason}"),
+        match self.code {
+            None => write!(f, "no code"),
+            Some(code) if self.reason == Reason::NONE => write!(f, "{code}"),
+            Some(code) => write!(f, "{code} {}", self.reason),
         }
     }
 }

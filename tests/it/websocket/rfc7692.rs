@@ -45,20 +45,22 @@ const STATELESS: Parameters = Parameters {
     server_no_context_takeover: true,
     client_no_context_takeover: true,
     server_max_window_bits: None,
+    client_max_window_bits: None,
 };
 
 const TAKEOVER: Parameters = Parameters {
     server_no_context_takeover: false,
     client_no_context_takeover: false,
     server_max_window_bits: None,
+    client_max_window_bits: None,
 };
 
 // Negotiation
 
-fn negotiate(header: &str, mode: Mode) -> Result<Negotiation, String> {
+fn negotiate(header: &str, terms: Option<Parameters>) -> Result<Negotiation, String> {
     let request = upgrade(KEY, &format!("{KEY}{header}"));
     let request = Request::parse(request.as_bytes()).unwrap();
-    let policy = Policy { compression: mode, ..Policy::default() };
+    let policy = Policy { compression: terms, ..Policy::default() };
     accept(&request, &policy).map(|upgrade| upgrade.compression).map_err(|response| {
         assert_eq!(response.status, 400);
         response.body.into()
@@ -74,7 +76,7 @@ fn section_5_offers_are_answered_declined_or_refused() {
     let both = format!("{NOTHING}; {SERVER}; {CLIENT}");
     let stateful = |offer: &str| -> String {
         let header = format!("Sec-WebSocket-Extensions: {offer}\r\n");
-        match negotiate(&header, Mode::ContextTakeover) {
+        match negotiate(&header, Mode::ContextTakeover.terms()) {
             Ok(Negotiation::Agreed(parameters)) => parameters.to_string(),
             Ok(Negotiation::Declined(why)) => format!("declined: {why}"),
             Ok(Negotiation::NotOffered) => "not offered".into(),
@@ -82,7 +84,7 @@ fn section_5_offers_are_answered_declined_or_refused() {
         }
     };
     let malformed =
-        "400: Sec-WebSocket-Extensions is not a list of extensions as RFC 6455 §9.1 has it";
+        "400: Sec-WebSocket-Extensions is not a valid list of extensions (RFC 6455 §9.1)";
     for (offer, answer) in [
         ("permessage-deflate", NOTHING),
         ("x-webkit-deflate-frame", "not offered"),
@@ -178,12 +180,57 @@ fn section_5_offers_are_answered_declined_or_refused() {
     ] {
         assert_eq!(stateful(offer), answer, "{offer}");
     }
-    assert_eq!(negotiate("", Mode::ContextTakeover), Ok(Negotiation::NotOffered));
+    assert_eq!(negotiate("", Mode::ContextTakeover.terms()), Ok(Negotiation::NotOffered));
     let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-    assert_eq!(negotiate(offer, Mode::NoContextTakeover), Ok(Negotiation::Agreed(STATELESS)));
+    assert_eq!(negotiate(offer, Mode::NoContextTakeover.terms()), Ok(Negotiation::Agreed(STATELESS)));
     let off = Negotiation::Declined("compression is off".into());
-    assert_eq!(negotiate(offer, Mode::Off), Ok(off));
+    assert_eq!(negotiate(offer, Mode::Off.terms()), Ok(off));
     assert_eq!(STATELESS.to_string(), both);
+}
+
+#[test]
+fn section_7_1_terms_of_the_server_are_met_or_the_offer_is_declined() {
+    let no_takeover = "; server_no_context_takeover; client_no_context_takeover";
+    let window = |server: u8, client: u8| Parameters {
+        server_max_window_bits: Some(server),
+        client_max_window_bits: Some(client),
+        ..TAKEOVER
+    };
+    let declined = "declined: client_max_window_bits is not offered";
+    for (terms, offer, answer) in [
+        (STATELESS, "", no_takeover),
+        (STATELESS, "; client_max_window_bits=9", no_takeover),
+        (window(10, 11), "", declined),
+        (window(10, 11), "; server_max_window_bits=8", declined),
+        (
+            window(10, 11),
+            "; client_max_window_bits",
+            "; server_max_window_bits=10; client_max_window_bits=11",
+        ),
+        (
+            window(10, 11),
+            "; client_max_window_bits=9; server_max_window_bits=12",
+            "; server_max_window_bits=10; client_max_window_bits=9",
+        ),
+        (
+            window(10, 11),
+            "; server_max_window_bits=9; client_max_window_bits=12",
+            "; server_max_window_bits=9; client_max_window_bits=11",
+        ),
+        (
+            window(10, 11),
+            ", permessage-deflate; client_max_window_bits",
+            "; server_max_window_bits=10; client_max_window_bits=11",
+        ),
+    ] {
+        let header = format!("Sec-WebSocket-Extensions: permessage-deflate{offer}\r\n");
+        let answered = match negotiate(&header, Some(terms)).unwrap() {
+            Negotiation::Agreed(parameters) => parameters.to_string(),
+            Negotiation::Declined(why) => format!("permessage-deflatedeclined: {why}"),
+            Negotiation::NotOffered => "not offered".into(),
+        };
+        assert_eq!(answered, format!("permessage-deflate{answer}"), "{offer}");
+    }
 }
 
 // Messages
@@ -227,7 +274,7 @@ fn compressed(message: &[u8]) -> Vec<u8> {
 /// A verbatim echo that agrees to what is offered.
 fn compressing(limit: usize, budget: usize) -> Service {
     let mut service = with_budget(limit, Arc::new(Budget::new(budget)));
-    service.policy.compression = Mode::ContextTakeover;
+    service.policy.compression = Mode::ContextTakeover.terms();
     service
 }
 
@@ -589,6 +636,7 @@ fn section_7_1_2_1_no_reply_refers_back_farther_than_the_window() {
                 server_no_context_takeover: no_takeover,
                 client_no_context_takeover: true,
                 server_max_window_bits: Some(bits),
+                client_max_window_bits: None,
             };
             let frames: Vec<_> = message
                 .chunks(30_011)
