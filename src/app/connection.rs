@@ -295,7 +295,8 @@ impl<'s> Connection<'s> {
                 self.phase = Phase::Responding(Vec::new());
             }
             Phase::Draining(_) => self.end_drain(None),
-            Phase::Admission(_) | Phase::Responding(_) | Phase::Over => self.phase = Phase::Over,
+            Phase::Responding(_) => {}
+            Phase::Admission(_) | Phase::Over => self.phase = Phase::Over,
         }
     }
 
