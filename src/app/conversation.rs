@@ -6,7 +6,6 @@ use std::time::Duration;
 use log::{Level, debug, log_enabled, trace};
 
 use crate::app::echo;
-use crate::app::end::shown;
 use crate::app::incoming::{Due, Incoming, Next};
 use crate::app::step::Step;
 use crate::app::trace::Frames;
@@ -183,7 +182,7 @@ pub fn log_event(client: u64, event: &Event, session: &Session, frames: &Frames)
         }
         Event::Close => {
             if let Some(Close::ByServer(close, _)) = session.closed() {
-                debug!("client {client}: breaks a rule, {}", shown(close));
+                debug!("client {client}: breaks a rule, {close}");
             }
             return;
         }

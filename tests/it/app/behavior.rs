@@ -10,8 +10,8 @@ use wsecho::http::request::Request;
 use wsecho::http::response::Response;
 
 const NAMES: [&str; 18] = [
-    "rate", "seed", "delay", "status", "dump", "trace", "count", "interval", "bytes", "prefix", "latency",
-    "fragment", "drip", "ping", "pong", "close", "reason", "bad", "after",
+    "rate", "seed", "delay", "status", "dump", "trace", "count", "interval", "bytes", "prefix",
+    "latency", "fragment", "drip", "ping", "pong", "close", "reason", "bad", "after",
 ];
 
 #[track_caller]

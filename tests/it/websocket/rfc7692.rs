@@ -182,7 +182,10 @@ fn section_5_offers_are_answered_declined_or_refused() {
     }
     assert_eq!(negotiate("", Mode::ContextTakeover.terms()), Ok(Negotiation::NotOffered));
     let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-    assert_eq!(negotiate(offer, Mode::NoContextTakeover.terms()), Ok(Negotiation::Agreed(STATELESS)));
+    assert_eq!(
+        negotiate(offer, Mode::NoContextTakeover.terms()),
+        Ok(Negotiation::Agreed(STATELESS))
+    );
     let off = Negotiation::Declined("compression is off".into());
     assert_eq!(negotiate(offer, Mode::Off.terms()), Ok(off));
     assert_eq!(STATELESS.to_string(), both);
