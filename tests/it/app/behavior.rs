@@ -9,7 +9,7 @@ use wsecho::app::dump::dump;
 use wsecho::http::request::Request;
 use wsecho::http::response::Response;
 
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "rate", "seed", "delay", "status", "dump", "trace", "count", "interval", "bytes", "prefix",
     "latency", "fragment", "drip", "ping", "pong", "close", "reason", "bad", "after",
 ];

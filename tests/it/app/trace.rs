@@ -121,7 +121,7 @@ fn fragments_and_drips_are_shown_as_they_were_sent() {
 #[test]
 fn of_a_compressed_message_the_size_is_shown_once_inflated() {
     let mut service = service(1 << 20, 1 << 20);
-    service.policy.compression = Mode::NoContextTakeover;
+    service.policy.compression = Mode::NoContextTakeover.terms();
     let fields = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
     let mut driver = opened(&service, "", fields);
     // "Hello" (RFC 7692 §7.2.3.1).
