@@ -618,9 +618,11 @@ impl<'s> Connection<'s> {
 
     fn log_end(&mut self, end: &End, then: &str) {
         let Some(opened) = &self.opened else { return };
-        let ratio = opened.compressed.map_or(String::new(), |Sizes { plain, compressed }| {
-            format!(", compressed to {} %", compressed.saturating_mul(100) / plain)
-        });
+        let percent = opened
+            .compressed
+            .map(|Sizes { plain, compressed }| compressed.saturating_mul(100) / plain);
+        let ratio = percent.filter(|percent| *percent < 100);
+        let ratio = ratio.map_or(String::new(), |percent| format!(", compressed to {percent} %"));
         let line = format!(
             "client {} ended: {end}{then}; {}, {} in, {} out, {:.3} s{ratio}",
             opened.number,
