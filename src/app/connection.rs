@@ -18,6 +18,8 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use log::{Level, log_enabled, trace};
+
 use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
 use crate::app::conversation::Conversation;
 use crate::app::dump;
@@ -28,6 +30,7 @@ use crate::app::routes::{self, Opening};
 use crate::app::scripted::Scripted;
 use crate::app::settings::Settings;
 use crate::app::step::{Step, Topic};
+use crate::app::trace::{Reader, Side};
 use crate::buffer::{Budget, Buffer};
 use crate::escape::{Count, Quoted};
 use crate::http::request::{self, Request};
@@ -68,6 +71,8 @@ pub struct Connection<'s> {
     is_last: bool,
     /// The WebSocket, once there was one.
     opened: Option<Opened>,
+    /// Decodes each frame that is sent, if the log shows them.
+    sent_frames: Option<Box<Reader>>,
 }
 
 enum Phase<'s> {
@@ -175,6 +180,7 @@ impl<'s> Connection<'s> {
             log: Log::Nothing,
             is_last: false,
             opened: None,
+            sent_frames: None,
         }
     }
 
@@ -219,6 +225,9 @@ impl<'s> Connection<'s> {
             _ => 0,
         };
         if let Some(opened) = &mut self.opened {
+            if let Some(frames) = &mut self.sent_frames {
+                log_sent(frames, step, opened, now);
+            }
             opened.sent += sent as u64;
         }
         step
@@ -287,7 +296,8 @@ impl<'s> Connection<'s> {
                 self.phase = Phase::Responding(Vec::new());
             }
             Phase::Draining(_) => self.end_drain(None),
-            Phase::Admission(_) | Phase::Responding(_) | Phase::Over => self.phase = Phase::Over,
+            Phase::Responding(_) => {}
+            Phase::Admission(_) | Phase::Over => self.phase = Phase::Over,
         }
     }
 
@@ -298,11 +308,8 @@ impl<'s> Connection<'s> {
             opened.sent = opened.sent.saturating_sub(unsent as u64);
         }
         self.is_last = false;
-        let drain = match &lost {
-            // The peer has yet to read the alert or the close frame that says why.
-            Lost::Tls(_) | Lost::Panicked => self.service.settings.timeouts.close,
-            Lost::TimedOut | Lost::Broken(_) => Duration::ZERO,
-        };
+        // The peer has yet to read the alert or the close frame that says why.
+        let has_yet_to_read = matches!(lost, Lost::Tls(_) | Lost::Panicked);
         match &self.phase {
             Phase::Open(_) => {
                 self.count();
@@ -310,9 +317,14 @@ impl<'s> Connection<'s> {
             }
             Phase::Draining(_) => return self.end_drain(Some(lost)),
             Phase::Over => return,
+            Phase::Request(head) if head.input.filled().is_empty() && !has_yet_to_read => {
+                self.leave_without_request();
+            }
             _ => self.log(Topic::Detail, format!("{}: {lost}", self.peer)),
         }
-        self.drain(drain, None);
+        let can_read = has_yet_to_read && !matches!(self.phase, Phase::Responding(_));
+        let time = if can_read { self.service.settings.timeouts.close } else { Duration::ZERO };
+        self.drain(time, None);
     }
 
     /// Takes note that the peer speaks HTTP where it has to speak TLS.
@@ -328,12 +340,13 @@ impl<'s> Connection<'s> {
     pub fn stop(&mut self, why: &'static str) {
         match &mut self.phase {
             Phase::Request(_) | Phase::Admission(_) => self.refuse(routes::unavailable(why)),
-            Phase::Delayed(delayed) => {
+            // One that is due opens, and is closed like all that are open.
+            Phase::Delayed(delayed) if delayed.until > self.now => {
                 (delayed.response, delayed.until) = (routes::unavailable(why), self.now);
             }
             Phase::Open(Open::Echo(conversation)) => conversation.stop(),
             Phase::Open(Open::Script(scripted)) => scripted.stop(),
-            Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
+            Phase::Delayed(_) | Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
         }
     }
 
@@ -490,8 +503,14 @@ impl<'s> Connection<'s> {
         });
         let Service { settings, budget, .. } = self.service;
         let timeouts = script.timeouts(settings.timeouts);
-        let incoming =
+        let mut incoming =
             Incoming::new(settings.max_message_size, timeouts, input, budget, deflate, self.now);
+        if script.trace || log_enabled!(Level::Trace) {
+            incoming.trace();
+        }
+        if log_enabled!(Level::Trace) {
+            self.sent_frames = Some(Box::new(Reader::new(Side::Server)));
+        }
         self.phase = Phase::Open(if script == Script::default() {
             Open::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
         } else {
@@ -628,6 +647,24 @@ impl Open<'_> {
             Open::Echo(conversation) => conversation.session(),
             Open::Script(scripted) => scripted.session(),
         }
+    }
+}
+
+/// Logs the frames that `step` sends or completes.
+#[cold]
+fn log_sent(reader: &mut Reader, step: Step, opened: &Opened, now: Duration) {
+    let [head, payload] = match step {
+        Step::Send { head, payload } => [head, payload],
+        Step::SendClose(bytes) | Step::SendLast(bytes) => [bytes, b""],
+        _ => return,
+    };
+    // The 101 comes first.
+    let response = opened.response_len.saturating_sub(opened.sent) as usize;
+    let mut frames = Vec::new();
+    reader.read(&head[response.min(head.len())..], now, &mut frames);
+    reader.read(payload, now, &mut frames);
+    for frame in frames {
+        trace!("client {}: {frame}", opened.number);
     }
 }
 

@@ -122,7 +122,13 @@ impl Client<'_> {
                     connection.received(bytes, self.now());
                 }
                 Received::Nothing => connection.waited(self.now()),
-                Received::End => connection.ended(self.now()),
+                Received::End => {
+                    // An eviction ends it as the peer would, but there is a response to it.
+                    if let Some(why) = self.registration.refusal() {
+                        connection.stop(why);
+                    }
+                    connection.ended(self.now());
+                }
                 Received::NotTls => connection.spoke_plain_http(),
             }
             if self.tls == Tls::Unfinished {

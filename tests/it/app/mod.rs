@@ -6,3 +6,4 @@ mod copies;
 mod properties;
 mod routes;
 mod scripted;
+mod trace;
