@@ -126,6 +126,7 @@ struct Delayed {
 struct Pending {
     number: u64,
     upgrade: Upgrade,
+    deflate: Option<PerMessageDeflate>,
     script: Script,
     /// The first message, which tells what the request was.
     dump: Option<String>,
@@ -431,7 +432,8 @@ impl<'s> Connection<'s> {
     #[inline(never)]
     fn accept(&mut self, accepted: Accepted, number: u64) {
         let Accepted { opening, mut input, head_len, mut who } = accepted;
-        let Opening { upgrade, behavior } = opening;
+        let Opening { mut upgrade, behavior } = opening;
+        let deflate = self.deflate(&mut upgrade.compression);
         let mut response = upgrade.response();
         let mut until = self.now;
         let (mut script, mut dump) = (Script::default(), None);
@@ -448,8 +450,16 @@ impl<'s> Connection<'s> {
         }
         let end = input.filled().len();
         input.keep(head_len..end);
-        let websocket = Pending { number, upgrade, script, dump };
+        let websocket = Pending { number, upgrade, deflate, script, dump };
         self.phase = Phase::Delayed(Box::new(Delayed { until, who, response, input, websocket }));
+    }
+
+    /// What compresses messages, if that was agreed. What is agreed is changed to what there is memory for.
+    fn deflate(&self, agreed: &mut Negotiation) -> Option<PerMessageDeflate> {
+        let Negotiation::Agreed(parameters) = agreed else { return None };
+        let deflate = PerMessageDeflate::new(*parameters, Arc::clone(&self.service.contexts));
+        *parameters = deflate.parameters();
+        Some(deflate)
     }
 
     /// The behavior that was asked for, unless it happens to other connections.
@@ -474,7 +484,7 @@ impl<'s> Connection<'s> {
         if response.status != 101 {
             return self.respond(&who, None, &response, "GET");
         }
-        let Pending { number, upgrade, script, dump } = websocket;
+        let Pending { number, upgrade, deflate, script, dump } = websocket;
         self.log(Topic::Opened, describe_opening(number, &who, &upgrade));
         let mut opening = response.encode("GET", "");
         let response_len = opening.len() as u64;
@@ -491,13 +501,7 @@ impl<'s> Connection<'s> {
             messages: 0,
             compressed: None,
         });
-        let Service { settings, budget, contexts, .. } = self.service;
-        let deflate = match upgrade.compression {
-            Negotiation::Agreed(parameters) => {
-                Some(PerMessageDeflate::new(parameters, Arc::clone(contexts)))
-            }
-            Negotiation::Declined(_) | Negotiation::NotOffered => None,
-        };
+        let Service { settings, budget, .. } = self.service;
         let timeouts = script.timeouts(settings.timeouts);
         let mut incoming =
             Incoming::new(settings.max_message_size, timeouts, input, budget, deflate, self.now);

@@ -9,12 +9,11 @@ use crate::app::echo;
 use crate::app::incoming::{Due, Incoming, Next};
 use crate::app::step::Step;
 use crate::app::trace::Frames;
-use crate::buffer::OverBudget;
 use crate::escape::{Count, Quoted};
 use crate::websocket::close::STOPPING;
 use crate::websocket::deflate::Inflated;
 use crate::websocket::frame::{self, Opcode};
-use crate::websocket::message::Kind;
+use crate::websocket::message::{Encoding, Kind};
 use crate::websocket::session::{Close, Event, Session};
 
 /// Replies of this size are sent before more input is looked at, in bytes.
@@ -229,8 +228,7 @@ fn answer(
     if is_copied { Tail::Nothing } else { large }
 }
 
-/// Appends the reply to a compressed message, compressed as well. Without memory for it, it is sent as it
-/// is. Returns whether the payload is copied, or else assembled.
+/// Appends the reply to a compressed message, compressed as well where that can be done. Returns whether the payload is copied, or else assembled.
 #[cold]
 fn reply_inflated(
     session: &mut Session,
@@ -240,7 +238,7 @@ fn reply_inflated(
     output: &mut Vec<u8>,
 ) -> bool {
     match session.deflate(echo::parts(kind, prefix).1, inflated) {
-        Ok(()) => echo::reply_deflated(kind, session.assembled(), output),
-        Err(OverBudget) => echo::reply(kind, session.assembled(), prefix, output),
+        Encoding::Deflated => echo::reply_deflated(kind, session.assembled(), output),
+        Encoding::Plain => echo::reply(kind, session.assembled(), prefix, output),
     }
 }

@@ -29,6 +29,7 @@ use crate::app::trace::{Frames, Reader, Side};
 use crate::buffer::{Budget, Buffer, OverBudget};
 use crate::websocket::close::{OVER_BUDGET, STOPPING};
 use crate::websocket::frame::{self, Opcode};
+use crate::websocket::message::Encoding;
 use crate::websocket::session::{Event, Session};
 
 /// While the queue has this many bytes, nothing more is received.
@@ -360,9 +361,11 @@ impl Scripted {
                 Event::Inflated(kind, inflated) => {
                     let (opcode, prefix) = echo::parts(kind, &self.prefix);
                     match session.deflate(prefix, *inflated) {
-                        Ok(()) => reply(opcode, frame::RSV1, [b"", session.assembled()]),
+                        Encoding::Deflated => {
+                            reply(opcode, frame::RSV1, [b"", session.assembled()])
+                        }
                         // A reply may always be sent uncompressed.
-                        Err(OverBudget) => reply(opcode, 0, [prefix, session.assembled()]),
+                        Encoding::Plain => reply(opcode, 0, [prefix, session.assembled()]),
                     }
                 }
                 Event::Ping(payload) => {

@@ -32,6 +32,10 @@ pub const NO_PROGRESS: CloseFrame = CloseFrame::new(1008, "message makes no prog
 /// A thread panicked.
 pub const INTERNAL_ERROR: CloseFrame = CloseFrame::new(1011, "internal error");
 
+/// Some libraries (docs/conformance.md) keep a context though they agreed not to.
+const CONTEXT_KEPT: &str = "data refers to an earlier message, though client_no_context_takeover \
+    was agreed; see --compression context-takeover";
+
 impl CloseFrame {
     const fn new(code: u16, reason: &'static str) -> Self {
         CloseFrame { code: Some(code), reason: Reason(Cow::Borrowed(reason)) }
@@ -123,6 +127,8 @@ impl From<ProtocolError> for CloseFrame {
             E::CloseCode => (1002, "close code that may not be sent"),
             E::InvalidUtf8 => (1007, "text is not UTF-8"),
             E::InvalidDeflate => (1007, "compressed data is not valid DEFLATE"),
+            E::ContextKept => (1007, CONTEXT_KEPT),
+            E::TooManyBlocks => (1008, "compressed data has too many blocks for its length"),
             E::MessageTooBig { size, limit } => {
                 let reason =
                     format!("message of at least {size} bytes is over the limit of {limit}");
