@@ -88,6 +88,7 @@ pub mod http;
 pub mod lock;
 pub mod logging;
 pub mod placement;
+pub mod proxy_protocol;
 pub mod server;
 pub mod websocket;
 

@@ -11,6 +11,7 @@ mod architecture;
 mod frames;
 mod http;
 mod packaging;
+mod proxy_protocol;
 mod server;
 mod support;
 mod websocket;
