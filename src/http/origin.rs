@@ -6,7 +6,8 @@ use std::fmt;
 use crate::http::request::is_scheme;
 
 /// The ASCII serialization of an origin: `null`, or scheme, host, and a port that is not the
-/// scheme's default, in lower case (RFC 6454 §6.2).
+/// scheme's default, in lower case (RFC 6454 §6.2). Apps have schemes of their own, whose host may be
+/// empty: `file://`, `app://.`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
@@ -17,8 +18,7 @@ impl Origin {
     ///
     /// What is wrong with a text that no browser ever sends as an origin, and the right form.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const EXPECTED: &str =
-            "expected SCHEME://HOST, SCHEME://HOST:PORT or null, for example https://example.org";
+        const EXPECTED: &str = "expected SCHEME://HOST, SCHEME://HOST:PORT, file:// or null, for example https://example.org";
         let text = text.to_ascii_lowercase();
         if text == "null" {
             return Ok(Origin(text));
@@ -38,7 +38,10 @@ impl Origin {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             _ => (authority, None),
         };
-        let host = canonical_host(host)?;
+        let host = match scheme {
+            "http" | "https" | "ws" | "wss" => canonical_host(host)?,
+            _ => app_host(host)?,
+        };
         let port = match port.map(|port| (port, port.parse::<u16>())) {
             None => None,
             // A number may have a sign in Rust, and no port has one.
@@ -129,6 +132,14 @@ fn canonical_host(host: &str) -> Result<String, String> {
     Ok(host.into())
 }
 
+/// The host in an origin whose scheme is an app's own.
+fn app_host(host: &str) -> Result<String, String> {
+    match host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)) {
+        true => Ok(host.into()),
+        false => canonical_host(host),
+    }
+}
+
 fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
         "http" | "ws" => Some(80),
@@ -155,6 +166,10 @@ mod tests {
             ("http://127.0.0.1:5173", "http://127.0.0.1:5173"),
             ("http://a_b.example.", "http://a_b.example."),
             ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
+            ("file://", "file://"),
+            ("app://.", "app://."),
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("app://127.1:80", "app://127.1:80"),
         ] {
             assert_eq!(Origin::parse(text).unwrap().to_string(), serialized);
         }
@@ -193,6 +208,8 @@ mod tests {
             ("http://a.example", "b.example"),
             ("null", "null"),
             ("chrome-extension://127.0.0.1", "127.0.0.1"),
+            ("file://", ""),
+            ("file://", "127.0.0.1"),
         ] {
             assert!(!Origin::parse(origin).unwrap().is_from(host.as_bytes()), "{origin}");
         }
@@ -210,6 +227,10 @@ mod tests {
             ("https://a b", "host name"),
             ("https://a.example/", "without a path: https://a.example"),
             ("https://a.example?x", "without a path: https://a.example"),
+            ("file:///", "without a path: file://"),
+            ("app://*", "repeat --origin"),
+            ("app://a b", "host name"),
+            ("file:", "file://"),
             ("https://user@a.example", "user information: https://a.example"),
             ("https://*.example", "repeat --origin"),
             ("https://grün.example", "xn--"),
