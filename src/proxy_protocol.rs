@@ -1,9 +1,9 @@
-//! The PROXY protocol, versions 1 and 2: the header by which a proxy in TCP mode tells whose connection
-//! it forwards (haproxy.org/download/3.2/doc/proxy-protocol.txt, quoted below).
+//! The PROXY protocol, versions 1 and 2: a proxy in TCP mode sends the client's address in a header before
+//! the client's bytes (haproxy.org/download/3.2/doc/proxy-protocol.txt, quoted below).
 //!
-//! Its parser is our own because the crates for it do not keep to the specification: each refuses a LOCAL
-//! header of an unknown family, takes `+80` for a port or reads past a line's end, and none says how
-//! many bytes may be received next without one that belongs to TLS or HTTP.
+//! The crates for it do not keep to the specification: all refuse a LOCAL header of an unknown family and
+//! accept `+80` for a port, and none limits a receive to the bytes of the header, before those of TLS or
+//! HTTP.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -19,7 +19,7 @@ const V1_MAX_LEN: usize = 107;
 /// The shortest one, `PROXY UNKNOWN`.
 const V1_MIN_LEN: usize = 15;
 
-/// What stands before the addresses of version 2: the signature, version and command, family and
+/// The length of version 2 before its addresses: the signature, version and command, family and
 /// transport, and the length of the rest.
 const V2_HEAD_LEN: usize = V2_SIGNATURE.len() + 4;
 
@@ -30,15 +30,15 @@ pub const MAX_LEN: usize = V2_HEAD_LEN + u16::MAX as usize;
 /// at most 128 bytes.
 const MAX_VALUE_LEN: usize = 255;
 
-/// What is known of a header.
+/// The state of a header whose bytes are still coming.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// More has to come. So many bytes can be received before the header may end.
+    /// The header is at least this many bytes longer.
     Incomplete(usize),
     Complete(Header),
 }
 
-/// What a header says.
+/// A whole header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// The client's address. Without one, the connection is the proxy's own or is not forwarded from
@@ -48,12 +48,12 @@ pub struct Header {
     pub values: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// Parses a header from the bytes that have come so far. To receive no byte that is not the header's,
-/// receive as many as [`Parsed::Incomplete`] says, at first none.
+/// Parses a header from the bytes that have come so far. Who receives no more than
+/// [`Parsed::Incomplete`] allows, at first none, receives no byte that follows the header.
 ///
 /// # Errors
 ///
-/// What is wrong, as soon as it is seen: "Any sequence which does not exactly match the protocol must
+/// The mistake, as soon as it is seen: "Any sequence which does not exactly match the protocol must
 /// be discarded and cause the receiver to abort the connection" (§2.1).
 pub fn parse(input: &[u8]) -> Result<Parsed, &'static str> {
     let begins = |prefix: &[u8]| input.iter().zip(prefix).all(|(byte, expected)| byte == expected);
@@ -226,7 +226,7 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// What is wrong with the text, and the right form.
+    /// The mistake in the text, and the right form.
     pub fn parse(text: &str) -> Result<Self, String> {
         const EXPECTED: &str =
             "expected ADDRESS/BITS, ADDRESS or unix, for example 10.0.0.0/8, 192.0.2.7 or ::1";

@@ -1,4 +1,4 @@
-//! A request → a WebSocket, the page, a health check, what a behaviour does, or an error.
+//! A request → a WebSocket, the page, a health check, what a behavior does, or an error.
 
 use std::borrow::Cow;
 
@@ -8,19 +8,16 @@ use crate::http::request::{self, ParseError, Request};
 use crate::http::response::Response;
 use crate::websocket::handshake::{self, Policy, Upgrade};
 
-/// The path of health checks.
-pub const HEALTH: &str = "/healthz";
-
-/// What a request opens.
+/// A WebSocket that a request opens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Opening {
     pub upgrade: Upgrade,
-    /// What the client asks the server to do, if it does.
+    /// What the client asks the server to do, if anything.
     pub behavior: Option<Box<Behavior>>,
 }
 
 /// What `request` opens: a WebSocket, unless it asks for the page, a health check, or for what a
-/// behaviour on demand would do.
+/// behavior on demand would do.
 ///
 /// # Errors
 ///
@@ -32,11 +29,14 @@ pub fn route(
 ) -> Result<Opening, Response> {
     let path = path(request)?;
     let is_on_demand = behaviors == Behaviors::On && path == behavior::PATH;
+    if behaviors == Behaviors::On && is_misspelled(path) {
+        return Err(Response::text(404, "not found; behaviors on demand are at /do, written so"));
+    }
     if !request.has_token("Upgrade", "websocket") {
         return Err(if is_on_demand { explain(request.query()) } else { document(path) });
     }
     let upgrade = handshake::accept(request, policy)?;
-    let behavior = if is_on_demand { Some(demanded(request)?) } else { None };
+    let behavior = if is_on_demand { Some(demanded(request, policy)?) } else { None };
     Ok(Opening { upgrade, behavior })
 }
 
@@ -54,33 +54,45 @@ fn path<'r>(request: &'r Request) -> Result<&'r str, Response> {
     request.path().ok_or_else(|| Response::text(400, "the target is neither a path nor a URL"))
 }
 
+/// Whether it is nearly the path of behaviors. A plain echo there would make a test pass for nothing.
+fn is_misspelled(path: &str) -> bool {
+    let name = behavior::PATH.trim_start_matches('/');
+    path != behavior::PATH && path.trim_matches('/').eq_ignore_ascii_case(name)
+}
+
+/// Whether `path` is that of health checks.
+pub fn is_health_check(path: &str) -> bool {
+    matches!(path, "/healthz" | "/healthz/")
+}
+
 /// The response to a request that asks for no WebSocket.
 #[inline(never)]
 fn document(path: &str) -> Response {
     match path {
         "/" | "/client.html" => page::response(),
-        HEALTH => Response::text(200, "ok"),
+        path if is_health_check(path) => Response::text(200, "ok"),
         _ => Response::text(
             404,
-            "nothing is here but the page at / and WebSockets, which need Upgrade: websocket",
+            "not found; the page is at /, and a WebSocket needs Upgrade: websocket",
         ),
     }
 }
 
-/// The behaviour that a request for a WebSocket asks for.
+/// The behavior that a request for a WebSocket asks for.
 #[inline(never)]
-fn demanded(request: &Request) -> Result<Box<Behavior>, Response> {
+fn demanded(request: &Request, policy: &Policy) -> Result<Box<Behavior>, Response> {
     let behavior = behavior::parse(request.query()).map_err(|wrong| Response::text(400, wrong))?;
-    if behavior.script.dump && !dump::is_allowed(request) {
+    if behavior.script.dump && !dump::is_allowed(request, policy) {
         return Err(Response::text(
             403,
-            "dump is for a client without an Origin, or for a page from this very host",
+            "dump is for a client without an Origin, for a page from this server at an IP address or \
+             localhost, and for one that --origin lists",
         ));
     }
     Ok(Box::new(behavior))
 }
 
-/// What a behaviour would do, or the table of all. Any page may read it, a page from a file as well,
+/// The effect of a behavior, or the table of all. Any page may read it, a page from a file as well,
 /// since it tells only what its reader has asked.
 #[inline(never)]
 fn explain(query: &str) -> Response {
@@ -92,7 +104,7 @@ fn explain(query: &str) -> Response {
     response.with("Access-Control-Allow-Origin", "*")
 }
 
-/// The response that a behaviour demands instead of 101, complete with what its status needs.
+/// The response that a behavior demands instead of 101, complete with what its status needs.
 fn demanded_status(status: u16) -> Response {
     const REASON: &str = "this status was asked for";
     let response = Response::text(status, REASON);
@@ -106,7 +118,7 @@ fn demanded_status(status: u16) -> Response {
     }
 }
 
-/// The 101, or what a behaviour makes of it.
+/// The 101, or what a behavior makes of it.
 pub fn open(request: &Request, upgrade: &Upgrade, handshake: Handshake) -> Response {
     match handshake {
         Handshake::Valid => upgrade.response(),

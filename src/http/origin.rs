@@ -61,6 +61,11 @@ impl Origin {
         Origin::parse(str::from_utf8(value).ok()?).ok()
     }
 
+    /// Whether it is `null`, which names no page: that of a file, or a sandboxed frame of any site.
+    pub fn is_opaque(&self) -> bool {
+        self.0 == "null"
+    }
+
     /// Whether a page of this origin is from `host`, the value of a request's Host field.
     pub fn is_from(&self, host: &[u8]) -> bool {
         let Some((scheme @ ("http" | "https"), _)) = self.0.split_once("://") else {
@@ -134,10 +139,8 @@ fn canonical_host(host: &str) -> Result<String, String> {
 
 /// The host in an origin whose scheme is an app's own.
 fn app_host(host: &str) -> Result<String, String> {
-    match host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)) {
-        true => Ok(host.into()),
-        false => canonical_host(host),
-    }
+    let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+    if is_name { Ok(host.into()) } else { canonical_host(host) }
 }
 
 fn default_port(scheme: &str) -> Option<u16> {

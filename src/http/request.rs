@@ -39,8 +39,8 @@ pub enum ParseError {
 ///
 /// # Errors
 ///
-/// What is seen before the end: a head over its limits, and TLS or a PROXY header where none is
-/// expected.
+/// A head over its limits, and TLS or a PROXY header where none is expected: these are seen before the
+/// end.
 pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseError> {
     const TLS_HANDSHAKE: u8 = 0x16;
     if input.first() == Some(&TLS_HANDSHAKE) {

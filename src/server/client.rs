@@ -239,7 +239,7 @@ impl Client<'_> {
         let response = routes::open(request, &upgrade, handshake.unwrap_or_default());
         let dump = behavior.as_ref().filter(|behavior| behavior.script.dump).map(|_| {
             let peer = self.peer().to_string();
-            dump::dump(&peer, request, &response)
+            dump::dump(&peer, None, request, &self.shared.policy, &response)
         });
         let refusal = match &behavior {
             Some(behavior) => self.delay(behavior.delay, who)?,
@@ -575,7 +575,8 @@ impl Client<'_> {
             200 => response::described(200),
             status => format!("{}, {}", response::described(status), response.body.trim_end()),
         };
-        if response.status == 200 && request.and_then(Request::path) == Some(routes::HEALTH) {
+        let is_health_check = request.and_then(Request::path).is_some_and(routes::is_health_check);
+        if response.status == 200 && is_health_check {
             debug!("{who}: {what}");
         } else if let Some(left_out) = self.shared.request_log.admit(Instant::now()) {
             info!("{who}: {what}{left_out}");
