@@ -12,7 +12,7 @@ use crate::websocket::handshake::{self, Policy, Upgrade};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Opening {
     pub upgrade: Upgrade,
-    /// What the client asks the server to do, if anything.
+    /// The behavior that the client asks for, if any.
     pub behavior: Option<Box<Behavior>>,
 }
 
