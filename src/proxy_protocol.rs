@@ -212,6 +212,15 @@ fn keep_values(
     if block.is_empty() { Ok(()) } else { Err(CUT) }
 }
 
+/// Whether connections begin with a header. "The receiver MUST be configured to only receive the protocol
+/// described in this specification and MUST not try to guess whether the protocol header is present or
+/// not" (§2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Off,
+    On,
+}
+
 /// From whom a header is expected, and believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {

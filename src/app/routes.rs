@@ -173,7 +173,19 @@ pub fn timeout() -> Response {
 
 /// The response to plain HTTP where TLS is spoken.
 pub fn tls_required() -> Response {
-    Response::text(400, "TLS is spoken on this port: use https:// or wss://")
+    Response::text(
+        400,
+        "TLS is spoken on this port: use https:// or wss://; a PROXY header before it needs \
+         --proxy-protocol",
+    )
+}
+
+/// The response to a peer that has to send a PROXY header, and sends something else.
+pub fn proxy_header_required(wrong: &str) -> Response {
+    Response::text(
+        400,
+        format!("{wrong}: with --proxy-protocol each connection has to begin with a PROXY header"),
+    )
 }
 
 /// The response when the server can't serve a client for now.

@@ -18,6 +18,7 @@ use crate::buffer::Buffer;
 use crate::escape::{Count, Quoted};
 use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
+use crate::proxy_protocol::{self, Parsed};
 use crate::server::Shared;
 use crate::server::registry::{self, Registration};
 use crate::server::socket::{self, Handshake, Peer, Received};
@@ -35,7 +36,7 @@ pub fn serve(registration: &Registration, shared: &Shared) {
     let transport = shared.acceptor.as_ref().map_or(Transport::Plain, Transport::Offered);
     let stream = Stream::new(socket, shared.config.timeouts.write_timeout, transport);
     if let Err(end) = (Client { registration, shared, stream }).serve() {
-        debug!("{}: {end}", socket.peer);
+        debug!("{}: {end}", registration.connection().peer());
     }
 }
 
@@ -55,6 +56,10 @@ enum End {
     /// The server has ended its stream without a close frame.
     EndedStream,
     Reset,
+    /// The peer sent nothing: a probe, or a browser that has connected ahead of time.
+    NoRequest,
+    /// The peer has to send a PROXY header, and did not.
+    NoProxyHeader,
     /// TLS failed, its handshake or what came after.
     Tls(String),
     Panic,
@@ -99,6 +104,7 @@ impl Client<'_> {
     fn open(&mut self) -> Result<Option<(Box<Opening>, Buffer)>, End> {
         let handshake_timeout = self.shared.config.timeouts.handshake_timeout;
         let mut deadline = Instant::now() + handshake_timeout;
+        let proxy_header = self.proxy_header(deadline)?;
         let handshake = self.handshake(deadline)?;
         let mut input = self.small_buffer();
         let head = self.read_head(&mut input, deadline);
@@ -109,10 +115,8 @@ impl Client<'_> {
             return Err(end);
         }
         if input.filled().is_empty() && self.registration.refusal().is_none() {
-            // A probe, or a browser that has connected ahead of time.
-            debug!("{}: sent no request", self.peer());
             self.end_stream();
-            return Ok(None);
+            return Err(End::NoRequest);
         }
         let head_len = *head.as_ref().unwrap_or(&0);
         let request = head.and_then(|head_len| {
@@ -126,7 +130,7 @@ impl Client<'_> {
             (Ok(request), None) => match self.upgrade(request) {
                 Err(response) => Answer::Response(response),
                 Ok(opening) => {
-                    let answer = self.agree(opening, request, &mut who)?;
+                    let answer = self.agree(opening, proxy_header.as_ref(), request, &mut who)?;
                     // It may have been delayed.
                     deadline = Instant::now() + handshake_timeout;
                     answer
@@ -166,6 +170,66 @@ impl Client<'_> {
         Ok(())
     }
 
+    /// Receives the PROXY header if the peer has to send one, and records whose connection it forwards.
+    #[inline(never)]
+    fn proxy_header(&mut self, deadline: Instant) -> Result<Option<proxy_protocol::Header>, End> {
+        let connection = self.registration.connection();
+        if !self.shared.config.listening.expects_proxy_header(connection.peer().ip()) {
+            return Ok(None);
+        }
+        let mut input = self.small_buffer();
+        let wrong = loop {
+            let missing = match proxy_protocol::parse(input.filled()) {
+                Ok(Parsed::Incomplete(missing)) => missing,
+                Ok(Parsed::Complete(header)) => {
+                    if let Some(source) = header.source {
+                        connection.set_client(source);
+                    }
+                    return Ok(Some(header));
+                }
+                Err(wrong) => break wrong,
+            };
+            let wait = deadline.saturating_duration_since(Instant::now());
+            if wait.is_zero() {
+                break "the PROXY header did not come whole in time";
+            }
+            let _ = input.reserve(input.filled().len() + missing);
+            let spare = input.spare_mut();
+            if spare.is_empty() {
+                break "there is no memory for the PROXY header";
+            }
+            let len = missing.min(spare.len());
+            match self.stream.receive(&mut spare[..len], Some(wait)) {
+                Ok(Received::Bytes(bytes)) => input.advance(bytes),
+                Ok(Received::Nothing) if self.registration.refusal().is_none() => continue,
+                _ => break "the PROXY header breaks off",
+            }
+            connection.begin_request();
+        };
+        Err(self.refuse_without_header(wrong, input, deadline))
+    }
+
+    #[inline(never)]
+    fn refuse_without_header(&mut self, wrong: &str, input: Buffer, deadline: Instant) -> End {
+        let Some(first) = input.filled().first() else {
+            self.end_stream();
+            return End::NoRequest;
+        };
+        let start = Quoted(&input.filled()[..input.filled().len().min(16)]).to_string();
+        if let Some(left_out) = self.shared.request_log.admit(Instant::now()) {
+            info!("{}: refused, {wrong}: {start}{left_out}", self.peer());
+        }
+        // For who tries the port out. To others it means nothing.
+        if first.is_ascii_alphabetic() {
+            let date = httpdate::fmt_http_date(SystemTime::now());
+            let response = routes::proxy_header_required(wrong).encode("GET", &date);
+            if self.stream.send_last(&response).is_ok() {
+                let _ = self.drain(input, deadline);
+            }
+        }
+        End::NoProxyHeader
+    }
+
     /// Completes the TLS handshake, if there is one, or finds out that the peer does not speak TLS.
     #[inline(never)]
     fn handshake(&mut self, deadline: Instant) -> Result<Handshake, End> {
@@ -200,7 +264,7 @@ impl Client<'_> {
     }
 
     fn peer(&self) -> Peer {
-        self.registration.connection().socket.peer
+        self.registration.connection().peer()
     }
 
     /// A buffer of [`SMALL_INPUT`](conversation::SMALL_INPUT) bytes.
@@ -230,6 +294,7 @@ impl Client<'_> {
     fn agree(
         &mut self,
         opening: Box<(u64, routes::Opening)>,
+        proxy_header: Option<&proxy_protocol::Header>,
         request: &Request,
         who: &mut String,
     ) -> Result<Answer, End> {
@@ -239,7 +304,7 @@ impl Client<'_> {
         let response = routes::open(request, &upgrade, handshake.unwrap_or_default());
         let dump = behavior.as_ref().filter(|behavior| behavior.script.dump).map(|_| {
             let peer = self.peer().to_string();
-            dump::dump(&peer, None, request, &self.shared.policy, &response)
+            dump::dump(&peer, proxy_header, request, &self.shared.policy, &response)
         });
         let refusal = match &behavior {
             Some(behavior) => self.delay(behavior.delay, who)?,
@@ -379,7 +444,7 @@ impl Client<'_> {
             }
             End::Io(Errno::TIMEDOUT) => self.stream.discard_unsent(),
             End::Eof => self.end_stream(),
-            End::Io(_) | End::EndedStream | End::Reset => {}
+            End::Io(_) | End::EndedStream | End::Reset | End::NoRequest | End::NoProxyHeader => {}
             End::Tls(_) | End::Panic => {
                 self.see_the_end();
             }
@@ -414,7 +479,7 @@ impl Client<'_> {
                 self.end_stream();
                 String::new()
             }
-            End::Io(_) => String::new(),
+            End::Io(_) | End::NoRequest | End::NoProxyHeader => String::new(),
         };
         // The response was sent with the first of what followed it.
         self.stream.sent = self.stream.sent.saturating_sub(response_len);
@@ -636,6 +701,8 @@ impl fmt::Display for End {
             // From a send here, or from the kernel for all that was sent before.
             End::Io(Errno::TIMEDOUT) => write!(f, "peer did not read in time, or is gone"),
             End::Io(error) => write!(f, "connection lost, {error}"),
+            End::NoRequest => write!(f, "sent no request"),
+            End::NoProxyHeader => write!(f, "sent no PROXY header"),
             End::Tls(why) => write!(f, "TLS failed, {why}"),
             End::EndedStream => write!(f, "stream ended by server without a close frame"),
             End::Reset => write!(f, "connection reset by server"),

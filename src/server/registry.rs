@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
-use crate::server::socket::Socket;
+use crate::server::socket::{Peer, Socket};
 
 /// Ends the wait of a client's thread. By default it is ignored, and nobody sends it by hand.
 pub const WAKE: Signal = Signal::SIGURG;
@@ -60,6 +60,8 @@ pub enum Stopping {
 /// One connection, as its own thread and the registry see it.
 pub struct Connection {
     pub socket: Socket,
+    /// The client, if the peer of the socket is a proxy that has told its address.
+    forwarded: OnceLock<Peer>,
     accepted: Instant,
     /// When its TLS handshake was complete.
     secured: OnceLock<Instant>,
@@ -186,7 +188,7 @@ impl State {
     /// Makes a WebSocket an HTTP connection again. It has nothing more to say.
     fn downgrade(&mut self, registration: &Registration) {
         if self.http.insert(registration.id)
-            && let Some(ip) = registration.connection.socket.peer.ip()
+            && let Some(ip) = registration.connection.peer().ip()
             && let Entry::Occupied(mut from_ip) = self.by_ip.entry(ip)
         {
             *from_ip.get_mut() -= 1;
@@ -211,7 +213,7 @@ impl Registration {
         if state.by_id.len() - state.http.len() >= self.registry.max {
             return Err(LIMIT_REACHED);
         }
-        if let Some(ip) = self.connection.socket.peer.ip() {
+        if let Some(ip) = self.connection.peer().ip() {
             let from_ip = state.by_ip.entry(ip).or_default();
             if self.registry.max_per_ip > 0 && *from_ip >= self.registry.max_per_ip {
                 return Err(IP_LIMIT_REACHED);
@@ -271,12 +273,23 @@ impl Connection {
     pub fn new(socket: Socket) -> Arc<Self> {
         Arc::new(Connection {
             socket,
+            forwarded: OnceLock::new(),
             accepted: Instant::now(),
             secured: OnceLock::new(),
             thread: OnceLock::new(),
             is_asking: AtomicBool::new(false),
             is_evicted: AtomicBool::new(false),
         })
+    }
+
+    /// Its client, or the proxy before it.
+    pub fn peer(&self) -> Peer {
+        *self.forwarded.get().unwrap_or(&self.socket.peer)
+    }
+
+    /// Records the client's address. It is not a WebSocket yet, and so counts for no address.
+    pub fn set_client(&self, address: SocketAddr) {
+        let _ = self.forwarded.set(Peer::Tcp(address));
     }
 
     /// Says that this thread serves it. It has to drop the [`Registration`] before it ends, since

@@ -74,8 +74,9 @@ impl<'s> Stream<'s> {
             match self.socket.peek(&mut first, Some(wait))? {
                 Received::Nothing => return Ok(Handshake::Unfinished),
                 Received::End => return Ok(Handshake::End),
-                // Every request begins with a letter, and no record does.
-                Received::Bytes(_) if first[0].is_ascii_alphabetic() => {
+                // Every request begins with a letter or an empty line, as a PROXY header does, and no
+                // record does.
+                Received::Bytes(_) if first[0].is_ascii_alphabetic() || first[0] == b'\r' => {
                     self.transport = Transport::Plain;
                     return Ok(Handshake::Http);
                 }

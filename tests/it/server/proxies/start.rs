@@ -31,7 +31,7 @@ pub struct Recipe {
     main: &'static str,
 }
 
-const PROXY_PROTOCOL: &[&str] = &[];
+const PROXY_PROTOCOL: &[&str] = &["--proxy-protocol"];
 
 pub const NGINX: Recipe = Recipe {
     name: "nginx",
