@@ -16,8 +16,8 @@ pub const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest line of version 1, CR LF included.
 const V1_MAX_LEN: usize = 107;
 
-/// The shortest one, `PROXY UNKNOWN`.
-const V1_MIN_LEN: usize = 15;
+/// The shortest header, `PROXY UNKNOWN` and CR LF. So many bytes can be received first.
+pub const MIN_LEN: usize = 15;
 
 /// The length of version 2 before its addresses: the signature, version and command, family and
 /// transport, and the length of the rest.
@@ -68,8 +68,8 @@ pub fn parse(input: &[u8]) -> Result<Parsed, &'static str> {
 
 /// §2.1: "one line of US-ASCII text".
 fn parse_v1(input: &[u8]) -> Result<Parsed, &'static str> {
-    if input.len() < V1_MIN_LEN {
-        return Ok(Parsed::Incomplete(V1_MIN_LEN - input.len()));
+    if input.len() < MIN_LEN {
+        return Ok(Parsed::Incomplete(MIN_LEN - input.len()));
     }
     // "If the CRLF sequence is not found in the first 107 characters, the receiver should declare the
     // line invalid."

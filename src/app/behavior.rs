@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::app::conversation::Settings;
+use crate::app::settings::Timeouts;
 use crate::escape::{Count, Quoted};
 use crate::http::response;
 use crate::websocket::close::CloseFrame;
@@ -469,11 +469,9 @@ impl fmt::Display for Behavior {
 
 impl Script {
     /// What the operator sets, as far as nothing else is asked for.
-    pub fn settings(&self, operators: &Settings) -> Settings {
-        let mut settings = operators.clone();
-        settings.ping_interval = self.ping_interval.or(settings.ping_interval);
-        settings.prefix = self.prefix.clone().unwrap_or(settings.prefix);
-        settings
+    pub fn timeouts(&self, operators: Timeouts) -> Timeouts {
+        let ping_interval = self.ping_interval.or(operators.ping_interval);
+        Timeouts { ping_interval, ..operators }
     }
 
     fn describe(&self, clauses: &mut Vec<String>) {

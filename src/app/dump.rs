@@ -1,5 +1,6 @@
 //! What a request looked like when it arrived, as JSON for the client that sent it.
 
+use crate::app::peer::Peer;
 use crate::escape::Count;
 use crate::http::origin::Origin;
 use crate::http::request::Request;
@@ -41,7 +42,7 @@ pub fn is_allowed(request: &Request, policy: &Policy) -> bool {
 /// The request of `peer`, whose PROXY header came before it, and what the `response` to it agreed, as one
 /// JSON object in one line.
 pub fn dump(
-    peer: &str,
+    peer: Peer,
     header: Option<&proxy_protocol::Header>,
     request: &Request,
     policy: &Policy,
@@ -65,7 +66,7 @@ pub fn dump(
     });
     format!(
         r#"{{"peer":{},"proxy_protocol":{},"forwarded":{},"request":{},"headers":{},"agreed":{{"subprotocol":{},"extensions":{}}}}}"#,
-        string(peer.as_bytes()),
+        string(peer.to_string().as_bytes()),
         header.map_or_else(null, proxied),
         fields(request, is_forwarding),
         string(request_line.as_bytes()),

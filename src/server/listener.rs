@@ -19,9 +19,10 @@ use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 
-use crate::app::conversation::WRITE_TIMEOUT_PARTS;
+use crate::app::peer::Peer;
+use crate::app::settings::WRITE_TIMEOUT_PARTS;
 use crate::cli::DEFAULT_ADDR;
-use crate::server::socket::{Peer, Socket};
+use crate::server::socket::Socket;
 
 /// How many connections may wait to be accepted. std's 128 lets a burst wait a second for a repeated
 /// SYN.

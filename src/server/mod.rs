@@ -26,8 +26,9 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use crate::app::behavior::Draws;
-use crate::app::conversation::Settings;
+use crate::app::connection::Service;
 use crate::app::routes;
+use crate::app::settings::{Settings, Timeouts};
 use crate::buffer::Budget;
 use crate::cli::Config;
 use crate::escape::Count;
@@ -59,14 +60,10 @@ pub struct Shared {
     pub config: Config,
     /// `Some` enables TLS.
     pub acceptor: Option<Acceptor>,
-    pub policy: Policy,
-    pub settings: Settings,
+    pub service: Service,
     pub request_log: RateLimit,
     pub client_log: RateLimit,
     pub registry: Arc<Registry>,
-    pub budget: Arc<Budget>,
-    pub draws: Draws,
-    pub contexts: Arc<deflate::Pool>,
 }
 
 /// Serves until SIGINT or SIGTERM has come and every client was given time to answer the close. A
@@ -156,18 +153,31 @@ impl Shared {
         let budget = Arc::new(Budget::limited(max_buffered, reservable, messages.prefix.len()));
         Shared {
             acceptor,
-            policy: Policy {
-                origins: listening.origin.clone(),
-                subprotocols: listening.subprotocol.clone(),
-                compression: messages.compression,
-            },
-            settings: Settings {
-                prefix: messages.prefix.clone(),
-                max_message_size: messages.max_message_size,
-                ping_interval: Some(timeouts.ping_interval).filter(|time| !time.is_zero()),
-                ping_timeout: timeouts.ping_timeout,
-                write_timeout: timeouts.write_timeout,
-                close_timeout: timeouts.close_timeout,
+            service: Service {
+                settings: Settings {
+                    prefix: messages.prefix.clone(),
+                    max_message_size: messages.max_message_size,
+                    timeouts: Timeouts {
+                        handshake: timeouts.handshake_timeout,
+                        ping_interval: Some(timeouts.ping_interval).filter(|time| !time.is_zero()),
+                        ping: timeouts.ping_timeout,
+                        write: timeouts.write_timeout,
+                        close: timeouts.close_timeout,
+                    },
+                },
+                policy: Policy {
+                    origins: listening.origin.clone(),
+                    subprotocols: listening.subprotocol.clone(),
+                    compression: messages.compression,
+                },
+                behaviors: messages.behaviors,
+                contexts: Arc::new(deflate::Pool::new(
+                    thread::available_parallelism()
+                        .map_or(NonZeroUsize::MIN, |n| n.min(MOST_CONTEXTS)),
+                    Arc::clone(&budget),
+                )),
+                budget,
+                draws: Draws::default(),
             },
             request_log: RateLimit::new(REQUEST_LINES, "on requests"),
             client_log: RateLimit::new(CLIENT_LINES, "on clients"),
@@ -176,12 +186,6 @@ impl Shared {
                 limits.http_only(messages.compression),
                 listening.max_connections_per_ip,
             )),
-            draws: Draws::default(),
-            contexts: Arc::new(deflate::Pool::new(
-                thread::available_parallelism().map_or(NonZeroUsize::MIN, |n| n.min(MOST_CONTEXTS)),
-                Arc::clone(&budget),
-            )),
-            budget,
             config,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
-use crate::server::socket::{Peer, Socket};
+use crate::app::peer::Peer;
+use crate::server::socket::Socket;
 
 /// Ends the wait of a client's thread. By default it is ignored, and nobody sends it by hand.
 pub const WAKE: Signal = Signal::SIGURG;
@@ -60,7 +61,7 @@ pub enum Stopping {
 /// One connection, as its own thread and the registry see it.
 pub struct Connection {
     pub socket: Socket,
-    /// The client, if the peer of the socket is a proxy that has told its address.
+    /// The client, if a PROXY header has named it.
     forwarded: OnceLock<Peer>,
     accepted: Instant,
     /// When its TLS handshake was complete.
@@ -282,14 +283,15 @@ impl Connection {
         })
     }
 
-    /// Its client, or the proxy before it.
+    /// Its client, which is not the socket's peer where a PROXY header has named another one.
     pub fn peer(&self) -> Peer {
         *self.forwarded.get().unwrap_or(&self.socket.peer)
     }
 
-    /// Records the client's address. It is not a WebSocket yet, and so counts for no address.
-    pub fn set_client(&self, address: SocketAddr) {
-        let _ = self.forwarded.set(Peer::Tcp(address));
+    /// Records the client that a PROXY header has named. As it is no WebSocket yet, it counts for no
+    /// address.
+    pub fn set_peer(&self, peer: Peer) {
+        let _ = self.forwarded.set(peer);
     }
 
     /// Says that this thread serves it. It has to drop the [`Registration`] before it ends, since

@@ -63,6 +63,12 @@ impl CloseFrame {
         out.extend_from_slice(self.reason.as_bytes());
     }
 
+    /// Whether this close frame tells a peer that it broke the protocol, so that the connection fails
+    /// (§7.1.7).
+    pub fn is_failure(&self) -> bool {
+        matches!(self.code, Some(1002 | 1007))
+    }
+
     /// The answer to this close frame. §5.5.1: an endpoint "typically echos the status code it
     /// received".
     #[must_use]

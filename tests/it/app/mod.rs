@@ -1,7 +1,5 @@
 //! What the server says, to a request and after it.
 
-pub mod driver;
-
 mod behavior;
 mod conversation;
 mod copies;

@@ -11,8 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, prlimit};
+use wsecho::app::peer::Peer;
 use wsecho::server::registry::{Connection, LIMIT_REACHED, Registry};
-use wsecho::server::socket::{Peer, Socket};
+use wsecho::server::socket::Socket;
 
 use crate::frames::{close, frame};
 use crate::support::{

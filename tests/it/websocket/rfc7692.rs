@@ -1,6 +1,5 @@
 //! RFC 7692: what is agreed, and compressed messages, byte by byte and without a socket.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,18 +10,17 @@ use miniz_oxide::{DataFormat, MZFlush};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use wsecho::app::conversation::{LARGE_INPUT, Settings};
+use wsecho::app::connection::Service;
+use wsecho::app::step::Step;
 use wsecho::buffer::{Budget, STEP, UNMETERED};
 use wsecho::http::request::Request;
-use wsecho::websocket::close::{CloseFrame, OVER_BUDGET};
-use wsecho::websocket::deflate::{PerMessageDeflate, Pool};
+use wsecho::websocket::close::OVER_BUDGET;
 use wsecho::websocket::error::ProtocolError::{self, *};
 use wsecho::websocket::handshake::{Policy, accept};
 use wsecho::websocket::negotiation::{Mode, Negotiation, Parameters};
-use wsecho::websocket::session::Close;
 
 use super::inflate::inflate;
-use crate::app::driver::{Driver, PING_INTERVAL, TINY_INPUT, settings};
+use crate::driver::{Closed, Driver, PING_INTERVAL, service, with_budget};
 use crate::frames::{Random, close, frame, server_frame};
 use crate::http::{KEY, upgrade};
 use crate::support::read_frame;
@@ -226,24 +224,21 @@ fn compressed(message: &[u8]) -> Vec<u8> {
     Client::new(6).message(message)
 }
 
-fn agreed(parameters: Parameters, budget: &Arc<Budget>) -> PerMessageDeflate {
-    let pool = Pool::new(NonZeroUsize::MIN, Arc::clone(budget));
-    PerMessageDeflate::new(parameters, Arc::new(pool))
+/// A verbatim echo that agrees to what is offered.
+fn compressing(limit: usize, budget: usize) -> Service {
+    let mut service = with_budget(limit, Arc::new(Budget::new(budget)));
+    service.policy.compression = Mode::ContextTakeover;
+    service
 }
 
-/// A verbatim echo with compression and a budget, and what is left of it.
-fn driver<'s>(
-    settings: &'s Settings,
-    parameters: Parameters,
-    budget: &Arc<Budget>,
-    input: usize,
-) -> Driver<'s> {
-    Driver::compressing(settings, budget, input, Some(agreed(parameters, budget)))
+/// A WebSocket that has agreed to `parameters`.
+fn driver(service: &Service, parameters: Parameters) -> Driver<'_> {
+    Driver::open_with(service, &format!("Sec-WebSocket-Extensions: {parameters}\r\n"))
 }
 
 /// What is sent when `bytes` come, and how it ends.
-fn converse(parameters: Parameters, bytes: &[u8]) -> (Vec<u8>, Option<Close>) {
-    converse_in_pieces(parameters, LIMIT, bytes, &[usize::MAX], LARGE_INPUT)
+fn converse(parameters: Parameters, bytes: &[u8]) -> (Vec<u8>, Option<Closed>) {
+    converse_in_pieces(parameters, LIMIT, bytes, &[usize::MAX])
 }
 
 fn converse_in_pieces(
@@ -251,24 +246,22 @@ fn converse_in_pieces(
     limit: usize,
     bytes: &[u8],
     pieces: &[usize],
-    input: usize,
-) -> (Vec<u8>, Option<Close>) {
-    let settings = settings(limit);
-    let budget = Arc::new(Budget::new(8 * LIMIT));
-    let mut driver = driver(&settings, parameters, &budget, input);
+) -> (Vec<u8>, Option<Closed>) {
+    let service = compressing(limit, 8 * LIMIT);
+    let mut driver = driver(&service, parameters);
     driver.receive_in_pieces(bytes, pieces);
-    let (output, closed) = (driver.output, driver.conversation.closed().cloned());
-    drop(driver.conversation);
-    assert_eq!(budget.left(), 8 * LIMIT, "all is given back");
+    let (output, closed) = (driver.sent.clone(), driver.closed());
+    drop(driver);
+    assert_eq!(service.budget.left(), 8 * LIMIT, "all is given back");
     (output, closed)
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "it is compared to what `closed` returns")]
-fn refused(error: ProtocolError) -> Option<Close> {
-    Some(Close::ByServer(CloseFrame::from(error)))
+fn refused(error: ProtocolError) -> Option<Closed> {
+    Some(Closed::by_server(error))
 }
 
-fn too_big(size: usize, limit: usize) -> Option<Close> {
+fn too_big(size: usize, limit: usize) -> Option<Closed> {
     refused(MessageTooBig { size: size as u64, limit })
 }
 
@@ -378,10 +371,10 @@ fn section_6_rsv1_is_allowed_on_the_first_frame_of_a_message_only() {
         assert_eq!(closed, refused(error), "{frames:02X?}");
         assert_eq!(output[..1], [0x88]);
     }
-    let settings = settings(LIMIT);
-    let mut driver = Driver::new(&settings, &Arc::new(Budget::new(0)), LARGE_INPUT);
+    let service = service(LIMIT, 0);
+    let mut driver = Driver::open(&service);
     driver.receive(&frame(TEXT, &hello));
-    assert_eq!(driver.conversation.closed(), refused(ReservedBits).as_ref());
+    assert_eq!(driver.closed(), refused(ReservedBits));
 }
 
 #[test]
@@ -461,27 +454,25 @@ fn a_message_may_be_as_large_as_the_limit_once_inflated_and_not_a_byte_larger() 
 #[test]
 fn a_bomb_costs_what_its_output_may_cost() {
     let bomb = compressed(&vec![0; 100 * LIMIT]);
-    let settings = settings(LIMIT);
-    let budget = Arc::new(Budget::new(LIMIT + UNMETERED));
-    let mut driver = driver(&settings, STATELESS, &budget, LARGE_INPUT);
+    let service = compressing(LIMIT, LIMIT + UNMETERED);
+    let mut driver = driver(&service, STATELESS);
     driver.receive(&frame(BINARY, &bomb));
-    assert_eq!(driver.conversation.closed(), too_big(LIMIT + 1, LIMIT).as_ref());
-    assert_eq!(budget.left(), LIMIT + UNMETERED, "nothing is held after the close");
+    assert_eq!(driver.closed(), too_big(LIMIT + 1, LIMIT));
+    assert_eq!(service.budget.left(), LIMIT + UNMETERED, "nothing is held after the close");
 }
 
 #[test]
 fn memory_that_is_short_for_a_message_closes_and_for_a_reply_sends_it_plain() {
-    let settings = settings(LIMIT);
     // No repetition in it, so that the reply is as long.
     let message = Random(3).bytes(UNMETERED + STEP);
     let payload = compressed(&message);
     let converse = |total, parameters| {
-        let budget = Arc::new(Budget::new(total));
-        let mut driver = driver(&settings, parameters, &budget, LARGE_INPUT);
+        let service = compressing(LIMIT, total);
+        let mut driver = driver(&service, parameters);
         driver.receive(&frame(BINARY, &payload));
-        (driver.output.clone(), driver.conversation.closed().cloned())
+        (driver.sent.clone(), driver.closed())
     };
-    let short = Some(Close::ByServer(OVER_BUDGET));
+    let short = Some(Closed::by_server(OVER_BUDGET));
     assert_eq!(converse(2 * STEP, STATELESS).1, short);
     let (output, closed) = converse(4 * STEP, STATELESS);
     assert_eq!(closed, None);
@@ -490,10 +481,10 @@ fn memory_that_is_short_for_a_message_closes_and_for_a_reply_sends_it_plain() {
     // A small message needs nothing but the context, with context takeover.
     let small = frame(TEXT, &compressed(b"Hello"));
     let takeover = |total: usize| {
-        let budget = Arc::new(Budget::new(total));
-        let mut driver = driver(&settings, TAKEOVER, &budget, LARGE_INPUT);
+        let service = compressing(LIMIT, total);
+        let mut driver = driver(&service, TAKEOVER);
         driver.receive(&small);
-        (driver.output.clone(), driver.conversation.closed().cloned(), budget.left())
+        (driver.sent.clone(), driver.closed(), service.budget.left())
     };
     assert_eq!(takeover(40 * 1024).1, short);
     let (output, closed, left) = takeover(64 * 1024);
@@ -507,30 +498,26 @@ fn memory_that_is_short_for_a_message_closes_and_for_a_reply_sends_it_plain() {
 
 #[test]
 fn a_silent_client_keeps_only_what_its_next_message_may_refer_to() {
-    let settings = settings(LIMIT);
-    let budget = Arc::new(Budget::new(LIMIT));
-    let mut driver = driver(&settings, TAKEOVER, &budget, LARGE_INPUT);
+    let service = compressing(LIMIT, LIMIT);
+    let mut driver = driver(&service, TAKEOVER);
     let mut client = Client::new(6);
     driver.receive(&frame(TEXT, &client.message(b"Hello, Hello")));
-    driver.output.clear();
+    driver.take();
     driver.wait_until(PING_INTERVAL);
-    assert_eq!(budget.left(), LIMIT - 48 * 1024);
-    driver.output.clear();
+    assert_eq!(service.budget.left(), LIMIT - 48 * 1024);
+    driver.take();
     driver.receive(&frame(TEXT, &client.message(b"Hello, Hello")));
     // It begins anew, so that it can be inflated alone.
-    assert_eq!(inflated(&driver.output), [(TEXT, b"Hello, Hello".to_vec())]);
+    assert_eq!(inflated(&driver.sent), [(TEXT, b"Hello, Hello".to_vec())]);
 }
 
 #[test]
 fn nothing_of_one_client_shows_in_another() {
-    let settings = settings(LIMIT);
-    let budget = Arc::new(Budget::new(LIMIT));
-    let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
+    let service = compressing(LIMIT, LIMIT);
     let converse = |frames: &[u8]| {
-        let deflate = PerMessageDeflate::new(STATELESS, Arc::clone(&pool));
-        let mut driver = Driver::compressing(&settings, &budget, LARGE_INPUT, Some(deflate));
+        let mut driver = driver(&service, STATELESS);
         driver.receive(frames);
-        (driver.output.clone(), driver.conversation.closed().cloned())
+        (driver.sent.clone(), driver.closed())
     };
     let secret = frame(TEXT, &compressed(b"a secret, a secret, a secret"));
     let guess = frame(TEXT, &compressed(b"a secret, a guess"));
@@ -556,7 +543,6 @@ fn a_reply_that_its_peer_does_not_read_keeps_no_context() {
     let message = Random(5).bytes(UNMETERED + 10);
     let bytes = frame(BINARY, &compressed(&message));
     let (last, before) = bytes.split_last().unwrap();
-    let settings = settings(LIMIT);
     let hello = frame(TEXT, &compressed(b"Hello"));
     for (parameters, total, first) in [
         (STATELESS, LIMIT, BINARY),
@@ -565,30 +551,25 @@ fn a_reply_that_its_peer_does_not_read_keeps_no_context() {
         (STATELESS, STEP + 4096, 0x82),
         (TAKEOVER, STEP + UNMETERED, 0x82),
     ] {
-        let budget = Arc::new(Budget::new(total));
-        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
-        let connect = |parameters| {
-            let deflate = PerMessageDeflate::new(parameters, Arc::clone(&pool));
-            Driver::compressing(&settings, &budget, LARGE_INPUT, Some(deflate))
-        };
-        let mut slow = connect(parameters);
+        let service = compressing(LIMIT, total);
+        let mut slow = driver(&service, parameters);
         slow.receive(before);
-        slow.conversation.input()[0] = *last;
-        slow.conversation.received(1, Duration::ZERO);
-        let output = slow.conversation.next_output().unwrap();
-        assert_eq!(output.head[0], first, "{parameters:?}");
+        slow.connection.input()[0] = *last;
+        slow.connection.received(1, Duration::ZERO);
+        let Step::Send { head, payload } = slow.connection.next(Duration::ZERO) else { panic!() };
+        assert_eq!(head[0], first, "{parameters:?}");
 
         // While the only context is held, it would wait for ever.
-        let mut quick = connect(STATELESS);
+        let mut quick = driver(&service, STATELESS);
         quick.receive(&hello);
-        assert_eq!(inflated(&quick.output), [(TEXT, b"Hello".to_vec())]);
+        assert_eq!(inflated(&quick.sent), [(TEXT, b"Hello".to_vec())]);
         let payload = match first {
-            BINARY => decompress_to_vec(&[output.payload, &TAIL, &FINAL_BLOCK].concat()).unwrap(),
-            _ => output.payload.to_vec(),
+            BINARY => decompress_to_vec(&[payload, &TAIL, &FINAL_BLOCK].concat()).unwrap(),
+            _ => payload.to_vec(),
         };
         assert!(payload == message, "{parameters:?}");
         drop((slow, quick));
-        assert_eq!(budget.left(), total);
+        assert_eq!(service.budget.left(), total);
     }
 }
 
@@ -747,7 +728,6 @@ proptest! {
         level in 0..10_u8,
         takeover in any::<bool>(),
         pieces in vec(prop_oneof![1..4_usize, 1..200_usize, 1..100_000_usize], 1..8),
-        input in prop_oneof![Just(LARGE_INPUT), Just(TINY_INPUT), TINY_INPUT..5_000_usize],
     ) {
         let parameters = if takeover { TAKEOVER } else { STATELESS };
         let mut client = Client::new(level);
@@ -757,7 +737,7 @@ proptest! {
             .collect();
         let whole = converse(parameters, &frames);
         prop_assert_eq!(&whole.1, &None);
-        let split = converse_in_pieces(parameters, LIMIT, &frames, &pieces, input);
+        let split = converse_in_pieces(parameters, LIMIT, &frames, &pieces);
         prop_assert!(split == whole, "in pieces the replies differ");
 
         let mut rest = &whole.0[..];
@@ -799,8 +779,8 @@ proptest! {
         }
         let first = if sent.is_text { TEXT } else { BINARY };
         let frames = [frame(first, &payload), frame(first, &payload), close(1000)].concat();
-        let whole = converse_in_pieces(parameters, 100_000, &frames, &[usize::MAX], LARGE_INPUT);
-        let split = converse_in_pieces(parameters, 100_000, &frames, &pieces, TINY_INPUT);
+        let whole = converse_in_pieces(parameters, 100_000, &frames, &[usize::MAX]);
+        let split = converse_in_pieces(parameters, 100_000, &frames, &pieces);
         prop_assert!(split == whole);
         prop_assert!(whole.1.is_some());
     }
