@@ -1,6 +1,7 @@
 //! What this server says: to a request, and to each message after it.
 
 pub mod behavior;
+pub mod cases;
 pub mod connection;
 pub mod conversation;
 pub mod dump;

@@ -22,9 +22,14 @@ impl Peer {
 }
 
 impl fmt::Display for Peer {
+    /// As in the log, with IPv4 in IPv6 as IPv4.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Peer::Tcp(addr) => SocketAddr::new(addr.ip().to_canonical(), addr.port()).fmt(f),
+            Peer::Tcp(addr) => match addr.ip().to_canonical() {
+                ip @ IpAddr::V4(_) => SocketAddr::new(ip, addr.port()).fmt(f),
+                // With its scope.
+                IpAddr::V6(_) => addr.fmt(f),
+            },
             Peer::Unix => f.write_str("unix"),
         }
     }

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 use crate::app::connection::Connection;
 use crate::app::end::Lost;
 use crate::app::step::{Step, Topic};
-use crate::server::Shared;
 use crate::server::registry::Registration;
+use crate::server::shared::Shared;
 use crate::server::socket::{Error, Received};
 use crate::server::stream::Stream;
 use crate::server::tls::Handshake;
@@ -116,7 +116,7 @@ impl Client<'_> {
                     continue;
                 }
                 Step::Forwarded(peer) => {
-                    self.registration.connection().set_peer(peer);
+                    self.registration.set_peer(peer);
                     if let Some(handshake) = self.after_header.take() {
                         self.stream.start_tls(handshake);
                     }
@@ -157,7 +157,7 @@ impl Client<'_> {
     fn check_tls(&mut self) {
         if let Some(tls) = self.stream.tls() {
             self.registration.end_handshake();
-            debug!("{}: {tls}", self.registration.connection().peer());
+            debug!("{}: {tls}", self.registration.peer());
             self.tls = Tls::None;
         }
     }

@@ -6,6 +6,7 @@ use wsecho::app::behavior::{
     Behavior, Draws, Handshake, PATH, Pongs, Rate, WrongFrame, parse, table,
 };
 use wsecho::app::dump::dump;
+use wsecho::app::peer::Peer;
 use wsecho::http::request::Request;
 use wsecho::http::response::Response;
 use wsecho::proxy_protocol::Header;
@@ -252,7 +253,7 @@ fn a_dump_is_json_with_every_header_in_order_and_shows_those_that_are_harmless()
     let request = Request::parse(head).unwrap();
     let response = Response::text(101, "").with("Sec-WebSocket-Protocol", "chat");
     let policy = Policy { subprotocols: vec!["chat".into()], ..Policy::default() };
-    let dump = dump("[::1]:5000", None, &request, &policy, &response);
+    let dump = dump(Peer::Tcp("[::1]:5000".parse().unwrap()), None, &request, &policy, &response);
     assert!(!dump.contains(['\n', '\r']));
     let json: serde_json::Value = serde_json::from_str(&dump).unwrap();
     let expected = serde_json::json!({
@@ -295,7 +296,7 @@ fn a_dump_tells_what_a_proxy_header_says_and_no_token_that_is_a_subprotocol() {
     let response = Response::text(101, "").with("Sec-WebSocket-Protocol", "bearer.e30");
     let values = vec![("alpn", b"http/1.1".to_vec()), ("ssl_cn", "Zoë".into())];
     let header = Header { source: None, values };
-    let dump = dump("unix", Some(&header), &request, &Policy::default(), &response);
+    let dump = dump(Peer::Unix, Some(&header), &request, &Policy::default(), &response);
     let json: serde_json::Value = serde_json::from_str(&dump).unwrap();
     let expected = serde_json::json!({ "alpn": "http/1.1", "ssl_cn": "4 bytes, not shown" });
     assert_eq!(json["proxy_protocol"], expected);
