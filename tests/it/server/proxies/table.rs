@@ -112,9 +112,10 @@ fn the_tables_of_the_guide_are_what_is_measured() {
 #[ignore = "takes as long as a proxy waits for an idle client"]
 fn print_the_tables() {
     let idle = from_env("IDLE_SECONDS").unwrap_or(1000).to_string();
-    for (columns, index) in TABLES.into_iter().zip(0..) {
-        for (name, version, cells) in &measure_all(&["--idle", &idle]) {
-            let columns = if index == 0 { [columns, &["idle"]].concat() } else { columns.to_vec() };
+    let rows = measure_all(&["--idle", &idle]);
+    for columns in [[TABLES[0], &["idle"]].concat(), TABLES[1].to_vec()] {
+        println!("\n| | {} |\n|---|{}", columns.join(" | "), "---|".repeat(columns.len()));
+        for (name, version, cells) in &rows {
             println!("{}", row(&format!("{name} {version}"), cells, &columns));
         }
     }
