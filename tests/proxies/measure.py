@@ -283,6 +283,18 @@ def measure_added(client):
     return ", ".join(shown) or "nothing"
 
 
+def measure_proxy_header(client):
+    _, dumped = dump(client)
+    return json.dumps(dumped["proxy_protocol"])
+
+
+def measure_dump_for_page(client):
+    """Whether a page from the proxy gets a dump, for which Host has to arrive with its port."""
+    one = client()
+    one.open("/do?dump", [("Origin", f"https://{one.host}")])
+    return "101"
+
+
 def measure_h2(client):
     """Whether a WebSocket opens inside an HTTP/2 connection (RFC 8441), and how it arrives."""
     import h2.config
@@ -378,7 +390,9 @@ def main():
     }
     if args.idle:
         columns["idle"] = lambda client: measure_idle(client, args.idle)
-    columns = {name: column for name, column in columns.items() if args.only in (None, name)}
+    # What is in no table.
+    others = {"proxy header": measure_proxy_header, "dump for its page": measure_dump_for_page}
+    columns = columns if args.only is None else {args.only: (columns | others)[args.only]}
 
     def measure(name):
         try:

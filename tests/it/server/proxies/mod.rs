@@ -6,13 +6,15 @@ mod table;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{SOON, Server, TempDir, assert_status, data, eventually, python};
+use crate::support::{SOON, Server, TempDir, assert_status, data, eventually, python, python_with};
 
-use start::{HAPROXY, HAPROXY_SEVERAL, NGINX, Proxy, Recipe, replaced};
+use start::{HAPROXY, HAPROXY_SEVERAL, HAPROXY_TCP, NGINX, Proxy, RECIPES, Recipe, replaced};
+use table::{measure, start_server};
 
 const PAGE: &str = include_str!("../../../../static/client.html");
 
@@ -55,7 +57,7 @@ fn assert_serves_behind_unix(recipe: &Recipe, tcp: &str, unix: fn(&str) -> Strin
     let server = Server::start(&["-v", "--ping-interval=400ms", &format!("--addr=unix:{path}")]);
     let config = replaced(&recipe.config(), tcp, &unix(&path));
     let Some(proxy) = recipe.start_with(&config, &[&server]) else { return };
-    assert_eq!(proxy.echo(&mut python), Ok("ok\n".into()), "{:#?}", server.log());
+    assert_eq!(proxy.echo(&mut python, IDLE), Ok("ok\n".into()), "{:#?}", server.log());
     let connected = server.wait_for_log(" connected: ");
     assert!(
         connected.contains(
@@ -70,14 +72,14 @@ fn assert_stays_idle(recipe: &Recipe) {
     // Often enough for the proxy's timeout.
     let server = Server::start(&["--ping-interval=400ms"]);
     let Some(proxy) = impatient(recipe, &server) else { return };
-    let output = proxy.echo(&mut python);
+    let output = proxy.echo(&mut python, IDLE);
     assert_eq!(output, Ok("ok\n".into()), "{:#?}", server.log());
     let connected = server.wait_for_log(" connected: ");
     assert!(
         connected.contains(r#" forwarded for "127.0.0.1", path "/", permessage-deflate"#),
         "{connected}"
     );
-    server.wait_for_log(" ended: closed by peer, 4000; ");
+    server.wait_for_log(" ended: closed by peer, 4000 ");
 }
 
 /// Or the two tests above would show nothing.
@@ -96,11 +98,104 @@ fn assert_idle_is_ended(recipe: &Recipe) {
     let Some(mut python) = python() else { return };
     let server = Server::start(&["--ping-interval=0"]);
     let Some(proxy) = impatient(recipe, &server) else { return };
-    let error = proxy.echo(&mut python).unwrap_err();
+    let error = proxy.echo(&mut python, IDLE).unwrap_err();
     assert!(error.contains("ConnectionClosed"), "{error}");
     // nginx closes the connection, HAProxy resets it.
     let ended = server.wait_for_log(" ended: ");
     assert!(!ended.contains("closed by "), "{ended}");
+}
+
+// Ends
+
+/// A proxy takes the end of the server's stream for the end of both directions: a client that still sends
+/// gets a reset, which discards the close frame, and reports 1006.
+#[test]
+fn through_nginx_a_client_that_sends_all_the_time_sees_the_close_code() {
+    assert_close_is_seen(&NGINX);
+}
+
+/// See [`through_nginx_a_client_that_sends_all_the_time_sees_the_close_code`].
+#[test]
+fn through_haproxy_a_client_that_sends_all_the_time_sees_the_close_code() {
+    assert_close_is_seen(&HAPROXY);
+}
+
+fn assert_close_is_seen(recipe: &Recipe) {
+    let server = start_server(recipe.flags);
+    let Some(python) = python_with("h2") else { return };
+    let Some(proxy) = recipe.start(&[&server]) else { return };
+    let cells = measure(python, &proxy, &["--only", "close while sending", "--count", "200"]);
+    assert_eq!(cells["close while sending"], "200 of 200");
+}
+
+// Each proxy
+
+#[test]
+fn through_each_proxy_messages_of_every_kind_pass() {
+    thread::scope(|scope| {
+        for recipe in RECIPES {
+            let start = || {
+                let server = Server::start(recipe.flags);
+                let Some(mut python) = python() else { return };
+                let Some(proxy) = recipe.start(&[&server]) else { return };
+                let output = proxy.echo(&mut python, Duration::ZERO);
+                assert_eq!(output, Ok("ok\n".into()), "{:#?}", server.log());
+            };
+            thread::Builder::new().name(recipe.name.into()).spawn_scoped(scope, start).unwrap();
+        }
+    });
+}
+
+#[test]
+fn haproxy_in_tcp_mode_checks_health_with_and_without_a_header() {
+    for (check, result) in [
+        ("check", ",L7OK,200,"),
+        ("check check-send-proxy", ",L7OK,200,"),
+        // With a port of its own a check sends no header, so it can see no more than that the port is open.
+        ("check port 1222", ",L7STS,400,"),
+        ("check port 1222 check-send-proxy", ",L7OK,200,"),
+    ] {
+        let mut server = Server::start(&["--proxy-protocol", "-v"]);
+        let config =
+            replaced(&HAPROXY_TCP.config(), "check inter 2s", &format!("{check} inter 2s"));
+        let config = config.replace("port 1222", &format!("port {}", server.addr.port()));
+        let Some(proxy) = HAPROXY_TCP.start_with(&config, &[&server]) else { return };
+        eventually(SOON, || proxy.states().contains(result));
+        server.signal(Signal::TERM);
+        assert!(server.wait(SOON).success());
+    }
+    // A check of the port alone is not even a line in the log.
+    let server = Server::start(&["--proxy-protocol"]);
+    let config = replaced(&HAPROXY_TCP.config(), "    option httpchk GET /healthz\n", "");
+    let config =
+        replaced(&config, "check inter", &format!("check port {} inter", server.addr.port()));
+    let Some(proxy) = HAPROXY_TCP.start_with(&config, &[&server]) else { return };
+    eventually(SOON, || proxy.states().contains(",L4OK,"));
+    assert_eq!(server.log().len(), 1, "{:#?}", server.log());
+}
+
+#[test]
+fn haproxy_in_tcp_mode_tells_the_client_and_its_tls() {
+    let server = start_server(&["--proxy-protocol"]);
+    let Some(python) = python_with("h2") else { return };
+    let Some(proxy) = HAPROXY_TCP.start(&[&server]) else { return };
+    let cells = measure(python, &proxy, &["--only", "proxy header"]);
+    let dumped: serde_json::Value =
+        serde_json::from_str(cells["proxy header"].as_str().unwrap()).unwrap();
+    assert_eq!(dumped["ssl_version"], "TLSv1.3");
+    assert!(dumped["ssl_cipher"].as_str().unwrap().starts_with("TLS_"), "{dumped}");
+    // The client's own port, which is not the proxy's.
+    let line = server.wait_for_log(" connected: 127.0.0.1:");
+    assert!(!line.contains("forwarded for"), "{line}");
+}
+
+#[test]
+fn through_nginx_on_another_port_the_page_gets_a_dump() {
+    let server = Server::start(&[]);
+    let Some(python) = python_with("h2") else { return };
+    let Some(proxy) = NGINX.start(&[&server]) else { return };
+    let cells = measure(python, &proxy, &["--only", "dump for its page"]);
+    assert_eq!(cells["dump for its page"], "101");
 }
 
 // Requests
@@ -195,17 +290,14 @@ fn impatient(recipe: &Recipe, server: &Server) -> Option<Proxy> {
 }
 
 impl Proxy {
-    /// Runs the Python client over TLS, which is silent for a while in its midst: its output, or the
-    /// error that ends it.
-    fn echo(&self, python: &mut Command) -> Result<String, String> {
-        let output = python
-            .arg(data("clients/echo.py"))
-            .arg(self.url())
-            .arg("--ca")
-            .arg(self.certificate())
-            .args(["--idle", &IDLE.as_secs().to_string()])
-            .output()
-            .unwrap();
+    /// Runs the Python client, which is silent for as long as `idle` in its midst: its output, or the error
+    /// that ends it.
+    fn echo(&self, python: &mut Command, idle: Duration) -> Result<String, String> {
+        python.arg(data("clients/echo.py")).arg(self.url());
+        if self.scheme == "wss" {
+            python.arg("--ca").arg(self.certificate());
+        }
+        let output = python.args(["--idle", &idle.as_secs().to_string()]).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
