@@ -16,7 +16,7 @@ pub const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest line of version 1, CR LF included.
 const V1_MAX_LEN: usize = 107;
 
-/// The shortest header, `PROXY UNKNOWN` and CR LF. So many bytes can be received first.
+/// The length of the shortest header, `PROXY UNKNOWN` and CR LF, which can be received first.
 pub const MIN_LEN: usize = 15;
 
 /// The length of version 2 before its addresses: the signature, version and command, family and

@@ -265,8 +265,11 @@ impl<'s> Connection<'s> {
                 &mut spare[..len]
             }
             Phase::Draining(drain) => drain.scratch.spare_mut(),
-            Phase::Admission(_) | Phase::Delayed(_) | Phase::Responding(_) => &mut [],
-            Phase::Forwarded | Phase::Over => &mut [],
+            Phase::Forwarded
+            | Phase::Admission(_)
+            | Phase::Delayed(_)
+            | Phase::Responding(_)
+            | Phase::Over => &mut [],
         }
     }
 
@@ -286,8 +289,12 @@ impl<'s> Connection<'s> {
             }
             Phase::Request(_) => self.received_head(bytes),
             Phase::ProxyHeader(_) => self.received_proxy_header(bytes),
-            Phase::Admission(_) | Phase::Delayed(_) | Phase::Responding(_) => {}
-            Phase::Draining(_) | Phase::Forwarded | Phase::Over => {}
+            Phase::Forwarded
+            | Phase::Admission(_)
+            | Phase::Delayed(_)
+            | Phase::Responding(_)
+            | Phase::Draining(_)
+            | Phase::Over => {}
         }
     }
 

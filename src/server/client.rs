@@ -46,7 +46,7 @@ struct Client<'c> {
     registration: &'c Registration,
     shared: &'c Shared,
     stream: Stream<'c>,
-    /// What begins after the PROXY header.
+    /// TLS, where it begins after the PROXY header.
     after_header: Option<Handshake<'c>>,
     start: Instant,
     tls: Tls,

@@ -11,6 +11,7 @@ mod architecture;
 mod driver;
 mod frames;
 mod http;
+mod kubernetes;
 mod packaging;
 mod proxy_protocol;
 mod server;

@@ -12,8 +12,8 @@ use crate::frames::close;
 use crate::proxy_protocol::{ADDRESSES, v2, value};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_end, assert_is_503,
-    assert_status, assert_took, demand, eventually, read_close, read_frame, read_head, upgraded,
-    wsecho,
+    assert_status, assert_took, demand, eventually, read_close, read_frame, read_head, skip,
+    upgraded, wsecho,
 };
 
 const LINE: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n";
@@ -271,6 +271,21 @@ fn an_eviction_and_a_stop_come_before_a_header_that_is_not_whole() {
     assert_end(&mut open);
     drop((silent, partial));
     assert!(server.wait(SOON).success());
+}
+
+#[test]
+fn a_client_over_ipv4_is_named_so_where_ipv6_is_listened_on() {
+    if std::net::TcpListener::bind("[::]:0").is_err() {
+        return skip("there is no IPv6");
+    }
+    let server = Server::start_command(&mut wsecho(&["--addr=[::]:0"]));
+    let mut stream = TcpStream::connect(("127.0.0.1", server.addr.port())).unwrap();
+    let peer = stream.local_addr().unwrap().to_string();
+    stream.write_all(demand("dump").as_bytes()).unwrap();
+    let (_, dump) = read_frame(&mut upgraded(stream).unwrap());
+    let dump: serde_json::Value = serde_json::from_slice(&dump).unwrap();
+    assert_eq!(dump["peer"], *peer);
+    server.wait_for_log(&format!(" connected: {peer}, "));
 }
 
 #[cfg(feature = "tls")]
