@@ -12,6 +12,9 @@ use rustix::process::Signal;
 
 use crate::support::{Program, SOON, Server, TempDir, data, eventually, free_addr, has_programs};
 
+/// How long a proxy may take to start. Varnish compiles its configuration by a C compiler.
+const START: Duration = Duration::from_secs(60);
+
 /// A kind of proxy.
 pub struct Recipe {
     /// As in the tables of docs/proxies.md.
@@ -352,7 +355,7 @@ impl Proxy {
                 Program::start(command.stdout(errors.try_clone().unwrap()).stderr(errors))
             })
             .collect();
-        eventually(SOON, || {
+        eventually(START, || {
             let errors = || fs::read_to_string(dir.path("errors")).unwrap();
             assert!(programs.iter_mut().all(Program::is_running), "{}", errors());
             TcpStream::connect(public).is_ok()
