@@ -259,7 +259,7 @@ impl<'s> Connection<'s> {
             Phase::Open(Open::Script(scripted)) => scripted.input(),
             Phase::Request(head) => head.input.spare_mut(),
             Phase::ProxyHeader(header) => {
-                // What follows it may be TLS.
+                // Its end may be followed by TLS, which is not received here.
                 let spare = header.input.spare_mut();
                 let len = spare.len().min(header.missing);
                 &mut spare[..len]
@@ -318,7 +318,7 @@ impl<'s> Connection<'s> {
             Phase::ProxyHeader(header) if header.input.filled().is_empty() => {
                 self.leave_without_request();
             }
-            Phase::ProxyHeader(_) => self.refuse_proxy_header("the PROXY header breaks off"),
+            Phase::ProxyHeader(_) => self.refuse_proxy_header("the PROXY header ends early"),
             Phase::Delayed(delayed) => {
                 let who = mem::take(&mut delayed.who);
                 self.log(
@@ -378,7 +378,7 @@ impl<'s> Connection<'s> {
     pub fn stop(&mut self, why: &'static str) {
         match &mut self.phase {
             Phase::Request(_) | Phase::Admission(_) => self.refuse(routes::unavailable(why)),
-            // Whether HTTP or TLS follows is unknown.
+            // Whether HTTP or TLS would follow is unknown.
             Phase::ProxyHeader(_) | Phase::Forwarded => self.leave_without_request(),
             Phase::Delayed(delayed) => {
                 (delayed.response, delayed.until) = (routes::unavailable(why), self.now);
@@ -421,7 +421,7 @@ impl<'s> Connection<'s> {
                 if header.input.filled().is_empty() {
                     self.leave_without_request();
                 } else {
-                    self.refuse_proxy_header("the PROXY header did not come whole in time");
+                    self.refuse_proxy_header("the PROXY header was not complete in time");
                 }
             }
             Phase::Delayed(delayed) if self.now >= delayed.until => {
@@ -459,13 +459,13 @@ impl<'s> Connection<'s> {
     /// Ends a connection that begins with something else than a PROXY header.
     #[cold]
     fn refuse_proxy_header(&mut self, wrong: &'static str) {
-        /// Enough to see what it is instead.
+        /// Enough to recognize another protocol.
         const SHOWN: usize = 16;
         let Phase::ProxyHeader(ProxyHeader { input, .. }) = &self.phase else { return };
         let bytes = input.filled();
         let start = Quoted(&bytes[..bytes.len().min(SHOWN)]);
         let line = format!("{}: refused, {wrong}: {start}", self.peer);
-        // It is for people who try the port out; to TLS it means nothing.
+        // For people who try the port out. A TLS client could not read it.
         if bytes.first().is_some_and(u8::is_ascii_alphabetic) {
             let response = routes::proxy_header_required(wrong);
             self.respond(&line, None, &response, method(bytes));

@@ -30,7 +30,7 @@ pub fn route(
     let path = path(request)?;
     let is_on_demand = behaviors == Behaviors::On && path == behavior::PATH;
     if behaviors == Behaviors::On && is_misspelled(path) {
-        return Err(Response::text(404, "not found; behaviors on demand are at /do, written so"));
+        return Err(Response::text(404, "not found; behaviors on demand are at /do"));
     }
     if !request.has_token("Upgrade", "websocket") {
         return Err(if is_on_demand { explain(request.query()) } else { document(path) });
@@ -40,21 +40,21 @@ pub fn route(
     Ok(Opening { upgrade, behavior })
 }
 
-/// The path of a request that is answered at all.
-// Each of these is not inlined: their responses would make the stack of every client deeper.
+/// The path of a request whose version and method are allowed.
+// Not inlined, as the others here, so that their responses take no stack of the clients.
 #[inline(never)]
 fn path<'r>(request: &'r Request) -> Result<&'r str, Response> {
     if request.version.0 != 1 {
-        return Err(Response::text(505, "HTTP/1.1 and HTTP/1.0 are spoken here"));
+        return Err(Response::text(505, "this server speaks HTTP/1.1 and HTTP/1.0"));
     }
     if !matches!(request.method, "GET" | "HEAD") {
-        let response = Response::text(405, "only GET and HEAD are answered here");
+        let response = Response::text(405, "only GET and HEAD are allowed");
         return Err(response.with("Allow", "GET, HEAD"));
     }
     request.path().ok_or_else(|| Response::text(400, "the target is neither a path nor a URL"))
 }
 
-/// Whether it is nearly the path of behaviors. A plain echo there would make a test pass for nothing.
+/// Whether `path` is nearly that of behaviors. A plain echo there would make a test pass for nothing.
 fn is_misspelled(path: &str) -> bool {
     let name = behavior::PATH.trim_start_matches('/');
     path != behavior::PATH && path.trim_matches('/').eq_ignore_ascii_case(name)
@@ -166,17 +166,16 @@ pub fn refuse(error: ParseError) -> Response {
     }
 }
 
-/// The response to a request that did not come whole in time.
+/// The response to a request that was not complete in time.
 pub fn timeout() -> Response {
-    Response::text(408, "the request's head did not come whole in time")
+    Response::text(408, "the request's head was not complete in time")
 }
 
-/// The response to plain HTTP where TLS is spoken.
+/// The response to plain HTTP on a port that speaks TLS.
 pub fn tls_required() -> Response {
     Response::text(
         400,
-        "TLS is spoken on this port: use https:// or wss://; a PROXY header before it needs \
-         --proxy-protocol",
+        "this port speaks TLS: use https:// or wss://; a PROXY header needs --proxy-protocol",
     )
 }
 

@@ -126,7 +126,7 @@ fn a_header_may_break_off_or_be_stopped() {
     // A check of the port alone is no line that everybody needs.
     for (came, topic, line) in [
         (&b""[..], Topic::Detail, "unix: sent no request"),
-        (&LINE[..6], Topic::Request, "unix: refused, the PROXY header breaks off: \"PROXY \""),
+        (&LINE[..6], Topic::Request, "unix: refused, the PROXY header ends early: \"PROXY \""),
     ] {
         let mut driver = Driver::forwarded(&service);
         driver.receive(came);

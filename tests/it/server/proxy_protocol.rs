@@ -128,7 +128,7 @@ fn a_header_has_to_come_within_the_handshake_timeout() {
     });
     assert!(read_head(&mut stream).starts_with("HTTP/1.1 400 "));
     assert_took(started, TIMEOUT);
-    server.wait_for_log(" refused, the PROXY header did not come whole in time: \"PROXY TCP4");
+    server.wait_for_log(" refused, the PROXY header was not complete in time: \"PROXY TCP4");
     drop(stream);
     trickle.join().unwrap();
 
@@ -177,7 +177,7 @@ fn what_is_no_header_is_refused_with_a_line_in_the_log() {
     let peer = stream.local_addr().unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     assert_status(&rest(stream), 400);
-    server.wait_for_log(&format!("{peer}: refused, the PROXY header breaks off: "));
+    server.wait_for_log(&format!("{peer}: refused, the PROXY header ends early: "));
     // A check of the port alone.
     let stream = server.connect();
     let peer = stream.local_addr().unwrap();
