@@ -348,11 +348,8 @@ impl<'s> Connection<'s> {
             opened.sent = opened.sent.saturating_sub(unsent as u64);
         }
         self.is_last = false;
-        let drain = match &lost {
-            // The peer has yet to read the alert or the close frame that says why.
-            Lost::Tls(_) | Lost::Panicked => self.service.settings.timeouts.close,
-            Lost::TimedOut | Lost::Broken(_) => Duration::ZERO,
-        };
+        // The peer has yet to read the alert or the close frame that says why.
+        let has_yet_to_read = matches!(lost, Lost::Tls(_) | Lost::Panicked);
         match &self.phase {
             Phase::Open(_) => {
                 self.count();
@@ -360,9 +357,16 @@ impl<'s> Connection<'s> {
             }
             Phase::Draining(_) => return self.end_drain(Some(lost)),
             Phase::Over => return,
+            Phase::Request(Head { input, .. }) | Phase::ProxyHeader(ProxyHeader { input, .. })
+                if input.filled().is_empty() && !has_yet_to_read =>
+            {
+                self.leave_without_request();
+            }
             _ => self.log(Topic::Detail, format!("{}: {lost}", self.peer)),
         }
-        self.drain(drain, None);
+        let can_read = has_yet_to_read && !matches!(self.phase, Phase::Responding(_));
+        let time = if can_read { self.service.settings.timeouts.close } else { Duration::ZERO };
+        self.drain(time, None);
     }
 
     /// Takes note that the peer speaks HTTP where it has to speak TLS.
@@ -380,12 +384,13 @@ impl<'s> Connection<'s> {
             Phase::Request(_) | Phase::Admission(_) => self.refuse(routes::unavailable(why)),
             // Whether HTTP or TLS would follow is unknown.
             Phase::ProxyHeader(_) | Phase::Forwarded => self.leave_without_request(),
-            Phase::Delayed(delayed) => {
+            // One that is due opens, and is closed like all that are open.
+            Phase::Delayed(delayed) if delayed.until > self.now => {
                 (delayed.response, delayed.until) = (routes::unavailable(why), self.now);
             }
             Phase::Open(Open::Echo(conversation)) => conversation.stop(),
             Phase::Open(Open::Script(scripted)) => scripted.stop(),
-            Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
+            Phase::Delayed(_) | Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use wsecho::app::end::Lost;
 use wsecho::app::peer::Peer;
 use wsecho::app::step::Topic;
 
@@ -134,6 +135,11 @@ fn a_header_may_break_off_or_be_stopped() {
         driver.run();
         assert_eq!(driver.log, [(topic, line.into())]);
     }
+    // The same check, by a balancer that resets the connection.
+    let mut driver = Driver::forwarded(&service);
+    driver.connection.lost(Lost::Broken("reset".into()), 0);
+    driver.run();
+    assert_eq!(driver.log, [(Topic::Detail, "unix: sent no request".into())]);
     // It is not known whether TLS or HTTP would have followed.
     let mut driver = Driver::forwarded(&service);
     driver.receive(&LINE[..6]);
