@@ -18,7 +18,8 @@ impl Origin {
     ///
     /// What is wrong with a text that no browser ever sends as an origin, and the right form.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const EXPECTED: &str = "expected SCHEME://HOST, SCHEME://HOST:PORT, file:// or null, for example https://example.org";
+        const EXPECTED: &str = "expected SCHEME://HOST, SCHEME://HOST:PORT, file:// or null, for example \
+                                https://example.org";
         let text = text.to_ascii_lowercase();
         if text == "null" {
             return Ok(Origin(text));
