@@ -3,6 +3,8 @@
 mod behavior;
 mod conversation;
 mod copies;
+mod forwarded;
 mod properties;
 mod routes;
 mod scripted;
+mod trace;
