@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::frames::{close, frame};
+use crate::frames::{Random, close, frame};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, UPGRADE, ask, assert_end, assert_is_503, assert_took, connect_from,
     demand, eventually, need_descriptors, open_taking, read_close, read_frame, tolerance, upgraded,
@@ -255,6 +255,36 @@ fn three_thousand_clients_in_every_state_get_their_answer_within_the_close_timeo
     assert_eq!(server.wait(SOON).code(), Some(0));
     assert_took(asked, Duration::from_secs(5));
     server.wait_for_log("stopped: 3000 clients were connected, ");
+}
+
+#[test]
+fn each_client_gets_1001_though_others_keep_the_processors_busy() {
+    const BUSY: usize = 300;
+    const HONEST: usize = 20;
+    let mut server = Server::start(&[]);
+    // What repeats outside of the window that the reply may have, so that compressing it is in vain.
+    let repeated = Random(1).bytes(4096).repeat(4096);
+    let bomb = frame(0xC2, &miniz_oxide::deflate::compress_to_vec(&repeated, 1));
+    let offer = "permessage-deflate; server_max_window_bits=9";
+    let hello = frame(0xC1, &miniz_oxide::deflate::compress_to_vec(b"hello", 1));
+    let mut honest: Vec<_> =
+        (0..HONEST).map(|_| server.open_offering("permessage-deflate")).collect();
+    let mut busy: Vec<_> = (0..BUSY).map(|_| server.open_offering(offer)).collect();
+    for stream in &mut busy {
+        stream.write_all(&bomb).unwrap();
+    }
+    for stream in &mut honest {
+        stream.write_all(&hello).unwrap();
+    }
+    server.signal(Signal::TERM);
+    for stream in &mut honest {
+        let mut last = read_frame(stream);
+        if last.0 == 0xC1 {
+            last = read_frame(stream);
+        }
+        assert_eq!((last.0, &last.1[..2]), (0x88, &1001_u16.to_be_bytes()[..]));
+    }
+    assert_eq!(server.wait(SOON).code(), Some(0));
 }
 
 #[test]
