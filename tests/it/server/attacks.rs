@@ -321,7 +321,7 @@ fn a_crowd_that_filled_its_buffers_leaves_little_behind_however_many_arenas_ther
         let held = server.usage().resident - before.resident;
         assert!(held > CLIENTS * 80, "{} KiB a client", held / CLIENTS);
         drop(open);
-        eventually(SOON * 3, || server.client_threads() == 0);
+        eventually(SOON, || server.client_threads() == 0);
         println!("{tunables:?}: held {held} KiB");
         server.has_recovered_after(before, 48 * 1024, || server.answers_at_once());
         println!("left {} KiB", server.usage().resident - before.resident);

@@ -295,8 +295,6 @@ fn a_client_whose_replies_are_held_back_holds_no_more_than_promised() {
 #[test]
 #[ignore = "the kernel holds a gigabyte for its 300 clients"]
 fn a_client_holds_no_more_than_promised_whatever_the_prefix() {
-    /// In KiB.
-    const PER_CLIENT: usize = 192;
     const CLIENTS: usize = 300;
     let prefix = "p".repeat(4096);
     let flags = ["--max-buffered=0", "--write-timeout=1m", "--ping-interval=0", "--prefix"];
@@ -336,7 +334,7 @@ fn a_client_holds_no_more_than_promised_whatever_the_prefix() {
     });
     let grown = server.peak() - before.resident;
     println!("{} KiB a client", grown / CLIENTS);
-    let promised = CLIENTS * UNMETERED / 1024..=CLIENTS * PER_CLIENT;
+    let promised = CLIENTS * UNMETERED / 1024..=CLIENTS * per_client();
     assert!(promised.contains(&grown), "{} KiB a client", grown / CLIENTS);
     drop(streams);
     server.has_recovered(before);
