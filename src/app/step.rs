@@ -20,6 +20,8 @@ pub enum Step<'c> {
     Pause(Duration),
     /// Ask whether the connection may become a WebSocket.
     Admit,
+    /// Write the reports on this agent to their directory.
+    Report(&'c str),
     Log(Topic, &'c str),
     /// Have what was not sent discarded, so that the connection ends by a reset.
     Reset,
@@ -36,6 +38,8 @@ pub enum Topic {
     Opened,
     /// The end of a WebSocket.
     Ended,
+    /// The verdict on a client.
+    Verdict,
     /// What is usual and may come often: health checks, connections without a request.
     Detail,
 }

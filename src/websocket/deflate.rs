@@ -225,6 +225,23 @@ impl PerMessageDeflate {
         deflated
     }
 
+    /// Deflates a message that is no reply.
+    ///
+    /// # Errors
+    ///
+    /// [`OverBudget`], and `out` means nothing.
+    pub(super) fn deflate_message(
+        &mut self,
+        message: &[u8],
+        out: &mut Buffer,
+    ) -> Result<(), OverBudget> {
+        let mut taken = self.pool.take();
+        // As the prefix of an empty message.
+        let deflated = self.try_deflate(message, &mut taken.contexts, out);
+        self.count(message.len(), out.filled().len());
+        deflated
+    }
+
     fn try_deflate(
         &mut self,
         prefix: &[u8],

@@ -11,7 +11,7 @@ use crate::escape::Quoted;
 use crate::http::origin::Origin;
 use crate::http::request::{self, Request};
 use crate::http::response::Response;
-use crate::websocket::negotiation::{self, Negotiation};
+use crate::websocket::negotiation::{self, Negotiation, Parameters};
 
 /// What the operator allows, beyond what the protocol does.
 #[derive(Clone, Debug, Default)]
@@ -56,12 +56,17 @@ impl Upgrade {
     }
 }
 
-/// Checks a request that asks for an upgrade to `websocket`, in the order of §4.2.1.
+/// Checks a request that asks for an upgrade to `websocket`, in the order of §4.2.1. Messages may be
+/// compressed under `terms`.
 ///
 /// # Errors
 ///
 /// The response that says what is missing or wrong.
-pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
+pub fn accept(
+    request: &Request,
+    policy: &Policy,
+    terms: &[Parameters],
+) -> Result<Upgrade, Response> {
     let bad_request = |wrong| Err(Response::text(400, wrong));
     if request.version == (1, 0) {
         return bad_request(
@@ -102,8 +107,8 @@ pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     let Some(offered) = offered.collect::<Option<Vec<_>>>() else {
         return bad_request("Sec-WebSocket-Protocol has a name that is not a token");
     };
-    let compression = negotiation::negotiate(request, policy.compression)
-        .map_err(|wrong| Response::text(400, wrong))?;
+    let compression =
+        negotiation::negotiate(request, terms).map_err(|wrong| Response::text(400, wrong))?;
     let is_refused = |origin: &&[u8]| !allows(&policy.origins, origin, request);
     if let Some(origin) = request.values("Origin").find(is_refused) {
         let origin = Quoted(origin);

@@ -9,6 +9,9 @@ use crate::http::request::{self, Request};
 /// The name that the extension is registered under (§8.1).
 const NAME: &str = "permessage-deflate";
 
+/// The largest window, as the base-2 logarithm of its bytes (§7.1.2).
+const MAX_WINDOW_BITS: u8 = 15;
+
 /// What the operator allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -18,6 +21,28 @@ pub enum Mode {
     /// What was said in one message shortens the next one.
     ContextTakeover,
     Off,
+}
+
+impl Mode {
+    /// The terms of the server, the best first: what its answer has beyond what the client asks for.
+    pub fn terms(self) -> &'static [Parameters] {
+        const TAKEOVER: Parameters = Parameters {
+            server_no_context_takeover: false,
+            client_no_context_takeover: false,
+            server_max_window_bits: None,
+            client_max_window_bits: None,
+        };
+        const STATELESS: Parameters = Parameters {
+            server_no_context_takeover: true,
+            client_no_context_takeover: true,
+            ..TAKEOVER
+        };
+        match self {
+            Mode::NoContextTakeover => &[STATELESS],
+            Mode::ContextTakeover => &[TAKEOVER],
+            Mode::Off => &[],
+        }
+    }
 }
 
 /// What became of the client's offers.
@@ -39,38 +64,48 @@ pub struct Parameters {
     pub client_no_context_takeover: bool,
     /// The base-2 logarithm of the window that the server keeps to, 8 to 15.
     pub server_max_window_bits: Option<u8>,
+    /// That of the client.
+    pub client_max_window_bits: Option<u8>,
 }
 
 /// An extension's name and its parameters.
 type Offer<'h> = (&'h str, Vec<(&'h str, Option<String>)>);
 
-/// Chooses among what `request` offers (RFC 6455 §9.1, RFC 7692 §5 and §7.1): the first offer that is
-/// acceptable. Other extensions are declined by silence.
+/// Chooses among what `request` offers (RFC 6455 §9.1, RFC 7692 §5 and §7.1): the first of the server's
+/// `terms` that an offer allows. Other extensions are declined by silence.
 ///
 /// # Errors
 ///
 /// A header that is not in the grammar of RFC 6455 §9.1. The text says so.
-pub fn negotiate(request: &Request, mode: Mode) -> Result<Negotiation, &'static str> {
+pub fn negotiate(request: &Request, terms: &[Parameters]) -> Result<Negotiation, &'static str> {
     const HEADER: &str = "Sec-WebSocket-Extensions";
     const MALFORMED: &str =
         "Sec-WebSocket-Extensions is not a list of extensions as RFC 6455 §9.1 has it";
-    let mut negotiation = Negotiation::NotOffered;
-    let mut offers = request.list(HEADER).peekable();
-    if offers.peek().is_none() && request.has(HEADER) {
+    let mut members = request.list(HEADER).peekable();
+    if members.peek().is_none() && request.has(HEADER) {
         return Err(MALFORMED);
     }
-    for offer in offers {
-        let (name, parameters) = extension(offer).ok_or(MALFORMED)?;
-        // What follows an acceptable offer has to be in the grammar as well.
-        if name == NAME && !matches!(negotiation, Negotiation::Agreed(_)) {
-            negotiation = match (accept(&parameters, mode), negotiation) {
-                (Ok(parameters), _) => Negotiation::Agreed(parameters),
-                (Err(why), Negotiation::NotOffered) => Negotiation::Declined(why),
-                (Err(_), earlier) => earlier,
-            };
+    let mut offers = Vec::new();
+    for member in members {
+        let (name, parameters) = extension(member).ok_or(MALFORMED)?;
+        if name == NAME {
+            offers.push(parameters);
         }
     }
-    Ok(negotiation)
+    let mut declined = None;
+    for terms in terms {
+        for offer in &offers {
+            match accept(offer, *terms) {
+                Ok(parameters) => return Ok(Negotiation::Agreed(parameters)),
+                Err(why) => declined = declined.or(Some(why)),
+            }
+        }
+    }
+    Ok(match declined {
+        _ if offers.is_empty() => Negotiation::NotOffered,
+        Some(why) => Negotiation::Declined(why),
+        None => Negotiation::Declined("compression is off".into()),
+    })
 }
 
 /// `token *( ";" token [ "=" ( token | quoted-string ) ] )`. A quoted string has to be a token once it
@@ -101,18 +136,13 @@ fn parameter(part: &[u8]) -> Option<(&str, Option<String>)> {
     Some((request::token(name)?, Some(value)))
 }
 
-/// The answer to one offer, or why it is declined.
-fn accept(offer: &[(&str, Option<String>)], mode: Mode) -> Result<Parameters, Cow<'static, str>> {
-    let no_context_takeover = match mode {
-        Mode::Off => return Err("compression is off".into()),
-        Mode::NoContextTakeover => true,
-        Mode::ContextTakeover => false,
-    };
-    let mut answer = Parameters {
-        server_no_context_takeover: no_context_takeover,
-        client_no_context_takeover: no_context_takeover,
-        server_max_window_bits: None,
-    };
+/// The answer to one offer, which begins with the server's terms, or why it is declined.
+fn accept(
+    offer: &[(&str, Option<String>)],
+    mut answer: Parameters,
+) -> Result<Parameters, Cow<'static, str>> {
+    let wanted_window = answer.client_max_window_bits.take();
+    let mut max_window = None;
     for (number, (name, value)) in offer.iter().enumerate() {
         if offer[..number].iter().any(|(earlier, _)| earlier == name) {
             return Err(format!("parameter {} is repeated", Quoted(name.as_bytes())).into());
@@ -127,13 +157,15 @@ fn accept(offer: &[(&str, Option<String>)], mode: Mode) -> Result<Parameters, Co
                 answer.server_max_window_bits = Some(window_bits(name, bits)?);
             }
             ("server_max_window_bits", None) => return Err(format!("{name} has no value").into()),
-            // Not answered, so that the client may use any window. All of them can be inflated.
-            ("client_max_window_bits", None) => {}
-            ("client_max_window_bits", Some(bits)) => {
-                window_bits(name, bits)?;
-            }
+            ("client_max_window_bits", None) => max_window = Some(MAX_WINDOW_BITS),
+            ("client_max_window_bits", Some(bits)) => max_window = Some(window_bits(name, bits)?),
             _ => return Err(format!("parameter {} is unknown", Quoted(name.as_bytes())).into()),
         }
+    }
+    // Usually not answered, so that the client may use any window. All of them can be inflated.
+    if let Some(wanted) = wanted_window {
+        let max = max_window.ok_or("client_max_window_bits is not offered")?;
+        answer.client_max_window_bits = Some(wanted.min(max));
     }
     Ok(answer)
 }
@@ -156,8 +188,11 @@ impl fmt::Display for Parameters {
         if self.client_no_context_takeover {
             f.write_str("; client_no_context_takeover")?;
         }
-        match self.server_max_window_bits {
-            Some(bits) => write!(f, "; server_max_window_bits={bits}"),
+        if let Some(bits) = self.server_max_window_bits {
+            write!(f, "; server_max_window_bits={bits}")?;
+        }
+        match self.client_max_window_bits {
+            Some(bits) => write!(f, "; client_max_window_bits={bits}"),
             None => Ok(()),
         }
     }

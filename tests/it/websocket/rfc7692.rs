@@ -45,12 +45,14 @@ const STATELESS: Parameters = Parameters {
     server_no_context_takeover: true,
     client_no_context_takeover: true,
     server_max_window_bits: None,
+    client_max_window_bits: None,
 };
 
 const TAKEOVER: Parameters = Parameters {
     server_no_context_takeover: false,
     client_no_context_takeover: false,
     server_max_window_bits: None,
+    client_max_window_bits: None,
 };
 
 // Negotiation
@@ -59,7 +61,7 @@ fn negotiate(header: &str, mode: Mode) -> Result<Negotiation, String> {
     let request = upgrade(KEY, &format!("{KEY}{header}"));
     let request = Request::parse(request.as_bytes()).unwrap();
     let policy = Policy { compression: mode, ..Policy::default() };
-    accept(&request, &policy).map(|upgrade| upgrade.compression).map_err(|response| {
+    accept(&request, &policy, mode.terms()).map(|upgrade| upgrade.compression).map_err(|response| {
         assert_eq!(response.status, 400);
         response.body.into()
     })
@@ -589,6 +591,7 @@ fn section_7_1_2_1_no_reply_refers_back_farther_than_the_window() {
                 server_no_context_takeover: no_takeover,
                 client_no_context_takeover: true,
                 server_max_window_bits: Some(bits),
+                client_max_window_bits: None,
             };
             let frames: Vec<_> = message
                 .chunks(30_011)
