@@ -291,6 +291,8 @@ pub fn run(connection: &mut Connection, now: Duration, mut act: impl FnMut(Step)
             Step::Pause(wait) => return Waits::Paused(wait),
             Step::Admit => return Waits::ToBeAdmitted,
             Step::Over => return Waits::Over,
+            // Without files there is nothing that could go wrong.
+            Step::Report(_) => connection.reported(Ok(())),
             step => act(step),
         }
     }

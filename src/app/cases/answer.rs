@@ -7,13 +7,12 @@ use std::time::Duration;
 use crate::app::cases::Cases;
 use crate::app::cases::control::Command;
 use crate::app::cases::results::State;
-use crate::app::echo;
 use crate::app::incoming::Incoming;
 use crate::app::json;
 use crate::app::step::Step;
 use crate::websocket::close::{CloseFrame, STOPPING};
 use crate::websocket::frame::{self, Opcode};
-use crate::websocket::session::{Event, Session};
+use crate::websocket::session::Session;
 
 /// The first pause between two looks at whether a case has ended, and the longest. A client that ends TCP
 /// may ask before the thread of the case has seen that.
@@ -59,27 +58,37 @@ impl<'s> Answer<'s> {
                 Command::UpdateReports(_) | Command::Stop(Some(_)) => MAX_RUNNING,
                 Command::CaseCount | Command::CaseInfo(_) | Command::Stop(None) => Duration::ZERO,
             };
-        let (output, pause) = (opening, FIRST_PAUSE);
-        Answer { cases, command, incoming, output, handed_out: 0, pause, until }
+        Answer {
+            cases,
+            command,
+            incoming,
+            output: opening,
+            handed_out: 0,
+            pause: FIRST_PAUSE,
+            until,
+        }
     }
 
     /// What to do at `now`.
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.output.drain(..mem::take(&mut self.handed_out));
-        self.take_events();
         if self.incoming.session.closed().is_none() {
             match (self.answer(now), &self.command) {
                 // The 101 is sent first.
                 _ if !self.output.is_empty() => {}
+                // Before a look at what came: some clients close at once.
                 (Need::Reports, Command::UpdateReports(agent) | Command::Stop(Some(agent))) => {
                     return Step::Report(agent);
                 }
                 _ => {
                     let pause = self.pause;
                     self.pause = (2 * pause).min(MAX_PAUSE);
-                    return Step::Receive(Some(pause));
+                    return Step::Pause(pause);
                 }
             }
+        } else {
+            // Nothing is expected but a close frame.
+            while self.incoming.next().is_some() {}
         }
         self.handed_out = self.output.len();
         if self.incoming.session.closed().is_none() {
@@ -128,20 +137,6 @@ impl<'s> Answer<'s> {
 
     pub fn session(&self) -> &Session {
         &self.incoming.session
-    }
-
-    fn take_events(&mut self) {
-        while let Some((event, session)) = self.incoming.next() {
-            match event {
-                Event::Ping(payload) => echo::pong(payload, &mut self.output),
-                Event::Close => {
-                    if let Some(close) = session.closed() {
-                        close.frame().encode(&mut self.output);
-                    }
-                }
-                _ => {}
-            }
-        }
     }
 
     /// Answers, unless something is missing for it.
