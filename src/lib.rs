@@ -12,6 +12,7 @@
 //! server     sockets, threads, clocks
 //!   listener    TCP, Unix-domain and inherited listening sockets
 //!   registry    who is connected: the limits, the stop
+//!   shared      what the threads of all clients share
 //!   client      one client's thread: drives a conversation over a stream
 //!   stream      a client's stream, plain or TLS, over
 //!   tls         certificate, handshake, session, over

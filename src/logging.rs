@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use std::{env, mem, panic, thread};
 
@@ -19,6 +19,7 @@ use rustix::io::{Errno, ioctl_fionbio};
 
 use crate::cli::Logging;
 use crate::escape::Count;
+use crate::lock::{lock, unpoisoned};
 
 /// What may wait to be written, in bytes. A line beyond it is lost.
 const QUEUE_SIZE: usize = 256 * 1024;
@@ -145,7 +146,7 @@ impl RateLimit {
 
     /// Whether a line may be logged at `now`. If so, the line ends with how many were left out before.
     pub fn admit(&self, now: Instant) -> Option<String> {
-        let mut window = self.lock();
+        let mut window = lock(&self.window);
         if now.saturating_duration_since(window.began) >= Duration::from_secs(1) {
             (window.began, window.admitted) = (now, 0);
         }
@@ -160,14 +161,10 @@ impl RateLimit {
 
     /// How many lines were left out since this was last told, as the end of a line.
     pub fn left_out(&self) -> String {
-        match mem::take(&mut self.lock().left_out) {
+        match mem::take(&mut lock(&self.window).left_out) {
             0 => String::new(),
             left_out => format!("; {} {} left out", Count(left_out, "line"), self.subject),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -212,7 +209,7 @@ impl Queue {
             while waiting.bytes.is_empty() {
                 waiting.is_writing = false;
                 self.written.notify_all();
-                waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                waiting = unpoisoned(self.filled.wait(waiting));
             }
             waiting.is_writing = true;
             mem::swap(&mut taken, &mut waiting.bytes);
@@ -243,9 +240,8 @@ impl Queue {
         }
     }
 
-    /// A panic while the lock is held leaves nothing half-done, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, Queued> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 

@@ -20,9 +20,10 @@ use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 
-use crate::app::conversation::WRITE_TIMEOUT_PARTS;
+use crate::app::peer::Peer;
+use crate::app::settings::WRITE_TIMEOUT_PARTS;
 use crate::cli::DEFAULT_ADDR;
-use crate::server::socket::{Peer, Socket};
+use crate::server::socket::Socket;
 
 /// How many connections may wait to be accepted. std's 128 lets a burst wait a second for a repeated
 /// SYN.
@@ -286,9 +287,13 @@ fn hint(addr: &str, error: &io::Error) -> &'static str {
             "; this user must be able to read and write its directory, and a socket that is there"
         }
         (ErrorKind::AddrNotAvailable, _) => "; this machine does not have that address",
-        (ErrorKind::InvalidInput, false) if addr.starts_with("[fe80:") => {
+        (ErrorKind::InvalidInput, false) => {
             "; a link-local address needs its interface, for example [fe80::1%eth0]:1222"
         }
+        (_, false) if addr.starts_with("*:") => {
+            "; all addresses of this machine are 0.0.0.0, or [::] for IPv6 too"
+        }
+        (_, false) if addr.contains('%') => "; no interface of this machine has that name",
         _ if Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT) => {
             "; this machine has no IPv6"
         }
@@ -324,39 +329,53 @@ fn bind_unix(name: &str) -> io::Result<Listener> {
     Ok(Listener::Unix { listener, _file: Some(file) })
 }
 
-/// Whether no process listens on the socket file at `path`.
+/// Whether no process has the socket whose file is at `path`.
 fn is_stale(path: &Path) -> io::Result<bool> {
     let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     // Otherwise it waits while the queue of a live socket is full.
     ioctl_fionbio(&socket, true)?;
     match connect(socket, &SocketAddrUnix::new(path)?) {
-        Err(Errno::CONNREFUSED) => Ok(true),
-        // It can't be known, and "in use" would have one look for a program that may not be there.
+        Err(Errno::CONNREFUSED) => Ok(!is_bound(path)),
+        // It can't be known, and "in use" would send the operator looking for a program.
         Err(Errno::ACCESS) => Err(Errno::ACCESS.into()),
         _ => Ok(false),
     }
 }
 
-/// Keeps other starts of this program from the directory of `path` until it is dropped.
+/// Whether a process has bound a socket to a path of this name and does not listen yet. Until then a
+/// connection is refused, as that to a stale file is. Linux alone lists its sockets in a file.
+fn is_bound(path: &Path) -> bool {
+    /// The columns Protocol, Flags, Type and St of a stream socket that is bound and nothing else.
+    const BOUND: &str = " 00000000 00000000 0001 01 ";
+
+    let sockets = fs::read("/proc/net/unix").unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    String::from_utf8_lossy(&sockets).lines().filter(|line| line.contains(BOUND)).any(|line| {
+        // The path is as its process gave it, and may be relative.
+        line.strip_suffix(&*name).is_some_and(|directory| directory.ends_with(['/', ' ']))
+    })
+}
+
+/// Keeps other starts of this program from the directory of `path` until it is dropped. Any user may hold
+/// the lock, so nothing waits for it for long.
 fn lock_directory(path: &Path) -> io::Result<File> {
-    /// What is done under the lock takes no time, but any other program may hold it, too.
-    const PATIENCE: Duration = Duration::from_secs(2);
+    const PATIENCE: Duration = Duration::from_secs(1);
 
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = File::open(directory.unwrap_or(Path::new(".")))?;
+    let directory = directory.unwrap_or(Path::new("."));
+    let file = File::open(directory)?;
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(5));
-            }
-            Err(Errno::WOULDBLOCK) => {
-                return Err(io::Error::other("another program keeps its directory locked"));
-            }
-            Err(error) => return Err(error.into()),
-            Ok(()) => return Ok(directory),
+    while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if error != Errno::WOULDBLOCK {
+            return Err(error.into());
         }
+        if Instant::now() >= deadline {
+            warn!("going on though another program keeps {} locked", directory.display());
+            break;
+        }
+        thread::sleep(Duration::from_millis(5));
     }
+    Ok(file)
 }
 
 /// A socket's file. Dropping it removes the file, unless another one is in its place.

@@ -19,6 +19,9 @@ pub enum Opcode {
     Pong = 0xA,
 }
 
+/// The bit of a frame's first byte that marks the last fragment of a message.
+pub const FIN: u8 = 0x80;
+
 /// The bit of a frame's first byte that marks a compressed message (RFC 7692 §6).
 pub const RSV1: u8 = 0x40;
 
@@ -92,16 +95,20 @@ pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
         return Ok(None);
     };
     let header =
-        Header { fin: first & 0x80 != 0, rsv: first & 0x70, opcode, masking_key, payload_len };
+        Header { fin: first & FIN != 0, rsv: first & 0x70, opcode, masking_key, payload_len };
     Ok(Some((header, input.len() - rest.len())))
 }
 
-/// Appends the header of a server's frame, which is a whole message: FIN set, not masked.
-///
-/// A server's replies are never fragmented, and §5.1 forbids it to mask.
+/// Appends the header of a server's frame that is a whole message.
 #[inline]
 pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
-    let first = 0x80 | opcode as u8;
+    encode_raw_header(FIN | opcode as u8, payload_len, out);
+}
+
+/// Appends the header of a server's frame whose `first` byte has any FIN, reserved bits and opcode.
+/// It has no masking key: "A server MUST NOT mask any frames that it sends to the client" (§5.1).
+#[inline]
+pub fn encode_raw_header(first: u8, payload_len: usize, out: &mut Vec<u8>) {
     match payload_len {
         0..=125 => out.extend_from_slice(&[first, payload_len as u8]),
         126..=0xFFFF => {
@@ -171,6 +178,12 @@ mod tests {
             let mut unmasked = wire[..wire.len() - 4].to_vec();
             unmasked[1] &= 0x7F;
             assert_eq!(encoded, unmasked, "{len}");
+            for first in 0..=u8::MAX {
+                encoded.clear();
+                encode_raw_header(first, len as usize, &mut encoded);
+                unmasked[0] = first;
+                assert_eq!(encoded, unmasked, "{first:02X} {len}");
+            }
         }
     }
 

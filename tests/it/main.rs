@@ -8,6 +8,7 @@
 
 mod app;
 mod architecture;
+mod driver;
 mod frames;
 mod http;
 mod packaging;

@@ -9,9 +9,9 @@ use wsecho::app::dump::dump;
 use wsecho::http::request::Request;
 use wsecho::http::response::Response;
 
-const NAMES: [&str; 18] = [
-    "rate", "seed", "delay", "status", "dump", "count", "interval", "bytes", "prefix", "latency",
-    "fragment", "drip", "ping", "pong", "close", "reason", "bad", "after",
+const NAMES: [&str; 19] = [
+    "rate", "seed", "delay", "status", "dump", "trace", "count", "interval", "bytes", "prefix",
+    "latency", "fragment", "drip", "ping", "pong", "close", "reason", "bad", "after",
 ];
 
 #[track_caller]

@@ -1,10 +1,9 @@
 //! What the server says, to a request and after it.
 
-pub mod driver;
-
 mod behavior;
 mod conversation;
 mod copies;
 mod properties;
 mod routes;
 mod scripted;
+mod trace;

@@ -672,7 +672,7 @@ fn a_client_has_two_lines_in_the_log() {
     client.read_to_end(&mut received).unwrap();
     let ended = server.wait_for_log(" ended: ");
     let expected = format!(
-        " INFO ] client 1 ended: closed by peer, 4000; 3 messages, {} bytes in, {} bytes out, ",
+        " INFO ] client 1 ended: closed by peer, 4000 \"done\"; 3 messages, {} bytes in, {} bytes out, ",
         sent.len(),
         received.len()
     );
@@ -725,11 +725,11 @@ fn the_log_says_who_ended_a_conversation_and_why() {
     for (index, (sent, end)) in [
         (close(1000), "closed by peer, 1000"),
         (frame(0x88, b""), "closed by peer, no code"),
-        (frame(0x83, b""), "closed by server, 1002 reserved opcode"),
-        (frame(0x81, b"\xFF"), "closed by server, 1007 text is not UTF-8"),
+        (frame(0x83, b""), r#"closed by server, 1002 "reserved opcode""#),
+        (frame(0x81, b"\xFF"), r#"closed by server, 1007 "text is not UTF-8""#),
         (
             frame(0x81, &[b'x'; 101]),
-            "closed by server, 1009 message of at least 101 bytes is over the limit of 100",
+            r#"closed by server, 1009 "message of at least 101 bytes is over the limit of 100", not answered"#,
         ),
         (frame(0x81, b"bye"), "peer ended the stream without a close frame"),
     ]

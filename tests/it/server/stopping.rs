@@ -257,13 +257,38 @@ fn three_thousand_clients_in_every_state_get_their_answer_within_the_close_timeo
 }
 
 #[test]
-fn a_second_signal_ends_the_process_at_once() {
+fn signals_that_come_together_are_one_stop() {
+    for signals in [[Signal::TERM, Signal::INT], [Signal::INT, Signal::TERM], [Signal::TERM; 2]] {
+        let mut server = Server::start(PATIENT);
+        let mut client = server.open();
+        for signal in signals {
+            server.signal(signal);
+        }
+        assert_eq!(read_close(&mut client), 1001);
+        client.write_all(&close(1001)).unwrap();
+        drop(client);
+        assert_exits_at_once(&mut server);
+    }
+}
+
+#[test]
+fn a_second_signal_half_a_second_later_ends_the_process_at_once() {
     for (second, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let first = Instant::now();
         let (mut server, _silent) = stopping();
         server.wait_for_log("for the clients to answer; a second signal ends it at once");
-        server.signal(second);
-        assert_eq!(server.wait(tolerance()).code(), Some(status));
+        assert_eq!(signal_until_it_ends(&mut server, second), Some(status));
+        assert_took(first, Duration::from_millis(500));
     }
+}
+
+/// Sends `signal` again and again. Returns the exit status.
+pub(super) fn signal_until_it_ends(server: &mut Server, signal: Signal) -> Option<i32> {
+    eventually(SOON, || {
+        server.signal(signal);
+        !server.program.is_running()
+    });
+    server.wait(SOON).code()
 }
 
 #[test]

@@ -167,14 +167,19 @@ pub fn connect_from(source: u8, server: SocketAddr) -> TcpStream {
     connect_socket(socket, server).unwrap()
 }
 
-/// A WebSocket for which the kernel takes no more than about `bytes` before the client reads them, so
+/// A connection for which the kernel takes no more than about `bytes` before the client reads them, so
 /// that the server soon notices a client that does not.
-#[track_caller]
-pub fn open_taking(bytes: usize, server: &Server) -> TcpStream {
+pub fn connect_taking(bytes: usize, server: &Server) -> TcpStream {
     let socket = new_socket();
     // A window that was once offered can't be taken back, so it has to be small from the start.
     set_socket_recv_buffer_size(&socket, bytes).unwrap();
-    ask(connect_socket(socket, server.addr).unwrap()).expect("a WebSocket opens")
+    connect_socket(socket, server.addr).unwrap()
+}
+
+/// A WebSocket on such a connection.
+#[track_caller]
+pub fn open_taking(bytes: usize, server: &Server) -> TcpStream {
+    ask(connect_taking(bytes, server)).expect("a WebSocket opens")
 }
 
 fn new_socket() -> OwnedFd {
