@@ -4,6 +4,9 @@ complete -c wsecho -l tls-key -d 'The certificate\'s private key, in PEM' -r -F
 complete -c wsecho -l max-connections -d 'Maximum WebSockets' -r -f
 complete -c wsecho -l max-connections-per-ip -d 'Maximum per IP; 0: no limit' -r -f
 complete -c wsecho -l origin -d 'Origin to let in, repeatable [default: any]' -r -f
+complete -c wsecho -l proxy-protocol -d 'Expect a PROXY header [default: off]' -r -f -a "on\t''
+off\t''"
+complete -c wsecho -l proxy-protocol-from -d 'Who sends it, repeatable [default: all]' -r -f
 complete -c wsecho -l subprotocol -d 'Subprotocol [default: the first offered]' -r -f
 complete -c wsecho -l prefix -d 'Text prefix' -r -f
 complete -c wsecho -l behaviors -d 'Misbehave at /do as asked' -r -f -a "on\t''

@@ -255,6 +255,11 @@ pub fn parse(query: &str) -> Result<Behavior, String> {
             "status opens no WebSocket: only delay, rate and seed can stand beside it".into()
         );
     }
+    let is_nothing =
+        delay.is_zero() && handshake == Handshake::Valid && script == Script::default();
+    if rate.is_some() && is_nothing {
+        return Err("rate needs something to happen, for example rate=0.5&close=4000".into());
+    }
     Ok(Behavior { rate, delay, handshake, script })
 }
 

@@ -10,6 +10,8 @@
 //!                   no WebSocket                  └────────────┘
 //! ```
 //!
+//! Behind a proxy in TCP mode its header comes before all that.
+//!
 //! Whoever drives it does each [`next`](Connection::next) step, and records the result of a wait by
 //! [`received`](Connection::received), [`waited`](Connection::waited) or [`ended`](Connection::ended).
 //! Times count from the start of the connection.
@@ -35,6 +37,7 @@ use crate::buffer::{Budget, Buffer};
 use crate::escape::{Count, Quoted};
 use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
+use crate::proxy_protocol::{self, Parsed};
 use crate::websocket::deflate::{PerMessageDeflate, Pool, Sizes};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::handshake::{Policy, Upgrade};
@@ -60,6 +63,7 @@ pub struct Service {
 pub struct Connection<'s> {
     service: &'s Service,
     peer: Peer,
+    proxy_header: Option<proxy_protocol::Header>,
     /// When it began, since the Unix epoch.
     began: Duration,
     now: Duration,
@@ -76,6 +80,9 @@ pub struct Connection<'s> {
 }
 
 enum Phase<'s> {
+    ProxyHeader(ProxyHeader),
+    /// The PROXY header is whole.
+    Forwarded,
     Request(Head),
     /// It waits to be admitted.
     Admission(Box<Accepted>),
@@ -85,6 +92,13 @@ enum Phase<'s> {
     Open(Open<'s>),
     Draining(Drain),
     Over,
+}
+
+/// A PROXY header, as it comes.
+struct ProxyHeader {
+    input: Buffer,
+    /// How much longer it is at least, in bytes.
+    missing: usize,
 }
 
 /// The head of a request, as it comes.
@@ -169,14 +183,24 @@ enum Log {
 impl<'s> Connection<'s> {
     /// A connection with `peer` that begins at `began`, since the Unix epoch.
     pub fn new(service: &'s Service, peer: Peer, began: Duration) -> Self {
-        let head = Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right };
+        Self::in_phase(Phase::Request(Head::new(service)), service, peer, began)
+    }
+
+    /// The same, but `peer` is a proxy that has to send a PROXY header first.
+    pub fn forwarded(service: &'s Service, peer: Peer, began: Duration) -> Self {
+        let header = ProxyHeader { input: small_buffer(service), missing: proxy_protocol::MIN_LEN };
+        Self::in_phase(Phase::ProxyHeader(header), service, peer, began)
+    }
+
+    fn in_phase(phase: Phase<'s>, service: &'s Service, peer: Peer, began: Duration) -> Self {
         Connection {
             service,
             peer,
+            proxy_header: None,
             began,
             now: Duration::ZERO,
             until: service.settings.timeouts.handshake,
-            phase: Phase::Request(head),
+            phase,
             log: Log::Nothing,
             is_last: false,
             opened: None,
@@ -193,6 +217,10 @@ impl<'s> Connection<'s> {
         }
         if !matches!(self.phase, Phase::Open(_)) {
             self.pass_time();
+            if let Phase::Forwarded = self.phase {
+                self.phase = Phase::Request(Head::new(self.service));
+                return Step::Forwarded(self.peer);
+            }
         }
         if !matches!(self.log, Log::Nothing)
             && let Log::Due(topic, line) = mem::replace(&mut self.log, Log::Nothing)
@@ -204,12 +232,14 @@ impl<'s> Connection<'s> {
         let step = match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.next(now),
             Phase::Open(Open::Script(scripted)) => scripted.next(now),
-            Phase::Request(_) => Step::Receive(Some(self.until.saturating_sub(now))),
+            Phase::ProxyHeader(_) | Phase::Request(_) => {
+                Step::Receive(Some(self.until.saturating_sub(now)))
+            }
             Phase::Admission(_) => Step::Admit,
             Phase::Delayed(delayed) => Step::Pause(delayed.until.saturating_sub(now)),
             Phase::Responding(response) => Step::SendLast(response),
             Phase::Draining(drain) => Step::Receive(Some(drain.until.saturating_sub(now))),
-            Phase::Over => Step::Over,
+            Phase::Forwarded | Phase::Over => Step::Over,
         };
         let sent = match step {
             Step::Send { head, payload } => head.len() + payload.len(),
@@ -238,8 +268,18 @@ impl<'s> Connection<'s> {
             Phase::Open(Open::Echo(conversation)) => conversation.input(),
             Phase::Open(Open::Script(scripted)) => scripted.input(),
             Phase::Request(head) => head.input.spare_mut(),
+            Phase::ProxyHeader(header) => {
+                // Its end may be followed by TLS, which is not received here.
+                let spare = header.input.spare_mut();
+                let len = spare.len().min(header.missing);
+                &mut spare[..len]
+            }
             Phase::Draining(drain) => drain.scratch.spare_mut(),
-            Phase::Admission(_) | Phase::Delayed(_) | Phase::Responding(_) | Phase::Over => &mut [],
+            Phase::Forwarded
+            | Phase::Admission(_)
+            | Phase::Delayed(_)
+            | Phase::Responding(_)
+            | Phase::Over => &mut [],
         }
     }
 
@@ -258,8 +298,13 @@ impl<'s> Connection<'s> {
                 }
             }
             Phase::Request(_) => self.received_head(bytes),
-            Phase::Admission(_) | Phase::Delayed(_) | Phase::Responding(_) => {}
-            Phase::Draining(_) | Phase::Over => {}
+            Phase::ProxyHeader(_) => self.received_proxy_header(bytes),
+            Phase::Forwarded
+            | Phase::Admission(_)
+            | Phase::Delayed(_)
+            | Phase::Responding(_)
+            | Phase::Draining(_)
+            | Phase::Over => {}
         }
     }
 
@@ -280,6 +325,10 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Request(head) if head.input.filled().is_empty() => self.leave_without_request(),
             Phase::Request(_) => self.refuse(Response::text(400, "the head breaks off")),
+            Phase::ProxyHeader(header) if header.input.filled().is_empty() => {
+                self.leave_without_request();
+            }
+            Phase::ProxyHeader(_) => self.refuse_proxy_header("the PROXY header ends early"),
             Phase::Delayed(delayed) => {
                 let who = mem::take(&mut delayed.who);
                 self.log(
@@ -297,7 +346,7 @@ impl<'s> Connection<'s> {
             }
             Phase::Draining(_) => self.end_drain(None),
             Phase::Responding(_) => {}
-            Phase::Admission(_) | Phase::Over => self.phase = Phase::Over,
+            Phase::Forwarded | Phase::Admission(_) | Phase::Over => self.phase = Phase::Over,
         }
     }
 
@@ -317,7 +366,9 @@ impl<'s> Connection<'s> {
             }
             Phase::Draining(_) => return self.end_drain(Some(lost)),
             Phase::Over => return,
-            Phase::Request(head) if head.input.filled().is_empty() && !has_yet_to_read => {
+            Phase::Request(Head { input, .. }) | Phase::ProxyHeader(ProxyHeader { input, .. })
+                if input.filled().is_empty() && !has_yet_to_read =>
+            {
                 self.leave_without_request();
             }
             _ => self.log(Topic::Detail, format!("{}: {lost}", self.peer)),
@@ -340,6 +391,8 @@ impl<'s> Connection<'s> {
     pub fn stop(&mut self, why: &'static str) {
         match &mut self.phase {
             Phase::Request(_) | Phase::Admission(_) => self.refuse(routes::unavailable(why)),
+            // Whether HTTP or TLS would follow is unknown.
+            Phase::ProxyHeader(_) | Phase::Forwarded => self.leave_without_request(),
             // One that is due opens, and is closed like all that are open.
             Phase::Delayed(delayed) if delayed.until > self.now => {
                 (delayed.response, delayed.until) = (routes::unavailable(why), self.now);
@@ -378,6 +431,13 @@ impl<'s> Connection<'s> {
                     self.refuse(routes::timeout());
                 }
             }
+            Phase::ProxyHeader(header) if self.now >= self.until => {
+                if header.input.filled().is_empty() {
+                    self.leave_without_request();
+                } else {
+                    self.refuse_proxy_header("the PROXY header was not complete in time");
+                }
+            }
             Phase::Delayed(delayed) if self.now >= delayed.until => {
                 self.until = self.now + self.service.settings.timeouts.handshake;
                 if let Phase::Delayed(delayed) = mem::replace(&mut self.phase, Phase::Over) {
@@ -387,6 +447,46 @@ impl<'s> Connection<'s> {
             Phase::Draining(drain) if self.now >= drain.until => self.end_drain(None),
             _ => {}
         }
+    }
+
+    fn received_proxy_header(&mut self, bytes: usize) {
+        let Phase::ProxyHeader(ProxyHeader { input, missing }) = &mut self.phase else { return };
+        input.advance(bytes);
+        match proxy_protocol::parse(input.filled()) {
+            Ok(Parsed::Complete(header)) => {
+                self.peer = header.source.map_or(self.peer, Peer::Tcp);
+                self.proxy_header = Some(header);
+                self.phase = Phase::Forwarded;
+            }
+            Ok(Parsed::Incomplete(len)) => {
+                *missing = len;
+                let is_granted = input.reserve(input.filled().len() + len).is_ok()
+                    && (!input.spare_mut().is_empty() || input.charge_ahead().is_ok());
+                if !is_granted {
+                    self.refuse_proxy_header("there is no memory for the PROXY header");
+                }
+            }
+            Err(wrong) => self.refuse_proxy_header(wrong),
+        }
+    }
+
+    /// Ends a connection that begins with something else than a PROXY header.
+    #[cold]
+    fn refuse_proxy_header(&mut self, wrong: &'static str) {
+        /// Enough to recognize another protocol.
+        const SHOWN: usize = 16;
+        let Phase::ProxyHeader(ProxyHeader { input, .. }) = &self.phase else { return };
+        let bytes = input.filled();
+        let start = Quoted(&bytes[..bytes.len().min(SHOWN)]);
+        let line = format!("{}: refused, {wrong}: {start}", self.peer);
+        // For people who try the port out. A TLS client could not read it.
+        if bytes.first().is_some_and(u8::is_ascii_alphabetic) {
+            let response = routes::proxy_header_required(wrong);
+            self.respond(&line, None, &response, method(bytes));
+        } else {
+            self.phase = Phase::Responding(Vec::new());
+        }
+        self.log(Topic::Request, line);
     }
 
     fn received_head(&mut self, bytes: usize) {
@@ -445,9 +545,12 @@ impl<'s> Connection<'s> {
             until += behavior.delay;
             script = behavior.script;
             if script.dump {
-                dump = Some(dump::dump(&self.peer.to_string(), &request, &response));
+                let header = self.proxy_header.as_ref();
+                dump =
+                    Some(dump::dump(self.peer, header, &request, &self.service.policy, &response));
             }
         }
+        self.proxy_header = None;
         let end = input.filled().len();
         input.keep(head_len..end);
         let websocket = Pending { number, upgrade, deflate, script, dump };
@@ -551,7 +654,7 @@ impl<'s> Connection<'s> {
             200 => response::described(200),
             status => format!("{}, {}", response::described(status), response.body.trim_end()),
         };
-        let is_health = response.status == 200 && path == Some(routes::HEALTH);
+        let is_health = response.status == 200 && path.is_some_and(routes::is_health_check);
         let topic = if is_health { Topic::Detail } else { Topic::Request };
         self.log(topic, format!("{who}: {what}"));
         let date = httpdate::fmt_http_date(UNIX_EPOCH + self.began + self.now);
@@ -640,6 +743,12 @@ impl<'s> Connection<'s> {
 
     fn log(&mut self, topic: Topic, line: String) {
         self.log = Log::Due(topic, line);
+    }
+}
+
+impl Head {
+    fn new(service: &Service) -> Self {
+        Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right }
     }
 }
 

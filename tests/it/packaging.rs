@@ -327,6 +327,8 @@ fn zsh_has_a_well_formed_specification_of_each_flag() {
         flags.insert(flag.trim_matches(['*', '=']).to_owned());
         let rest = rest.replace(r"\]", "").replace(r"\:", "");
         let (_, value) = rest.split_once(']').unwrap();
+        // Two colons come before a value that may be left out.
+        let value = value.strip_prefix(':').filter(|rest| rest.starts_with(':')).unwrap_or(value);
         let action = value.rsplit_once(':').map_or("", |(_, action)| action);
         assert!(matches!(value.matches(':').count(), 0 | 2), "{specification}");
         assert!(matches!(action, "" | "_files") || action.starts_with('('), "{specification}");

@@ -3,6 +3,7 @@
 mod behavior;
 mod conversation;
 mod copies;
+mod forwarded;
 mod properties;
 mod routes;
 mod scripted;

@@ -35,7 +35,7 @@ fn speaks_tls(server: &Server) {
     assert_status(&server.response(HEALTH_CHECK), 400);
 }
 
-const FLAGS: [Flag; 17] = [
+const FLAGS: [Flag; 19] = [
     Flag {
         name: "--addr",
         default: "[default: 127.0.0.1:1222, or the sockets passed",
@@ -77,6 +77,24 @@ const FLAGS: [Flag; 17] = [
                 assert_status(&response_with(server, &format!("Origin: {origin}")), status);
             }
         },
+    },
+    Flag {
+        name: "--proxy-protocol",
+        default: "[default: off]",
+        env: &[("WSECHO_PROXY_PROTOCOL", "on")],
+        shows: |server| {
+            assert_status(&server.response(UPGRADE), 400);
+            server.wait_for_log(" refused, no PROXY header: ");
+        },
+    },
+    Flag {
+        name: "--proxy-protocol-from",
+        default: "[default: all]",
+        env: &[
+            ("WSECHO_PROXY_PROTOCOL", "on"),
+            ("WSECHO_PROXY_PROTOCOL_FROM", "unix, 127.0.0.0/8"),
+        ],
+        shows: |server| assert_status(&server.response(UPGRADE), 400),
     },
     Flag {
         name: "--subprotocol",
