@@ -24,7 +24,6 @@ pub fn parameters(u: &mut Unstructured) -> Result<Parameters> {
             true => Some(u.int_in_range(8..=15)?),
             false => None,
         },
-        // All windows can be inflated.
         client_max_window_bits: None,
     })
 }

@@ -20,8 +20,8 @@ pub struct Policy {
     pub origins: Vec<Origin>,
     /// The subprotocols that may be agreed. Empty for any.
     pub subprotocols: Vec<String>,
-    /// How messages may be compressed.
-    pub compression: negotiation::Mode,
+    /// What both sides have to keep to if messages are compressed. `None`: they are not.
+    pub compression: Option<Parameters>,
 }
 
 /// What was agreed.
@@ -56,17 +56,12 @@ impl Upgrade {
     }
 }
 
-/// Checks a request that asks for an upgrade to `websocket`, in the order of §4.2.1. Messages may be
-/// compressed under `terms`.
+/// Checks a request that asks for an upgrade to `websocket`, in the order of §4.2.1.
 ///
 /// # Errors
 ///
 /// The response that says what is missing or wrong.
-pub fn accept(
-    request: &Request,
-    policy: &Policy,
-    terms: &[Parameters],
-) -> Result<Upgrade, Response> {
+pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     let bad_request = |wrong| Err(Response::text(400, wrong));
     if request.version == (1, 0) {
         return bad_request(
@@ -107,12 +102,16 @@ pub fn accept(
     let Some(offered) = offered.collect::<Option<Vec<_>>>() else {
         return bad_request("Sec-WebSocket-Protocol has a name that is not a token");
     };
-    let compression =
-        negotiation::negotiate(request, terms).map_err(|wrong| Response::text(400, wrong))?;
+    // §4.3: 1#token, so that a list has at least one. As with every violation of the grammar, §4.2.1
+    // wants an error.
+    if offered.is_empty() && request.has("Sec-WebSocket-Protocol") {
+        return bad_request("Sec-WebSocket-Protocol is empty; without a subprotocol leave it out");
+    }
+    let compression = negotiation::negotiate(request, policy.compression)
+        .map_err(|wrong| Response::text(400, wrong))?;
     let is_refused = |origin: &&[u8]| !allows(&policy.origins, origin, request);
     if let Some(origin) = request.values("Origin").find(is_refused) {
-        let origin = Quoted(origin);
-        return Err(Response::text(403, format!("Origin {origin} is not allowed to connect")));
+        return Err(forbidden(origin));
     }
     let is_allowed = |name: &&str| {
         policy.subprotocols.is_empty() || policy.subprotocols.iter().any(|allowed| allowed == name)
@@ -129,6 +128,18 @@ pub fn wrong_version(reason: impl Into<Cow<'static, str>>) -> Response {
         .with("Sec-WebSocket-Version", "13")
         .with("Upgrade", "websocket")
         .with("Connection", "Upgrade")
+}
+
+/// The response to an origin that is not listed.
+fn forbidden(origin: &[u8]) -> Response {
+    let quoted = Quoted(origin);
+    Response::text(
+        403,
+        match Origin::in_field(origin) {
+            Some(origin) => format!("Origin {quoted} is not allowed; --origin {origin} allows it"),
+            None => format!("Origin {quoted} is not an origin, and not allowed"),
+        },
+    )
 }
 
 fn has_body(request: &Request) -> bool {

@@ -9,9 +9,6 @@ use crate::http::request::{self, Request};
 /// The name that the extension is registered under (§8.1).
 const NAME: &str = "permessage-deflate";
 
-/// The largest window, as the base-2 logarithm of its bytes (§7.1.2).
-const MAX_WINDOW_BITS: u8 = 15;
-
 /// What the operator allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -24,24 +21,18 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The terms of the server, the best first: what its answer has beyond what the client asks for.
-    pub fn terms(self) -> &'static [Parameters] {
-        const TAKEOVER: Parameters = Parameters {
-            server_no_context_takeover: false,
-            client_no_context_takeover: false,
-            server_max_window_bits: None,
-            client_max_window_bits: None,
+    /// What the server asks of both sides, if messages may be compressed.
+    pub fn terms(self) -> Option<Parameters> {
+        let no_context_takeover = match self {
+            Mode::Off => return None,
+            Mode::NoContextTakeover => true,
+            Mode::ContextTakeover => false,
         };
-        const STATELESS: Parameters = Parameters {
-            server_no_context_takeover: true,
-            client_no_context_takeover: true,
-            ..TAKEOVER
-        };
-        match self {
-            Mode::NoContextTakeover => &[STATELESS],
-            Mode::ContextTakeover => &[TAKEOVER],
-            Mode::Off => &[],
-        }
+        Some(Parameters {
+            server_no_context_takeover: no_context_takeover,
+            client_no_context_takeover: no_context_takeover,
+            ..Parameters::default()
+        })
     }
 }
 
@@ -55,7 +46,7 @@ pub enum Negotiation {
     Agreed(Parameters),
 }
 
-/// The parameters of the answer (§7.1). All are off by default.
+/// What both sides keep to, as the answer says it (§7.1). All are off by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
     /// Each of the server's messages is compressed on its own.
@@ -64,48 +55,44 @@ pub struct Parameters {
     pub client_no_context_takeover: bool,
     /// The base-2 logarithm of the window that the server keeps to, 8 to 15.
     pub server_max_window_bits: Option<u8>,
-    /// That of the client.
+    /// The same of the client.
     pub client_max_window_bits: Option<u8>,
 }
 
 /// An extension's name and its parameters.
 type Offer<'h> = (&'h str, Vec<(&'h str, Option<String>)>);
 
-/// Chooses among what `request` offers (RFC 6455 §9.1, RFC 7692 §5 and §7.1): the first of the server's
-/// `terms` that an offer allows. Other extensions are declined by silence.
+/// Chooses among what `request` offers (RFC 6455 §9.1, RFC 7692 §5 and §7.1): the first offer that is
+/// acceptable and meets the `terms` of the server. Other extensions are declined by silence.
 ///
 /// # Errors
 ///
 /// A header that is not in the grammar of RFC 6455 §9.1. The text says so.
-pub fn negotiate(request: &Request, terms: &[Parameters]) -> Result<Negotiation, &'static str> {
+pub fn negotiate(
+    request: &Request,
+    terms: Option<Parameters>,
+) -> Result<Negotiation, &'static str> {
     const HEADER: &str = "Sec-WebSocket-Extensions";
     const MALFORMED: &str =
-        "Sec-WebSocket-Extensions is not a list of extensions as RFC 6455 §9.1 has it";
-    let mut members = request.list(HEADER).peekable();
-    if members.peek().is_none() && request.has(HEADER) {
+        "Sec-WebSocket-Extensions is not a valid list of extensions (RFC 6455 §9.1)";
+    let mut negotiation = Negotiation::NotOffered;
+    let mut offers = request.list(HEADER).peekable();
+    // §9.1: 1#extension, so that a list has at least one.
+    if offers.peek().is_none() && request.has(HEADER) {
         return Err(MALFORMED);
     }
-    let mut offers = Vec::new();
-    for member in members {
-        let (name, parameters) = extension(member).ok_or(MALFORMED)?;
-        if name == NAME {
-            offers.push(parameters);
+    for offer in offers {
+        let (name, parameters) = extension(offer).ok_or(MALFORMED)?;
+        // What follows an acceptable offer has to be in the grammar as well.
+        if name == NAME && !matches!(negotiation, Negotiation::Agreed(_)) {
+            negotiation = match (accept(&parameters, terms), negotiation) {
+                (Ok(parameters), _) => Negotiation::Agreed(parameters),
+                (Err(why), Negotiation::NotOffered) => Negotiation::Declined(why),
+                (Err(_), earlier) => earlier,
+            };
         }
     }
-    let mut declined = None;
-    for terms in terms {
-        for offer in &offers {
-            match accept(offer, *terms) {
-                Ok(parameters) => return Ok(Negotiation::Agreed(parameters)),
-                Err(why) => declined = declined.or(Some(why)),
-            }
-        }
-    }
-    Ok(match declined {
-        _ if offers.is_empty() => Negotiation::NotOffered,
-        Some(why) => Negotiation::Declined(why),
-        None => Negotiation::Declined("compression is off".into()),
-    })
+    Ok(negotiation)
 }
 
 /// `token *( ";" token [ "=" ( token | quoted-string ) ] )`. A quoted string has to be a token once it
@@ -136,13 +123,15 @@ fn parameter(part: &[u8]) -> Option<(&str, Option<String>)> {
     Some((request::token(name)?, Some(value)))
 }
 
-/// The answer to one offer, which begins with the server's terms, or why it is declined.
+/// The answer to one offer, or why it is declined.
 fn accept(
     offer: &[(&str, Option<String>)],
-    mut answer: Parameters,
+    terms: Option<Parameters>,
 ) -> Result<Parameters, Cow<'static, str>> {
-    let wanted_window = answer.client_max_window_bits.take();
-    let mut max_window = None;
+    let terms = terms.ok_or("compression is off")?;
+    // A limit on the client's window only if it offers to keep to one.
+    let mut answer = Parameters { client_max_window_bits: None, ..terms };
+    let lowest = |own: Option<u8>, offered: u8| own.map_or(offered, |own| own.min(offered));
     for (number, (name, value)) in offer.iter().enumerate() {
         if offer[..number].iter().any(|(earlier, _)| earlier == name) {
             return Err(format!("parameter {} is repeated", Quoted(name.as_bytes())).into());
@@ -154,18 +143,24 @@ fn accept(
                 return Err(format!("{name} has a value").into());
             }
             ("server_max_window_bits", Some(bits)) => {
-                answer.server_max_window_bits = Some(window_bits(name, bits)?);
+                let offered = window_bits(name, bits)?;
+                answer.server_max_window_bits = Some(lowest(terms.server_max_window_bits, offered));
             }
             ("server_max_window_bits", None) => return Err(format!("{name} has no value").into()),
-            ("client_max_window_bits", None) => max_window = Some(MAX_WINDOW_BITS),
-            ("client_max_window_bits", Some(bits)) => max_window = Some(window_bits(name, bits)?),
+            // Without a limit in the terms it is not answered: any window can be inflated.
+            ("client_max_window_bits", None) => {
+                answer.client_max_window_bits = terms.client_max_window_bits;
+            }
+            ("client_max_window_bits", Some(bits)) => {
+                let offered = window_bits(name, bits)?;
+                answer.client_max_window_bits =
+                    terms.client_max_window_bits.map(|own| own.min(offered));
+            }
             _ => return Err(format!("parameter {} is unknown", Quoted(name.as_bytes())).into()),
         }
     }
-    // Usually not answered, so that the client may use any window. All of them can be inflated.
-    if let Some(wanted) = wanted_window {
-        let max = max_window.ok_or("client_max_window_bits is not offered")?;
-        answer.client_max_window_bits = Some(wanted.min(max));
+    if terms.client_max_window_bits.is_some() && answer.client_max_window_bits.is_none() {
+        return Err("client_max_window_bits is not offered".into());
     }
     Ok(answer)
 }
@@ -191,9 +186,9 @@ impl fmt::Display for Parameters {
         if let Some(bits) = self.server_max_window_bits {
             write!(f, "; server_max_window_bits={bits}")?;
         }
-        match self.client_max_window_bits {
-            Some(bits) => write!(f, "; client_max_window_bits={bits}"),
-            None => Ok(()),
+        if let Some(bits) = self.client_max_window_bits {
+            write!(f, "; client_max_window_bits={bits}")?;
         }
+        Ok(())
     }
 }

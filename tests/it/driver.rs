@@ -103,20 +103,32 @@ pub struct Driver<'s> {
     pub log: Vec<(Topic, String)>,
     pub waits: Waits,
     pub ended: Option<Ended>,
+    /// What a whole PROXY header made the peer.
+    pub forwarded: Option<Peer>,
     has_closed: bool,
 }
 
 impl<'s> Driver<'s> {
     /// A connection on which nothing has come yet.
     pub fn new(service: &'s Service) -> Self {
+        Self::of(Connection::new(service, Peer::Unix, Duration::ZERO))
+    }
+
+    /// One on which a PROXY header has to come first.
+    pub fn forwarded(service: &'s Service) -> Self {
+        Self::of(Connection::forwarded(service, Peer::Unix, Duration::ZERO))
+    }
+
+    fn of(connection: Connection<'s>) -> Self {
         let mut driver = Driver {
-            connection: Connection::new(service, Peer::Unix, Duration::ZERO),
+            connection,
             now: Duration::ZERO,
             sent: Vec::new(),
             writes: Vec::new(),
             log: Vec::new(),
             waits: Waits::Over,
             ended: None,
+            forwarded: None,
             has_closed: false,
         };
         driver.run();
@@ -247,11 +259,12 @@ impl<'s> Driver<'s> {
 
     /// Does all that can be done at once.
     pub fn run(&mut self) {
-        let Driver { connection, now, sent, writes, log, ended, has_closed, .. } = self;
+        let Driver { connection, now, sent, writes, log, ended, forwarded, has_closed, .. } = self;
         self.waits = loop {
             let waits = run(connection, *now, |step| match step {
                 Step::Log(topic, line) => log.push((topic, line.into())),
                 Step::Reset => *ended = Some(Ended::Reset),
+                Step::Forwarded(peer) => *forwarded = Some(peer),
                 Step::Send { head, payload } => {
                     assert!(!*has_closed && ended.is_none(), "§5.5.1: a frame after a close frame");
                     assert!(!head.is_empty() || !payload.is_empty(), "nothing is sent");

@@ -1,6 +1,5 @@
 //! The answer to a command of the control protocol: a message at most, then a close frame.
 
-use std::borrow::Cow;
 use std::mem;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use crate::app::cases::results::State;
 use crate::app::incoming::Incoming;
 use crate::app::json;
 use crate::app::step::Step;
-use crate::websocket::close::{CloseFrame, STOPPING};
+use crate::websocket::close::{CloseFrame, Reason, STOPPING};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::session::Session;
 
@@ -180,8 +179,6 @@ impl<'s> Answer<'s> {
     }
 }
 
-const NO_CODE: CloseFrame = CloseFrame { code: None, reason: Cow::Borrowed("") };
-const NO_VERDICT: CloseFrame =
-    CloseFrame { code: Some(1008), reason: Cow::Borrowed("there is no verdict on this case") };
-const CANNOT_STOP: CloseFrame =
-    CloseFrame { code: Some(1008), reason: Cow::Borrowed("a client can't stop wsecho") };
+const NO_CODE: CloseFrame = CloseFrame { code: None, reason: Reason::NONE };
+const NO_VERDICT: CloseFrame = CloseFrame::new(1008, "there is no verdict on this case");
+const CANNOT_STOP: CloseFrame = CloseFrame::new(1008, "a client can't stop wsecho");

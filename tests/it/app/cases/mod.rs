@@ -10,7 +10,7 @@ use wsecho::app::cases::case::{Behavior, CloseBehavior, Id};
 use wsecho::app::cases::results;
 use wsecho::app::connection::Service;
 
-use crate::driver::{self, Driver, Waits};
+use crate::driver::{self, Driver};
 
 /// Plays a case to a client, and returns the verdict.
 fn play(service: &Service, id: Id, flaw: Flaw) -> (Behavior, CloseBehavior) {
