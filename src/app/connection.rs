@@ -24,9 +24,8 @@ use log::{Level, log_enabled, trace};
 
 use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
 use crate::app::cases::Cases;
-use crate::app::cases::answer::Answer as CaseAnswer;
 use crate::app::cases::control::Control;
-use crate::app::cases::trial::{Run, Trial};
+use crate::app::cases::runner::{Handshake, Runner};
 use crate::app::conversation::Conversation;
 use crate::app::dump;
 use crate::app::end::{End, Lost};
@@ -157,8 +156,7 @@ struct Pending {
 enum Open<'s> {
     Echo(Conversation<'s>),
     Script(Box<Scripted>),
-    Trial(Box<Trial<'s>>),
-    Answer(Box<CaseAnswer<'s>>),
+    Runner(Runner<'s>),
 }
 
 /// Bytes that are received and mean nothing, after the stream was ended.
@@ -180,9 +178,9 @@ struct Opened {
     sent: u64,
     messages: u64,
     compressed: Option<Sizes>,
-    /// What the line is about: a runner of the cases opens many.
-    topic: Topic,
-    /// The line instead of that, if a case was played.
+    /// The topic of the line: a runner of the cases opens many.
+    ended: Topic,
+    /// The line instead, if a case was played.
     verdict: Option<String>,
 }
 
@@ -245,8 +243,7 @@ impl<'s> Connection<'s> {
         let step = match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.next(now),
             Phase::Open(Open::Script(scripted)) => scripted.next(now),
-            Phase::Open(Open::Trial(trial)) => trial.next(now),
-            Phase::Open(Open::Answer(answer)) => answer.next(now),
+            Phase::Open(Open::Runner(runner)) => runner.next(now),
             Phase::ProxyHeader(_) | Phase::Request(_) => {
                 Step::Receive(Some(self.until.saturating_sub(now)))
             }
@@ -282,8 +279,7 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.input(),
             Phase::Open(Open::Script(scripted)) => scripted.input(),
-            Phase::Open(Open::Trial(trial)) => trial.input(),
-            Phase::Open(Open::Answer(answer)) => answer.input(),
+            Phase::Open(Open::Runner(runner)) => runner.input(),
             Phase::Request(head) => head.input.spare_mut(),
             Phase::ProxyHeader(header) => {
                 // Its end may be followed by TLS, which is not received here.
@@ -312,8 +308,7 @@ impl<'s> Connection<'s> {
                 match open {
                     Open::Echo(conversation) => conversation.received(bytes, now),
                     Open::Script(scripted) => scripted.received(bytes, now),
-                    Open::Trial(trial) => trial.received(bytes, now),
-                    Open::Answer(answer) => answer.received(bytes, now),
+                    Open::Runner(runner) => runner.received(bytes, now),
                 }
             }
             Phase::Request(_) => self.received_head(bytes),
@@ -333,8 +328,7 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.waited(now),
             Phase::Open(Open::Script(scripted)) => scripted.waited(now),
-            Phase::Open(Open::Trial(trial)) => trial.waited(now),
-            Phase::Open(Open::Answer(answer)) => answer.waited(now),
+            Phase::Open(Open::Runner(runner)) => runner.waited(now),
             _ => {}
         }
     }
@@ -359,8 +353,8 @@ impl<'s> Connection<'s> {
                 self.phase = Phase::Over;
             }
             Phase::Open(open) => {
-                if let Open::Trial(trial) = open {
-                    trial.ended(now);
+                if let Open::Runner(runner) = open {
+                    runner.ended(now);
                 }
                 let end = End::of(open.session());
                 self.count();
@@ -385,8 +379,8 @@ impl<'s> Connection<'s> {
         let has_yet_to_read = matches!(lost, Lost::Tls(_) | Lost::Panicked);
         match &mut self.phase {
             Phase::Open(open) => {
-                if let Open::Trial(trial) = open {
-                    trial.ended(self.now);
+                if let Open::Runner(runner) = open {
+                    runner.ended(self.now);
                 }
                 self.count();
                 self.log_end(&End::Lost(lost), "");
@@ -426,8 +420,7 @@ impl<'s> Connection<'s> {
             }
             Phase::Open(Open::Echo(conversation)) => conversation.stop(),
             Phase::Open(Open::Script(scripted)) => scripted.stop(),
-            Phase::Open(Open::Trial(trial)) => trial.stop(),
-            Phase::Open(Open::Answer(answer)) => answer.stop(),
+            Phase::Open(Open::Runner(runner)) => runner.stop(),
             Phase::Delayed(_) | Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
         }
     }
@@ -446,9 +439,10 @@ impl<'s> Connection<'s> {
     }
 
     /// Takes the answer to [`Step::Report`]: why the reports were not written, if they were not.
+    #[cold]
     pub fn reported(&mut self, result: Result<(), String>) {
-        if let Phase::Open(Open::Answer(answer)) = &mut self.phase {
-            answer.reported(result);
+        if let Phase::Open(Open::Runner(runner)) = &mut self.phase {
+            runner.reported(result);
         }
     }
 
@@ -572,11 +566,11 @@ impl<'s> Connection<'s> {
     fn accept(&mut self, accepted: Accepted, number: u64) {
         let Accepted { opening, mut input, head_len, mut who } = accepted;
         let Opening { mut upgrade, behavior, control } = opening;
-        let deflate = self.deflate(&mut upgrade.compression);
         let control = control.map(|control| {
             let head = String::from_utf8_lossy(&input.filled()[..head_len]).into_owned();
             (control, head)
         });
+        let deflate = self.deflate(&mut upgrade.compression);
         let mut response = upgrade.response();
         let mut until = self.now;
         let (mut script, mut dump) = (Script::default(), None);
@@ -650,7 +644,7 @@ impl<'s> Connection<'s> {
             sent: 0,
             messages: 0,
             compressed: None,
-            topic: ended,
+            ended,
             verdict: None,
         });
         let Service { settings, budget, .. } = self.service;
@@ -664,21 +658,11 @@ impl<'s> Connection<'s> {
             self.sent_frames = Some(Box::new(Reader::new(Side::Server)));
         }
         self.phase = Phase::Open(if let Some((control, request)) = control {
+            let response = String::from_utf8_lossy(&opening).into_owned();
+            let started = self.began + self.now;
+            let handshake = Handshake { client: number, started, request, response };
             let cases = &self.service.cases;
-            match control {
-                Control::Run(case, agent) => {
-                    let response = String::from_utf8_lossy(&opening).into_owned();
-                    let started = self.began + self.now;
-                    let run = Run { client: number, agent, started, request, response };
-                    let results = &cases.results;
-                    let trial =
-                        Trial::new(*case, run, results, incoming, budget, opening, self.now);
-                    Open::Trial(Box::new(trial))
-                }
-                Control::Ask(command) => Open::Answer(Box::new(CaseAnswer::new(
-                    cases, command, incoming, opening, self.now,
-                ))),
-            }
+            Open::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
         } else if script == Script::default() {
             Open::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
         } else {
@@ -738,7 +722,7 @@ impl<'s> Connection<'s> {
         };
         let end = match open {
             Open::Script(scripted) => scripted.end(),
-            open => End::of(open.session()),
+            Open::Echo(_) | Open::Runner(_) => End::of(open.session()),
         };
         self.count();
         match end {
@@ -762,11 +746,10 @@ impl<'s> Connection<'s> {
                 Open::Script(scripted) => {
                     (scripted.messages(), scripted.session().compressed_total())
                 }
-                Open::Trial(trial) => {
-                    opened.verdict = trial.line().map(Into::into);
-                    (0, trial.session().compressed_total())
+                Open::Runner(runner) => {
+                    opened.verdict = runner.verdict().map(Into::into);
+                    (0, runner.session().compressed_total())
                 }
-                Open::Answer(answer) => (0, answer.session().compressed_total()),
             };
         }
     }
@@ -814,7 +797,7 @@ impl<'s> Connection<'s> {
             Count(opened.sent.saturating_sub(opened.response_len), "byte"),
             (self.now - opened.since).as_secs_f64(),
         );
-        let topic = opened.topic;
+        let topic = opened.ended;
         self.log(topic, line);
     }
 
@@ -834,8 +817,7 @@ impl Open<'_> {
         match self {
             Open::Echo(conversation) => conversation.session(),
             Open::Script(scripted) => scripted.session(),
-            Open::Trial(trial) => trial.session(),
-            Open::Answer(answer) => answer.session(),
+            Open::Runner(runner) => runner.session(),
         }
     }
 }

@@ -22,11 +22,11 @@ pub enum Step<'c> {
     Pause(Duration),
     /// Ask whether the connection may become a WebSocket.
     Admit,
+    /// Write the reports on this agent to their directory.
+    Report(&'c str),
     /// The PROXY header is whole: it names this client, or does not change the peer. What follows is the
     /// client's own stream, TLS or plain.
     Forwarded(Peer),
-    /// Write the reports on this agent to their directory.
-    Report(&'c str),
     Log(Topic, &'c str),
     /// Have what was not sent discarded, so that the connection ends by a reset.
     Reset,

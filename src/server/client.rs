@@ -115,18 +115,18 @@ impl Client<'_> {
                     connection.admitted(self.registration.upgrade());
                     continue;
                 }
-                Step::Forwarded(peer) => {
-                    self.registration.set_peer(peer);
-                    if let Some(handshake) = self.after_header.take() {
-                        self.stream.start_tls(handshake);
-                    }
-                    continue;
-                }
                 Step::Report(agent) => {
                     let reports = self.shared.reports.as_ref();
                     let result = reports
                         .map_or(Ok(()), |reports| reports.write(&self.shared.service.cases, agent));
                     connection.reported(result);
+                    continue;
+                }
+                Step::Forwarded(peer) => {
+                    self.registration.set_peer(peer);
+                    if let Some(handshake) = self.after_header.take() {
+                        self.stream.start_tls(handshake);
+                    }
                     continue;
                 }
                 Step::Log(topic, line) => {

@@ -256,7 +256,7 @@ impl PerMessageDeflate {
         out: &mut Buffer,
     ) -> Result<(), OverBudget> {
         let mut taken = self.pool.take(0)?;
-        // As the prefix of an empty message.
+        // As the prefix of an empty message, since a prefix may get longer.
         let deflated = self.try_deflate(message, &mut taken.contexts, out);
         deflated.map_err(|NotDeflated| OverBudget)?;
         self.count(message.len(), out.filled().len());

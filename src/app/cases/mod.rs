@@ -9,6 +9,7 @@ mod describe;
 pub mod document;
 mod framing;
 pub mod results;
+pub mod runner;
 pub mod summary;
 mod text;
 pub mod trial;

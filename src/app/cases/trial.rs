@@ -12,6 +12,7 @@ use crate::app::cases::case::{
     Action, Behavior, Case, Frame, Limit, Payload, Play, RoundTrips, Side, Writes,
 };
 use crate::app::cases::results::{Report, Results};
+use crate::app::cases::runner::Handshake;
 use crate::app::cases::verdict::{Came, ClosePayload, Ending, Received, judge};
 use crate::app::incoming::{Incoming, Next};
 use crate::app::step::Step;
@@ -33,7 +34,8 @@ const END: usize = usize::MAX;
 
 /// A case that is played to a client.
 pub struct Trial<'s> {
-    run: Run,
+    agent: String,
+    handshake: Handshake,
     results: &'s Results,
     incoming: Incoming,
     budget: Arc<Budget>,
@@ -61,18 +63,6 @@ pub struct Trial<'s> {
     /// Whether something was sent since the last look at what came.
     has_sent: bool,
     stage: Stage,
-}
-
-/// Who is tried, and what the handshake was.
-pub struct Run {
-    /// The client's number in the log.
-    pub client: u64,
-    pub agent: String,
-    /// Since the Unix epoch.
-    pub started: Duration,
-    /// The heads of the request and of the response.
-    pub request: String,
-    pub response: String,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -120,17 +110,17 @@ enum Due {
 }
 
 impl<'s> Trial<'s> {
-    /// Plays `case` to the client of `run`, who is sent `opening` first.
+    /// Plays `case` to the client of `agent`.
     pub fn new(
         case: Case,
-        run: Run,
+        agent: String,
+        handshake: Handshake,
         results: &'s Results,
         incoming: Incoming,
-        budget: &Arc<Budget>,
-        opening: Vec<u8>,
+        budget: Arc<Budget>,
         now: Duration,
     ) -> Self {
-        results.begin(&run.agent, case.id);
+        results.begin(&agent, case.id);
         let (Limit::Kill(limit) | Limit::Close(limit)) = case.limit;
         let (due, limit) = match &case.play {
             Play::Script { .. } => (Due::Nothing, None),
@@ -150,10 +140,10 @@ impl<'s> Trial<'s> {
             course.close(NORMAL);
         }
         Trial {
-            run,
+            agent,
             results,
             incoming,
-            budget: Arc::clone(budget),
+            budget,
             course,
             opened: now,
             now,
@@ -165,10 +155,11 @@ impl<'s> Trial<'s> {
             charge: None,
             writing: None,
             controls: Vec::new(),
-            output: opening,
+            output: handshake.response.clone().into_bytes(),
             handed_out: 0,
             has_sent: false,
             stage: Stage::Playing,
+            handshake,
         }
     }
 
@@ -297,7 +288,7 @@ impl<'s> Trial<'s> {
             match self.course.case.limit {
                 Limit::Kill(_) if self.course.is_closing() => self.course.due = Due::End,
                 Limit::Kill(_) => {
-                    self.course.fail(&CloseFrame::new(1001, "the case's time is over"))
+                    self.course.fail(&CloseFrame::new(1001, "the case's time is over"));
                 }
                 Limit::Close(_) => self.course.close(close_frame(None)),
             }
@@ -437,7 +428,7 @@ impl<'s> Trial<'s> {
         let (behavior, close, close_result) = judge(case, *behavior, ending);
         let report = Report {
             id: case.id,
-            started: self.run.started,
+            started: self.handshake.started,
             duration: self.now.saturating_sub(self.opened),
             behavior,
             result,
@@ -445,17 +436,17 @@ impl<'s> Trial<'s> {
             close_result,
             received: received.to_json(),
             ending: mem::take(ending),
-            request: mem::take(&mut self.run.request),
-            response: mem::take(&mut self.run.response),
+            request: mem::take(&mut self.handshake.request),
+            response: mem::take(&mut self.handshake.response),
         };
         self.stage = Stage::Judged(format!(
             "client {}: case {} of {}: {}",
-            self.run.client,
+            self.handshake.client,
             case.id,
-            Quoted(self.run.agent.as_bytes()),
+            Quoted(self.agent.as_bytes()),
             report.describe(),
         ));
-        self.results.finish(&self.run.agent, report);
+        self.results.finish(&self.agent, report);
     }
 }
 
@@ -538,7 +529,7 @@ impl Course {
 
     /// Fails the connection, for which a second reason ends TCP.
     fn fail(&mut self, close: &CloseFrame) {
-        self.ending.failed = Some(close.reason.clone());
+        self.ending.failed = Some(close.reason.as_str().into());
         if self.is_closing() {
             self.due = Due::End;
         } else {
@@ -574,16 +565,16 @@ impl Course {
     /// Takes a close frame whose code or reason is wrong. Both sides have sent one then, but for the suite
     /// it is no answer.
     fn refuse_close(&mut self, close: ClosePayload) {
-        let refusal = CloseFrame::new(1002, "close code or reason is wrong");
+        const REFUSAL: CloseFrame = CloseFrame::new(1002, "close code or reason is wrong");
         self.ending.received = Some(close);
-        self.ending.failed = Some(refusal.reason.clone());
+        self.ending.failed = Some(REFUSAL.reason.as_str().into());
         if self.is_closing() {
             self.ending.unclean = Some("the client's close frame is wrong");
             self.due = Due::End;
         } else {
             self.ending.closed_by = Some(Side::Server);
             self.ending.unclean = None;
-            self.due = Due::CloseAndEnd(refusal);
+            self.due = Due::CloseAndEnd(REFUSAL);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::app::cases::case::{Behavior, Case, CloseBehavior, Event, Judging, Play, Side};
 use crate::app::json;
-use crate::websocket::close::{CloseFrame, Reason};
+use crate::websocket::close::CloseFrame;
 use crate::websocket::message::Kind;
 
 /// The most that is kept of what came, in bytes.
@@ -43,7 +43,7 @@ pub struct Ending {
     /// Who sent the first close frame.
     pub closed_by: Option<Side>,
     /// Why the server failed the connection, if it did.
-    pub failed: Option<Reason>,
+    pub failed: Option<String>,
     /// Who ended TCP first.
     pub dropped_by: Option<Side>,
     /// What is missing of the closing handshake.
@@ -66,7 +66,7 @@ impl ClosePayload {
 
 impl From<&CloseFrame> for ClosePayload {
     fn from(close: &CloseFrame) -> Self {
-        ClosePayload { code: close.code, reason: close.reason.as_str().as_bytes().into() }
+        ClosePayload { code: close.code, reason: close.reason.as_str().into() }
     }
 }
 

@@ -165,9 +165,6 @@ impl Client {
     }
 
     fn answer(&mut self, first: u8, payload: Vec<u8>) -> Result<(), Wrong> {
-        if self.flaw == Flaw::Silent && first & 0x0F != 8 {
-            return Ok(());
-        }
         match first & 0x0F {
             0x8 => self.take_close(&payload)?,
             0x9 => match self.flaw {
@@ -233,6 +230,9 @@ impl Client {
     }
 
     fn send(&mut self, first: u8, payload: &[u8]) {
+        if self.flaw == Flaw::Silent && first & 0x0F != 8 {
+            return;
+        }
         let mut frame = frames::frame(first, payload);
         if self.flaw == Flaw::Unmasked {
             frame = frames::server_frame(first, payload);
