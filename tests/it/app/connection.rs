@@ -12,6 +12,9 @@ use crate::driver::{
 };
 use crate::frames::{close, frame, server_frame};
 
+/// What happens next.
+type Then = fn(&mut Driver);
+
 const STOPPING: &str = "the server is stopping; try again later";
 
 const fn secs(secs: u64) -> Duration {
@@ -158,13 +161,13 @@ fn a_response_comes_as_soon_as_it_is_known_and_is_logged() {
 #[test]
 fn a_response_to_head_has_no_body_whatever_the_response() {
     let service = service(100, 0);
-    let respond = |bytes: &str, end: fn(&mut Driver)| {
+    let respond = |bytes: &str, end: Then| {
         let mut driver = Driver::new(&service);
         driver.receive(bytes.as_bytes());
         end(&mut driver);
         String::from_utf8(driver.take()).unwrap()
     };
-    let ends: [(_, fn(&mut Driver)); 4] = [
+    let ends: [(_, Then); 4] = [
         (request("GET", "/"), |_| {}),
         (request("GET", "/nothing"), |_| {}),
         ("GET /".into(), |driver| driver.end_stream()),
@@ -184,7 +187,7 @@ fn a_response_to_head_has_no_body_whatever_the_response() {
 #[test]
 fn plain_http_on_a_tls_port_is_told_so_however_it_ends() {
     let service = service(100, 0);
-    let ends: [(&str, fn(&mut Driver)); 5] = [
+    let ends: [(&str, Then); 5] = [
         (&upgrade("/", ""), |_| {}),
         ("G(T / HTTP/1.1\r\n\r\n", |_| {}),
         ("GET /", |driver| driver.end_stream()),
@@ -320,7 +323,6 @@ fn after_its_response_a_peer_has_the_close_timeout_to_leave_but_no_more_than_the
 fn a_peer_whose_stream_was_ended_without_a_close_frame_has_the_close_timeout_and_is_logged_at_its_end()
  {
     let service = service(100, 0);
-    type Then = fn(&mut Driver);
     let thens: [(Then, &str); 3] = [
         (|driver| driver.end_stream(), "; peer ended the stream 2.000 s later; "),
         (|driver| driver.wait_until(CLOSE_TIMEOUT), "; peer did not end the stream within 5s; "),
