@@ -27,6 +27,9 @@ const HUGE_PAGES_WITHIN: usize = 1 << 30;
 /// it once held. Just above the input of a client, so that a quiet one has no map.
 const MMAP_THRESHOLD: usize = 20 * 1024;
 
+/// From this size on the allocator makes a memory map of its own, in bytes.
+const MALLOC_MAPS: usize = 128 * 1024;
+
 /// From this capacity on a buffer is [placed](placement) in its page, in bytes.
 const PLACED: usize = 4 * 1024;
 
@@ -77,14 +80,29 @@ impl Budget {
         }
     }
 
-    /// Charges `bytes` until what is returned is dropped.
+    /// Charges `bytes` of the allocator's until what is returned is dropped.
     ///
     /// # Errors
     ///
     /// [`OverBudget`], and nothing is charged.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, OverBudget> {
-        take(&self.left, bytes)?;
-        Ok(Charge { budget: Arc::clone(self), bytes })
+        self.charge_above(0, bytes)
+    }
+
+    /// Charges `bytes` for something that can be done without, as long as half of the budget is left.
+    ///
+    /// # Errors
+    ///
+    /// [`OverBudget`], and nothing is charged.
+    pub fn charge_optional(self: &Arc<Self>, bytes: usize) -> Result<Charge, OverBudget> {
+        self.charge_above(self.total / 2, bytes)
+    }
+
+    /// Charges `bytes`, unless fewer than `least` would be left.
+    fn charge_above(self: &Arc<Self>, least: usize, bytes: usize) -> Result<Charge, OverBudget> {
+        let map = if bytes < MALLOC_MAPS { None } else { Some(Reserved::take(self, bytes)?) };
+        take(&self.left, bytes, least)?;
+        Ok(Charge { budget: Arc::clone(self), bytes, _map: map })
     }
 
     /// What may still be charged, in bytes.
@@ -98,6 +116,18 @@ impl Budget {
 pub struct Charge {
     budget: Arc<Budget>,
     bytes: usize,
+    _map: Option<Reserved>,
+}
+
+impl Charge {
+    /// Charges `budget` instead, if it has so much left.
+    pub fn move_to(&mut self, budget: &Arc<Budget>) {
+        if !Arc::ptr_eq(&self.budget, budget)
+            && let Ok(charge) = budget.charge(self.bytes)
+        {
+            *self = charge;
+        }
+    }
 }
 
 impl Drop for Charge {
@@ -106,8 +136,10 @@ impl Drop for Charge {
     }
 }
 
-fn take(from: &AtomicUsize, bytes: usize) -> Result<(), OverBudget> {
-    from.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
+/// Takes `bytes`, unless fewer than `least` would be left.
+fn take(from: &AtomicUsize, bytes: usize, least: usize) -> Result<(), OverBudget> {
+    let taken = |left: usize| left.checked_sub(bytes).filter(|left| *left >= least);
+    from.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
         .map_or(Err(OverBudget), |_| Ok(()))
 }
 
@@ -154,6 +186,7 @@ struct Map {
 }
 
 /// A map and addresses, in bytes.
+#[derive(Debug)]
 struct Reserved {
     budget: Arc<Budget>,
     addresses: usize,
@@ -161,8 +194,8 @@ struct Reserved {
 
 impl Reserved {
     fn take(budget: &Arc<Budget>, addresses: usize) -> Result<Self, OverBudget> {
-        take(&budget.addresses, addresses)?;
-        take(&budget.maps, 1).inspect_err(|_| give_back(&budget.addresses, addresses))?;
+        take(&budget.addresses, addresses, 0)?;
+        take(&budget.maps, 1, 0).inspect_err(|_| give_back(&budget.addresses, addresses))?;
         Ok(Reserved { budget: Arc::clone(budget), addresses })
     }
 }
@@ -289,7 +322,7 @@ impl Buffer {
         if step == 0 {
             return Err(OverBudget);
         }
-        take(&self.budget.left, step)?;
+        take(&self.budget.left, step, 0)?;
         if step == HUGE_STEP {
             self.memory.advise_huge_page(self.granted..self.granted + step);
         }
@@ -311,6 +344,11 @@ impl Buffer {
             1..STEP if is_huge_page_near => to_huge_page,
             _ => STEP.min(reserved),
         }
+    }
+
+    /// What it is charged to.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// The most that it may hold, in bytes.

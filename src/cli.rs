@@ -8,6 +8,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use log::LevelFilter;
 use crate::app::behavior::Behaviors;
 use crate::http::origin::Origin;
 use crate::http::request;
+use crate::proxy_protocol;
 use crate::websocket::negotiation;
 
 #[derive(Clone, Debug, Parser)]
@@ -83,11 +85,29 @@ pub struct Listening {
 
     /// Origin to let in, repeatable [default: any]
     ///
-    /// An origin whose pages may connect, such as https://example.org, or null for a page from a
-    /// file. Repeatable; without it any page may. The bundled page always may, where it is opened at
-    /// an IP address or localhost.
+    /// An origin whose pages may connect, such as https://example.org. A page from a file has the origin
+    /// null in a browser, as has a sandboxed frame of any site, and file:// in the web view of an app.
+    /// Repeatable; without it any page may. The bundled page always may, where it is opened at an IP
+    /// address or localhost.
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     pub origin: Vec<Origin>,
+
+    /// Expect a PROXY header [default: off]
+    ///
+    /// Whether each connection begins with a PROXY header, version 1 or 2, which balancers in TCP mode
+    /// send: its source address is then the client's. A connection without it is refused.
+    #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on")]
+    #[arg(default_value = "off", value_parser = proxy_protocol(), hide_default_value = true)]
+    #[arg(hide_possible_values = true)]
+    pub proxy_protocol: proxy_protocol::Mode,
+
+    /// Who sends it, repeatable [default: all]
+    ///
+    /// A network or an address that PROXY headers are expected from, such as 10.0.0.0/8, or unix for
+    /// the Unix-domain sockets. Repeatable; from others none is expected, and none is believed.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = sender)]
+    #[arg(requires = "proxy_protocol")]
+    pub proxy_protocol_from: Vec<proxy_protocol::Sender>,
 
     /// Subprotocol [default: the first offered]
     ///
@@ -217,6 +237,16 @@ pub struct Logging {
     /// Log warnings and errors only; twice, errors only.
     #[arg(short, long, action = ArgAction::Count)]
     pub quiet: u8,
+}
+
+impl Listening {
+    /// Whether a peer with this address, or without one over a Unix-domain socket, has to send a PROXY
+    /// header.
+    pub fn expects_proxy_header(&self, peer: Option<IpAddr>) -> bool {
+        let from = &self.proxy_protocol_from;
+        self.proxy_protocol == proxy_protocol::Mode::On
+            && (from.is_empty() || from.iter().any(|sender| sender.is(peer)))
+    }
 }
 
 /// The names are those of RFC 7692 §7.1.1.
@@ -402,6 +432,17 @@ fn behaviors() -> impl TypedValueParser<Value = Behaviors> {
     })
 }
 
+fn proxy_protocol() -> impl TypedValueParser<Value = proxy_protocol::Mode> {
+    PossibleValuesParser::new(["on", "off"]).map(|value| match &*value {
+        "on" => proxy_protocol::Mode::On,
+        _ => proxy_protocol::Mode::Off,
+    })
+}
+
+fn sender(text: &str) -> Result<proxy_protocol::Sender, String> {
+    proxy_protocol::Sender::parse(text.trim())
+}
+
 fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "expected a whole number, 1 or more".into())
 }
@@ -537,6 +578,8 @@ mod tests {
             ("--handshake-timeout", "0", "at least 1ms"),
             ("--origin", "https://a.example/", "without a path"),
             ("--origin", "example", "SCHEME://HOST"),
+            ("--proxy-protocol", "maybe", "on, off"),
+            ("--proxy-protocol-from", "10.0.0.1/8", "10.0.0.0/8"),
             ("--subprotocol", "a b", "without spaces"),
             ("--subprotocol", "", "without spaces"),
             ("--behaviors", "maybe", "on, off"),
@@ -546,6 +589,24 @@ mod tests {
             let error = parse(&[&flags]).expect_err(&flags).to_string();
             assert!(error.contains(flag) && error.contains(right), "{flags}: {error}");
         }
+    }
+
+    #[test]
+    fn a_proxy_header_is_expected_from_those_that_are_listed() {
+        let expects = |flags: &[&str], peer: &str| {
+            parse(flags).unwrap().listening.expects_proxy_header(peer.parse().ok())
+        };
+        assert!(!expects(&[], "10.0.0.1"));
+        assert!(!expects(&["--proxy-protocol", "off"], "10.0.0.1"));
+        for on in [&["--proxy-protocol", "-v"][..], &["--proxy-protocol=on"]] {
+            assert!(expects(on, "10.0.0.1") && expects(on, "unix"), "{on:?}");
+        }
+        let some = ["--proxy-protocol", "--proxy-protocol-from=10.0.0.0/8,::1"];
+        assert!(expects(&some, "::ffff:10.0.0.1") && expects(&some, "::1"));
+        assert!(!expects(&some, "11.0.0.1") && !expects(&some, "unix"));
+        assert!(expects(&["--proxy-protocol", "--proxy-protocol-from=unix"], "unix"));
+        let error = parse(&["--proxy-protocol-from=unix"]).unwrap_err().to_string();
+        assert!(error.contains("--proxy-protocol"), "{error}");
     }
 
     #[test]

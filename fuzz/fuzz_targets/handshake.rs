@@ -15,6 +15,7 @@ use wsecho::http::origin::Origin;
 use wsecho::http::request::{self, ParseError, Request};
 use wsecho::http::response::Response;
 use wsecho::websocket::handshake::Policy;
+use wsecho::websocket::negotiation::Mode;
 use wsecho_fuzz::client::rarely;
 
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -29,7 +30,7 @@ struct Input {
 }
 
 fuzz_target!(|input: Input| {
-    let mut policy = Policy::default();
+    let mut policy = Policy { compression: Mode::default().terms(), ..Policy::default() };
     if input.origins {
         policy.origins.push(Origin::parse("https://example.org").unwrap());
     }

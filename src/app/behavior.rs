@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::app::settings::Timeouts;
 use crate::escape::{Count, Quoted};
 use crate::http::response;
-use crate::websocket::close::CloseFrame;
+use crate::websocket::close::{CloseFrame, Reason};
 
 /// The path whose query asks for a behaviour.
 pub const PATH: &str = "/do";
@@ -75,6 +75,8 @@ pub enum Handshake {
 pub struct Script {
     /// Whether the first message tells what the request was.
     pub dump: bool,
+    /// Whether each message and control frame is followed by a message about its frames.
+    pub trace: bool,
     /// Put before each text instead of the operator's.
     pub prefix: Option<String>,
     /// How long after its message a reply comes.
@@ -169,12 +171,13 @@ struct Parameter {
 }
 
 #[rustfmt::skip]
-const PARAMETERS: [Parameter; 18] = [
+const PARAMETERS: [Parameter; 19] = [
     Parameter { name: "rate", value: "a share from 0 to 1, for example 0.5", effect: "the rest applies to this share of the connections, the others get a plain echo" },
     Parameter { name: "seed", value: "a number from 0 to 999, beside rate", effect: "which connections these are is the same each time the server is started" },
     Parameter { name: "delay", value: "a time of up to 60s, for example 5s", effect: "the handshake is answered so much later" },
     Parameter { name: "status", value: "200, 301–303, 307, 308 or 400–599 without 407", effect: "this status instead of 101" },
     Parameter { name: "dump", value: "given without a value", effect: "the first message is JSON: peer, what proxies said of it, request line, all headers, what was agreed" },
+    Parameter { name: "trace", value: "given without a value", effect: "after each message or control frame of the client comes a message with its frames and those that answered it, as JSON" },
     Parameter { name: "count", value: "a number from 1 to 1000; count times bytes is at most 1 MiB", effect: "the server sends so many messages by itself: 1, 2 …" },
     Parameter { name: "interval", value: "0 or a time from 10ms to 60s, beside count", effect: "the time before each of them; without it all come at once" },
     Parameter { name: "bytes", value: "a number from 1 to 65536, beside count; count times bytes is at most 1 MiB", effect: "the size to which each of them is padded by spaces" },
@@ -237,6 +240,7 @@ pub fn parse(query: &str) -> Result<Behavior, String> {
     };
     let script = Script {
         dump: query.get("dump", |text| text.is_empty().then_some(()))?.is_some(),
+        trace: query.get("trace", |text| text.is_empty().then_some(()))?.is_some(),
         prefix,
         latency: query.get("latency", |text| time(text, 0..=10_000))?.unwrap_or_default(),
         fragment: query.get("fragment", |text| number(text, 1..=u64::MAX))?.map(saturate),
@@ -250,6 +254,11 @@ pub fn parse(query: &str) -> Result<Behavior, String> {
         return Err(
             "status opens no WebSocket: only delay, rate and seed can stand beside it".into()
         );
+    }
+    let is_nothing =
+        delay.is_zero() && handshake == Handshake::Valid && script == Script::default();
+    if rate.is_some() && is_nothing {
+        return Err("rate needs something to happen, for example rate=0.5&close=4000".into());
     }
     Ok(Behavior { rate, delay, handshake, script })
 }
@@ -354,14 +363,14 @@ fn saturate(number: u64) -> usize {
 
 fn fault(query: &Query) -> Result<Option<Fault>, String> {
     let fault = query.get("close", |text| match text {
-        "none" => Some(Fault::Close(CloseFrame { code: None, reason: "".into() })),
+        "none" => Some(Fault::Close(CloseFrame { code: None, reason: Reason::NONE })),
         "fin" => Some(Fault::EndStream),
         "rst" => Some(Fault::Reset),
         "hang" => Some(Fault::Hang),
         code => {
             let code = number(code, 1000..=4999)? as u16;
             matches!(code, 1000..=1003 | 1007..=1014 | 3000..)
-                .then(|| Fault::Close(CloseFrame { code: Some(code), reason: "".into() }))
+                .then(|| Fault::Close(CloseFrame { code: Some(code), reason: Reason::NONE }))
         }
     })?;
     let reason = query.get("reason", |text| (text.len() <= 123).then(|| text.to_owned()))?;
@@ -473,6 +482,9 @@ impl Script {
         if self.dump {
             clauses.push("the first message is the request as JSON".into());
         }
+        if self.trace {
+            clauses.push("each message and control frame is followed by its frames as JSON".into());
+        }
         let Pushes { count, interval, bytes } = self.pushes;
         if count > 0 {
             let when = match interval {
@@ -532,8 +544,8 @@ impl fmt::Display for Fault {
             Fault::Close(CloseFrame { code: None, .. }) => "closes without a code",
             Fault::Close(CloseFrame { code: Some(code), reason }) => {
                 write!(f, "closes with {code}")?;
-                if !reason.is_empty() {
-                    write!(f, " and the reason {}", Quoted(reason.as_bytes()))?;
+                if *reason != Reason::NONE {
+                    write!(f, " and the reason {reason}")?;
                 }
                 return Ok(());
             }

@@ -10,6 +10,8 @@
 //!                   no WebSocket                  └────────────┘
 //! ```
 //!
+//! Behind a proxy in TCP mode its header comes before all that.
+//!
 //! Whoever drives it does each [`next`](Connection::next) step, and records the result of a wait by
 //! [`received`](Connection::received), [`waited`](Connection::waited) or [`ended`](Connection::ended).
 //! Times count from the start of the connection.
@@ -17,6 +19,8 @@
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
+
+use log::{Level, log_enabled, trace};
 
 use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
 use crate::app::conversation::Conversation;
@@ -28,10 +32,12 @@ use crate::app::routes::{self, Opening};
 use crate::app::scripted::Scripted;
 use crate::app::settings::Settings;
 use crate::app::step::{Step, Topic};
+use crate::app::trace::{Reader, Side};
 use crate::buffer::{Budget, Buffer};
 use crate::escape::{Count, Quoted};
 use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
+use crate::proxy_protocol::{self, Parsed};
 use crate::websocket::deflate::{PerMessageDeflate, Pool, Sizes};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::handshake::{Policy, Upgrade};
@@ -57,6 +63,7 @@ pub struct Service {
 pub struct Connection<'s> {
     service: &'s Service,
     peer: Peer,
+    proxy_header: Option<proxy_protocol::Header>,
     /// When it began, since the Unix epoch.
     began: Duration,
     now: Duration,
@@ -68,9 +75,14 @@ pub struct Connection<'s> {
     is_last: bool,
     /// The WebSocket, once there was one.
     opened: Option<Opened>,
+    /// Decodes each frame that is sent, if the log shows them.
+    sent_frames: Option<Box<Reader>>,
 }
 
 enum Phase<'s> {
+    ProxyHeader(ProxyHeader),
+    /// The PROXY header is whole.
+    Forwarded,
     Request(Head),
     /// It waits to be admitted.
     Admission(Box<Accepted>),
@@ -80,6 +92,13 @@ enum Phase<'s> {
     Open(Open<'s>),
     Draining(Drain),
     Over,
+}
+
+/// A PROXY header, as it comes.
+struct ProxyHeader {
+    input: Buffer,
+    /// How much longer it is at least, in bytes.
+    missing: usize,
 }
 
 /// The head of a request, as it comes.
@@ -121,6 +140,7 @@ struct Delayed {
 struct Pending {
     number: u64,
     upgrade: Upgrade,
+    deflate: Option<PerMessageDeflate>,
     script: Script,
     /// The first message, which tells what the request was.
     dump: Option<String>,
@@ -163,17 +183,28 @@ enum Log {
 impl<'s> Connection<'s> {
     /// A connection with `peer` that begins at `began`, since the Unix epoch.
     pub fn new(service: &'s Service, peer: Peer, began: Duration) -> Self {
-        let head = Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right };
+        Self::in_phase(Phase::Request(Head::new(service)), service, peer, began)
+    }
+
+    /// The same, but `peer` is a proxy that has to send a PROXY header first.
+    pub fn forwarded(service: &'s Service, peer: Peer, began: Duration) -> Self {
+        let header = ProxyHeader { input: small_buffer(service), missing: proxy_protocol::MIN_LEN };
+        Self::in_phase(Phase::ProxyHeader(header), service, peer, began)
+    }
+
+    fn in_phase(phase: Phase<'s>, service: &'s Service, peer: Peer, began: Duration) -> Self {
         Connection {
             service,
             peer,
+            proxy_header: None,
             began,
             now: Duration::ZERO,
             until: service.settings.timeouts.handshake,
-            phase: Phase::Request(head),
+            phase,
             log: Log::Nothing,
             is_last: false,
             opened: None,
+            sent_frames: None,
         }
     }
 
@@ -186,6 +217,10 @@ impl<'s> Connection<'s> {
         }
         if !matches!(self.phase, Phase::Open(_)) {
             self.pass_time();
+            if let Phase::Forwarded = self.phase {
+                self.phase = Phase::Request(Head::new(self.service));
+                return Step::Forwarded(self.peer);
+            }
         }
         if !matches!(self.log, Log::Nothing)
             && let Log::Due(topic, line) = mem::replace(&mut self.log, Log::Nothing)
@@ -197,12 +232,14 @@ impl<'s> Connection<'s> {
         let step = match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.next(now),
             Phase::Open(Open::Script(scripted)) => scripted.next(now),
-            Phase::Request(_) => Step::Receive(Some(self.until.saturating_sub(now))),
+            Phase::ProxyHeader(_) | Phase::Request(_) => {
+                Step::Receive(Some(self.until.saturating_sub(now)))
+            }
             Phase::Admission(_) => Step::Admit,
             Phase::Delayed(delayed) => Step::Pause(delayed.until.saturating_sub(now)),
             Phase::Responding(response) => Step::SendLast(response),
             Phase::Draining(drain) => Step::Receive(Some(drain.until.saturating_sub(now))),
-            Phase::Over => Step::Over,
+            Phase::Forwarded | Phase::Over => Step::Over,
         };
         let sent = match step {
             Step::Send { head, payload } => head.len() + payload.len(),
@@ -218,6 +255,9 @@ impl<'s> Connection<'s> {
             _ => 0,
         };
         if let Some(opened) = &mut self.opened {
+            if let Some(frames) = &mut self.sent_frames {
+                log_sent(frames, step, opened, now);
+            }
             opened.sent += sent as u64;
         }
         step
@@ -228,8 +268,18 @@ impl<'s> Connection<'s> {
             Phase::Open(Open::Echo(conversation)) => conversation.input(),
             Phase::Open(Open::Script(scripted)) => scripted.input(),
             Phase::Request(head) => head.input.spare_mut(),
+            Phase::ProxyHeader(header) => {
+                // Its end may be followed by TLS, which is not received here.
+                let spare = header.input.spare_mut();
+                let len = spare.len().min(header.missing);
+                &mut spare[..len]
+            }
             Phase::Draining(drain) => drain.scratch.spare_mut(),
-            Phase::Admission(_) | Phase::Delayed(_) | Phase::Responding(_) | Phase::Over => &mut [],
+            Phase::Forwarded
+            | Phase::Admission(_)
+            | Phase::Delayed(_)
+            | Phase::Responding(_)
+            | Phase::Over => &mut [],
         }
     }
 
@@ -248,8 +298,13 @@ impl<'s> Connection<'s> {
                 }
             }
             Phase::Request(_) => self.received_head(bytes),
-            Phase::Admission(_) | Phase::Delayed(_) | Phase::Responding(_) => {}
-            Phase::Draining(_) | Phase::Over => {}
+            Phase::ProxyHeader(_) => self.received_proxy_header(bytes),
+            Phase::Forwarded
+            | Phase::Admission(_)
+            | Phase::Delayed(_)
+            | Phase::Responding(_)
+            | Phase::Draining(_)
+            | Phase::Over => {}
         }
     }
 
@@ -270,6 +325,10 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Request(head) if head.input.filled().is_empty() => self.leave_without_request(),
             Phase::Request(_) => self.refuse(Response::text(400, "the head breaks off")),
+            Phase::ProxyHeader(header) if header.input.filled().is_empty() => {
+                self.leave_without_request();
+            }
+            Phase::ProxyHeader(_) => self.refuse_proxy_header("the PROXY header ends early"),
             Phase::Delayed(delayed) => {
                 let who = mem::take(&mut delayed.who);
                 self.log(
@@ -286,7 +345,8 @@ impl<'s> Connection<'s> {
                 self.phase = Phase::Responding(Vec::new());
             }
             Phase::Draining(_) => self.end_drain(None),
-            Phase::Admission(_) | Phase::Responding(_) | Phase::Over => self.phase = Phase::Over,
+            Phase::Responding(_) => {}
+            Phase::Forwarded | Phase::Admission(_) | Phase::Over => self.phase = Phase::Over,
         }
     }
 
@@ -297,11 +357,8 @@ impl<'s> Connection<'s> {
             opened.sent = opened.sent.saturating_sub(unsent as u64);
         }
         self.is_last = false;
-        let drain = match &lost {
-            // The peer has yet to read the alert or the close frame that says why.
-            Lost::Tls(_) | Lost::Panicked => self.service.settings.timeouts.close,
-            Lost::TimedOut | Lost::Broken(_) => Duration::ZERO,
-        };
+        // The peer has yet to read the alert or the close frame that says why.
+        let has_yet_to_read = matches!(lost, Lost::Tls(_) | Lost::Panicked);
         match &self.phase {
             Phase::Open(_) => {
                 self.count();
@@ -309,9 +366,16 @@ impl<'s> Connection<'s> {
             }
             Phase::Draining(_) => return self.end_drain(Some(lost)),
             Phase::Over => return,
+            Phase::Request(Head { input, .. }) | Phase::ProxyHeader(ProxyHeader { input, .. })
+                if input.filled().is_empty() && !has_yet_to_read =>
+            {
+                self.leave_without_request();
+            }
             _ => self.log(Topic::Detail, format!("{}: {lost}", self.peer)),
         }
-        self.drain(drain, None);
+        let can_read = has_yet_to_read && !matches!(self.phase, Phase::Responding(_));
+        let time = if can_read { self.service.settings.timeouts.close } else { Duration::ZERO };
+        self.drain(time, None);
     }
 
     /// Takes note that the peer speaks HTTP where it has to speak TLS.
@@ -327,12 +391,15 @@ impl<'s> Connection<'s> {
     pub fn stop(&mut self, why: &'static str) {
         match &mut self.phase {
             Phase::Request(_) | Phase::Admission(_) => self.refuse(routes::unavailable(why)),
-            Phase::Delayed(delayed) => {
+            // Whether HTTP or TLS would follow is unknown.
+            Phase::ProxyHeader(_) | Phase::Forwarded => self.leave_without_request(),
+            // One that is due opens, and is closed like all that are open.
+            Phase::Delayed(delayed) if delayed.until > self.now => {
                 (delayed.response, delayed.until) = (routes::unavailable(why), self.now);
             }
             Phase::Open(Open::Echo(conversation)) => conversation.stop(),
             Phase::Open(Open::Script(scripted)) => scripted.stop(),
-            Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
+            Phase::Delayed(_) | Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
         }
     }
 
@@ -364,6 +431,13 @@ impl<'s> Connection<'s> {
                     self.refuse(routes::timeout());
                 }
             }
+            Phase::ProxyHeader(header) if self.now >= self.until => {
+                if header.input.filled().is_empty() {
+                    self.leave_without_request();
+                } else {
+                    self.refuse_proxy_header("the PROXY header was not complete in time");
+                }
+            }
             Phase::Delayed(delayed) if self.now >= delayed.until => {
                 self.until = self.now + self.service.settings.timeouts.handshake;
                 if let Phase::Delayed(delayed) = mem::replace(&mut self.phase, Phase::Over) {
@@ -373,6 +447,46 @@ impl<'s> Connection<'s> {
             Phase::Draining(drain) if self.now >= drain.until => self.end_drain(None),
             _ => {}
         }
+    }
+
+    fn received_proxy_header(&mut self, bytes: usize) {
+        let Phase::ProxyHeader(ProxyHeader { input, missing }) = &mut self.phase else { return };
+        input.advance(bytes);
+        match proxy_protocol::parse(input.filled()) {
+            Ok(Parsed::Complete(header)) => {
+                self.peer = header.source.map_or(self.peer, Peer::Tcp);
+                self.proxy_header = Some(header);
+                self.phase = Phase::Forwarded;
+            }
+            Ok(Parsed::Incomplete(len)) => {
+                *missing = len;
+                let is_granted = input.reserve(input.filled().len() + len).is_ok()
+                    && (!input.spare_mut().is_empty() || input.charge_ahead().is_ok());
+                if !is_granted {
+                    self.refuse_proxy_header("there is no memory for the PROXY header");
+                }
+            }
+            Err(wrong) => self.refuse_proxy_header(wrong),
+        }
+    }
+
+    /// Ends a connection that begins with something else than a PROXY header.
+    #[cold]
+    fn refuse_proxy_header(&mut self, wrong: &'static str) {
+        /// Enough to recognize another protocol.
+        const SHOWN: usize = 16;
+        let Phase::ProxyHeader(ProxyHeader { input, .. }) = &self.phase else { return };
+        let bytes = input.filled();
+        let start = Quoted(&bytes[..bytes.len().min(SHOWN)]);
+        let line = format!("{}: refused, {wrong}: {start}", self.peer);
+        // For people who try the port out. A TLS client could not read it.
+        if bytes.first().is_some_and(u8::is_ascii_alphabetic) {
+            let response = routes::proxy_header_required(wrong);
+            self.respond(&line, None, &response, method(bytes));
+        } else {
+            self.phase = Phase::Responding(Vec::new());
+        }
+        self.log(Topic::Request, line);
     }
 
     fn received_head(&mut self, bytes: usize) {
@@ -418,7 +532,8 @@ impl<'s> Connection<'s> {
     #[inline(never)]
     fn accept(&mut self, accepted: Accepted, number: u64) {
         let Accepted { opening, mut input, head_len, mut who } = accepted;
-        let Opening { upgrade, behavior } = opening;
+        let Opening { mut upgrade, behavior } = opening;
+        let deflate = self.deflate(&mut upgrade.compression);
         let mut response = upgrade.response();
         let mut until = self.now;
         let (mut script, mut dump) = (Script::default(), None);
@@ -430,13 +545,24 @@ impl<'s> Connection<'s> {
             until += behavior.delay;
             script = behavior.script;
             if script.dump {
-                dump = Some(dump::dump(&self.peer.to_string(), &request, &response));
+                let header = self.proxy_header.as_ref();
+                dump =
+                    Some(dump::dump(self.peer, header, &request, &self.service.policy, &response));
             }
         }
+        self.proxy_header = None;
         let end = input.filled().len();
         input.keep(head_len..end);
-        let websocket = Pending { number, upgrade, script, dump };
+        let websocket = Pending { number, upgrade, deflate, script, dump };
         self.phase = Phase::Delayed(Box::new(Delayed { until, who, response, input, websocket }));
+    }
+
+    /// What compresses messages, if that was agreed. What is agreed is changed to what there is memory for.
+    fn deflate(&self, agreed: &mut Negotiation) -> Option<PerMessageDeflate> {
+        let Negotiation::Agreed(parameters) = agreed else { return None };
+        let deflate = PerMessageDeflate::new(*parameters, Arc::clone(&self.service.contexts));
+        *parameters = deflate.parameters();
+        Some(deflate)
     }
 
     /// The behavior that was asked for, unless it happens to other connections.
@@ -461,7 +587,7 @@ impl<'s> Connection<'s> {
         if response.status != 101 {
             return self.respond(&who, None, &response, "GET");
         }
-        let Pending { number, upgrade, script, dump } = websocket;
+        let Pending { number, upgrade, deflate, script, dump } = websocket;
         self.log(Topic::Opened, describe_opening(number, &who, &upgrade));
         let mut opening = response.encode("GET", "");
         let response_len = opening.len() as u64;
@@ -478,16 +604,16 @@ impl<'s> Connection<'s> {
             messages: 0,
             compressed: None,
         });
-        let Service { settings, budget, contexts, .. } = self.service;
-        let deflate = match upgrade.compression {
-            Negotiation::Agreed(parameters) => {
-                Some(PerMessageDeflate::new(parameters, Arc::clone(contexts)))
-            }
-            Negotiation::Declined(_) | Negotiation::NotOffered => None,
-        };
+        let Service { settings, budget, .. } = self.service;
         let timeouts = script.timeouts(settings.timeouts);
-        let incoming =
+        let mut incoming =
             Incoming::new(settings.max_message_size, timeouts, input, budget, deflate, self.now);
+        if script.trace || log_enabled!(Level::Trace) {
+            incoming.trace();
+        }
+        if log_enabled!(Level::Trace) {
+            self.sent_frames = Some(Box::new(Reader::new(Side::Server)));
+        }
         self.phase = Phase::Open(if script == Script::default() {
             Open::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
         } else {
@@ -528,7 +654,7 @@ impl<'s> Connection<'s> {
             200 => response::described(200),
             status => format!("{}, {}", response::described(status), response.body.trim_end()),
         };
-        let is_health = response.status == 200 && path == Some(routes::HEALTH);
+        let is_health = response.status == 200 && path.is_some_and(routes::is_health_check);
         let topic = if is_health { Topic::Detail } else { Topic::Request };
         self.log(topic, format!("{who}: {what}"));
         let date = httpdate::fmt_http_date(UNIX_EPOCH + self.began + self.now);
@@ -599,9 +725,11 @@ impl<'s> Connection<'s> {
 
     fn log_end(&mut self, end: &End, then: &str) {
         let Some(opened) = &self.opened else { return };
-        let ratio = opened.compressed.map_or(String::new(), |Sizes { plain, compressed }| {
-            format!(", compressed to {} %", compressed.saturating_mul(100) / plain)
-        });
+        let percent = opened
+            .compressed
+            .map(|Sizes { plain, compressed }| compressed.saturating_mul(100) / plain);
+        let ratio = percent.filter(|percent| *percent < 100);
+        let ratio = ratio.map_or(String::new(), |percent| format!(", compressed to {percent} %"));
         let line = format!(
             "client {} ended: {end}{then}; {}, {} in, {} out, {:.3} s{ratio}",
             opened.number,
@@ -618,12 +746,36 @@ impl<'s> Connection<'s> {
     }
 }
 
+impl Head {
+    fn new(service: &Service) -> Self {
+        Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right }
+    }
+}
+
 impl Open<'_> {
     fn session(&self) -> &Session {
         match self {
             Open::Echo(conversation) => conversation.session(),
             Open::Script(scripted) => scripted.session(),
         }
+    }
+}
+
+/// Logs the frames that `step` sends or completes.
+#[cold]
+fn log_sent(reader: &mut Reader, step: Step, opened: &Opened, now: Duration) {
+    let [head, payload] = match step {
+        Step::Send { head, payload } => [head, payload],
+        Step::SendClose(bytes) | Step::SendLast(bytes) => [bytes, b""],
+        _ => return,
+    };
+    // The 101 comes first.
+    let response = opened.response_len.saturating_sub(opened.sent) as usize;
+    let mut frames = Vec::new();
+    reader.read(&head[response.min(head.len())..], now, &mut frames);
+    reader.read(payload, now, &mut frames);
+    for frame in frames {
+        trace!("client {}: {frame}", opened.number);
     }
 }
 

@@ -3,18 +3,18 @@
 use std::mem;
 use std::time::Duration;
 
-use log::{Level, debug, log_enabled};
+use log::{Level, debug, log_enabled, trace};
 
 use crate::app::echo;
-use crate::app::incoming::{Due, Incoming};
+use crate::app::incoming::{Due, Incoming, Next};
 use crate::app::step::Step;
-use crate::buffer::OverBudget;
+use crate::app::trace::Frames;
 use crate::escape::{Count, Quoted};
 use crate::websocket::close::STOPPING;
 use crate::websocket::deflate::Inflated;
 use crate::websocket::frame::{self, Opcode};
-use crate::websocket::message::Kind;
-use crate::websocket::session::{Event, Session};
+use crate::websocket::message::{Encoding, Kind};
+use crate::websocket::session::{Close, Event, Session};
 
 /// Replies of this size are sent before more input is looked at, in bytes.
 const FLUSH: usize = 16 * 1024;
@@ -50,7 +50,7 @@ impl<'s> Conversation<'s> {
     /// What to do at `now`.
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.output.drain(..mem::take(&mut self.sent));
-        let tail = self.reply();
+        let tail = if self.incoming.is_traced() { self.reply_traced() } else { self.reply() };
         if let Tail::Nothing = tail {
             let due = self.incoming.check_progress();
             self.send(due);
@@ -78,45 +78,37 @@ impl<'s> Conversation<'s> {
     /// Appends the answers to what the input has until they are many, or one has a payload that is not
     /// copied.
     fn reply(&mut self) -> Tail {
-        let Self { client, prefix, incoming, output, messages, .. } = self;
-        let (session, mut unread, consumed) = incoming.unread();
+        let (session, mut unread, consumed) = self.incoming.unread();
         let end = *consumed + unread.len();
         let mut tail = Tail::Nothing;
         let mut has_assembled = false;
-        while output.len() < FLUSH
+        while self.output.len() < FLUSH
             && matches!(tail, Tail::Nothing)
             && let Some(event) = session.next(&mut unread)
         {
             if log_enabled!(Level::Debug) {
-                log_message(*client, &event, session);
+                log_event(self.client, &event, session, &Frames::default());
             }
-            let (is_copied, large) = match event {
-                Event::InInput(kind, payload) => {
-                    (echo::reply(kind, payload, prefix, output), Tail::InInput(payload.len()))
-                }
-                Event::Assembled(kind) => {
-                    (echo::reply(kind, session.assembled(), prefix, output), Tail::Assembled)
-                }
-                Event::Inflated(kind, inflated) => {
-                    (reply_inflated(session, kind, *inflated, prefix, output), Tail::Assembled)
-                }
-                Event::Ping(payload) => {
-                    echo::pong(payload, output);
-                    continue;
-                }
-                Event::Pong(_) => continue,
-                Event::Close => {
-                    encode_close(session, output);
-                    break;
-                }
-            };
-            *messages += 1;
-            has_assembled |= matches!(large, Tail::Assembled);
-            tail = if is_copied { Tail::Nothing } else { large };
+            has_assembled |= matches!(event, Event::Assembled(_) | Event::Inflated(..));
+            tail = answer(event, session, self.prefix, &mut self.output, &mut self.messages);
         }
         *consumed = end - unread.len();
         if has_assembled {
-            incoming.assembled();
+            self.incoming.assembled();
+        }
+        tail
+    }
+
+    /// The same, for a client whose frames are traced.
+    #[cold]
+    fn reply_traced(&mut self) -> Tail {
+        let mut tail = Tail::Nothing;
+        while self.output.len() < FLUSH
+            && matches!(tail, Tail::Nothing)
+            && let Some(Next { event, session, frames }) = self.incoming.next()
+        {
+            log_event(self.client, &event, session, &frames);
+            tail = answer(event, session, self.prefix, &mut self.output, &mut self.messages);
         }
         tail
     }
@@ -175,15 +167,25 @@ fn encode_close(session: &Session, output: &mut Vec<u8>) {
     }
 }
 
+/// Logs an event, and its `frames` if they were traced.
 #[cold]
-pub fn log_message(client: u64, event: &Event, session: &Session) {
+pub fn log_event(client: u64, event: &Event, session: &Session, frames: &Frames) {
+    for frame in frames.iter() {
+        trace!("client {client}: {frame}");
+    }
     let (kind, payload, compressed) = match event {
         Event::InInput(kind, payload) => (*kind, *payload, None),
         Event::Assembled(kind) => (*kind, session.assembled(), None),
         Event::Inflated(kind, inflated) => {
             (*kind, inflated.message(), Some(inflated.compressed_size()))
         }
-        Event::Ping(_) | Event::Pong(_) | Event::Close => return,
+        Event::Close => {
+            if let Some(Close::ByServer(close, _)) = session.closed() {
+                debug!("client {client}: breaks a rule, {close}");
+            }
+            return;
+        }
+        Event::Ping(_) | Event::Pong(_) => return,
     };
     debug!(
         "client {client}: {kind:?} of {}{}, {}",
@@ -193,8 +195,40 @@ pub fn log_message(client: u64, event: &Event, session: &Session) {
     );
 }
 
-/// Appends the reply to a compressed message, compressed as well. Without memory for it, it is sent as it
-/// is. Returns whether the payload is copied, or else assembled.
+/// Appends the answer to `event`.
+#[inline]
+fn answer(
+    event: Event,
+    session: &mut Session,
+    prefix: &str,
+    output: &mut Vec<u8>,
+    messages: &mut u64,
+) -> Tail {
+    let (is_copied, large) = match event {
+        Event::InInput(kind, payload) => {
+            (echo::reply(kind, payload, prefix, output), Tail::InInput(payload.len()))
+        }
+        Event::Assembled(kind) => {
+            (echo::reply(kind, session.assembled(), prefix, output), Tail::Assembled)
+        }
+        Event::Inflated(kind, inflated) => {
+            (reply_inflated(session, kind, *inflated, prefix, output), Tail::Assembled)
+        }
+        Event::Ping(payload) => {
+            echo::pong(payload, output);
+            return Tail::Nothing;
+        }
+        Event::Pong(_) => return Tail::Nothing,
+        Event::Close => {
+            encode_close(session, output);
+            return Tail::Nothing;
+        }
+    };
+    *messages += 1;
+    if is_copied { Tail::Nothing } else { large }
+}
+
+/// Appends the reply to a compressed message, compressed as well where that can be done. Returns whether the payload is copied, or else assembled.
 #[cold]
 fn reply_inflated(
     session: &mut Session,
@@ -204,7 +238,7 @@ fn reply_inflated(
     output: &mut Vec<u8>,
 ) -> bool {
     match session.deflate(echo::parts(kind, prefix).1, inflated) {
-        Ok(()) => echo::reply_deflated(kind, session.assembled(), output),
-        Err(OverBudget) => echo::reply(kind, session.assembled(), prefix, output),
+        Encoding::Deflated => echo::reply_deflated(kind, session.assembled(), output),
+        Encoding::Plain => echo::reply(kind, session.assembled(), prefix, output),
     }
 }

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use crate::escape::Quoted;
-use crate::websocket::close::{CloseFrame, INTERNAL_ERROR};
+use crate::websocket::close::INTERNAL_ERROR;
 use crate::websocket::session::{Answer, Close, Session};
 
 /// How a WebSocket ended.
@@ -41,12 +40,12 @@ impl End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            End::Closed(Close::ByPeer(close)) => write!(f, "closed by peer, {}", shown(close)),
+            End::Closed(Close::ByPeer(close)) => write!(f, "closed by peer, {close}"),
             End::Closed(Close::ByServer(close, answer)) => {
-                write!(f, "closed by server, {}", shown(close))?;
+                write!(f, "closed by server, {close}")?;
                 match answer {
                     Answer::Awaited => f.write_str(", not answered"),
-                    Answer::Received(answer) => write!(f, ", answered by {}", shown(answer)),
+                    Answer::Received(answer) => write!(f, ", answered by {answer}"),
                     Answer::Ignored => Ok(()),
                 }
             }
@@ -64,16 +63,7 @@ impl fmt::Display for Lost {
             Lost::TimedOut => f.write_str("peer did not read in time, or is gone"),
             Lost::Broken(why) => write!(f, "connection lost, {why}"),
             Lost::Tls(why) => write!(f, "TLS failed, {why}"),
-            Lost::Panicked => write!(f, "closed by server, {}", shown(&INTERNAL_ERROR)),
+            Lost::Panicked => write!(f, "closed by server, {INTERNAL_ERROR}"),
         }
-    }
-}
-
-/// A close frame for the log. Its reason may be a peer's words.
-pub fn shown(close: &CloseFrame) -> String {
-    match (close.code, &*close.reason) {
-        (None, _) => "no code".into(),
-        (Some(code), "") => code.to_string(),
-        (Some(code), reason) => format!("{code} {}", Quoted(reason.as_bytes())),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::settings::{MIN_PROGRESS, Timeouts, WRITE_TIMEOUT_PARTS};
+use crate::app::trace::{Frames, Inbound};
 use crate::buffer::{Budget, Buffer};
 use crate::websocket::close::{CloseFrame, NO_PROGRESS, PING_TIMEOUT};
 use crate::websocket::deflate::PerMessageDeflate;
@@ -34,6 +35,16 @@ pub struct Incoming {
     /// memory is still spare.
     spare_since: Option<Duration>,
     progress: Option<Progress>,
+    /// Decodes each frame as well, if somebody wants to see them.
+    trace: Option<Box<Inbound>>,
+}
+
+/// An event, and what it is of.
+pub struct Next<'i> {
+    pub event: Event<'i>,
+    pub session: &'i mut Session,
+    /// Its frames, if they are traced.
+    pub frames: Frames,
 }
 
 /// What the client's silence leads to.
@@ -82,26 +93,44 @@ impl Incoming {
             silence: Silence::Quiet { since: now },
             spare_since: None,
             progress: None,
+            trace: None,
         }
     }
 
-    /// The next event in the input, until there is no more, and the session that it is of.
-    pub fn next(&mut self) -> Option<(Event<'_>, &mut Session)> {
+    /// The next event in the input, until there is no more.
+    pub fn next(&mut self) -> Option<Next<'_>> {
         let mut unread = &mut self.input.filled_mut()[self.consumed..];
         let len = unread.len();
         let event = self.session.next(&mut unread);
         self.consumed += len - unread.len();
-        let event = event?;
+        let Some(event) = event else {
+            if let Some(trace) = &mut self.trace {
+                trace.trim();
+            }
+            return None;
+        };
         if let Event::Assembled(_) | Event::Inflated(..) = event {
             (self.spare_since, self.progress) = (Some(self.now), None);
         }
-        Some((event, &mut self.session))
+        let frames = self.trace.as_mut().map_or(Frames::default(), |trace| trace.take(&event));
+        Some(Next { event, session: &mut self.session, frames })
     }
 
     /// The session, the input that was not processed, and how much was.
     pub fn unread(&mut self) -> (&mut Session, &mut [u8], &mut usize) {
         let unread = &mut self.input.filled_mut()[self.consumed..];
         (&mut self.session, unread, &mut self.consumed)
+    }
+
+    /// Traces each frame from now on.
+    pub fn trace(&mut self) {
+        let mut trace = Box::<Inbound>::default();
+        trace.received(&self.input.filled()[self.consumed..], self.now);
+        self.trace = Some(trace);
+    }
+
+    pub fn is_traced(&self) -> bool {
+        self.trace.is_some()
     }
 
     /// The last `len` bytes that were processed.
@@ -194,8 +223,14 @@ impl Incoming {
             self.silence = Silence::Quiet { since: now };
         }
         if self.session.is_missing_more_than(self.input.capacity()) {
+            if let Some(trace) = &mut self.trace {
+                trace.received(&self.session.spare_mut()[..bytes], now);
+            }
             self.session.received(bytes);
         } else {
+            if let Some(trace) = &mut self.trace {
+                trace.received(&self.input.spare_mut()[..bytes], now);
+            }
             self.input.advance(bytes);
             if self.input.spare_mut().is_empty() {
                 // So small a buffer has no map that the system could refuse.

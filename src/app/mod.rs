@@ -14,3 +14,4 @@ pub mod routes;
 pub mod scripted;
 pub mod settings;
 pub mod step;
+pub mod trace;

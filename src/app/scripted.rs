@@ -20,14 +20,16 @@ use std::time::Duration;
 use log::{Level, log_enabled};
 
 use crate::app::behavior::{After, Fault, HANG, MAX_FRAGMENTS, MAX_PIECES, Pongs, Pushes, Script};
-use crate::app::conversation::log_message;
+use crate::app::conversation::log_event;
 use crate::app::echo::{self, ZERO_COPY_MIN};
 use crate::app::end::End;
-use crate::app::incoming::{Due, Incoming};
+use crate::app::incoming::{Due, Incoming, Next};
 use crate::app::step::Step;
+use crate::app::trace::{Frames, Reader, Side};
 use crate::buffer::{Budget, Buffer, OverBudget};
 use crate::websocket::close::{OVER_BUDGET, STOPPING};
 use crate::websocket::frame::{self, Opcode};
+use crate::websocket::message::Encoding;
 use crate::websocket::session::{Event, Session};
 
 /// While the queue has this many bytes, nothing more is received.
@@ -67,6 +69,16 @@ pub struct Scripted {
     /// How many replies were sent.
     replies: u32,
     state: State,
+    traced: Option<Box<Traced>>,
+}
+
+/// What a script that traces has yet to show.
+struct Traced {
+    reader: Reader,
+    /// Frames of the server.
+    sent: Frames,
+    /// Those of the client that have begun the closing handshake.
+    closing: Frames,
 }
 
 #[derive(Clone, Copy)]
@@ -96,6 +108,10 @@ impl Scripted {
         opening: Vec<u8>,
         opened: Duration,
     ) -> Self {
+        let traced = script.trace.then(|| {
+            let reader = Reader::new(Side::Server);
+            Box::new(Traced { reader, sent: Frames::default(), closing: Frames::default() })
+        });
         Scripted {
             client,
             incoming,
@@ -111,13 +127,16 @@ impl Scripted {
             pushed: 0,
             replies: 0,
             state: State::Open,
+            traced,
         }
     }
 
     /// What to do at `now`.
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.advance(now);
-        self.current.take_if(|current| current.is_sent());
+        if let Some(Current { seen: Some(seen), .. }) = self.current.take_if(|it| it.is_sent()) {
+            self.tell(seen);
+        }
         if let State::Open = self.state {
             self.push();
             self.take_events();
@@ -142,6 +161,13 @@ impl Scripted {
                 self.replies = self.replies.saturating_add(1);
             }
             if !piece.is_empty() {
+                if let (Some(traced), Some(current)) = (&mut self.traced, &self.current) {
+                    traced.reader.read(
+                        &current.frames.filled()[piece.clone()],
+                        now,
+                        &mut traced.sent,
+                    );
+                }
                 self.take_output();
                 let payload = match &self.current {
                     Some(current) => &current.frames.filled()[piece],
@@ -153,7 +179,14 @@ impl Scripted {
         {
             let has_sent = self.incoming.has_sent_close();
             if !has_sent {
-                close.frame().encode(&mut self.output);
+                let mut frame = Vec::new();
+                close.frame().encode(&mut frame);
+                if let Some(traced) = &mut self.traced {
+                    traced.reader.read(&frame, now, &mut traced.sent);
+                    let seen = mem::take(&mut traced.closing);
+                    self.tell(seen);
+                }
+                self.output.append(&mut frame);
             }
             if self.incoming.is_over(now) {
                 return Step::SendLast(self.take_output());
@@ -214,7 +247,7 @@ impl Scripted {
         if let Some(Due::Ping) = self.incoming.waited(now) {
             let mut ping = Vec::new();
             frame::encode_header(Opcode::Ping, 0, &mut ping);
-            self.add(EntryKind::Control, now, &ping);
+            self.add(EntryKind::Control, now, &ping, None);
         }
     }
 
@@ -301,18 +334,19 @@ impl Scripted {
             frame::encode_header(Opcode::Text, len, &mut message);
             message.extend_from_slice(number.as_bytes());
             message.resize(message.len() + len - number.len(), b' ');
-            self.add(EntryKind::Push, due, &message);
+            self.add(EntryKind::Push, due, &message, None);
         }
     }
 
     /// Queues what answers the input.
     fn take_events(&mut self) {
         while !self.is_full()
-            && let Some((event, session)) = self.incoming.next()
+            && let Some(Next { event, session, frames: seen }) = self.incoming.next()
         {
             if log_enabled!(Level::Debug) {
-                log_message(self.client, &event, session);
+                log_event(self.client, &event, session, &seen);
             }
+            let seen = self.traced.as_ref().map(|_| seen);
             let reply =
                 |opcode, rsv, parts| fragments(&self.budget, &self.script, opcode, rsv, parts);
             let frames = match event {
@@ -327,47 +361,68 @@ impl Scripted {
                 Event::Inflated(kind, inflated) => {
                     let (opcode, prefix) = echo::parts(kind, &self.prefix);
                     match session.deflate(prefix, *inflated) {
-                        Ok(()) => reply(opcode, frame::RSV1, [b"", session.assembled()]),
+                        Encoding::Deflated => {
+                            reply(opcode, frame::RSV1, [b"", session.assembled()])
+                        }
                         // A reply may always be sent uncompressed.
-                        Err(OverBudget) => reply(opcode, 0, [prefix, session.assembled()]),
+                        Encoding::Plain => reply(opcode, 0, [prefix, session.assembled()]),
                     }
                 }
                 Event::Ping(payload) => {
+                    let mut pong = Vec::new();
                     if self.script.pongs == Pongs::On {
-                        let mut pong = Vec::new();
                         echo::pong(payload, &mut pong);
-                        self.add(EntryKind::Control, self.now, &pong);
                     }
+                    self.add(EntryKind::Control, self.now, &pong, seen);
                     continue;
                 }
-                Event::Pong(_) => continue,
-                Event::Close => break,
+                Event::Pong(_) => {
+                    self.add(EntryKind::Control, self.now, b"", seen);
+                    continue;
+                }
+                Event::Close => {
+                    if let (Some(traced), Some(seen)) = (&mut self.traced, seen) {
+                        traced.closing = seen;
+                    }
+                    break;
+                }
             };
             let due = self.now + self.script.latency;
-            self.queue_or_close(EntryKind::Reply, due, frames);
+            self.queue_or_close(EntryKind::Reply, due, frames, seen);
         }
         self.incoming.check_progress();
     }
 
-    fn add(&mut self, kind: EntryKind, due: Duration, frame: &[u8]) {
+    fn add(&mut self, kind: EntryKind, due: Duration, frame: &[u8], seen: Option<Frames>) {
         let mut frames = Buffer::new(Arc::clone(&self.budget));
         let added = frames.reserve(frame.len()).and_then(|()| append(&mut frames, frame));
-        self.queue_or_close(kind, due, added.map(|()| frames));
+        self.queue_or_close(kind, due, added.map(|()| frames), seen);
     }
 
-    /// Queues frames, or begins to close without memory for them.
+    /// Queues frames that answer what was `seen`, or begins to close without memory for them.
     fn queue_or_close(
         &mut self,
         kind: EntryKind,
         due: Duration,
         frames: Result<Buffer, OverBudget>,
+        seen: Option<Frames>,
     ) {
         match frames {
-            Ok(frames) => self.queue.add(Entry { due, kind, frames }),
+            Ok(frames) => self.queue.add(Entry { due, kind, frames, seen }),
             Err(OverBudget) if self.is_closed() => {}
             Err(OverBudget) => {
                 self.incoming.close(OVER_BUDGET);
             }
+        }
+    }
+
+    /// Sends the client a message about what was `seen` of it, and what was sent since the last one.
+    fn tell(&mut self, mut seen: Frames) {
+        if let Some(traced) = &mut self.traced {
+            seen.append(&mut traced.sent);
+            let json = seen.json(self.opened);
+            frame::encode_header(Opcode::Text, json.len(), &mut self.output);
+            self.output.extend_from_slice(json.as_bytes());
         }
     }
 
@@ -386,8 +441,14 @@ impl Scripted {
                 if entry.kind == EntryKind::Reply { self.script.drip } else { Duration::ZERO };
             if drip.is_zero() && entry.frames.filled().len() < ZERO_COPY_MIN {
                 self.output.extend_from_slice(entry.frames.filled());
+                if let Some(traced) = &mut self.traced {
+                    traced.reader.read(entry.frames.filled(), self.now, &mut traced.sent);
+                }
                 if entry.kind == EntryKind::Reply {
                     self.replies = self.replies.saturating_add(1);
+                }
+                if let Some(seen) = entry.seen {
+                    self.tell(seen);
                 }
             } else {
                 self.current = Some(Current::new(entry, self.now, drip));
@@ -411,7 +472,13 @@ impl Scripted {
         }
         let Some((_, fault)) = self.script.fault.take() else { return };
         match fault {
-            Fault::WrongFrame(wrong) => self.output.extend_from_slice(wrong.bytes()),
+            Fault::WrongFrame(wrong) => {
+                self.output.extend_from_slice(wrong.bytes());
+                if let Some(Traced { reader, sent, .. }) = self.traced.as_deref_mut() {
+                    reader.read(wrong.bytes(), self.now, sent);
+                    sent.extend(reader.end());
+                }
+            }
             Fault::Close(close) => {
                 self.queue.clear();
                 if let Some(current) = &mut self.current {
@@ -451,6 +518,8 @@ struct Entry {
     due: Duration,
     kind: EntryKind,
     frames: Buffer,
+    /// The client's frames that it answers, if they are traced.
+    seen: Option<Frames>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -512,11 +581,13 @@ struct Current {
     drip: Duration,
     /// How much was sent, in bytes.
     sent: usize,
+    seen: Option<Frames>,
 }
 
 impl Current {
     fn new(entry: Entry, now: Duration, drip: Duration) -> Self {
-        Current { kind: entry.kind, frames: entry.frames, begun: now, drip, sent: 0 }
+        let Entry { kind, frames, seen, .. } = entry;
+        Current { kind, frames, begun: now, drip, sent: 0, seen }
     }
 
     fn len(&self) -> usize {
@@ -565,7 +636,6 @@ fn fragments(
     rsv: u8,
     [mut one, mut two]: [&[u8]; 2],
 ) -> Result<Buffer, OverBudget> {
-    const FIN: u8 = 0x80;
     let mut left = one.len() + two.len();
     let mut frames = Buffer::new(Arc::clone(budget));
     let count = script.fragment.map_or(1, |len| left.div_ceil(len).clamp(1, MAX_FRAGMENTS));
@@ -576,8 +646,8 @@ fn fragments(
         let len = if number < count { script.fragment.unwrap_or(left) } else { left };
         left -= len;
         let mut header = Vec::with_capacity(10);
-        frame::encode_header(Opcode::Continuation, len, &mut header);
-        header[0] = if number < count { first } else { first | FIN };
+        let fin = if number < count { 0 } else { frame::FIN };
+        frame::encode_raw_header(first | fin, len, &mut header);
         append(&mut frames, &header)?;
         let in_one = len.min(one.len());
         append(&mut frames, &one[..in_one])?;

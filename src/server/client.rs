@@ -23,22 +23,31 @@ pub fn serve(registration: &Registration, shared: &Shared) {
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let acceptor = shared.acceptor.as_ref();
     let handshake = acceptor.map(|acceptor| Handshake::new(acceptor, &service.budget));
-    let stream = Stream::new(socket, service.settings.timeouts.write, handshake);
+    let is_forwarded = shared.config.listening.expects_proxy_header(socket.peer.ip());
+    let (at_once, after_header) = if is_forwarded { (None, handshake) } else { (handshake, None) };
+    let stream = Stream::new(socket, service.settings.timeouts.write, at_once);
     let mut client = Client {
         registration,
         shared,
         start: stream.now(),
         stream,
+        after_header,
         tls: if acceptor.is_some() { Tls::Unfinished } else { Tls::None },
         level: Level::Info,
     };
-    client.serve(&mut Connection::new(service, socket.peer, began));
+    client.serve(&mut if is_forwarded {
+        Connection::forwarded(service, socket.peer, began)
+    } else {
+        Connection::new(service, socket.peer, began)
+    });
 }
 
 struct Client<'c> {
     registration: &'c Registration,
     shared: &'c Shared,
     stream: Stream<'c>,
+    /// TLS, where it begins after the PROXY header.
+    after_header: Option<Handshake<'c>>,
     start: Instant,
     tls: Tls,
     /// At which the end of the WebSocket is logged.
@@ -106,6 +115,13 @@ impl Client<'_> {
                     connection.admitted(self.registration.upgrade());
                     continue;
                 }
+                Step::Forwarded(peer) => {
+                    self.registration.set_peer(peer);
+                    if let Some(handshake) = self.after_header.take() {
+                        self.stream.start_tls(handshake);
+                    }
+                    continue;
+                }
                 Step::Log(topic, line) => {
                     self.log(topic, line);
                     continue;
@@ -122,7 +138,13 @@ impl Client<'_> {
                     connection.received(bytes, self.now());
                 }
                 Received::Nothing => connection.waited(self.now()),
-                Received::End => connection.ended(self.now()),
+                Received::End => {
+                    // An eviction ends it as the peer would, but there is a response to it.
+                    if let Some(why) = self.registration.refusal() {
+                        connection.stop(why);
+                    }
+                    connection.ended(self.now());
+                }
                 Received::NotTls => connection.spoke_plain_http(),
             }
             if self.tls == Tls::Unfinished {
@@ -141,7 +163,7 @@ impl Client<'_> {
     fn check_tls(&mut self) {
         if let Some(tls) = self.stream.tls() {
             self.registration.end_handshake();
-            debug!("{}: {tls}", self.registration.connection().socket.peer);
+            debug!("{}: {tls}", self.registration.peer());
             self.tls = Tls::None;
         }
     }
@@ -201,9 +223,15 @@ mod tests {
         let shared = Shared::new(Config::parse_from(["wsecho"]), None, Limits::raise());
         let registration = shared.registry.register(&connection).unwrap();
         let stream = Stream::new(&connection.socket, timeout, None);
-        let (start, tls, level) = (stream.now(), Tls::None, Level::Info);
-        let mut client =
-            Client { registration: &registration, shared: &shared, stream, start, tls, level };
+        let mut client = Client {
+            registration: &registration,
+            shared: &shared,
+            start: stream.now(),
+            stream,
+            after_header: None,
+            tls: Tls::None,
+            level: Level::Info,
+        };
         let _ = client.stream.send(head, payload);
         client.close_after_panic();
         connection.socket.abort();

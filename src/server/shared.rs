@@ -73,7 +73,7 @@ impl Shared {
                 policy: Policy {
                     origins: listening.origin.clone(),
                     subprotocols: listening.subprotocol.clone(),
-                    compression: messages.compression,
+                    compression: messages.compression.terms(),
                 },
                 behaviors: messages.behaviors,
                 contexts: Arc::new(deflate::Pool::new(

@@ -1,4 +1,4 @@
-//! permessage-deflate: messages inflated and deflated (RFC 7692).
+//! permessage-deflate: who has the contexts, and messages inflated and deflated (RFC 7692).
 //!
 //! A context is what one direction needs to compress or to decompress: the window and, to compress, the
 //! tables that find its bytes again. Without context takeover each message begins with a fresh one, so
@@ -6,28 +6,16 @@
 
 use std::mem;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status};
+use zlib_rs::{Deflate, DeflateFlush, Inflate};
 
 use crate::buffer::{Budget, Buffer, Charge, OverBudget, UNMETERED};
 use crate::websocket::close::{self, CloseFrame};
 use crate::websocket::error::ProtocolError;
-use crate::websocket::message::{Kind, check_utf8};
+use crate::websocket::inflate::{Inflating, MAX_WINDOW_BITS, TAIL};
+use crate::websocket::message::{Encoding, Kind};
 use crate::websocket::negotiation::Parameters;
-
-/// What the sender leaves out at the end of each message: the length of an empty block (§7.2.1).
-const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
-
-/// An empty final block.
-const FINAL_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xFF, 0xFF];
-
-/// The largest window, as the base-2 logarithm of its bytes. Inflaters always have it: it serves every
-/// smaller one.
-const MAX_WINDOW_BITS: u8 = 15;
-
-/// How far back compressed data may refer, in bytes.
-const MAX_WINDOW: usize = 1 << MAX_WINDOW_BITS;
 
 /// How hard the compressor looks for repetitions, of 9. For an echo the time counts: level 3 takes two to
 /// four times as long, for a quarter less bytes (docs/performance.md).
@@ -36,21 +24,27 @@ const LEVEL: i32 = 1;
 /// The memory of an inflater, in bytes.
 const INFLATER_MEMORY: usize = 48 * 1024;
 
-/// What all clients share to inflate and to deflate a message: the memory that it is inflated to, and the
-/// contexts for messages which are compressed on their own.
+/// All that [`Contexts`] hold at most, in bytes. What a message has above [`UNMETERED`] is charged apart.
+const CONTEXTS_MEMORY: usize = INFLATER_MEMORY + deflater_memory(MAX_WINDOW_BITS) + UNMETERED;
+
+/// How many contexts are not charged to the budget of the messages, in use or not.
+const RESERVED: usize = 32;
+
+/// What all clients share to inflate and to deflate a message.
 ///
-/// There should be as many as cores, since more are not faster. A client's thread holds one only while
-/// it computes, never while it waits for its peer, so that thousands of clients that send at once need
-/// the memory of a few. The wait for a free one is the time that the messages before it take to
-/// compute: milliseconds each for the largest. A lock and a condition variable do,
-/// because taking one out takes nanoseconds and inflating a message microseconds.
+/// A client's thread holds contexts only while it computes, never while it waits for its peer, so that
+/// thousands of clients need those of a few. It never waits for another client's, either: where none are
+/// idle it makes its own. Small messages have a reserve for them, which no large one keeps.
 pub struct Pool {
-    free: Mutex<Vec<Contexts>>,
-    returned: Condvar,
+    /// Each with its part of the reserve. The last one to come is the first to go: its memory is likely
+    /// still in the cache.
+    idle: Mutex<Vec<(Contexts, Charge)>>,
+    max_idle: NonZeroUsize,
+    reserve: Arc<Budget>,
     budget: Arc<Budget>,
 }
 
-/// Each context is made when it is first used, and stays.
+/// Each context is made when it is first used.
 struct Contexts {
     inflater: Option<Inflate>,
     /// With the bits of its window. A client that asked for another window gets a new one.
@@ -59,29 +53,46 @@ struct Contexts {
     message: Buffer,
 }
 
-/// A message that was inflated. What it was taken from a [`Pool`] with goes back when it is dropped.
+/// A message that was inflated. Its contexts go back to the [`Pool`] when it is dropped.
 pub struct Inflated {
     contexts: Contexts,
+    charge: Charge,
     pool: Arc<Pool>,
     compressed_size: usize,
 }
 
 impl Pool {
-    /// A pool of `size`, which have no memory before they are used. What they hold above [`UNMETERED`]
-    /// is charged to `budget`, and so are contexts that clients have of their own.
-    pub fn new(size: NonZeroUsize, budget: Arc<Budget>) -> Self {
-        let free = (0..size.get()).map(|_| Contexts::new(&budget)).collect();
-        Pool { free: Mutex::new(free), returned: Condvar::new(), budget }
+    /// A pool that keeps up to `max_idle` contexts. They have no memory before they are used. Messages and
+    /// contexts that clients have of their own are charged to `budget`.
+    pub fn new(max_idle: NonZeroUsize, budget: Arc<Budget>) -> Self {
+        let reserve = Arc::new(Budget::new(RESERVED * CONTEXTS_MEMORY));
+        Pool { idle: Mutex::default(), max_idle, reserve, budget }
     }
 
-    fn take(self: &Arc<Self>) -> Inflated {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            // The last one that was returned, whose memory is likely still in the cache.
-            if let Some(contexts) = free.pop() {
-                return Inflated { contexts, pool: Arc::clone(self), compressed_size: 0 };
-            }
-            free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
+    /// Takes contexts for a message of `compressed_size` bytes.
+    fn take(self: &Arc<Self>, compressed_size: usize) -> Result<Inflated, OverBudget> {
+        // Another thread that has the lock just now is not waited for.
+        let idle = self.idle.try_lock().ok().and_then(|mut idle| idle.pop());
+        let (contexts, charge) = if let Some(idle) = idle {
+            idle
+        } else {
+            let charge = self.reserve.charge(CONTEXTS_MEMORY);
+            let charge = charge.or_else(|OverBudget| self.budget.charge(CONTEXTS_MEMORY))?;
+            (Contexts::new(&self.budget), charge)
+        };
+        Ok(Inflated { contexts, charge, pool: Arc::clone(self), compressed_size })
+    }
+
+    fn give_back(&self, mut contexts: Contexts) {
+        contexts.message.clear();
+        if contexts.message.capacity() > UNMETERED {
+            contexts.message.release();
+        }
+        if let Ok(charge) = self.reserve.charge(CONTEXTS_MEMORY)
+            && let Ok(mut idle) = self.idle.try_lock()
+            && idle.len() < self.max_idle.get()
+        {
+            idle.push((contexts, charge));
         }
     }
 }
@@ -95,17 +106,17 @@ impl Inflated {
     pub fn compressed_size(&self) -> usize {
         self.compressed_size
     }
+
+    /// The message alone.
+    pub(super) fn into_message(mut self) -> Buffer {
+        mem::replace(&mut self.contexts.message, Buffer::new(Arc::clone(&self.pool.budget)))
+    }
 }
 
 impl Drop for Inflated {
     fn drop(&mut self) {
-        let mut contexts = mem::replace(&mut self.contexts, Contexts::new(&self.pool.budget));
-        contexts.message.clear();
-        if contexts.message.capacity() > UNMETERED {
-            contexts.message.release();
-        }
-        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(contexts);
-        self.pool.returned.notify_one();
+        let contexts = mem::replace(&mut self.contexts, Contexts::new(&self.pool.budget));
+        self.pool.give_back(contexts);
     }
 }
 
@@ -126,13 +137,14 @@ fn new_deflater(bits: u8) -> Deflate {
 }
 
 /// The memory of a deflater, in bytes: tables, the window twice with its index, and what is pending.
-fn deflater_memory(bits: u8) -> usize {
-    132 * 1024 + (4 << bits.max(9)) + 7 * 16 * 1024
+const fn deflater_memory(bits: u8) -> usize {
+    let bits = if bits < 9 { 9 } else { bits };
+    132 * 1024 + (4 << bits) + 7 * 16 * 1024
 }
 
-/// A context that one client has to itself.
-struct Own<T> {
-    context: T,
+/// A deflater that one client has to itself.
+struct OwnDeflater {
+    deflater: Deflate,
     _charge: Charge,
 }
 
@@ -140,10 +152,12 @@ struct Own<T> {
 pub struct PerMessageDeflate {
     parameters: Parameters,
     pool: Arc<Pool>,
-    /// Only with context takeover.
-    inflater: Option<Box<Own<Inflate>>>,
-    /// Only with context takeover.
-    deflater: Option<Box<Own<Deflate>>>,
+    /// Made for the first message, and only with context takeover.
+    inflater: Option<Box<Inflate>>,
+    /// For the client's own inflater. It is charged at once, so that no message is refused for it.
+    _inflater_charge: Option<Charge>,
+    /// Only with context takeover. Without memory for it each reply is compressed on its own.
+    deflater: Option<Box<OwnDeflater>>,
     total: Sizes,
 }
 
@@ -155,74 +169,80 @@ pub struct Sizes {
 }
 
 impl PerMessageDeflate {
-    /// What both sides agreed to, and what it is computed with.
-    pub fn new(parameters: Parameters, pool: Arc<Pool>) -> Self {
+    /// What compresses as `parameters` say, except that the client takes no context over where memory for
+    /// it is short: [`parameters`](Self::parameters) are what has to be answered.
+    pub fn new(mut parameters: Parameters, pool: Arc<Pool>) -> Self {
+        let inflater_charge = (!parameters.client_no_context_takeover)
+            .then(|| pool.budget.charge_optional(INFLATER_MEMORY).ok())
+            .flatten();
+        parameters.client_no_context_takeover = inflater_charge.is_none();
         PerMessageDeflate {
             parameters,
             pool,
             inflater: None,
+            _inflater_charge: inflater_charge,
             deflater: None,
             total: Sizes::default(),
         }
     }
 
-    /// Inflates a whole message, which may have `max_size` bytes then.
+    /// What both sides have to keep to.
+    pub fn parameters(&self) -> Parameters {
+        self.parameters
+    }
+
+    /// Inflates a whole message, to at most `max_size` bytes.
     ///
     /// # Errors
     ///
-    /// The close frame for data that is not DEFLATE, text that is not UTF-8, a message that is too
-    /// big, or memory that is short. Each is found as soon as the bytes that show it are inflated.
+    /// The close frame that says why the message is refused.
     pub(super) fn inflate(
         &mut self,
         kind: Kind,
         payload: &[u8],
         max_size: usize,
     ) -> Result<Inflated, CloseFrame> {
-        let mut inflated = self.pool.take();
-        inflated.compressed_size = payload.len();
+        let inflated = self.pool.take(payload.len());
+        let mut inflated = inflated.map_err(|OverBudget| close::OVER_BUDGET)?;
         let Contexts { inflater: shared, message, .. } = &mut inflated.contexts;
-        message.reserve(UNMETERED.min(max_size)).map_err(|OverBudget| close::OVER_BUDGET)?;
-        let mut inflating = Inflating { kind, message, max_size, checked: 0 };
-        if self.parameters.client_no_context_takeover {
-            let context = shared.get_or_insert_with(new_inflater);
-            context.reset(false);
-            let ended = inflating.message(context, payload)?;
-            inflating.finish(context, ended)?;
+        let context = if self.parameters.client_no_context_takeover {
+            let shared = shared.get_or_insert_with(new_inflater);
+            shared.reset(false);
+            shared
         } else {
-            let own = if let Some(own) = &mut self.inflater {
-                own
+            self.inflater.get_or_insert_with(|| Box::new(new_inflater()))
+        };
+        let charge = &mut inflated.charge;
+        let mut inflating = Inflating { context, kind, max_size, message, charge, checked: 0 };
+        inflating.run(payload).map_err(|close| {
+            let is_first = self.total.compressed == 0;
+            let is_too_far =
+                context.error_message().is_some_and(|message| message.ends_with("too far back"));
+            if self.parameters.client_no_context_takeover && !is_first && is_too_far {
+                ProtocolError::ContextKept.into()
             } else {
-                let charge = self.pool.budget.charge(INFLATER_MEMORY);
-                let charge = charge.map_err(|OverBudget| close::OVER_BUDGET)?;
-                self.inflater.insert(Box::new(Own { context: new_inflater(), _charge: charge }))
-            };
-            if let Ended::FinalBlock = inflating.message(&mut own.context, payload)? {
-                inflating.restart(&mut own.context)?;
+                close
             }
-        }
+        })?;
         self.count(inflated.message().len(), payload.len());
         Ok(inflated)
     }
 
-    /// Deflates `prefix` and the message as one message, to `out`.
-    ///
-    /// # Errors
-    ///
-    /// [`OverBudget`], and `out` is the message as it is.
+    /// Deflates `prefix` and the message as one message to `out`. Where memory is short or it does not get
+    /// shorter, `out` is the message as it is.
     pub(super) fn deflate(
         &mut self,
         prefix: &[u8],
         mut inflated: Inflated,
         out: &mut Buffer,
-    ) -> Result<(), OverBudget> {
+    ) -> Encoding {
         let deflated = self.try_deflate(prefix, &mut inflated.contexts, out);
-        if deflated.is_ok() {
-            self.count(prefix.len() + inflated.message().len(), out.filled().len());
-        } else {
-            out.release();
-            mem::swap(out, &mut inflated.contexts.message);
+        if deflated == Err(NotDeflated) {
+            *out = inflated.into_message();
+            return Encoding::Plain;
         }
-        deflated
+        self.count(prefix.len() + inflated.message().len(), out.filled().len());
+        Encoding::Deflated
     }
 
     fn try_deflate(
@@ -230,25 +250,30 @@ impl PerMessageDeflate {
         prefix: &[u8],
         contexts: &mut Contexts,
         out: &mut Buffer,
-    ) -> Result<(), OverBudget> {
+    ) -> Result<(), NotDeflated> {
         let bits = self.parameters.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS);
         let Contexts { deflater: shared, message, .. } = contexts;
-        if self.parameters.server_no_context_takeover {
-            shared.take_if(|(its_bits, _)| *its_bits != bits);
-            let (_, deflater) = shared.get_or_insert_with(|| (bits, new_deflater(bits)));
-            deflater.reset();
-            return deflate(deflater, prefix, message.filled(), out);
+        if let Some(mut own) = self.take_own_deflater(bits) {
+            // One that fails has to go: it knows a message that the client does not.
+            deflate(&mut own.deflater, prefix, message.filled(), out)?;
+            self.deflater = Some(own);
+            return Ok(());
         }
-        // Taken out, since one that fails has to go: it knows a message that the client does not.
-        let mut own = if let Some(own) = self.deflater.take() {
-            own
-        } else {
-            let charge = self.pool.budget.charge(deflater_memory(bits))?;
-            Box::new(Own { context: new_deflater(bits), _charge: charge })
-        };
-        deflate(&mut own.context, prefix, message.filled(), out)?;
-        self.deflater = Some(own);
-        Ok(())
+        shared.take_if(|(its_bits, _)| *its_bits != bits);
+        let (_, deflater) = shared.get_or_insert_with(|| (bits, new_deflater(bits)));
+        deflater.reset();
+        deflate(deflater, prefix, message.filled(), out)
+    }
+
+    /// The client's own deflater, if its messages take the context over and there is memory for it.
+    fn take_own_deflater(&mut self, bits: u8) -> Option<Box<OwnDeflater>> {
+        if self.parameters.server_no_context_takeover {
+            return None;
+        }
+        self.deflater.take().or_else(|| {
+            let charge = self.pool.budget.charge_optional(deflater_memory(bits)).ok()?;
+            Some(Box::new(OwnDeflater { deflater: new_deflater(bits), _charge: charge }))
+        })
     }
 
     fn count(&mut self, plain: usize, compressed: usize) {
@@ -268,141 +293,28 @@ impl PerMessageDeflate {
     }
 }
 
-/// How the data of a message ended.
-#[derive(Clone, Copy)]
-enum Ended {
-    /// After a block that another one may follow.
-    Block,
-    /// Right after a final block (§7.2.3.4), and nothing may follow it in the same stream.
-    FinalBlock,
-}
+/// Memory is short, or the message does not get shorter.
+#[derive(Debug, PartialEq, Eq)]
+struct NotDeflated;
 
-/// A message that is being inflated.
-struct Inflating<'m> {
-    kind: Kind,
-    message: &'m mut Buffer,
-    max_size: usize,
-    /// How much of a text is known to be UTF-8, in bytes.
-    checked: usize,
-}
-
-impl Inflating<'_> {
-    /// Inflates a whole message (§7.2.2).
-    fn message(&mut self, inflater: &mut Inflate, payload: &[u8]) -> Result<Ended, CloseFrame> {
-        /// How often a message may begin a new stream. Each costs a copy of the window, which takes as
-        /// long as some KiB of the message, but two bytes are enough to ask for it.
-        const MAX_STREAMS: usize = 16 * 1024;
-        // The header of the block whose length is left out takes at least a bit.
-        if payload.is_empty() {
-            return Err(ProtocolError::InvalidDeflate.into());
-        }
-        let (mut ended, mut rest) = self.stream(inflater, payload)?;
-        let mut streams = 1;
-        while !rest.is_empty() {
-            if streams == MAX_STREAMS {
-                return Err(ProtocolError::InvalidDeflate.into());
-            }
-            streams += 1;
-            self.restart(inflater)?;
-            (ended, rest) = self.stream(inflater, rest)?;
-        }
-        if let Ended::Block = ended {
-            let (Ended::Block, _) = self.stream(inflater, &TAIL)? else {
-                return Err(ProtocolError::InvalidDeflate.into());
-            };
-        }
-        check_utf8(self.kind, self.message.filled(), &mut self.checked, true)?;
-        Ok(ended)
-    }
-
-    /// Begins a new stream that may refer to what is inflated so far. What was inflated before this
-    /// message is lost for it: the client's encoder has ended its stream, too.
-    fn restart(&mut self, inflater: &mut Inflate) -> Result<(), CloseFrame> {
-        inflater.reset(false);
-        let message = self.message.filled();
-        inflater
-            .set_dictionary(&message[message.len().saturating_sub(MAX_WINDOW)..])
-            .map_err(|_| ProtocolError::InvalidDeflate)?;
-        Ok(())
-    }
-
-    /// Refuses a message that breaks off inside a block: a final block can't follow there.
-    fn finish(&mut self, inflater: &mut Inflate, ended: Ended) -> Result<(), CloseFrame> {
-        let len = self.message.filled().len();
-        if let Ended::Block = ended {
-            let (Ended::FinalBlock, []) = self.stream(inflater, &FINAL_BLOCK)? else {
-                return Err(ProtocolError::InvalidDeflate.into());
-            };
-        }
-        if self.message.filled().len() == len {
-            Ok(())
-        } else {
-            Err(ProtocolError::InvalidDeflate.into())
-        }
-    }
-
-    /// Inflates `input` up to the end of its stream, and returns what is behind it.
-    fn stream<'i>(
-        &mut self,
-        inflater: &mut Inflate,
-        mut input: &'i [u8],
-    ) -> Result<(Ended, &'i [u8]), CloseFrame> {
-        /// Few enough to be still in the processor's cache when they are checked.
-        const PIECE: usize = 64 * 1024;
-        loop {
-            let left = self.max_size - self.message.filled().len();
-            let spare = self.message.spare_mut();
-            let spare_len = spare.len().min(left).min(PIECE);
-            // Whether there is more than the memory or the limit takes shows only in what is inflated.
-            let mut beyond = [0];
-            let room = if spare_len == 0 { &mut beyond[..] } else { &mut spare[..spare_len] };
-            let room_len = room.len();
-            let (read, written) = (inflater.total_in(), inflater.total_out());
-            let status = inflater
-                .decompress(input, room, InflateFlush::NoFlush)
-                .map_err(|_| ProtocolError::InvalidDeflate)?;
-            let read = (inflater.total_in() - read) as usize;
-            let written = (inflater.total_out() - written) as usize;
-            input = &input[read..];
-            if written > left {
-                let limit = self.max_size;
-                let size = limit as u64 + 1;
-                return Err(ProtocolError::MessageTooBig { size, limit }.into());
-            }
-            if written > spare_len {
-                self.grow()?;
-                self.message.spare_mut()[..1].copy_from_slice(&beyond);
-            }
-            self.message.advance(written);
-            check_utf8(self.kind, self.message.filled(), &mut self.checked, false)?;
-            match status {
-                Status::StreamEnd => return Ok((Ended::FinalBlock, input)),
-                // Where room was left, nothing is pending.
-                _ if input.is_empty() && written < room_len => return Ok((Ended::Block, input)),
-                _ if read == 0 && written == 0 => {
-                    return Err(ProtocolError::InvalidDeflate.into());
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn grow(&mut self) -> Result<(), CloseFrame> {
-        let grown = self.message.reserve(self.max_size);
-        let grown = grown.and_then(|()| self.message.charge_ahead());
-        grown.map_err(|OverBudget| close::OVER_BUDGET)
+impl From<OverBudget> for NotDeflated {
+    fn from(_: OverBudget) -> Self {
+        NotDeflated
     }
 }
 
 /// Deflates `prefix` and `message` as one message, to `out` (§7.2.1).
+///
+/// A small message is compressed even if it gets longer: later ones may refer to it. A large one takes too
+/// much time for that.
 fn deflate(
     deflater: &mut Deflate,
     prefix: &[u8],
     message: &[u8],
     out: &mut Buffer,
-) -> Result<(), OverBudget> {
-    /// With less, a flush that fills the room exactly would be written again.
-    const MIN_ROOM: usize = 6;
+) -> Result<(), NotDeflated> {
+    /// After so many bytes it is looked whether they got shorter.
+    const CHUNK: usize = 64 * 1024;
     let len = prefix.len() + message.len();
     out.clear();
     // More than any level makes of bytes that can't be compressed.
@@ -413,27 +325,48 @@ fn deflate(
         out.advance(1);
         return Ok(());
     }
-    for (mut input, flush) in [(prefix, DeflateFlush::NoFlush), (message, DeflateFlush::SyncFlush)]
-    {
-        loop {
-            if out.spare_mut().len() < MIN_ROOM {
-                out.charge_ahead()?;
-            }
-            let room = out.spare_mut();
-            let room_len = room.len();
-            let (read, written) = (deflater.total_in(), deflater.total_out());
-            deflater.compress(input, room, flush).map_err(|_| OverBudget)?;
-            input = &input[(deflater.total_in() - read) as usize..];
-            let written = (deflater.total_out() - written) as usize;
-            out.advance(written);
-            if written < room_len {
-                break;
-            }
+    compress(deflater, prefix, DeflateFlush::NoFlush, out)?;
+    let mut rest = message;
+    loop {
+        let chunk;
+        (chunk, rest) = rest.split_at(rest.len().min(CHUNK));
+        compress(deflater, chunk, DeflateFlush::SyncFlush, out)?;
+        if rest.is_empty() {
+            break;
+        }
+        if out.filled().len() >= len - rest.len() {
+            return Err(NotDeflated);
         }
     }
     debug_assert!(out.filled().ends_with(&TAIL));
     out.truncate(out.filled().len() - TAIL.len());
     Ok(())
+}
+
+/// Appends `input`, compressed, to `out`.
+fn compress(
+    deflater: &mut Deflate,
+    mut input: &[u8],
+    flush: DeflateFlush,
+    out: &mut Buffer,
+) -> Result<(), NotDeflated> {
+    /// With less, a flush that fills the room exactly would be written again.
+    const MIN_ROOM: usize = 6;
+    loop {
+        if out.spare_mut().len() < MIN_ROOM {
+            out.charge_ahead()?;
+        }
+        let room = out.spare_mut();
+        let room_len = room.len();
+        let (read, written) = (deflater.total_in(), deflater.total_out());
+        deflater.compress(input, room, flush).map_err(|_| NotDeflated)?;
+        input = &input[(deflater.total_in() - read) as usize..];
+        let written = (deflater.total_out() - written) as usize;
+        out.advance(written);
+        if written < room_len {
+            return Ok(());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -442,18 +375,20 @@ mod tests {
 
     #[test]
     fn after_a_reply_that_did_not_fit_the_next_one_refers_to_nothing() {
-        let budget = Arc::new(Budget::new(1 << 20));
+        let budget = Arc::new(Budget::new(4 << 20));
         let parameters = Parameters::default();
         let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
         let mut deflate = PerMessageDeflate::new(parameters, pool);
         let mut client = new_deflater(MAX_WINDOW_BITS);
         let mut random = 1_u32;
-        let noise: Vec<_> = (0..100_000)
-            .map(|_| {
+        let mut noise = |len: usize, bits: u32| -> Vec<u8> {
+            let bytes = (0..len).map(|_| {
                 random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (random >> 24) as u8
-            })
-            .collect();
+                (random >> (32 - bits)) as u8
+            });
+            bytes.collect()
+        };
+        let (large, small) = (noise(200_000, 2), noise(1000, 8));
         let mut payload = Buffer::new(Arc::clone(&budget));
         let mut send = |deflate: &mut PerMessageDeflate, message: &[u8]| {
             super::deflate(&mut client, b"", message, &mut payload).unwrap();
@@ -461,15 +396,15 @@ mod tests {
             assert!(inflated.message() == message);
             inflated
         };
-        let inflated = send(&mut deflate, &noise);
+        let inflated = send(&mut deflate, &large);
         let mut too_small = Buffer::new(Arc::new(Budget::new(0)));
-        assert_eq!(deflate.deflate(b"", inflated, &mut too_small), Err(OverBudget));
-        assert!(too_small.filled() == noise);
+        assert_eq!(deflate.deflate(b"", inflated, &mut too_small), Encoding::Plain);
+        assert!(too_small.filled() == large);
         let mut out = Buffer::new(Arc::clone(&budget));
         let mut first = Vec::new();
         for _ in 0..2 {
-            let inflated = send(&mut deflate, &noise[..1000]);
-            deflate.deflate(b"", inflated, &mut out).unwrap();
+            let inflated = send(&mut deflate, &small);
+            assert_eq!(deflate.deflate(b"", inflated, &mut out), Encoding::Deflated);
             if first.is_empty() {
                 first = out.filled().to_vec();
             }

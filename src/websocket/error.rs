@@ -31,6 +31,11 @@ pub enum ProtocolError {
     InvalidUtf8,
     /// A compressed message that is not DEFLATE data, or breaks off (RFC 7692 §7.2.2).
     InvalidDeflate,
+    /// A compressed message that refers to an earlier one, though `client_no_context_takeover` was
+    /// agreed (RFC 7692 §7.1.1.2).
+    ContextKept,
+    /// A compressed message whose blocks take too much work for what they contain.
+    TooManyBlocks,
     /// A message of at least `size` bytes, over the configured `limit` (§10.4).
     MessageTooBig { size: u64, limit: usize },
 }

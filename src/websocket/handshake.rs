@@ -11,7 +11,7 @@ use crate::escape::Quoted;
 use crate::http::origin::Origin;
 use crate::http::request::{self, Request};
 use crate::http::response::Response;
-use crate::websocket::negotiation::{self, Negotiation};
+use crate::websocket::negotiation::{self, Negotiation, Parameters};
 
 /// What the operator allows, beyond what the protocol does.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +20,8 @@ pub struct Policy {
     pub origins: Vec<Origin>,
     /// The subprotocols that may be agreed. Empty for any.
     pub subprotocols: Vec<String>,
-    /// How messages may be compressed.
-    pub compression: negotiation::Mode,
+    /// What both sides have to keep to if messages are compressed. `None`: they are not.
+    pub compression: Option<Parameters>,
 }
 
 /// What was agreed.
@@ -102,12 +102,16 @@ pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     let Some(offered) = offered.collect::<Option<Vec<_>>>() else {
         return bad_request("Sec-WebSocket-Protocol has a name that is not a token");
     };
+    // §4.3: 1#token, so that a list has at least one. As with every violation of the grammar, §4.2.1
+    // wants an error.
+    if offered.is_empty() && request.has("Sec-WebSocket-Protocol") {
+        return bad_request("Sec-WebSocket-Protocol is empty; without a subprotocol leave it out");
+    }
     let compression = negotiation::negotiate(request, policy.compression)
         .map_err(|wrong| Response::text(400, wrong))?;
     let is_refused = |origin: &&[u8]| !allows(&policy.origins, origin, request);
     if let Some(origin) = request.values("Origin").find(is_refused) {
-        let origin = Quoted(origin);
-        return Err(Response::text(403, format!("Origin {origin} is not allowed to connect")));
+        return Err(forbidden(origin));
     }
     let is_allowed = |name: &&str| {
         policy.subprotocols.is_empty() || policy.subprotocols.iter().any(|allowed| allowed == name)
@@ -124,6 +128,18 @@ pub fn wrong_version(reason: impl Into<Cow<'static, str>>) -> Response {
         .with("Sec-WebSocket-Version", "13")
         .with("Upgrade", "websocket")
         .with("Connection", "Upgrade")
+}
+
+/// The response to an origin that is not listed.
+fn forbidden(origin: &[u8]) -> Response {
+    let quoted = Quoted(origin);
+    Response::text(
+        403,
+        match Origin::in_field(origin) {
+            Some(origin) => format!("Origin {quoted} is not allowed; --origin {origin} allows it"),
+            None => format!("Origin {quoted} is not an origin, and not allowed"),
+        },
+    )
 }
 
 fn has_body(request: &Request) -> bool {

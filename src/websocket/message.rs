@@ -9,6 +9,14 @@ pub enum Kind {
     Binary,
 }
 
+/// What a message's payload is on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Plain,
+    /// Compressed, which RSV1 marks (RFC 7692 §6).
+    Deflated,
+}
+
 /// Refuses a text message at its first wrong byte, however much of it is still to come (§8.1). The first
 /// `checked` bytes are known to be right.
 pub(super) fn check_utf8(

@@ -20,6 +20,22 @@ pub enum Mode {
     Off,
 }
 
+impl Mode {
+    /// What the server asks of both sides, if messages may be compressed.
+    pub fn terms(self) -> Option<Parameters> {
+        let no_context_takeover = match self {
+            Mode::Off => return None,
+            Mode::NoContextTakeover => true,
+            Mode::ContextTakeover => false,
+        };
+        Some(Parameters {
+            server_no_context_takeover: no_context_takeover,
+            client_no_context_takeover: no_context_takeover,
+            ..Parameters::default()
+        })
+    }
+}
+
 /// What became of the client's offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Negotiation {
@@ -30,7 +46,7 @@ pub enum Negotiation {
     Agreed(Parameters),
 }
 
-/// The parameters of the answer (§7.1). All are off by default.
+/// What both sides keep to, as the answer says it (§7.1). All are off by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
     /// Each of the server's messages is compressed on its own.
@@ -39,23 +55,29 @@ pub struct Parameters {
     pub client_no_context_takeover: bool,
     /// The base-2 logarithm of the window that the server keeps to, 8 to 15.
     pub server_max_window_bits: Option<u8>,
+    /// The same of the client.
+    pub client_max_window_bits: Option<u8>,
 }
 
 /// An extension's name and its parameters.
 type Offer<'h> = (&'h str, Vec<(&'h str, Option<String>)>);
 
 /// Chooses among what `request` offers (RFC 6455 §9.1, RFC 7692 §5 and §7.1): the first offer that is
-/// acceptable. Other extensions are declined by silence.
+/// acceptable and meets the `terms` of the server. Other extensions are declined by silence.
 ///
 /// # Errors
 ///
 /// A header that is not in the grammar of RFC 6455 §9.1. The text says so.
-pub fn negotiate(request: &Request, mode: Mode) -> Result<Negotiation, &'static str> {
+pub fn negotiate(
+    request: &Request,
+    terms: Option<Parameters>,
+) -> Result<Negotiation, &'static str> {
     const HEADER: &str = "Sec-WebSocket-Extensions";
     const MALFORMED: &str =
-        "Sec-WebSocket-Extensions is not a list of extensions as RFC 6455 §9.1 has it";
+        "Sec-WebSocket-Extensions is not a valid list of extensions (RFC 6455 §9.1)";
     let mut negotiation = Negotiation::NotOffered;
     let mut offers = request.list(HEADER).peekable();
+    // §9.1: 1#extension, so that a list has at least one.
     if offers.peek().is_none() && request.has(HEADER) {
         return Err(MALFORMED);
     }
@@ -63,7 +85,7 @@ pub fn negotiate(request: &Request, mode: Mode) -> Result<Negotiation, &'static 
         let (name, parameters) = extension(offer).ok_or(MALFORMED)?;
         // What follows an acceptable offer has to be in the grammar as well.
         if name == NAME && !matches!(negotiation, Negotiation::Agreed(_)) {
-            negotiation = match (accept(&parameters, mode), negotiation) {
+            negotiation = match (accept(&parameters, terms), negotiation) {
                 (Ok(parameters), _) => Negotiation::Agreed(parameters),
                 (Err(why), Negotiation::NotOffered) => Negotiation::Declined(why),
                 (Err(_), earlier) => earlier,
@@ -102,17 +124,14 @@ fn parameter(part: &[u8]) -> Option<(&str, Option<String>)> {
 }
 
 /// The answer to one offer, or why it is declined.
-fn accept(offer: &[(&str, Option<String>)], mode: Mode) -> Result<Parameters, Cow<'static, str>> {
-    let no_context_takeover = match mode {
-        Mode::Off => return Err("compression is off".into()),
-        Mode::NoContextTakeover => true,
-        Mode::ContextTakeover => false,
-    };
-    let mut answer = Parameters {
-        server_no_context_takeover: no_context_takeover,
-        client_no_context_takeover: no_context_takeover,
-        server_max_window_bits: None,
-    };
+fn accept(
+    offer: &[(&str, Option<String>)],
+    terms: Option<Parameters>,
+) -> Result<Parameters, Cow<'static, str>> {
+    let terms = terms.ok_or("compression is off")?;
+    // A limit on the client's window only if it offers to keep to one.
+    let mut answer = Parameters { client_max_window_bits: None, ..terms };
+    let lowest = |own: Option<u8>, offered: u8| own.map_or(offered, |own| own.min(offered));
     for (number, (name, value)) in offer.iter().enumerate() {
         if offer[..number].iter().any(|(earlier, _)| earlier == name) {
             return Err(format!("parameter {} is repeated", Quoted(name.as_bytes())).into());
@@ -124,16 +143,24 @@ fn accept(offer: &[(&str, Option<String>)], mode: Mode) -> Result<Parameters, Co
                 return Err(format!("{name} has a value").into());
             }
             ("server_max_window_bits", Some(bits)) => {
-                answer.server_max_window_bits = Some(window_bits(name, bits)?);
+                let offered = window_bits(name, bits)?;
+                answer.server_max_window_bits = Some(lowest(terms.server_max_window_bits, offered));
             }
             ("server_max_window_bits", None) => return Err(format!("{name} has no value").into()),
-            // Not answered, so that the client may use any window. All of them can be inflated.
-            ("client_max_window_bits", None) => {}
+            // Without a limit in the terms it is not answered: any window can be inflated.
+            ("client_max_window_bits", None) => {
+                answer.client_max_window_bits = terms.client_max_window_bits;
+            }
             ("client_max_window_bits", Some(bits)) => {
-                window_bits(name, bits)?;
+                let offered = window_bits(name, bits)?;
+                answer.client_max_window_bits =
+                    terms.client_max_window_bits.map(|own| own.min(offered));
             }
             _ => return Err(format!("parameter {} is unknown", Quoted(name.as_bytes())).into()),
         }
+    }
+    if terms.client_max_window_bits.is_some() && answer.client_max_window_bits.is_none() {
+        return Err("client_max_window_bits is not offered".into());
     }
     Ok(answer)
 }
@@ -156,9 +183,12 @@ impl fmt::Display for Parameters {
         if self.client_no_context_takeover {
             f.write_str("; client_no_context_takeover")?;
         }
-        match self.server_max_window_bits {
-            Some(bits) => write!(f, "; server_max_window_bits={bits}"),
-            None => Ok(()),
+        if let Some(bits) = self.server_max_window_bits {
+            write!(f, "; server_max_window_bits={bits}")?;
         }
+        if let Some(bits) = self.client_max_window_bits {
+            write!(f, "; client_max_window_bits={bits}")?;
+        }
+        Ok(())
     }
 }

@@ -18,12 +18,12 @@
 use std::mem;
 use std::sync::Arc;
 
-use crate::buffer::{Budget, Buffer, OverBudget, UNMETERED};
+use crate::buffer::{Budget, Buffer, UNMETERED};
 use crate::websocket::close::{self, CloseFrame};
 use crate::websocket::deflate::{Inflated, PerMessageDeflate, Sizes};
 use crate::websocket::error::ProtocolError;
 use crate::websocket::frame::{self, Header, Opcode};
-use crate::websocket::message::{Kind, check_utf8};
+use crate::websocket::message::{Encoding, Kind, check_utf8};
 
 /// What a client sends, unmasked.
 pub enum Event<'i> {
@@ -87,12 +87,6 @@ pub struct Session {
     deflate: Option<PerMessageDeflate>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Encoding {
-    Plain,
-    Deflated,
-}
-
 // To read a separate tag, at every frame, is faster than a niche among the values of a Close.
 #[repr(u8)]
 enum State {
@@ -149,13 +143,13 @@ impl Session {
         self.message.filled()
     }
 
-    /// Deflates `prefix` and a message as one message, which [`assembled`](Self::assembled) returns then.
-    ///
-    /// # Errors
-    ///
-    /// [`OverBudget`], and it returns the message as it is. A reply may always be sent uncompressed.
-    pub fn deflate(&mut self, prefix: &[u8], message: Inflated) -> Result<(), OverBudget> {
-        let deflate = self.deflate.as_mut().ok_or(OverBudget)?;
+    /// Deflates `prefix` and a message as one message, which [`assembled`](Self::assembled) returns then,
+    /// or the message alone as it is: a reply may always be sent uncompressed.
+    pub fn deflate(&mut self, prefix: &[u8], message: Inflated) -> Encoding {
+        let Some(deflate) = &mut self.deflate else {
+            self.message = message.into_message();
+            return Encoding::Plain;
+        };
         deflate.deflate(prefix, message, &mut self.message)
     }
 

@@ -105,6 +105,8 @@ pub struct Driver<'s> {
     pub log: Vec<(Topic, String)>,
     pub waits: Waits,
     pub ended: Option<Ended>,
+    /// What a whole PROXY header made the peer.
+    pub forwarded: Option<Peer>,
     /// Whether it may become a WebSocket.
     pub admission: Result<u64, &'static str>,
     /// The steps that were taken.
@@ -119,14 +121,24 @@ pub struct Driver<'s> {
 impl<'s> Driver<'s> {
     /// A connection on which nothing has come yet.
     pub fn new(service: &'s Service) -> Self {
+        Self::of(Connection::new(service, Peer::Unix, Duration::ZERO))
+    }
+
+    /// One on which a PROXY header has to come first.
+    pub fn forwarded(service: &'s Service) -> Self {
+        Self::of(Connection::forwarded(service, Peer::Unix, Duration::ZERO))
+    }
+
+    fn of(connection: Connection<'s>) -> Self {
         let mut driver = Driver {
-            connection: Connection::new(service, Peer::Unix, Duration::ZERO),
+            connection,
             now: Duration::ZERO,
             sent: Vec::new(),
             writes: Vec::new(),
             log: Vec::new(),
             waits: Waits::Over,
             ended: None,
+            forwarded: None,
             admission: Ok(1),
             steps: 0,
             stops_at: usize::MAX,
@@ -266,7 +278,7 @@ impl<'s> Driver<'s> {
     }
 
     /// Does all that can be done at once.
-    fn run(&mut self) {
+    pub fn run(&mut self) {
         loop {
             if self.steps >= self.stops_at {
                 self.connection.stop("the server is stopping");
@@ -280,7 +292,7 @@ impl<'s> Driver<'s> {
                 _ => (&b""[..], &b""[..]),
             };
             let len = head.len() + payload.len();
-            let is_io = !matches!(step, Step::Admit | Step::Log(..) | Step::Reset | Step::Over);
+            let is_io = len > 0 || matches!(step, Step::Receive(_) | Step::Pause(_));
             if is_io && let Some((_, lost)) = self.lost_at.take_if(|(at, _)| *at < self.steps) {
                 self.connection.lost(lost, len);
                 continue;
@@ -297,6 +309,7 @@ impl<'s> Driver<'s> {
                 Step::SendLast(_) => self.ended = Some(Ended::Stream),
                 Step::Reset => self.ended = Some(Ended::Reset),
                 Step::Admit => self.connection.admitted(self.admission),
+                Step::Forwarded(peer) => self.forwarded = Some(peer),
                 Step::Log(topic, line) => self.log.push((topic, line.into())),
                 Step::Receive(wait) => return self.waits = Waits::ToReceive(wait),
                 Step::Pause(wait) => return self.waits = Waits::Paused(wait),

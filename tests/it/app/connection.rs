@@ -199,7 +199,7 @@ fn plain_http_on_a_tls_port_is_told_so_however_it_ends() {
         driver.connection.spoke_plain_http();
         driver.receive(bytes.as_bytes());
         end(&mut driver);
-        assert_responds(&driver, 400, "TLS is spoken on this port");
+        assert_responds(&driver, 400, "use https:// or wss://");
     }
 }
 

@@ -4,6 +4,8 @@ mod behavior;
 mod connection;
 mod conversation;
 mod copies;
+mod forwarded;
 mod properties;
 mod routes;
 mod scripted;
+mod trace;

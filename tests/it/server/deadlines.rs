@@ -82,14 +82,16 @@ fn a_client_that_reads_a_trickle_is_aborted_at_the_write_deadline() {
     let server = Server::start(&["--write-timeout=1s"]);
     let before = server.idle_usage();
     let mut stream = open_taking(16 * 1024, &server);
-    let started = Instant::now();
     stream.write_all(&frame(0x82, &vec![7; 8 << 20])).unwrap();
-    // At most 40 KiB a second: always something, but less than 64 KiB in the write timeout.
     let mut trickle = [0; 1024];
+    stream.read_exact(&mut trickle).unwrap();
+    let started = Instant::now();
+    // Always something, but never 64 KiB, however long a busy machine takes.
     let ended = "client 2 ended: peer did not read in time";
-    while !server.log().iter().any(|line| line.contains(ended)) {
-        assert!(started.elapsed() < SOON, "it is still served");
-        if stream.read_exact(&mut trickle).is_err() {
+    for _ in 0..60 {
+        if server.log().iter().any(|line| line.contains(ended))
+            || stream.read_exact(&mut trickle).is_err()
+        {
             break;
         }
         thread::sleep(Duration::from_millis(25));

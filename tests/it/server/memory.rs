@@ -8,7 +8,7 @@ use std::thread;
 use crate::frames::frame;
 use crate::support::{
     PREFIX, PROGRAM, SOON, Server, UPGRADE, demand, eventually, need_descriptors, per_client,
-    read_close, read_frame, read_head, upgraded, write_until_stuck,
+    read_close, read_frame, upgraded, write_until_stuck,
 };
 
 const MIB: usize = 1 << 20;
@@ -143,16 +143,6 @@ fn fill_budget(clients: usize, len: usize, budget_mib: usize) {
     server.has_recovered(before);
 }
 
-/// A connection on which compression is agreed.
-fn open_compressing(server: &Server) -> std::net::TcpStream {
-    let mut stream = server.connect();
-    let offer = "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
-    stream.write_all(UPGRADE.replace("\r\n\r\n", offer).as_bytes()).unwrap();
-    let head = read_head(&mut stream);
-    assert!(head.contains("permessage-deflate"), "{head}");
-    stream
-}
-
 #[test]
 #[ignore = "inflates 8 GB"]
 fn memory_stays_below_its_ceiling_while_500_clients_send_bombs() {
@@ -168,7 +158,8 @@ fn memory_stays_below_its_ceiling_while_500_clients_send_bombs() {
         let whole = frame(0xC2, &bomb);
         bomb.extend(bomb.clone());
         let too_big = frame(0xC2, &bomb);
-        let streams: Vec<_> = (0..CLIENTS).map(|_| open_compressing(&server)).collect();
+        let streams: Vec<_> =
+            (0..CLIENTS).map(|_| server.open_offering("permessage-deflate")).collect();
         for (number, mut stream) in streams.iter().enumerate() {
             stream.write_all(if number % 2 == 0 { &whole } else { &too_big }).unwrap();
         }
@@ -201,7 +192,8 @@ fn a_client_that_has_agreed_and_is_silent_costs_13_kib_at_most() {
     for mode in ["no-context-takeover", "context-takeover"] {
         let server = Server::start(&["--compression", mode]);
         let before = server.idle_usage().resident;
-        let streams: Vec<_> = (0..CLIENTS).map(|_| open_compressing(&server)).collect();
+        let streams: Vec<_> =
+            (0..CLIENTS).map(|_| server.open_offering("permessage-deflate")).collect();
         server.wait_until_asleep();
         let held = server.usage().resident - before;
         assert!(held <= MOST * CLIENTS, "{held} KiB in mode {mode}");

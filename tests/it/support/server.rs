@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{Program, SOON, ask, connect, eventually, read_frame, tolerance, wsecho};
+use super::{
+    Program, SOON, UPGRADE, ask, connect, eventually, read_frame, read_head, tolerance, wsecho,
+};
 use crate::frames::frame;
 
 /// A running wsecho, which is killed when this is dropped.
@@ -64,7 +66,12 @@ impl Server {
     /// Starts wsecho with `flags` on a free port of 127.0.0.1, with `file` as its log.
     pub fn start_logging_to(file: &Path, flags: &[&str]) -> Self {
         let mut command = wsecho(&["--addr", "127.0.0.1:0", "--log-file"]);
-        let program = Program::start(command.arg(file).args(flags));
+        Self::start_command_logging_to(file, command.arg(file).args(flags))
+    }
+
+    /// Starts what is, or becomes, wsecho, with `file` as its log.
+    pub fn start_command_logging_to(file: &Path, command: &mut Command) -> Self {
+        let program = Program::start(command.env_remove("RUST_LOG"));
         let addr = address_in(&wait_for_line(file, "listening on "));
         Server { addr, program, log: Arc::default() }
     }
@@ -93,6 +100,17 @@ impl Server {
     #[track_caller]
     pub fn open(&self) -> TcpStream {
         ask(self.connect()).expect("a WebSocket opens")
+    }
+
+    /// A connection on which a WebSocket is open, and this extension agreed.
+    #[track_caller]
+    pub fn open_offering(&self, extension: &str) -> TcpStream {
+        let mut stream = self.connect();
+        let offer = format!("\r\nSec-WebSocket-Extensions: {extension}\r\n\r\n");
+        stream.write_all(UPGRADE.replace("\r\n\r\n", &offer).as_bytes()).unwrap();
+        let head = read_head(&mut stream);
+        assert!(head.contains("\r\nSec-WebSocket-Extensions: "), "{head}");
+        stream
     }
 
     /// The whole response to `request`, until the server closes.
