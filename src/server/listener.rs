@@ -505,6 +505,18 @@ fn set_send_timeout(socket: impl AsFd, write_timeout: Duration) -> io::Result<()
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_addresses_of_a_name_are_those_that_getent_prints() {
+        let printed =
+            b"::1             STREAM localhost\n::1             DGRAM\n127.0.0.1       STREAM\n";
+        let [first, .., last] = addresses(printed, 80).unwrap()[..] else { panic!("several") };
+        assert_eq!(
+            (first.to_string(), last.to_string()),
+            ("[::1]:80".into(), "127.0.0.1:80".into())
+        );
+        assert!(addresses(b"", 80).is_err());
+    }
+
     /// Root is permitted everything, so that the tests over sockets may not see it.
     #[test]
     fn what_is_hinted_at_fits_the_address() {
