@@ -255,7 +255,7 @@ fn upgrade(target: &str, name: &str, value: &[u8]) -> Vec<u8> {
 
 /// The response to a request after which the client's stream ends.
 fn response_to(server: &Server, request: &[u8]) -> String {
-    let mut stream = server.send(request);
+    let stream = server.send(request);
     stream.shutdown(Shutdown::Write).unwrap();
     read_all(stream)
 }
