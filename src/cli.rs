@@ -8,6 +8,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
@@ -21,8 +22,10 @@ use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory as _, Parser, ValueE
 use log::LevelFilter;
 
 use crate::app::behavior::Behaviors;
+use crate::app::cases::Pattern;
 use crate::http::origin::Origin;
 use crate::http::request;
+use crate::proxy_protocol;
 use crate::websocket::negotiation;
 
 #[derive(Clone, Debug, Parser)]
@@ -42,6 +45,8 @@ pub struct Config {
     pub listening: Listening,
     #[command(flatten)]
     pub messages: Messages,
+    #[command(flatten)]
+    pub cases: Cases,
     #[command(flatten)]
     pub timeouts: Timeouts,
     #[command(flatten)]
@@ -83,11 +88,29 @@ pub struct Listening {
 
     /// Origin to let in, repeatable [default: any]
     ///
-    /// An origin whose pages may connect, such as https://example.org, or null for a page from a
-    /// file. Repeatable; without it any page may. The bundled page always may, where it is opened at
-    /// an IP address or localhost.
+    /// An origin whose pages may connect, such as https://example.org. A page from a file has the origin
+    /// null in a browser, as has a sandboxed frame of any site, and file:// in the web view of an app.
+    /// Repeatable; without it any page may. The bundled page always may, where it is opened at an IP
+    /// address or localhost.
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     pub origin: Vec<Origin>,
+
+    /// Expect a PROXY header [default: off]
+    ///
+    /// Whether each connection begins with a PROXY header, version 1 or 2, which balancers in TCP mode
+    /// send: its source address is then the client's. A connection without it is refused.
+    #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on")]
+    #[arg(default_value = "off", value_parser = proxy_protocol(), hide_default_value = true)]
+    #[arg(hide_possible_values = true)]
+    pub proxy_protocol: proxy_protocol::Mode,
+
+    /// Who sends it, repeatable [default: all]
+    ///
+    /// A network or an address that PROXY headers are expected from, such as 10.0.0.0/8, or unix for
+    /// the Unix-domain sockets. Repeatable; from others none is expected, and none is believed.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = sender)]
+    #[arg(requires = "proxy_protocol")]
+    pub proxy_protocol_from: Vec<proxy_protocol::Sender>,
 
     /// Subprotocol [default: the first offered]
     ///
@@ -126,10 +149,10 @@ pub struct Messages {
     #[arg(long, value_name = "TEXT", default_value = "You have entered: ", value_parser = prefix)]
     pub prefix: String,
 
-    /// Misbehave at /do as asked
+    /// Misbehave at /do as asked, judge clients
     ///
-    /// Whether a WebSocket at /do misbehaves as its query asks: on or off. GET /do lists what it can ask
-    /// for.
+    /// Whether a WebSocket at /do misbehaves as its query asks, and whether Autobahn cases are played: on
+    /// or off. GET /do lists what it can ask for.
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = behaviors())]
     #[arg(hide_possible_values = true)]
     pub behaviors: Behaviors,
@@ -155,6 +178,38 @@ pub struct Messages {
     /// answered by close code 1013.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     pub max_buffered: usize,
+}
+
+/// Which Autobahn cases are played to clients, and where the verdicts go.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Cases")]
+pub struct Cases {
+    /// Autobahn cases to select [default: 517]
+    ///
+    /// The Autobahn cases that runners count and that /verdict expects, such as 1.*,7.9.3. Repeatable;
+    /// without it the 517 of the suite.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Pattern::parse)]
+    pub cases: Vec<Pattern>,
+
+    /// Cases to leave out
+    ///
+    /// The cases to leave out of those, such as 9.*,12.*,13.*. Repeatable.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Pattern::parse)]
+    pub exclude_cases: Vec<Pattern>,
+
+    /// Round trips in cases with many
+    ///
+    /// How many messages make the round trips of 9.7, 9.8, 12 and 13, up to 1000. A CI takes 50.
+    #[arg(long, value_name = "N", default_value = "1000")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub case_messages: u32,
+
+    /// Directory for reports [default: none]
+    ///
+    /// The directory that index.json and a file for each case are written to when a runner updates the
+    /// reports. They are served at /reports/index.json as well.
+    #[arg(long, value_name = "DIR")]
+    pub reports: Option<PathBuf>,
 }
 
 /// The time limits for a client.
@@ -217,6 +272,16 @@ pub struct Logging {
     /// Log warnings and errors only; twice, errors only.
     #[arg(short, long, action = ArgAction::Count)]
     pub quiet: u8,
+}
+
+impl Listening {
+    /// Whether a peer with this address, or without one over a Unix-domain socket, has to send a PROXY
+    /// header.
+    pub fn expects_proxy_header(&self, peer: Option<IpAddr>) -> bool {
+        let from = &self.proxy_protocol_from;
+        self.proxy_protocol == proxy_protocol::Mode::On
+            && (from.is_empty() || from.iter().any(|sender| sender.is(peer)))
+    }
 }
 
 /// The names are those of RFC 7692 §7.1.1.
@@ -402,6 +467,17 @@ fn behaviors() -> impl TypedValueParser<Value = Behaviors> {
     })
 }
 
+fn proxy_protocol() -> impl TypedValueParser<Value = proxy_protocol::Mode> {
+    PossibleValuesParser::new(["on", "off"]).map(|value| match &*value {
+        "on" => proxy_protocol::Mode::On,
+        _ => proxy_protocol::Mode::Off,
+    })
+}
+
+fn sender(text: &str) -> Result<proxy_protocol::Sender, String> {
+    proxy_protocol::Sender::parse(text.trim())
+}
+
 fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "expected a whole number, 1 or more".into())
 }
@@ -481,7 +557,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_readme() {
-        let Config { listening, messages, timeouts, logging } = parse(&[]).unwrap();
+        let Config { listening, messages, cases, timeouts, logging } = parse(&[]).unwrap();
         assert!(listening.addr.is_empty());
         assert_eq!(listening.max_connections.get(), 10_000);
         assert!(listening.origin.is_empty() && listening.subprotocol.is_empty());
@@ -490,6 +566,8 @@ mod tests {
         assert_eq!(messages.compression, negotiation::Mode::NoContextTakeover);
         assert_eq!(messages.max_message_size, 16 << 20);
         assert_eq!(messages.max_buffered, 1 << 30);
+        assert!(cases.cases.is_empty() && cases.exclude_cases.is_empty());
+        assert_eq!((cases.case_messages, cases.reports), (1000, None));
         assert_eq!(timeouts.handshake_timeout, Duration::from_secs(10));
         assert_eq!(timeouts.ping_interval, Duration::from_secs(20));
         assert_eq!(timeouts.ping_timeout, Duration::from_secs(20));
@@ -537,15 +615,39 @@ mod tests {
             ("--handshake-timeout", "0", "at least 1ms"),
             ("--origin", "https://a.example/", "without a path"),
             ("--origin", "example", "SCHEME://HOST"),
+            ("--proxy-protocol", "maybe", "on, off"),
+            ("--proxy-protocol-from", "10.0.0.1/8", "10.0.0.0/8"),
             ("--subprotocol", "a b", "without spaces"),
             ("--subprotocol", "", "without spaces"),
             ("--behaviors", "maybe", "on, off"),
+            ("--cases", "seven", "1.*,7.9.3"),
+            ("--exclude-cases", "1.*,", "1.*,7.9.3"),
+            ("--case-messages", "0", "1..=1000"),
+            ("--case-messages", "1001", "1..=1000"),
             ("--prefix", &long, "at most 4096 bytes"),
         ] {
             let flags = format!("{flag}={value}");
             let error = parse(&[&flags]).expect_err(&flags).to_string();
             assert!(error.contains(flag) && error.contains(right), "{flags}: {error}");
         }
+    }
+
+    #[test]
+    fn a_proxy_header_is_expected_from_those_that_are_listed() {
+        let expects = |flags: &[&str], peer: &str| {
+            parse(flags).unwrap().listening.expects_proxy_header(peer.parse().ok())
+        };
+        assert!(!expects(&[], "10.0.0.1"));
+        assert!(!expects(&["--proxy-protocol", "off"], "10.0.0.1"));
+        for on in [&["--proxy-protocol", "-v"][..], &["--proxy-protocol=on"]] {
+            assert!(expects(on, "10.0.0.1") && expects(on, "unix"), "{on:?}");
+        }
+        let some = ["--proxy-protocol", "--proxy-protocol-from=10.0.0.0/8,::1"];
+        assert!(expects(&some, "::ffff:10.0.0.1") && expects(&some, "::1"));
+        assert!(!expects(&some, "11.0.0.1") && !expects(&some, "unix"));
+        assert!(expects(&["--proxy-protocol", "--proxy-protocol-from=unix"], "unix"));
+        let error = parse(&["--proxy-protocol-from=unix"]).unwrap_err().to_string();
+        assert!(error.contains("--proxy-protocol"), "{error}");
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //!                   no WebSocket                  └────────────┘
 //! ```
 //!
+//! Behind a proxy in TCP mode its header comes before all that.
+//!
 //! Whoever drives it does each [`next`](Connection::next) step, and records the result of a wait by
 //! [`received`](Connection::received), [`waited`](Connection::waited) or [`ended`](Connection::ended).
 //! Times count from the start of the connection.
@@ -21,6 +23,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use log::{Level, log_enabled, trace};
 
 use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
+use crate::app::cases::Cases;
+use crate::app::cases::control::Control;
+use crate::app::cases::runner::{Handshake, Runner};
 use crate::app::conversation::Conversation;
 use crate::app::dump;
 use crate::app::end::{End, Lost};
@@ -35,6 +40,7 @@ use crate::buffer::{Budget, Buffer};
 use crate::escape::{Count, Quoted};
 use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
+use crate::proxy_protocol::{self, Parsed};
 use crate::websocket::deflate::{PerMessageDeflate, Pool, Sizes};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::handshake::{Policy, Upgrade};
@@ -54,12 +60,14 @@ pub struct Service {
     pub budget: Arc<Budget>,
     pub contexts: Arc<Pool>,
     pub draws: Draws,
+    pub cases: Cases,
 }
 
 /// One connection.
 pub struct Connection<'s> {
     service: &'s Service,
     peer: Peer,
+    proxy_header: Option<proxy_protocol::Header>,
     /// When it began, since the Unix epoch.
     began: Duration,
     now: Duration,
@@ -76,6 +84,9 @@ pub struct Connection<'s> {
 }
 
 enum Phase<'s> {
+    ProxyHeader(ProxyHeader),
+    /// The PROXY header is whole.
+    Forwarded,
     Request(Head),
     /// It waits to be admitted.
     Admission(Box<Accepted>),
@@ -85,6 +96,13 @@ enum Phase<'s> {
     Open(Open<'s>),
     Draining(Drain),
     Over,
+}
+
+/// A PROXY header, as it comes.
+struct ProxyHeader {
+    input: Buffer,
+    /// How much longer it is at least, in bytes.
+    missing: usize,
 }
 
 /// The head of a request, as it comes.
@@ -130,12 +148,15 @@ struct Pending {
     script: Script,
     /// The first message, which tells what the request was.
     dump: Option<String>,
+    /// What a runner of the cases asks for, and the head of its request.
+    control: Option<(Control, String)>,
 }
 
 /// An open WebSocket.
 enum Open<'s> {
     Echo(Conversation<'s>),
     Script(Box<Scripted>),
+    Runner(Runner<'s>),
 }
 
 /// Bytes that are received and mean nothing, after the stream was ended.
@@ -157,6 +178,10 @@ struct Opened {
     sent: u64,
     messages: u64,
     compressed: Option<Sizes>,
+    /// The topic of the line: a runner of the cases opens many.
+    ended: Topic,
+    /// The line instead, if a case was played.
+    verdict: Option<String>,
 }
 
 /// A line for the log.
@@ -169,14 +194,24 @@ enum Log {
 impl<'s> Connection<'s> {
     /// A connection with `peer` that begins at `began`, since the Unix epoch.
     pub fn new(service: &'s Service, peer: Peer, began: Duration) -> Self {
-        let head = Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right };
+        Self::in_phase(Phase::Request(Head::new(service)), service, peer, began)
+    }
+
+    /// The same, but `peer` is a proxy that has to send a PROXY header first.
+    pub fn forwarded(service: &'s Service, peer: Peer, began: Duration) -> Self {
+        let header = ProxyHeader { input: small_buffer(service), missing: proxy_protocol::MIN_LEN };
+        Self::in_phase(Phase::ProxyHeader(header), service, peer, began)
+    }
+
+    fn in_phase(phase: Phase<'s>, service: &'s Service, peer: Peer, began: Duration) -> Self {
         Connection {
             service,
             peer,
+            proxy_header: None,
             began,
             now: Duration::ZERO,
             until: service.settings.timeouts.handshake,
-            phase: Phase::Request(head),
+            phase,
             log: Log::Nothing,
             is_last: false,
             opened: None,
@@ -193,6 +228,10 @@ impl<'s> Connection<'s> {
         }
         if !matches!(self.phase, Phase::Open(_)) {
             self.pass_time();
+            if let Phase::Forwarded = self.phase {
+                self.phase = Phase::Request(Head::new(self.service));
+                return Step::Forwarded(self.peer);
+            }
         }
         if !matches!(self.log, Log::Nothing)
             && let Log::Due(topic, line) = mem::replace(&mut self.log, Log::Nothing)
@@ -204,12 +243,15 @@ impl<'s> Connection<'s> {
         let step = match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.next(now),
             Phase::Open(Open::Script(scripted)) => scripted.next(now),
-            Phase::Request(_) => Step::Receive(Some(self.until.saturating_sub(now))),
+            Phase::Open(Open::Runner(runner)) => runner.next(now),
+            Phase::ProxyHeader(_) | Phase::Request(_) => {
+                Step::Receive(Some(self.until.saturating_sub(now)))
+            }
             Phase::Admission(_) => Step::Admit,
             Phase::Delayed(delayed) => Step::Pause(delayed.until.saturating_sub(now)),
             Phase::Responding(response) => Step::SendLast(response),
             Phase::Draining(drain) => Step::Receive(Some(drain.until.saturating_sub(now))),
-            Phase::Over => Step::Over,
+            Phase::Forwarded | Phase::Over => Step::Over,
         };
         let sent = match step {
             Step::Send { head, payload } => head.len() + payload.len(),
@@ -237,9 +279,20 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.input(),
             Phase::Open(Open::Script(scripted)) => scripted.input(),
+            Phase::Open(Open::Runner(runner)) => runner.input(),
             Phase::Request(head) => head.input.spare_mut(),
+            Phase::ProxyHeader(header) => {
+                // Its end may be followed by TLS, which is not received here.
+                let spare = header.input.spare_mut();
+                let len = spare.len().min(header.missing);
+                &mut spare[..len]
+            }
             Phase::Draining(drain) => drain.scratch.spare_mut(),
-            Phase::Admission(_) | Phase::Delayed(_) | Phase::Responding(_) | Phase::Over => &mut [],
+            Phase::Forwarded
+            | Phase::Admission(_)
+            | Phase::Delayed(_)
+            | Phase::Responding(_)
+            | Phase::Over => &mut [],
         }
     }
 
@@ -255,11 +308,17 @@ impl<'s> Connection<'s> {
                 match open {
                     Open::Echo(conversation) => conversation.received(bytes, now),
                     Open::Script(scripted) => scripted.received(bytes, now),
+                    Open::Runner(runner) => runner.received(bytes, now),
                 }
             }
             Phase::Request(_) => self.received_head(bytes),
-            Phase::Admission(_) | Phase::Delayed(_) | Phase::Responding(_) => {}
-            Phase::Draining(_) | Phase::Over => {}
+            Phase::ProxyHeader(_) => self.received_proxy_header(bytes),
+            Phase::Forwarded
+            | Phase::Admission(_)
+            | Phase::Delayed(_)
+            | Phase::Responding(_)
+            | Phase::Draining(_)
+            | Phase::Over => {}
         }
     }
 
@@ -269,6 +328,7 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.waited(now),
             Phase::Open(Open::Script(scripted)) => scripted.waited(now),
+            Phase::Open(Open::Runner(runner)) => runner.waited(now),
             _ => {}
         }
     }
@@ -280,6 +340,10 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Request(head) if head.input.filled().is_empty() => self.leave_without_request(),
             Phase::Request(_) => self.refuse(Response::text(400, "the head breaks off")),
+            Phase::ProxyHeader(header) if header.input.filled().is_empty() => {
+                self.leave_without_request();
+            }
+            Phase::ProxyHeader(_) => self.refuse_proxy_header("the PROXY header ends early"),
             Phase::Delayed(delayed) => {
                 let who = mem::take(&mut delayed.who);
                 self.log(
@@ -289,6 +353,9 @@ impl<'s> Connection<'s> {
                 self.phase = Phase::Over;
             }
             Phase::Open(open) => {
+                if let Open::Runner(runner) = open {
+                    runner.ended(now);
+                }
                 let end = End::of(open.session());
                 self.count();
                 self.log_end(&end, "");
@@ -297,7 +364,7 @@ impl<'s> Connection<'s> {
             }
             Phase::Draining(_) => self.end_drain(None),
             Phase::Responding(_) => {}
-            Phase::Admission(_) | Phase::Over => self.phase = Phase::Over,
+            Phase::Forwarded | Phase::Admission(_) | Phase::Over => self.phase = Phase::Over,
         }
     }
 
@@ -310,14 +377,19 @@ impl<'s> Connection<'s> {
         self.is_last = false;
         // The peer has yet to read the alert or the close frame that says why.
         let has_yet_to_read = matches!(lost, Lost::Tls(_) | Lost::Panicked);
-        match &self.phase {
-            Phase::Open(_) => {
+        match &mut self.phase {
+            Phase::Open(open) => {
+                if let Open::Runner(runner) = open {
+                    runner.ended(self.now);
+                }
                 self.count();
                 self.log_end(&End::Lost(lost), "");
             }
             Phase::Draining(_) => return self.end_drain(Some(lost)),
             Phase::Over => return,
-            Phase::Request(head) if head.input.filled().is_empty() && !has_yet_to_read => {
+            Phase::Request(Head { input, .. }) | Phase::ProxyHeader(ProxyHeader { input, .. })
+                if input.filled().is_empty() && !has_yet_to_read =>
+            {
                 self.leave_without_request();
             }
             _ => self.log(Topic::Detail, format!("{}: {lost}", self.peer)),
@@ -340,12 +412,15 @@ impl<'s> Connection<'s> {
     pub fn stop(&mut self, why: &'static str) {
         match &mut self.phase {
             Phase::Request(_) | Phase::Admission(_) => self.refuse(routes::unavailable(why)),
+            // Whether HTTP or TLS would follow is unknown.
+            Phase::ProxyHeader(_) | Phase::Forwarded => self.leave_without_request(),
             // One that is due opens, and is closed like all that are open.
             Phase::Delayed(delayed) if delayed.until > self.now => {
                 (delayed.response, delayed.until) = (routes::unavailable(why), self.now);
             }
             Phase::Open(Open::Echo(conversation)) => conversation.stop(),
             Phase::Open(Open::Script(scripted)) => scripted.stop(),
+            Phase::Open(Open::Runner(runner)) => runner.stop(),
             Phase::Delayed(_) | Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
         }
     }
@@ -360,6 +435,14 @@ impl<'s> Connection<'s> {
             Err(why) => {
                 self.respond(&accepted.who, None, &routes::unavailable(why), "GET");
             }
+        }
+    }
+
+    /// Takes the answer to [`Step::Report`]: why the reports were not written, if they were not.
+    #[cold]
+    pub fn reported(&mut self, result: Result<(), String>) {
+        if let Phase::Open(Open::Runner(runner)) = &mut self.phase {
+            runner.reported(result);
         }
     }
 
@@ -378,6 +461,13 @@ impl<'s> Connection<'s> {
                     self.refuse(routes::timeout());
                 }
             }
+            Phase::ProxyHeader(header) if self.now >= self.until => {
+                if header.input.filled().is_empty() {
+                    self.leave_without_request();
+                } else {
+                    self.refuse_proxy_header("the PROXY header was not complete in time");
+                }
+            }
             Phase::Delayed(delayed) if self.now >= delayed.until => {
                 self.until = self.now + self.service.settings.timeouts.handshake;
                 if let Phase::Delayed(delayed) = mem::replace(&mut self.phase, Phase::Over) {
@@ -387,6 +477,46 @@ impl<'s> Connection<'s> {
             Phase::Draining(drain) if self.now >= drain.until => self.end_drain(None),
             _ => {}
         }
+    }
+
+    fn received_proxy_header(&mut self, bytes: usize) {
+        let Phase::ProxyHeader(ProxyHeader { input, missing }) = &mut self.phase else { return };
+        input.advance(bytes);
+        match proxy_protocol::parse(input.filled()) {
+            Ok(Parsed::Complete(header)) => {
+                self.peer = header.source.map_or(self.peer, Peer::Tcp);
+                self.proxy_header = Some(header);
+                self.phase = Phase::Forwarded;
+            }
+            Ok(Parsed::Incomplete(len)) => {
+                *missing = len;
+                let is_granted = input.reserve(input.filled().len() + len).is_ok()
+                    && (!input.spare_mut().is_empty() || input.charge_ahead().is_ok());
+                if !is_granted {
+                    self.refuse_proxy_header("there is no memory for the PROXY header");
+                }
+            }
+            Err(wrong) => self.refuse_proxy_header(wrong),
+        }
+    }
+
+    /// Ends a connection that begins with something else than a PROXY header.
+    #[cold]
+    fn refuse_proxy_header(&mut self, wrong: &'static str) {
+        /// Enough to recognize another protocol.
+        const SHOWN: usize = 16;
+        let Phase::ProxyHeader(ProxyHeader { input, .. }) = &self.phase else { return };
+        let bytes = input.filled();
+        let start = Quoted(&bytes[..bytes.len().min(SHOWN)]);
+        let line = format!("{}: refused, {wrong}: {start}", self.peer);
+        // For people who try the port out. A TLS client could not read it.
+        if bytes.first().is_some_and(u8::is_ascii_alphabetic) {
+            let response = routes::proxy_header_required(wrong);
+            self.respond(&line, None, &response, method(bytes));
+        } else {
+            self.phase = Phase::Responding(Vec::new());
+        }
+        self.log(Topic::Request, line);
     }
 
     fn received_head(&mut self, bytes: usize) {
@@ -414,7 +544,10 @@ impl<'s> Connection<'s> {
         let who = describe(self.peer, request.as_ref().ok());
         let routed = match &request {
             _ if protocol == Protocol::PlainHttp => Err(routes::tls_required()),
-            Ok(request) => routes::route(request, &self.service.policy, self.service.behaviors),
+            Ok(request) => {
+                let Service { policy, behaviors, cases, .. } = self.service;
+                routes::route(request, policy, *behaviors, cases)
+            }
             Err(error) => Err(routes::refuse(*error)),
         };
         match routed {
@@ -432,7 +565,11 @@ impl<'s> Connection<'s> {
     #[inline(never)]
     fn accept(&mut self, accepted: Accepted, number: u64) {
         let Accepted { opening, mut input, head_len, mut who } = accepted;
-        let Opening { mut upgrade, behavior } = opening;
+        let Opening { mut upgrade, behavior, control } = opening;
+        let control = control.map(|control| {
+            let head = String::from_utf8_lossy(&input.filled()[..head_len]).into_owned();
+            (control, head)
+        });
         let deflate = self.deflate(&mut upgrade.compression);
         let mut response = upgrade.response();
         let mut until = self.now;
@@ -445,12 +582,15 @@ impl<'s> Connection<'s> {
             until += behavior.delay;
             script = behavior.script;
             if script.dump {
-                dump = Some(dump::dump(&self.peer.to_string(), &request, &response));
+                let header = self.proxy_header.as_ref();
+                dump =
+                    Some(dump::dump(self.peer, header, &request, &self.service.policy, &response));
             }
         }
+        self.proxy_header = None;
         let end = input.filled().len();
         input.keep(head_len..end);
-        let websocket = Pending { number, upgrade, deflate, script, dump };
+        let websocket = Pending { number, upgrade, deflate, script, dump, control };
         self.phase = Phase::Delayed(Box::new(Delayed { until, who, response, input, websocket }));
     }
 
@@ -484,8 +624,12 @@ impl<'s> Connection<'s> {
         if response.status != 101 {
             return self.respond(&who, None, &response, "GET");
         }
-        let Pending { number, upgrade, deflate, script, dump } = websocket;
-        self.log(Topic::Opened, describe_opening(number, &who, &upgrade));
+        let Pending { number, upgrade, deflate, script, dump, control } = websocket;
+        let (opened, ended) = match control {
+            None => (Topic::Opened, Topic::Ended),
+            Some(_) => (Topic::Detail, Topic::Detail),
+        };
+        self.log(opened, describe_opening(number, &who, &upgrade));
         let mut opening = response.encode("GET", "");
         let response_len = opening.len() as u64;
         if let Some(dump) = dump {
@@ -500,6 +644,8 @@ impl<'s> Connection<'s> {
             sent: 0,
             messages: 0,
             compressed: None,
+            ended,
+            verdict: None,
         });
         let Service { settings, budget, .. } = self.service;
         let timeouts = script.timeouts(settings.timeouts);
@@ -511,7 +657,13 @@ impl<'s> Connection<'s> {
         if log_enabled!(Level::Trace) {
             self.sent_frames = Some(Box::new(Reader::new(Side::Server)));
         }
-        self.phase = Phase::Open(if script == Script::default() {
+        self.phase = Phase::Open(if let Some((control, request)) = control {
+            let response = String::from_utf8_lossy(&opening).into_owned();
+            let started = self.began + self.now;
+            let handshake = Handshake { client: number, started, request, response };
+            let cases = &self.service.cases;
+            Open::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
+        } else if script == Script::default() {
             Open::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
         } else {
             let prefix = script.prefix.clone().unwrap_or_else(|| settings.prefix.clone());
@@ -549,9 +701,12 @@ impl<'s> Connection<'s> {
     fn respond(&mut self, who: &str, path: Option<&str>, response: &Response, method: &str) {
         let what = match response.status {
             200 => response::described(200),
-            status => format!("{}, {}", response::described(status), response.body.trim_end()),
+            status => {
+                let reason = response.body.lines().next().unwrap_or_default();
+                format!("{}, {reason}", response::described(status))
+            }
         };
-        let is_health = response.status == 200 && path == Some(routes::HEALTH);
+        let is_health = response.status == 200 && path.is_some_and(routes::is_health_check);
         let topic = if is_health { Topic::Detail } else { Topic::Request };
         self.log(topic, format!("{who}: {what}"));
         let date = httpdate::fmt_http_date(UNIX_EPOCH + self.began + self.now);
@@ -566,8 +721,8 @@ impl<'s> Connection<'s> {
             return self.drain(timeout.min(self.until.saturating_sub(self.now)), None);
         };
         let end = match open {
-            Open::Echo(conversation) => End::of(conversation.session()),
             Open::Script(scripted) => scripted.end(),
+            Open::Echo(_) | Open::Runner(_) => End::of(open.session()),
         };
         self.count();
         match end {
@@ -590,6 +745,10 @@ impl<'s> Connection<'s> {
                 }
                 Open::Script(scripted) => {
                     (scripted.messages(), scripted.session().compressed_total())
+                }
+                Open::Runner(runner) => {
+                    opened.verdict = runner.verdict().map(Into::into);
+                    (0, runner.session().compressed_total())
                 }
             };
         }
@@ -621,10 +780,15 @@ impl<'s> Connection<'s> {
     }
 
     fn log_end(&mut self, end: &End, then: &str) {
-        let Some(opened) = &self.opened else { return };
-        let ratio = opened.compressed.map_or(String::new(), |Sizes { plain, compressed }| {
-            format!(", compressed to {} %", compressed.saturating_mul(100) / plain)
-        });
+        let Some(opened) = &mut self.opened else { return };
+        if let Some(verdict) = opened.verdict.take() {
+            return self.log(Topic::Verdict, verdict);
+        }
+        let percent = opened
+            .compressed
+            .map(|Sizes { plain, compressed }| compressed.saturating_mul(100) / plain);
+        let ratio = percent.filter(|percent| *percent < 100);
+        let ratio = ratio.map_or(String::new(), |percent| format!(", compressed to {percent} %"));
         let line = format!(
             "client {} ended: {end}{then}; {}, {} in, {} out, {:.3} s{ratio}",
             opened.number,
@@ -633,11 +797,18 @@ impl<'s> Connection<'s> {
             Count(opened.sent.saturating_sub(opened.response_len), "byte"),
             (self.now - opened.since).as_secs_f64(),
         );
-        self.log(Topic::Ended, line);
+        let topic = opened.ended;
+        self.log(topic, line);
     }
 
     fn log(&mut self, topic: Topic, line: String) {
         self.log = Log::Due(topic, line);
+    }
+}
+
+impl Head {
+    fn new(service: &Service) -> Self {
+        Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right }
     }
 }
 
@@ -646,6 +817,7 @@ impl Open<'_> {
         match self {
             Open::Echo(conversation) => conversation.session(),
             Open::Script(scripted) => scripted.session(),
+            Open::Runner(runner) => runner.session(),
         }
     }
 }

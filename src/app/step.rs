@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::app::peer::Peer;
+
 /// What to do next with a connection's stream, after which the next step is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'c> {
@@ -20,6 +22,11 @@ pub enum Step<'c> {
     Pause(Duration),
     /// Ask whether the connection may become a WebSocket.
     Admit,
+    /// Write the reports on this agent to their directory.
+    Report(&'c str),
+    /// The PROXY header is whole: it names this client, or does not change the peer. What follows is the
+    /// client's own stream, TLS or plain.
+    Forwarded(Peer),
     Log(Topic, &'c str),
     /// Have what was not sent discarded, so that the connection ends by a reset.
     Reset,
@@ -36,6 +43,8 @@ pub enum Topic {
     Opened,
     /// The end of a WebSocket.
     Ended,
+    /// The verdict on a client.
+    Verdict,
     /// What is usual and may come often: health checks, connections without a request.
     Detail,
 }

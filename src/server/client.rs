@@ -23,22 +23,31 @@ pub fn serve(registration: &Registration, shared: &Shared) {
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let acceptor = shared.acceptor.as_ref();
     let handshake = acceptor.map(|acceptor| Handshake::new(acceptor, &service.budget));
-    let stream = Stream::new(socket, service.settings.timeouts.write, handshake);
+    let is_forwarded = shared.config.listening.expects_proxy_header(socket.peer.ip());
+    let (at_once, after_header) = if is_forwarded { (None, handshake) } else { (handshake, None) };
+    let stream = Stream::new(socket, service.settings.timeouts.write, at_once);
     let mut client = Client {
         registration,
         shared,
         start: stream.now(),
         stream,
+        after_header,
         tls: if acceptor.is_some() { Tls::Unfinished } else { Tls::None },
         level: Level::Info,
     };
-    client.serve(&mut Connection::new(service, socket.peer, began));
+    client.serve(&mut if is_forwarded {
+        Connection::forwarded(service, socket.peer, began)
+    } else {
+        Connection::new(service, socket.peer, began)
+    });
 }
 
 struct Client<'c> {
     registration: &'c Registration,
     shared: &'c Shared,
     stream: Stream<'c>,
+    /// TLS, where it begins after the PROXY header.
+    after_header: Option<Handshake<'c>>,
     start: Instant,
     tls: Tls,
     /// At which the end of the WebSocket is logged.
@@ -106,6 +115,20 @@ impl Client<'_> {
                     connection.admitted(self.registration.upgrade());
                     continue;
                 }
+                Step::Report(agent) => {
+                    let reports = self.shared.reports.as_ref();
+                    let result = reports
+                        .map_or(Ok(()), |reports| reports.write(&self.shared.service.cases, agent));
+                    connection.reported(result);
+                    continue;
+                }
+                Step::Forwarded(peer) => {
+                    self.registration.set_peer(peer);
+                    if let Some(handshake) = self.after_header.take() {
+                        self.stream.start_tls(handshake);
+                    }
+                    continue;
+                }
                 Step::Log(topic, line) => {
                     self.log(topic, line);
                     continue;
@@ -147,7 +170,7 @@ impl Client<'_> {
     fn check_tls(&mut self) {
         if let Some(tls) = self.stream.tls() {
             self.registration.end_handshake();
-            debug!("{}: {tls}", self.registration.connection().socket.peer);
+            debug!("{}: {tls}", self.registration.peer());
             self.tls = Tls::None;
         }
     }
@@ -169,6 +192,7 @@ impl Client<'_> {
             Topic::Request => self.shared.request_log.admit(Instant::now()),
             Topic::Opened => self.shared.client_log.admit(Instant::now()),
             Topic::Ended => return log!(self.level, "{line}"),
+            Topic::Verdict => Some(String::new()),
             Topic::Detail => None,
         };
         if let Topic::Opened = topic {
@@ -189,6 +213,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+    use crate::app::cases::Cases;
     use crate::app::peer::Peer;
     use crate::app::settings::WRITE_TIMEOUT_PARTS;
     use crate::cli::Config;
@@ -204,12 +229,19 @@ mod tests {
         let (stream, address) = listener.accept().unwrap();
         stream.set_write_timeout(Some(timeout / WRITE_TIMEOUT_PARTS)).unwrap();
         let connection = registry::Connection::new(Socket::new(stream, Peer::Tcp(address)));
-        let shared = Shared::new(Config::parse_from(["wsecho"]), None, Limits::raise());
+        let config = Config::parse_from(["wsecho"]);
+        let shared = Shared::new(config, None, Limits::raise(), Cases::default(), None);
         let registration = shared.registry.register(&connection).unwrap();
         let stream = Stream::new(&connection.socket, timeout, None);
-        let (start, tls, level) = (stream.now(), Tls::None, Level::Info);
-        let mut client =
-            Client { registration: &registration, shared: &shared, stream, start, tls, level };
+        let mut client = Client {
+            registration: &registration,
+            shared: &shared,
+            start: stream.now(),
+            stream,
+            after_header: None,
+            tls: Tls::None,
+            level: Level::Info,
+        };
         let _ = client.stream.send(head, payload);
         client.close_after_panic();
         connection.socket.abort();

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
+use crate::app::peer::Peer;
 use crate::lock::{lock, unpoisoned};
 use crate::server::socket::Socket;
 
@@ -95,6 +96,8 @@ pub struct Registration {
     connection: Arc<Connection>,
     id: u64,
     phase: Cell<Phase>,
+    /// Whom it counts for.
+    peer: Cell<Peer>,
 }
 
 impl Registry {
@@ -147,7 +150,8 @@ impl Registry {
         state.by_id.insert(id, Arc::clone(connection));
         state.evictable.insert((phase, id));
         let (registry, connection) = (Arc::clone(self), Arc::clone(connection));
-        Ok(Registration { registry, connection, id, phase: Cell::new(phase) })
+        let (phase, peer) = (Cell::new(phase), Cell::new(connection.socket.peer));
+        Ok(Registration { registry, connection, id, phase, peer })
     }
 
     /// Refuses new connections, and gives each one a reason to end. Returns how many there are.
@@ -249,6 +253,16 @@ impl State {
 }
 
 impl Registration {
+    /// The client, or the proxy before it that has not named it by a PROXY header.
+    pub fn peer(&self) -> Peer {
+        self.peer.get()
+    }
+
+    /// Records the client that a PROXY header names. It comes before the WebSocket that counts for it.
+    pub fn set_peer(&self, peer: Peer) {
+        self.peer.set(peer);
+    }
+
     /// Records that a part of the request has come, or of the TLS handshake before it.
     pub fn begin_request(&self) {
         if matches!(self.phase.get(), Phase::Silent(_)) {
@@ -340,7 +354,7 @@ impl Registration {
     /// network has, since each of its hosts can take any address in it.
     fn network(&self) -> Option<IpAddr> {
         const PREFIX: u128 = u128::MAX << 64;
-        Some(match self.connection.socket.peer.ip()? {
+        Some(match self.peer.get().ip()? {
             IpAddr::V4(ip) => ip.into(),
             IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & PREFIX).into(),
         })

@@ -40,6 +40,11 @@ impl<'s> Stream<'s> {
         }
     }
 
+    /// Enables TLS from here on.
+    pub fn start_tls(&mut self, handshake: Handshake<'s>) {
+        self.transport = Transport::Handshake(handshake);
+    }
+
     /// When the last [`receive`](Self::receive) or [`pause`](Self::pause) returned, or a later send that
     /// had to wait.
     pub fn now(&self) -> Instant {

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 /// From the top down. `lib` and `main`, which name everything, are above them.
 #[rustfmt::skip]
-const LAYERS: [&str; 10] =
-    ["server", "logging", "cli", "app", "websocket", "http", "escape", "buffer", "placement", "lock"];
+const LAYERS: [&str; 11] = [
+    "server", "logging", "cli", "app", "websocket", "http", "proxy_protocol", "escape", "buffer",
+    "placement", "lock",
+];
 
 /// The first layer that knows no socket, no thread, no clock and no file, and waits for nothing.
 const SANS_IO: &str = "app";
@@ -16,7 +18,7 @@ const SANS_IO: &str = "app";
 #[rustfmt::skip]
 const IO: [&str; 16] = [
     "std::net", "std::io", "std::thread", "std::fs", "std::env", "std::process", "Instant", "SystemTime",
-    "Condvar", "mpsc", "park", "rustix", "nix", "signal_hook", "use std::{", "use std as",
+    "Condvar", "mpsc", "park", "rustix", " nix::", "signal_hook", "use std::{", "use std as",
 ];
 
 #[test]

@@ -98,8 +98,8 @@ impl<'a> Handshake<'a> {
         let mut first = [0];
         let received = socket.peek(&mut first, wait)?;
         if let Received::Bytes(_) = received {
-            // Every request begins with a letter, and no record does.
-            if first[0].is_ascii_alphabetic() {
+            // A request begins with a letter or an empty line, as a PROXY header does. No record does.
+            if first[0].is_ascii_alphabetic() || first[0] == b'\r' {
                 return Ok(Received::NotTls);
             }
             self.session = Some(Box::new(Session::new(self.budget)?));

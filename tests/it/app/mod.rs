@@ -1,8 +1,11 @@
 //! What the server says, to a request and after it.
 
 mod behavior;
+mod cases;
+mod connection;
 mod conversation;
 mod copies;
+mod forwarded;
 mod properties;
 mod routes;
 mod scripted;

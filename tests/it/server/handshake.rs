@@ -75,7 +75,7 @@ fn every_response_is_complete_and_nothing_follows_it() {
     for (request, status, body) in [
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200, PAGE),
         (&HEALTH_CHECK.repeat(2), 200, "ok\n"),
-        ("GET /nothing HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 404, "nothing is here"),
+        ("GET /nothing HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 404, "not found"),
         (&UPGRADE.replace("13", "8"), 426, "has to be 13"),
         (&(UPGRADE.replace("/chat", "*") + UPGRADE), 400, "target"),
         (&UPGRADE.replace("Host: localhost\r\n", ""), 400, "Host is missing"),
