@@ -23,6 +23,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use log::{Level, log_enabled, trace};
 
 use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
+use crate::app::cases::Cases;
+use crate::app::cases::control::Control;
+use crate::app::cases::runner::{Handshake, Runner};
 use crate::app::conversation::Conversation;
 use crate::app::dump;
 use crate::app::end::{End, Lost};
@@ -57,6 +60,7 @@ pub struct Service {
     pub budget: Arc<Budget>,
     pub contexts: Arc<Pool>,
     pub draws: Draws,
+    pub cases: Cases,
 }
 
 /// One connection.
@@ -144,12 +148,15 @@ struct Pending {
     script: Script,
     /// The first message, which tells what the request was.
     dump: Option<String>,
+    /// What a runner of the cases asks for, and the head of its request.
+    control: Option<(Control, String)>,
 }
 
 /// An open WebSocket.
 enum Open<'s> {
     Echo(Conversation<'s>),
     Script(Box<Scripted>),
+    Runner(Runner<'s>),
 }
 
 /// Bytes that are received and mean nothing, after the stream was ended.
@@ -171,6 +178,10 @@ struct Opened {
     sent: u64,
     messages: u64,
     compressed: Option<Sizes>,
+    /// The topic of the line: a runner of the cases opens many.
+    ended: Topic,
+    /// The line instead, if a case was played.
+    verdict: Option<String>,
 }
 
 /// A line for the log.
@@ -232,6 +243,7 @@ impl<'s> Connection<'s> {
         let step = match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.next(now),
             Phase::Open(Open::Script(scripted)) => scripted.next(now),
+            Phase::Open(Open::Runner(runner)) => runner.next(now),
             Phase::ProxyHeader(_) | Phase::Request(_) => {
                 Step::Receive(Some(self.until.saturating_sub(now)))
             }
@@ -267,6 +279,7 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.input(),
             Phase::Open(Open::Script(scripted)) => scripted.input(),
+            Phase::Open(Open::Runner(runner)) => runner.input(),
             Phase::Request(head) => head.input.spare_mut(),
             Phase::ProxyHeader(header) => {
                 // Its end may be followed by TLS, which is not received here.
@@ -295,6 +308,7 @@ impl<'s> Connection<'s> {
                 match open {
                     Open::Echo(conversation) => conversation.received(bytes, now),
                     Open::Script(scripted) => scripted.received(bytes, now),
+                    Open::Runner(runner) => runner.received(bytes, now),
                 }
             }
             Phase::Request(_) => self.received_head(bytes),
@@ -314,6 +328,7 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.waited(now),
             Phase::Open(Open::Script(scripted)) => scripted.waited(now),
+            Phase::Open(Open::Runner(runner)) => runner.waited(now),
             _ => {}
         }
     }
@@ -338,6 +353,9 @@ impl<'s> Connection<'s> {
                 self.phase = Phase::Over;
             }
             Phase::Open(open) => {
+                if let Open::Runner(runner) = open {
+                    runner.ended(now);
+                }
                 let end = End::of(open.session());
                 self.count();
                 self.log_end(&end, "");
@@ -359,8 +377,11 @@ impl<'s> Connection<'s> {
         self.is_last = false;
         // The peer has yet to read the alert or the close frame that says why.
         let has_yet_to_read = matches!(lost, Lost::Tls(_) | Lost::Panicked);
-        match &self.phase {
-            Phase::Open(_) => {
+        match &mut self.phase {
+            Phase::Open(open) => {
+                if let Open::Runner(runner) = open {
+                    runner.ended(self.now);
+                }
                 self.count();
                 self.log_end(&End::Lost(lost), "");
             }
@@ -399,6 +420,7 @@ impl<'s> Connection<'s> {
             }
             Phase::Open(Open::Echo(conversation)) => conversation.stop(),
             Phase::Open(Open::Script(scripted)) => scripted.stop(),
+            Phase::Open(Open::Runner(runner)) => runner.stop(),
             Phase::Delayed(_) | Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
         }
     }
@@ -413,6 +435,14 @@ impl<'s> Connection<'s> {
             Err(why) => {
                 self.respond(&accepted.who, None, &routes::unavailable(why), "GET");
             }
+        }
+    }
+
+    /// Takes the answer to [`Step::Report`]: why the reports were not written, if they were not.
+    #[cold]
+    pub fn reported(&mut self, result: Result<(), String>) {
+        if let Phase::Open(Open::Runner(runner)) = &mut self.phase {
+            runner.reported(result);
         }
     }
 
@@ -514,7 +544,10 @@ impl<'s> Connection<'s> {
         let who = describe(self.peer, request.as_ref().ok());
         let routed = match &request {
             _ if protocol == Protocol::PlainHttp => Err(routes::tls_required()),
-            Ok(request) => routes::route(request, &self.service.policy, self.service.behaviors),
+            Ok(request) => {
+                let Service { policy, behaviors, cases, .. } = self.service;
+                routes::route(request, policy, *behaviors, cases)
+            }
             Err(error) => Err(routes::refuse(*error)),
         };
         match routed {
@@ -532,7 +565,11 @@ impl<'s> Connection<'s> {
     #[inline(never)]
     fn accept(&mut self, accepted: Accepted, number: u64) {
         let Accepted { opening, mut input, head_len, mut who } = accepted;
-        let Opening { mut upgrade, behavior } = opening;
+        let Opening { mut upgrade, behavior, control } = opening;
+        let control = control.map(|control| {
+            let head = String::from_utf8_lossy(&input.filled()[..head_len]).into_owned();
+            (control, head)
+        });
         let deflate = self.deflate(&mut upgrade.compression);
         let mut response = upgrade.response();
         let mut until = self.now;
@@ -553,7 +590,7 @@ impl<'s> Connection<'s> {
         self.proxy_header = None;
         let end = input.filled().len();
         input.keep(head_len..end);
-        let websocket = Pending { number, upgrade, deflate, script, dump };
+        let websocket = Pending { number, upgrade, deflate, script, dump, control };
         self.phase = Phase::Delayed(Box::new(Delayed { until, who, response, input, websocket }));
     }
 
@@ -587,8 +624,12 @@ impl<'s> Connection<'s> {
         if response.status != 101 {
             return self.respond(&who, None, &response, "GET");
         }
-        let Pending { number, upgrade, deflate, script, dump } = websocket;
-        self.log(Topic::Opened, describe_opening(number, &who, &upgrade));
+        let Pending { number, upgrade, deflate, script, dump, control } = websocket;
+        let (opened, ended) = match control {
+            None => (Topic::Opened, Topic::Ended),
+            Some(_) => (Topic::Detail, Topic::Detail),
+        };
+        self.log(opened, describe_opening(number, &who, &upgrade));
         let mut opening = response.encode("GET", "");
         let response_len = opening.len() as u64;
         if let Some(dump) = dump {
@@ -603,6 +644,8 @@ impl<'s> Connection<'s> {
             sent: 0,
             messages: 0,
             compressed: None,
+            ended,
+            verdict: None,
         });
         let Service { settings, budget, .. } = self.service;
         let timeouts = script.timeouts(settings.timeouts);
@@ -614,7 +657,13 @@ impl<'s> Connection<'s> {
         if log_enabled!(Level::Trace) {
             self.sent_frames = Some(Box::new(Reader::new(Side::Server)));
         }
-        self.phase = Phase::Open(if script == Script::default() {
+        self.phase = Phase::Open(if let Some((control, request)) = control {
+            let response = String::from_utf8_lossy(&opening).into_owned();
+            let started = self.began + self.now;
+            let handshake = Handshake { client: number, started, request, response };
+            let cases = &self.service.cases;
+            Open::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
+        } else if script == Script::default() {
             Open::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
         } else {
             let prefix = script.prefix.clone().unwrap_or_else(|| settings.prefix.clone());
@@ -652,7 +701,10 @@ impl<'s> Connection<'s> {
     fn respond(&mut self, who: &str, path: Option<&str>, response: &Response, method: &str) {
         let what = match response.status {
             200 => response::described(200),
-            status => format!("{}, {}", response::described(status), response.body.trim_end()),
+            status => {
+                let reason = response.body.lines().next().unwrap_or_default();
+                format!("{}, {reason}", response::described(status))
+            }
         };
         let is_health = response.status == 200 && path.is_some_and(routes::is_health_check);
         let topic = if is_health { Topic::Detail } else { Topic::Request };
@@ -669,8 +721,8 @@ impl<'s> Connection<'s> {
             return self.drain(timeout.min(self.until.saturating_sub(self.now)), None);
         };
         let end = match open {
-            Open::Echo(conversation) => End::of(conversation.session()),
             Open::Script(scripted) => scripted.end(),
+            Open::Echo(_) | Open::Runner(_) => End::of(open.session()),
         };
         self.count();
         match end {
@@ -693,6 +745,10 @@ impl<'s> Connection<'s> {
                 }
                 Open::Script(scripted) => {
                     (scripted.messages(), scripted.session().compressed_total())
+                }
+                Open::Runner(runner) => {
+                    opened.verdict = runner.verdict().map(Into::into);
+                    (0, runner.session().compressed_total())
                 }
             };
         }
@@ -724,7 +780,10 @@ impl<'s> Connection<'s> {
     }
 
     fn log_end(&mut self, end: &End, then: &str) {
-        let Some(opened) = &self.opened else { return };
+        let Some(opened) = &mut self.opened else { return };
+        if let Some(verdict) = opened.verdict.take() {
+            return self.log(Topic::Verdict, verdict);
+        }
         let percent = opened
             .compressed
             .map(|Sizes { plain, compressed }| compressed.saturating_mul(100) / plain);
@@ -738,7 +797,8 @@ impl<'s> Connection<'s> {
             Count(opened.sent.saturating_sub(opened.response_len), "byte"),
             (self.now - opened.since).as_secs_f64(),
         );
-        self.log(Topic::Ended, line);
+        let topic = opened.ended;
+        self.log(topic, line);
     }
 
     fn log(&mut self, topic: Topic, line: String) {
@@ -757,6 +817,7 @@ impl Open<'_> {
         match self {
             Open::Echo(conversation) => conversation.session(),
             Open::Script(scripted) => scripted.session(),
+            Open::Runner(runner) => runner.session(),
         }
     }
 }

@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 
 use crate::app::behavior::{self, Behavior, Behaviors, Handshake};
+use crate::app::cases::control::{self, Control};
+use crate::app::cases::{self, Cases};
 use crate::app::{dump, page};
 use crate::http::request::{self, ParseError, Request};
 use crate::http::response::Response;
 use crate::websocket::handshake::{self, Policy, Upgrade};
+use crate::websocket::negotiation::Negotiation;
 
 /// A WebSocket that a request opens.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +17,8 @@ pub struct Opening {
     pub upgrade: Upgrade,
     /// The behavior that the client asks for, if any.
     pub behavior: Option<Box<Behavior>>,
+    /// What a runner of the cases asks for.
+    pub control: Option<Control>,
 }
 
 /// What `request` opens: a WebSocket, unless it asks for the page, a health check, or for what a
@@ -26,18 +31,54 @@ pub fn route(
     request: &Request,
     policy: &Policy,
     behaviors: Behaviors,
+    cases: &Cases,
 ) -> Result<Opening, Response> {
     let path = path(request)?;
     let is_on_demand = behaviors == Behaviors::On && path == behavior::PATH;
     if behaviors == Behaviors::On && is_misspelled(path) {
         return Err(Response::text(404, "not found; behaviors on demand are at /do"));
     }
+    let cases = Some(cases).filter(|_| behaviors == Behaviors::On);
     if !request.has_token("Upgrade", "websocket") {
-        return Err(if is_on_demand { explain(request.query()) } else { document(path) });
+        let of_cases =
+            cases.and_then(|cases| cases::document::response(path, request.query(), cases));
+        return Err(match of_cases {
+            Some(response) => response,
+            None if is_on_demand => explain(request.query()),
+            None => document(path),
+        });
+    }
+    if let Some(cases) = cases
+        && let Some(control) = control::parse(path, request.query(), &cases.suite)
+    {
+        return open_for_runner(request, policy, control);
     }
     let upgrade = handshake::accept(request, policy)?;
     let behavior = if is_on_demand { Some(demanded(request, policy)?) } else { None };
-    Ok(Opening { upgrade, behavior })
+    Ok(Opening { upgrade, behavior, control: None })
+}
+
+/// What a runner of the cases opens. Messages are compressed as its case has it, if they are.
+#[inline(never)]
+fn open_for_runner(
+    request: &Request,
+    policy: &Policy,
+    control: Result<Control, String>,
+) -> Result<Opening, Response> {
+    let accept =
+        |compression| handshake::accept(request, &Policy { compression, ..policy.clone() });
+    let mut upgrade = accept(None)?;
+    let control = control.map_err(|wrong| Response::text(400, wrong))?;
+    if let Control::Run(case, _) = &control {
+        for terms in case.terms {
+            let agreed = accept(Some(*terms))?;
+            if let Negotiation::Agreed(_) = agreed.compression {
+                upgrade = agreed;
+                break;
+            }
+        }
+    }
+    Ok(Opening { upgrade, behavior: None, control: Some(control) })
 }
 
 /// The path of a request whose version and method are allowed.

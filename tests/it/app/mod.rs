@@ -1,6 +1,8 @@
 //! What the server says, to a request and after it.
 
 mod behavior;
+mod cases;
+mod connection;
 mod conversation;
 mod copies;
 mod forwarded;
