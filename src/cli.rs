@@ -22,6 +22,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory as _, Parser, ValueE
 use log::LevelFilter;
 
 use crate::app::behavior::Behaviors;
+use crate::app::cases::Pattern;
 use crate::http::origin::Origin;
 use crate::http::request;
 use crate::proxy_protocol;
@@ -44,6 +45,8 @@ pub struct Config {
     pub listening: Listening,
     #[command(flatten)]
     pub messages: Messages,
+    #[command(flatten)]
+    pub cases: Cases,
     #[command(flatten)]
     pub timeouts: Timeouts,
     #[command(flatten)]
@@ -146,10 +149,10 @@ pub struct Messages {
     #[arg(long, value_name = "TEXT", default_value = "You have entered: ", value_parser = prefix)]
     pub prefix: String,
 
-    /// Misbehave at /do as asked
+    /// Misbehave at /do as asked, judge clients
     ///
-    /// Whether a WebSocket at /do misbehaves as its query asks: on or off. GET /do lists what it can ask
-    /// for.
+    /// Whether a WebSocket at /do misbehaves as its query asks, and whether Autobahn cases are played: on
+    /// or off. GET /do lists what it can ask for.
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = behaviors())]
     #[arg(hide_possible_values = true)]
     pub behaviors: Behaviors,
@@ -175,6 +178,38 @@ pub struct Messages {
     /// answered by close code 1013.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     pub max_buffered: usize,
+}
+
+/// Which Autobahn cases are played to clients, and where the verdicts go.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Cases")]
+pub struct Cases {
+    /// Autobahn cases to select [default: 517]
+    ///
+    /// The Autobahn cases that runners count and that /verdict expects, such as 1.*,7.9.3. Repeatable;
+    /// without it the 517 of the suite.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Pattern::parse)]
+    pub cases: Vec<Pattern>,
+
+    /// Cases to leave out
+    ///
+    /// The cases to leave out of those, such as 9.*,12.*,13.*. Repeatable.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Pattern::parse)]
+    pub exclude_cases: Vec<Pattern>,
+
+    /// Round trips in cases with many
+    ///
+    /// How many messages make the round trips of 9.7, 9.8, 12 and 13, up to 1000. A CI takes 50.
+    #[arg(long, value_name = "N", default_value = "1000")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub case_messages: u32,
+
+    /// Directory for reports [default: none]
+    ///
+    /// The directory that index.json and a file for each case are written to when a runner updates the
+    /// reports. They are served at /reports/index.json as well.
+    #[arg(long, value_name = "DIR")]
+    pub reports: Option<PathBuf>,
 }
 
 /// The time limits for a client.
@@ -522,7 +557,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_readme() {
-        let Config { listening, messages, timeouts, logging } = parse(&[]).unwrap();
+        let Config { listening, messages, cases, timeouts, logging } = parse(&[]).unwrap();
         assert!(listening.addr.is_empty());
         assert_eq!(listening.max_connections.get(), 10_000);
         assert!(listening.origin.is_empty() && listening.subprotocol.is_empty());
@@ -531,6 +566,8 @@ mod tests {
         assert_eq!(messages.compression, negotiation::Mode::NoContextTakeover);
         assert_eq!(messages.max_message_size, 16 << 20);
         assert_eq!(messages.max_buffered, 1 << 30);
+        assert!(cases.cases.is_empty() && cases.exclude_cases.is_empty());
+        assert_eq!((cases.case_messages, cases.reports), (1000, None));
         assert_eq!(timeouts.handshake_timeout, Duration::from_secs(10));
         assert_eq!(timeouts.ping_interval, Duration::from_secs(20));
         assert_eq!(timeouts.ping_timeout, Duration::from_secs(20));
@@ -583,6 +620,10 @@ mod tests {
             ("--subprotocol", "a b", "without spaces"),
             ("--subprotocol", "", "without spaces"),
             ("--behaviors", "maybe", "on, off"),
+            ("--cases", "seven", "1.*,7.9.3"),
+            ("--exclude-cases", "1.*,", "1.*,7.9.3"),
+            ("--case-messages", "0", "1..=1000"),
+            ("--case-messages", "1001", "1..=1000"),
             ("--prefix", &long, "at most 4096 bytes"),
         ] {
             let flags = format!("{flag}={value}");

@@ -9,6 +9,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tungstenite::HandshakeError;
 use tungstenite::error::{Error, ProtocolError};
+use wsecho::app::cases::Cases;
 use wsecho::app::behavior::Behaviors;
 use wsecho::app::routes::{self, Opening};
 use wsecho::http::origin::Origin;
@@ -96,7 +97,7 @@ fn decide(
     let request = head.transpose()?.and_then(Request::parse);
     Some(request.map_or_else(
         |error| Err(routes::refuse(error)),
-        |request| routes::route(&request, policy, Behaviors::On),
+        |request| routes::route(&request, policy, Behaviors::On, &Cases::default()),
     ))
 }
 

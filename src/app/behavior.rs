@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::app::query::decode;
 use crate::app::settings::Timeouts;
 use crate::escape::{Count, Quoted};
 use crate::http::response;
@@ -301,26 +302,6 @@ impl Query {
 fn expected(name: &str) -> String {
     let value = PARAMETERS.iter().find(|known| known.name == name).map_or("", |known| known.value);
     format!("{name} is {value}")
-}
-
-/// Decodes `application/x-www-form-urlencoded`, the encoding of forms.
-fn decode(text: &str) -> Result<String, String> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let mut digit = || char::from(bytes.next()?).to_digit(16);
-                let (Some(high), Some(low)) = (digit(), digit()) else {
-                    return Err("a % stands before two hexadecimal digits; itself it is %25".into());
-                };
-                (high << 4 | low) as u8
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(decoded).map_err(|_| "the query is not UTF-8 once it is decoded".into())
 }
 
 /// A whole number without a sign.

@@ -23,6 +23,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use log::{Level, log_enabled, trace};
 
 use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
+use crate::app::cases::Cases;
+use crate::app::cases::answer::Answer as CaseAnswer;
+use crate::app::cases::control::Control;
+use crate::app::cases::trial::{Run, Trial};
 use crate::app::conversation::Conversation;
 use crate::app::dump;
 use crate::app::end::{End, Lost};
@@ -57,6 +61,7 @@ pub struct Service {
     pub budget: Arc<Budget>,
     pub contexts: Arc<Pool>,
     pub draws: Draws,
+    pub cases: Cases,
 }
 
 /// One connection.
@@ -144,12 +149,16 @@ struct Pending {
     script: Script,
     /// The first message, which tells what the request was.
     dump: Option<String>,
+    /// What a runner of the cases asks for, and the head of its request.
+    control: Option<(Control, String)>,
 }
 
 /// An open WebSocket.
 enum Open<'s> {
     Echo(Conversation<'s>),
     Script(Box<Scripted>),
+    Trial(Box<Trial<'s>>),
+    Answer(Box<CaseAnswer<'s>>),
 }
 
 /// Bytes that are received and mean nothing, after the stream was ended.
@@ -171,6 +180,10 @@ struct Opened {
     sent: u64,
     messages: u64,
     compressed: Option<Sizes>,
+    /// What the line is about: a runner of the cases opens many.
+    topic: Topic,
+    /// The line instead of that, if a case was played.
+    verdict: Option<String>,
 }
 
 /// A line for the log.
@@ -229,6 +242,8 @@ impl<'s> Connection<'s> {
         let step = match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.next(now),
             Phase::Open(Open::Script(scripted)) => scripted.next(now),
+            Phase::Open(Open::Trial(trial)) => trial.next(now),
+            Phase::Open(Open::Answer(answer)) => answer.next(now),
             Phase::ProxyHeader(_) | Phase::Request(_) => {
                 Step::Receive(Some(self.until.saturating_sub(now)))
             }
@@ -264,6 +279,8 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.input(),
             Phase::Open(Open::Script(scripted)) => scripted.input(),
+            Phase::Open(Open::Trial(trial)) => trial.input(),
+            Phase::Open(Open::Answer(answer)) => answer.input(),
             Phase::Request(head) => head.input.spare_mut(),
             Phase::ProxyHeader(header) => {
                 // Its end may be followed by TLS, which is not received here.
@@ -292,6 +309,8 @@ impl<'s> Connection<'s> {
                 match open {
                     Open::Echo(conversation) => conversation.received(bytes, now),
                     Open::Script(scripted) => scripted.received(bytes, now),
+                    Open::Trial(trial) => trial.received(bytes, now),
+                    Open::Answer(answer) => answer.received(bytes, now),
                 }
             }
             Phase::Request(_) => self.received_head(bytes),
@@ -311,6 +330,8 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Open(Open::Echo(conversation)) => conversation.waited(now),
             Phase::Open(Open::Script(scripted)) => scripted.waited(now),
+            Phase::Open(Open::Trial(trial)) => trial.waited(now),
+            Phase::Open(Open::Answer(answer)) => answer.waited(now),
             _ => {}
         }
     }
@@ -335,6 +356,9 @@ impl<'s> Connection<'s> {
                 self.phase = Phase::Over;
             }
             Phase::Open(open) => {
+                if let Open::Trial(trial) = open {
+                    trial.ended(now);
+                }
                 let end = End::of(open.session());
                 self.count();
                 self.log_end(&end, "");
@@ -356,8 +380,11 @@ impl<'s> Connection<'s> {
         self.is_last = false;
         // The peer has yet to read the alert or the close frame that says why.
         let has_yet_to_read = matches!(lost, Lost::Tls(_) | Lost::Panicked);
-        match &self.phase {
-            Phase::Open(_) => {
+        match &mut self.phase {
+            Phase::Open(open) => {
+                if let Open::Trial(trial) = open {
+                    trial.ended(self.now);
+                }
                 self.count();
                 self.log_end(&End::Lost(lost), "");
             }
@@ -396,6 +423,8 @@ impl<'s> Connection<'s> {
             }
             Phase::Open(Open::Echo(conversation)) => conversation.stop(),
             Phase::Open(Open::Script(scripted)) => scripted.stop(),
+            Phase::Open(Open::Trial(trial)) => trial.stop(),
+            Phase::Open(Open::Answer(answer)) => answer.stop(),
             Phase::Delayed(_) | Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
         }
     }
@@ -410,6 +439,13 @@ impl<'s> Connection<'s> {
             Err(why) => {
                 self.respond(&accepted.who, None, &routes::unavailable(why), "GET");
             }
+        }
+    }
+
+    /// Takes the answer to [`Step::Report`]: why the reports were not written, if they were not.
+    pub fn reported(&mut self, result: Result<(), String>) {
+        if let Phase::Open(Open::Answer(answer)) = &mut self.phase {
+            answer.reported(result);
         }
     }
 
@@ -512,7 +548,10 @@ impl<'s> Connection<'s> {
         let who = describe(self.peer, request.as_ref().ok());
         let routed = match &request {
             _ if protocol == Protocol::PlainHttp => Err(routes::tls_required()),
-            Ok(request) => routes::route(request, &self.service.policy, self.service.behaviors),
+            Ok(request) => {
+                let Service { policy, behaviors, cases, .. } = self.service;
+                routes::route(request, policy, *behaviors, cases)
+            }
             Err(error) => Err(routes::refuse(*error)),
         };
         match routed {
@@ -530,8 +569,12 @@ impl<'s> Connection<'s> {
     #[inline(never)]
     fn accept(&mut self, accepted: Accepted, number: u64) {
         let Accepted { opening, mut input, head_len, mut who } = accepted;
-        let Opening { mut upgrade, behavior } = opening;
+        let Opening { mut upgrade, behavior, control } = opening;
         let deflate = self.deflate(&mut upgrade.compression);
+        let control = control.map(|control| {
+            let head = String::from_utf8_lossy(&input.filled()[..head_len]).into_owned();
+            (control, head)
+        });
         let mut response = upgrade.response();
         let mut until = self.now;
         let (mut script, mut dump) = (Script::default(), None);
@@ -551,7 +594,7 @@ impl<'s> Connection<'s> {
         self.proxy_header = None;
         let end = input.filled().len();
         input.keep(head_len..end);
-        let websocket = Pending { number, upgrade, deflate, script, dump };
+        let websocket = Pending { number, upgrade, deflate, script, dump, control };
         self.phase = Phase::Delayed(Box::new(Delayed { until, who, response, input, websocket }));
     }
 
@@ -585,8 +628,12 @@ impl<'s> Connection<'s> {
         if response.status != 101 {
             return self.respond(&who, None, &response, "GET");
         }
-        let Pending { number, upgrade, deflate, script, dump } = websocket;
-        self.log(Topic::Opened, describe_opening(number, &who, &upgrade));
+        let Pending { number, upgrade, deflate, script, dump, control } = websocket;
+        let (opened, ended) = match control {
+            None => (Topic::Opened, Topic::Ended),
+            Some(_) => (Topic::Detail, Topic::Detail),
+        };
+        self.log(opened, describe_opening(number, &who, &upgrade));
         let mut opening = response.encode("GET", "");
         let response_len = opening.len() as u64;
         if let Some(dump) = dump {
@@ -601,6 +648,8 @@ impl<'s> Connection<'s> {
             sent: 0,
             messages: 0,
             compressed: None,
+            topic: ended,
+            verdict: None,
         });
         let Service { settings, budget, .. } = self.service;
         let timeouts = script.timeouts(settings.timeouts);
@@ -612,7 +661,23 @@ impl<'s> Connection<'s> {
         if log_enabled!(Level::Trace) {
             self.sent_frames = Some(Box::new(Reader::new(Side::Server)));
         }
-        self.phase = Phase::Open(if script == Script::default() {
+        self.phase = Phase::Open(if let Some((control, request)) = control {
+            let cases = &self.service.cases;
+            match control {
+                Control::Run(case, agent) => {
+                    let response = String::from_utf8_lossy(&opening).into_owned();
+                    let started = self.began + self.now;
+                    let run = Run { client: number, agent, started, request, response };
+                    let results = &cases.results;
+                    let trial =
+                        Trial::new(*case, run, results, incoming, budget, opening, self.now);
+                    Open::Trial(Box::new(trial))
+                }
+                Control::Ask(command) => Open::Answer(Box::new(CaseAnswer::new(
+                    cases, command, incoming, opening, self.now,
+                ))),
+            }
+        } else if script == Script::default() {
             Open::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
         } else {
             let prefix = script.prefix.clone().unwrap_or_else(|| settings.prefix.clone());
@@ -650,7 +715,10 @@ impl<'s> Connection<'s> {
     fn respond(&mut self, who: &str, path: Option<&str>, response: &Response, method: &str) {
         let what = match response.status {
             200 => response::described(200),
-            status => format!("{}, {}", response::described(status), response.body.trim_end()),
+            status => {
+                let reason = response.body.lines().next().unwrap_or_default();
+                format!("{}, {reason}", response::described(status))
+            }
         };
         let is_health = response.status == 200 && path.is_some_and(routes::is_health_check);
         let topic = if is_health { Topic::Detail } else { Topic::Request };
@@ -667,8 +735,8 @@ impl<'s> Connection<'s> {
             return self.drain(timeout.min(self.until.saturating_sub(self.now)), None);
         };
         let end = match open {
-            Open::Echo(conversation) => End::of(conversation.session()),
             Open::Script(scripted) => scripted.end(),
+            open => End::of(open.session()),
         };
         self.count();
         match end {
@@ -692,6 +760,11 @@ impl<'s> Connection<'s> {
                 Open::Script(scripted) => {
                     (scripted.messages(), scripted.session().compressed_total())
                 }
+                Open::Trial(trial) => {
+                    opened.verdict = trial.line().map(Into::into);
+                    (0, trial.session().compressed_total())
+                }
+                Open::Answer(answer) => (0, answer.session().compressed_total()),
             };
         }
     }
@@ -722,7 +795,10 @@ impl<'s> Connection<'s> {
     }
 
     fn log_end(&mut self, end: &End, then: &str) {
-        let Some(opened) = &self.opened else { return };
+        let Some(opened) = &mut self.opened else { return };
+        if let Some(verdict) = opened.verdict.take() {
+            return self.log(Topic::Verdict, verdict);
+        }
         let percent = opened
             .compressed
             .map(|Sizes { plain, compressed }| compressed.saturating_mul(100) / plain);
@@ -736,7 +812,8 @@ impl<'s> Connection<'s> {
             Count(opened.sent.saturating_sub(opened.response_len), "byte"),
             (self.now - opened.since).as_secs_f64(),
         );
-        self.log(Topic::Ended, line);
+        let topic = opened.topic;
+        self.log(topic, line);
     }
 
     fn log(&mut self, topic: Topic, line: String) {
@@ -755,6 +832,8 @@ impl Open<'_> {
         match self {
             Open::Echo(conversation) => conversation.session(),
             Open::Script(scripted) => scripted.session(),
+            Open::Trial(trial) => trial.session(),
+            Open::Answer(answer) => answer.session(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a request looked like when it arrived, as JSON for the client that sent it.
 
+use crate::app::json::string;
 use crate::app::peer::Peer;
 use crate::escape::Count;
 use crate::http::origin::Origin;
@@ -117,19 +118,4 @@ fn without_user(target: &str) -> String {
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let host = authority.rsplit('@').next().unwrap_or_default();
     format!("{scheme}://{host}{path}")
-}
-
-/// A JSON string (RFC 8259 §7). What is not UTF-8 becomes U+FFFD.
-fn string(bytes: &[u8]) -> String {
-    let mut json = String::from('"');
-    for char in String::from_utf8_lossy(bytes).chars() {
-        match char {
-            '"' | '\\' => json.extend(['\\', char]),
-            control if control.is_control() => {
-                json += &format!("\\u{:04x}", u32::from(control));
-            }
-            char => json.push(char),
-        }
-    }
-    json + "\""
 }

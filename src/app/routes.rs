@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 
 use crate::app::behavior::{self, Behavior, Behaviors, Handshake};
+use crate::app::cases::control::{self, Control};
+use crate::app::cases::{self, Cases};
 use crate::app::{dump, page};
 use crate::http::request::{self, ParseError, Request};
 use crate::http::response::Response;
@@ -14,6 +16,8 @@ pub struct Opening {
     pub upgrade: Upgrade,
     /// The behavior that the client asks for, if any.
     pub behavior: Option<Box<Behavior>>,
+    /// What a runner of the cases asks for.
+    pub control: Option<Control>,
 }
 
 /// What `request` opens: a WebSocket, unless it asks for the page, a health check, or for what a
@@ -26,18 +30,32 @@ pub fn route(
     request: &Request,
     policy: &Policy,
     behaviors: Behaviors,
+    cases: &Cases,
 ) -> Result<Opening, Response> {
     let path = path(request)?;
+    let query = request.query();
     let is_on_demand = behaviors == Behaviors::On && path == behavior::PATH;
     if behaviors == Behaviors::On && is_misspelled(path) {
         return Err(Response::text(404, "not found; behaviors on demand are at /do"));
     }
+    let cases = Some(cases).filter(|_| behaviors == Behaviors::On);
     if !request.has_token("Upgrade", "websocket") {
-        return Err(if is_on_demand { explain(request.query()) } else { document(path) });
+        let of_cases = cases.and_then(|cases| cases::document::response(path, query, cases));
+        return Err(match of_cases {
+            Some(response) => response,
+            None if is_on_demand => explain(query),
+            None => document(path),
+        });
     }
-    let upgrade = handshake::accept(request, policy)?;
+    let control = cases.and_then(|cases| control::parse(path, query, &cases.suite));
+    let terms = match &control {
+        Some(Ok(Control::Run(case, _))) => case.terms,
+        _ => policy.compression.as_slice(),
+    };
+    let upgrade = handshake::accept(request, policy, terms)?;
+    let control = control.transpose().map_err(|wrong| Response::text(400, wrong))?;
     let behavior = if is_on_demand { Some(demanded(request, policy)?) } else { None };
-    Ok(Opening { upgrade, behavior })
+    Ok(Opening { upgrade, behavior, control })
 }
 
 /// The path of a request whose version and method are allowed.

@@ -25,6 +25,8 @@ pub enum Step<'c> {
     /// The PROXY header is whole: it names this client, or does not change the peer. What follows is the
     /// client's own stream, TLS or plain.
     Forwarded(Peer),
+    /// Write the reports on this agent to their directory.
+    Report(&'c str),
     Log(Topic, &'c str),
     /// Have what was not sent discarded, so that the connection ends by a reset.
     Reset,
@@ -41,6 +43,8 @@ pub enum Topic {
     Opened,
     /// The end of a WebSocket.
     Ended,
+    /// The verdict on a client.
+    Verdict,
     /// What is usual and may come often: health checks, connections without a request.
     Detail,
 }

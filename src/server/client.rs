@@ -117,6 +117,13 @@ impl Client<'_> {
                     self.start_tls();
                     continue;
                 }
+                Step::Report(agent) => {
+                    let reports = self.shared.reports.as_ref();
+                    let result = reports
+                        .map_or(Ok(()), |reports| reports.write(&self.shared.service.cases, agent));
+                    connection.reported(result);
+                    continue;
+                }
                 Step::Log(topic, line) => {
                     self.log(topic, line);
                     continue;
@@ -188,6 +195,7 @@ impl Client<'_> {
             Topic::Request => self.shared.request_log.admit(Instant::now()),
             Topic::Opened => self.shared.client_log.admit(Instant::now()),
             Topic::Ended => return log!(self.level, "{line}"),
+            Topic::Verdict => Some(String::new()),
             Topic::Detail => None,
         };
         if let Topic::Opened = topic {
@@ -208,6 +216,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+    use crate::app::cases::Cases;
     use crate::app::peer::Peer;
     use crate::app::settings::WRITE_TIMEOUT_PARTS;
     use crate::cli::Config;
@@ -223,7 +232,8 @@ mod tests {
         let (stream, address) = listener.accept().unwrap();
         stream.set_write_timeout(Some(timeout / WRITE_TIMEOUT_PARTS)).unwrap();
         let connection = registry::Connection::new(Socket::new(stream, Peer::Tcp(address)));
-        let shared = Shared::new(Config::parse_from(["wsecho"]), None, Limits::raise());
+        let config = Config::parse_from(["wsecho"]);
+        let shared = Shared::new(config, None, Limits::raise(), Cases::default(), None);
         let registration = shared.registry.register(&connection).unwrap();
         let stream = Stream::new(&connection.socket, timeout, None);
         let mut client = Client {

@@ -4,6 +4,7 @@ pub mod client;
 pub mod limits;
 pub mod listener;
 pub mod registry;
+pub mod reports;
 pub mod shared;
 pub mod socket;
 pub mod stream;
@@ -26,13 +27,15 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
+use crate::app::cases::{Cases, Suite};
 use crate::app::routes;
-use crate::cli::Config;
+use crate::cli::{self, Config};
 use crate::escape::Count;
 use crate::http::request::MAX_HEAD_LEN;
 use crate::server::limits::Limits;
 use crate::server::listener::{Listeners, Scheme};
 use crate::server::registry::{Connection, Registry, Stopping};
+use crate::server::reports::Reports;
 use crate::server::shared::Shared;
 use crate::server::tls::Acceptor;
 
@@ -49,13 +52,17 @@ const SAME_STOP: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 ///
-/// An address that can't be listened on, or a panic of the thread that accepts clients.
+/// Cases or a directory for reports that can't be, an address that can't be listened on, or a panic of
+/// the thread that accepts clients.
 pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let write_timeout = config.timeouts.write_timeout;
     let mut listeners = Listeners::inherit(ListenFd::from_env(), write_timeout)?;
     let ends_at_once = Arc::new(AtomicBool::new(true));
     let mut signals = handle_signals(&ends_at_once)?;
     let acceptor = Acceptor::new(&config.listening.tls)?;
+    let cli::Cases { cases, exclude_cases, case_messages, reports } = &config.cases;
+    let suite = Suite::select(cases, exclude_cases, *case_messages)?;
+    let reports = reports.clone().map(Reports::open).transpose()?;
     listeners.listen(&config.listening.addr)?;
     ends_at_once.store(false, Ordering::Relaxed);
     listeners.log(if acceptor.is_some() { Scheme::Tls } else { Scheme::Plain });
@@ -63,7 +70,7 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
 
     let limits = Limits::raise();
     let limits = if acceptor.is_some() { limits.with_tls() } else { limits };
-    let shared = Arc::new(Shared::new(config, acceptor, limits));
+    let shared = Arc::new(Shared::new(config, acceptor, limits, Cases::new(suite), reports));
     let (ended, end) = io::pipe()?;
     let accepting = {
         let shared = Arc::clone(&shared);

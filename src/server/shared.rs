@@ -7,6 +7,7 @@ use std::thread;
 use log::warn;
 
 use crate::app::behavior::Draws;
+use crate::app::cases::Cases;
 use crate::app::connection::Service;
 use crate::app::settings::{Settings, Timeouts};
 use crate::buffer::Budget;
@@ -14,6 +15,7 @@ use crate::cli::Config;
 use crate::logging::RateLimit;
 use crate::server::limits::Limits;
 use crate::server::registry::Registry;
+use crate::server::reports::Reports;
 use crate::server::tls::Acceptor;
 use crate::websocket::deflate;
 use crate::websocket::handshake::Policy;
@@ -34,6 +36,7 @@ pub struct Shared {
     /// `Some` enables TLS.
     pub acceptor: Option<Acceptor>,
     pub service: Service,
+    pub reports: Option<Reports>,
     pub request_log: RateLimit,
     pub client_log: RateLimit,
     pub registry: Arc<Registry>,
@@ -41,7 +44,13 @@ pub struct Shared {
 
 impl Shared {
     /// What the flags and the limits of the kernel make of it.
-    pub fn new(config: Config, acceptor: Option<Acceptor>, limits: Limits) -> Self {
+    pub fn new(
+        config: Config,
+        acceptor: Option<Acceptor>,
+        limits: Limits,
+        cases: Cases,
+        reports: Option<Reports>,
+    ) -> Self {
         let Config { listening, messages, timeouts, .. } = &config;
         let lowered = |flag, asked, allowed| {
             if allowed < asked {
@@ -58,6 +67,7 @@ impl Shared {
         let budget = Arc::new(Budget::limited(max_buffered, reservable, messages.prefix.len()));
         Shared {
             acceptor,
+            reports,
             service: Service {
                 settings: Settings {
                     prefix: messages.prefix.clone(),
@@ -83,6 +93,7 @@ impl Shared {
                 )),
                 budget,
                 draws: Draws::default(),
+                cases,
             },
             request_log: RateLimit::new(REQUEST_LINES, "on requests"),
             client_log: RateLimit::new(CLIENT_LINES, "on clients"),

@@ -129,7 +129,7 @@ impl<'s> TimedSocket<'s> {
     }
 
     /// Waits for bytes for as long as `wait`, or for ever. A signal ends the wait early, as the stop
-    /// and SIGCONT after SIGSTOP do.
+    /// and SIGCONT after SIGSTOP do. No wait leaves the timeout of the socket as it is.
     pub fn receive(&mut self, into: &mut [u8], wait: Option<Duration>) -> Result<Received, Errno> {
         self.receive_with(RecvFlags::empty(), into, wait)
     }
@@ -145,8 +145,11 @@ impl<'s> TimedSocket<'s> {
         into: &mut [u8],
         wait: Option<Duration>,
     ) -> Result<Received, Errno> {
-        self.set_read_timeout(wait.unwrap_or(FOREVER))?;
-        let mut received = recv(&self.socket.fd, &mut *into, flags);
+        let mut received = Err(Errno::AGAIN);
+        if wait != Some(Duration::ZERO) {
+            self.set_read_timeout(wait.unwrap_or(FOREVER))?;
+            received = recv(&self.socket.fd, &mut *into, flags);
+        }
         if let Err(Errno::AGAIN | Errno::INTR) = received {
             // Bytes may have come while the process was suspended.
             received = recv(&self.socket.fd, into, flags | RecvFlags::DONTWAIT);

@@ -37,7 +37,8 @@ const CONTEXT_KEPT: &str = "data refers to an earlier message, though client_no_
     was agreed; see --compression context-takeover";
 
 impl CloseFrame {
-    const fn new(code: u16, reason: &'static str) -> Self {
+    /// A close frame of the server's own.
+    pub const fn new(code: u16, reason: &'static str) -> Self {
         CloseFrame { code: Some(code), reason: Reason(Cow::Borrowed(reason)) }
     }
 

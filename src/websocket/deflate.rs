@@ -245,6 +245,24 @@ impl PerMessageDeflate {
         Encoding::Deflated
     }
 
+    /// Deflates a message that is no reply.
+    ///
+    /// # Errors
+    ///
+    /// [`OverBudget`], and `out` means nothing.
+    pub(super) fn deflate_message(
+        &mut self,
+        message: &[u8],
+        out: &mut Buffer,
+    ) -> Result<(), OverBudget> {
+        let mut taken = self.pool.take(0)?;
+        // As the prefix of an empty message.
+        let deflated = self.try_deflate(message, &mut taken.contexts, out);
+        deflated.map_err(|NotDeflated| OverBudget)?;
+        self.count(message.len(), out.filled().len());
+        Ok(())
+    }
+
     fn try_deflate(
         &mut self,
         prefix: &[u8],

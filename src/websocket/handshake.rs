@@ -56,12 +56,17 @@ impl Upgrade {
     }
 }
 
-/// Checks a request that asks for an upgrade to `websocket`, in the order of §4.2.1.
+/// Checks a request that asks for an upgrade to `websocket`, in the order of §4.2.1. Messages may be
+/// compressed under `terms`.
 ///
 /// # Errors
 ///
 /// The response that says what is missing or wrong.
-pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
+pub fn accept(
+    request: &Request,
+    policy: &Policy,
+    terms: &[Parameters],
+) -> Result<Upgrade, Response> {
     let bad_request = |wrong| Err(Response::text(400, wrong));
     if request.version == (1, 0) {
         return bad_request(
@@ -107,8 +112,8 @@ pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     if offered.is_empty() && request.has("Sec-WebSocket-Protocol") {
         return bad_request("Sec-WebSocket-Protocol is empty; without a subprotocol leave it out");
     }
-    let compression = negotiation::negotiate(request, policy.compression)
-        .map_err(|wrong| Response::text(400, wrong))?;
+    let compression =
+        negotiation::negotiate(request, terms).map_err(|wrong| Response::text(400, wrong))?;
     let is_refused = |origin: &&[u8]| !allows(&policy.origins, origin, request);
     if let Some(origin) = request.values("Origin").find(is_refused) {
         return Err(forbidden(origin));

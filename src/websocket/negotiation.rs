@@ -62,37 +62,42 @@ pub struct Parameters {
 /// An extension's name and its parameters.
 type Offer<'h> = (&'h str, Vec<(&'h str, Option<String>)>);
 
-/// Chooses among what `request` offers (RFC 6455 §9.1, RFC 7692 §5 and §7.1): the first offer that is
-/// acceptable and meets the `terms` of the server. Other extensions are declined by silence.
+/// Chooses among what `request` offers (RFC 6455 §9.1, RFC 7692 §5 and §7.1): the first of the server's
+/// `terms` that an offer allows. Other extensions are declined by silence.
 ///
 /// # Errors
 ///
 /// A header that is not in the grammar of RFC 6455 §9.1. The text says so.
-pub fn negotiate(
-    request: &Request,
-    terms: Option<Parameters>,
-) -> Result<Negotiation, &'static str> {
+pub fn negotiate(request: &Request, terms: &[Parameters]) -> Result<Negotiation, &'static str> {
     const HEADER: &str = "Sec-WebSocket-Extensions";
     const MALFORMED: &str =
         "Sec-WebSocket-Extensions is not a valid list of extensions (RFC 6455 §9.1)";
-    let mut negotiation = Negotiation::NotOffered;
-    let mut offers = request.list(HEADER).peekable();
+    let mut members = request.list(HEADER).peekable();
     // §9.1: 1#extension, so that a list has at least one.
-    if offers.peek().is_none() && request.has(HEADER) {
+    if members.peek().is_none() && request.has(HEADER) {
         return Err(MALFORMED);
     }
-    for offer in offers {
-        let (name, parameters) = extension(offer).ok_or(MALFORMED)?;
-        // What follows an acceptable offer has to be in the grammar as well.
-        if name == NAME && !matches!(negotiation, Negotiation::Agreed(_)) {
-            negotiation = match (accept(&parameters, terms), negotiation) {
-                (Ok(parameters), _) => Negotiation::Agreed(parameters),
-                (Err(why), Negotiation::NotOffered) => Negotiation::Declined(why),
-                (Err(_), earlier) => earlier,
-            };
+    let mut offers = Vec::new();
+    for member in members {
+        let (name, parameters) = extension(member).ok_or(MALFORMED)?;
+        if name == NAME {
+            offers.push(parameters);
         }
     }
-    Ok(negotiation)
+    let mut declined = None;
+    for terms in terms {
+        for offer in &offers {
+            match accept(offer, *terms) {
+                Ok(parameters) => return Ok(Negotiation::Agreed(parameters)),
+                Err(why) => declined = declined.or(Some(why)),
+            }
+        }
+    }
+    Ok(match declined {
+        _ if offers.is_empty() => Negotiation::NotOffered,
+        Some(why) => Negotiation::Declined(why),
+        None => Negotiation::Declined("compression is off".into()),
+    })
 }
 
 /// `token *( ";" token [ "=" ( token | quoted-string ) ] )`. A quoted string has to be a token once it
@@ -123,12 +128,11 @@ fn parameter(part: &[u8]) -> Option<(&str, Option<String>)> {
     Some((request::token(name)?, Some(value)))
 }
 
-/// The answer to one offer, or why it is declined.
+/// The answer to one offer under these terms, or why it is declined.
 fn accept(
     offer: &[(&str, Option<String>)],
-    terms: Option<Parameters>,
+    terms: Parameters,
 ) -> Result<Parameters, Cow<'static, str>> {
-    let terms = terms.ok_or("compression is off")?;
     // A limit on the client's window only if it offers to keep to one.
     let mut answer = Parameters { client_max_window_bits: None, ..terms };
     let lowest = |own: Option<u8>, offered: u8| own.map_or(offered, |own| own.min(offered));

@@ -18,7 +18,7 @@
 use std::mem;
 use std::sync::Arc;
 
-use crate::buffer::{Budget, Buffer, UNMETERED};
+use crate::buffer::{Budget, Buffer, OverBudget, UNMETERED};
 use crate::websocket::close::{self, CloseFrame};
 use crate::websocket::deflate::{Inflated, PerMessageDeflate, Sizes};
 use crate::websocket::error::ProtocolError;
@@ -85,6 +85,8 @@ pub struct Session {
     /// How much of a text message in pieces is known to be UTF-8, in bytes.
     checked: usize,
     deflate: Option<PerMessageDeflate>,
+    /// The code of a close frame that was refused for its code or its reason.
+    refused_close: Option<u16>,
 }
 
 // To read a separate tag, at every frame, is faster than a niche among the values of a Close.
@@ -122,6 +124,7 @@ impl Session {
             message: Buffer::new(budget),
             checked: 0,
             deflate,
+            refused_close: None,
         }
     }
 
@@ -151,6 +154,25 @@ impl Session {
             return Encoding::Plain;
         };
         deflate.deflate(prefix, message, &mut self.message)
+    }
+
+    /// Deflates a message to `out`, if that was agreed.
+    ///
+    /// # Errors
+    ///
+    /// [`OverBudget`], also if it was not agreed.
+    pub fn deflate_message(&mut self, message: &[u8], out: &mut Buffer) -> Result<(), OverBudget> {
+        self.deflate.as_mut().ok_or(OverBudget)?.deflate_message(message, out)
+    }
+
+    /// Whether messages may be compressed.
+    pub fn is_compressible(&self) -> bool {
+        self.deflate.is_some()
+    }
+
+    /// The code of the peer's close frame, if that was refused for its code or its reason.
+    pub fn refused_close(&self) -> Option<u16> {
+        self.refused_close
     }
 
     /// The sizes of all compressed messages in both directions, if there were any.
@@ -441,7 +463,9 @@ impl Session {
         Ok(match opcode {
             Opcode::Ping => Event::Ping(payload),
             Opcode::Close => {
+                self.refused_close = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
                 let close = Close::ByPeer(CloseFrame::decode(payload)?);
+                self.refused_close = None;
                 self.state = State::Closed { close, skip: 0 };
                 Event::Close
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::app::cases::data::Data;
 use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::message::Kind;
+use crate::websocket::negotiation::Parameters;
 
 /// The number of a case, such as 7.9.3. Some have two parts only, such as 2.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,9 +22,8 @@ pub struct Case {
     pub close: ExpectedClose,
     pub limit: Limit,
     pub judging: Judging,
-    /// The agreements on compression that the case accepts, the first possible. Without any it declines
-    /// compression.
-    pub terms: &'static [Terms],
+    /// The server's terms for compression, the first possible. Without any it declines.
+    pub terms: &'static [Parameters],
     /// What is disputed about the case, or empty.
     pub note: &'static str,
 }
@@ -77,6 +77,8 @@ pub enum Writes {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload {
     pattern: Cow<'static, [u8]>,
+    /// Where in the pattern it begins.
+    start: usize,
     len: usize,
 }
 
@@ -100,13 +102,6 @@ pub struct RoundTrips {
     /// The size of the fragments in bytes, if there are any.
     pub fragment: Option<usize>,
     pub writes: Writes,
-}
-
-/// An agreement on permessage-deflate (RFC 7692 §7.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
-    pub client_no_context_takeover: bool,
-    pub client_max_window_bits: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,7 +267,7 @@ pub fn fragmented<P: Into<Payload>>(
 
 impl Payload {
     pub fn repeated(pattern: &'static [u8], len: usize) -> Self {
-        Payload { pattern: Cow::Borrowed(pattern), len }
+        Payload { pattern: Cow::Borrowed(pattern), start: 0, len }
     }
 
     /// In bytes.
@@ -284,11 +279,23 @@ impl Payload {
         self.len == 0
     }
 
+    /// A range of its bytes.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        if let Cow::Borrowed(pattern) = self.pattern {
+            let (start, len) = (self.start + range.start, range.len());
+            return Payload { pattern: Cow::Borrowed(pattern), start, len };
+        }
+        let mut bytes = Vec::with_capacity(range.len());
+        self.append(range, &mut bytes);
+        bytes.into()
+    }
+
     /// Appends a range of its bytes.
     pub fn append(&self, range: Range<usize>, out: &mut Vec<u8>) {
         let mut at = range.start;
         while at < range.end {
-            let rest = &self.pattern[at % self.pattern.len()..];
+            let rest = &self.pattern[(self.start + at) % self.pattern.len()..];
             let taken = rest.len().min(range.end - at);
             out.extend_from_slice(&rest[..taken]);
             at += taken;
@@ -307,9 +314,11 @@ impl Payload {
 impl PartialEq<[u8]> for Payload {
     fn eq(&self, bytes: &[u8]) -> bool {
         let period = self.pattern.len().min(self.len);
+        let mut begin = Vec::with_capacity(period);
+        self.append(0..period, &mut begin);
         // What is equal to itself, moved by the length of the pattern, repeats it.
         bytes.len() == self.len
-            && bytes[..period] == self.pattern[..period]
+            && bytes[..period] == begin
             && bytes[period..] == bytes[..self.len - period]
     }
 }
@@ -328,7 +337,7 @@ impl<const N: usize> From<&'static [u8; N]> for Payload {
 
 impl From<Vec<u8>> for Payload {
     fn from(bytes: Vec<u8>) -> Self {
-        Payload { len: bytes.len(), pattern: Cow::Owned(bytes) }
+        Payload { len: bytes.len(), pattern: Cow::Owned(bytes), start: 0 }
     }
 }
 
@@ -389,6 +398,10 @@ impl Behavior {
 }
 
 impl CloseBehavior {
+    pub fn is_good(self) -> bool {
+        matches!(self, CloseBehavior::Ok | CloseBehavior::Informational)
+    }
+
     /// The word of the reports.
     pub fn as_str(self) -> &'static str {
         match self {

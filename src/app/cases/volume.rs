@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use crate::app::cases::case::{
-    Case, ExpectedClose, Id, Judging, Limit, Play, RoundTrips, Terms, Writes,
-};
+use crate::app::cases::case::{Case, ExpectedClose, Id, Judging, Limit, Play, RoundTrips, Writes};
 use crate::app::cases::data::Data;
 use crate::websocket::message::Kind;
+use crate::websocket::negotiation::Parameters;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -14,18 +13,27 @@ const MIB: usize = 1 << 20;
 const TEXT: Data = Data::Repeated(b"0123456789");
 const BINARY: Data = Data::Repeated(b"\x00\xFE\x23\xFA\xF0");
 
-/// The agreements of 13.1 to 13.6.
-const TERMS: [Terms; 6] = [
-    Terms { client_no_context_takeover: false, client_max_window_bits: None },
-    Terms { client_no_context_takeover: true, client_max_window_bits: None },
-    Terms { client_no_context_takeover: false, client_max_window_bits: Some(9) },
-    Terms { client_no_context_takeover: false, client_max_window_bits: Some(15) },
-    Terms { client_no_context_takeover: true, client_max_window_bits: Some(9) },
-    Terms { client_no_context_takeover: true, client_max_window_bits: Some(15) },
+/// As the client asks.
+const PLAIN: Parameters = Parameters {
+    server_no_context_takeover: false,
+    client_no_context_takeover: false,
+    server_max_window_bits: None,
+    client_max_window_bits: None,
+};
+const NO_TAKEOVER: Parameters = Parameters { client_no_context_takeover: true, ..PLAIN };
+
+/// The terms of 13.1 to 13.6.
+const TERMS: [Parameters; 6] = [
+    PLAIN,
+    NO_TAKEOVER,
+    Parameters { client_max_window_bits: Some(9), ..PLAIN },
+    Parameters { client_max_window_bits: Some(15), ..PLAIN },
+    Parameters { client_max_window_bits: Some(9), ..NO_TAKEOVER },
+    Parameters { client_max_window_bits: Some(15), ..NO_TAKEOVER },
 ];
 
-/// Those of 13.7: the first that is possible.
-const ANY_TERMS: [Terms; 3] = [TERMS[4], TERMS[1], TERMS[0]];
+/// Those of 13.7.
+const ANY_TERMS: [Parameters; 3] = [TERMS[4], TERMS[1], TERMS[0]];
 
 /// Size, fragment and time limit in seconds of the 18 cases of each section of 12 and 13.
 const COMPRESSED: [(usize, Option<usize>, u64); 18] = [
@@ -129,7 +137,7 @@ pub(super) fn compressed(messages: u32) -> Vec<Case> {
     cases
 }
 
-fn case(id: Id, trips: RoundTrips, secs: u64, terms: &'static [Terms]) -> Case {
+fn case(id: Id, trips: RoundTrips, secs: u64, terms: &'static [Parameters]) -> Case {
     Case {
         id,
         play: Play::RoundTrips(trips),

@@ -1,6 +1,7 @@
 //! The table of responses: the first row that fits a request is its response.
 
 use wsecho::app::behavior::{self, Behaviors};
+use wsecho::app::cases::Cases;
 use wsecho::app::routes::{self, Opening, route};
 use wsecho::http::origin::Origin;
 use wsecho::http::request::{Request, head_len};
@@ -22,8 +23,8 @@ fn respond_with(request: &str, behaviors: Behaviors) -> Response {
     let parsed = head_len(request.as_bytes(), 0)
         .and_then(|len| Request::parse(&request.as_bytes()[..len.expect("the head is whole")]));
     match parsed {
-        Ok(request) => match route(&request, &policy, behaviors) {
-            Ok(Opening { upgrade, behavior }) => {
+        Ok(request) => match route(&request, &policy, behaviors, &Cases::default()) {
+            Ok(Opening { upgrade, behavior, .. }) => {
                 routes::open(&request, &upgrade, behavior.unwrap_or_default().handshake)
             }
             Err(response) => response,
@@ -298,7 +299,8 @@ fn dump_is_for_programs_and_for_pages_that_are_listed_or_surely_from_this_host()
         let request = upgrade(HOST, &lines).replace("/chat", "/do?dump");
         let head = Request::parse(request.as_bytes()).unwrap();
         let origins = origins.iter().map(|origin| Origin::parse(origin).unwrap()).collect();
-        match route(&head, &Policy { origins, ..Policy::default() }, Behaviors::On) {
+        let policy = Policy { origins, ..Policy::default() };
+        match route(&head, &policy, Behaviors::On, &Cases::default()) {
             Ok(_) => 101,
             Err(response) => response.status,
         }

@@ -11,7 +11,8 @@ use crate::http::{CONNECTION, HOST, KEY, UPGRADE, UPGRADE_FIELD, VERSION, upgrad
 /// The response to a whole request for a WebSocket.
 fn respond(request: &str, policy: &Policy) -> Response {
     let request = Request::parse(request.as_bytes()).expect("the head is well-formed");
-    accept(&request, policy).map_or_else(|response| response, |upgrade| upgrade.response())
+    let terms = policy.compression.as_slice();
+    accept(&request, policy, terms).map_or_else(|response| response, |upgrade| upgrade.response())
 }
 
 fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> {

@@ -77,7 +77,8 @@ fn negotiate(header: &str, terms: Option<Parameters>) -> Result<Negotiation, Str
     let request = upgrade(KEY, &format!("{KEY}{header}"));
     let request = Request::parse(request.as_bytes()).unwrap();
     let policy = Policy { compression: terms, ..Policy::default() };
-    accept(&request, &policy).map(|upgrade| upgrade.compression).map_err(|response| {
+    let accepted = accept(&request, &policy, policy.compression.as_slice());
+    accepted.map(|upgrade| upgrade.compression).map_err(|response| {
         assert_eq!(response.status, 400);
         response.body.into()
     })
