@@ -5,6 +5,7 @@ pub mod driver;
 mod behavior;
 mod conversation;
 mod copies;
+mod made;
 mod properties;
 mod routes;
 mod scripted;
