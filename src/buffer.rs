@@ -1,5 +1,5 @@
-//! Memory for what a client sends. It is charged to a budget that all clients share, step by step as
-//! bytes come, and goes back to the system when it is given up.
+//! Memory for messages. It is charged step by step, as bytes come, to one budget for all clients, and goes
+//! back to the system on release.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use memmap2::{MmapMut, MmapOptions};
 
 use crate::placement;
 
-/// What each buffer may hold without charging the budget, in bytes.
+/// The part of a buffer that is not charged, in bytes.
 pub const UNMETERED: usize = 64 * 1024;
 
-/// How far ahead of the bytes that came the budget is charged, in bytes.
+/// Memory is charged in steps of this size ahead of the bytes that come.
 pub const STEP: usize = 256 * 1024;
 
 /// The same where a huge page begins and the message may fill it, in bytes. The system provides one in
@@ -23,33 +23,36 @@ pub const HUGE_STEP: usize = 2 * 1024 * 1024;
 /// three, and only so many maps are kept free for that (see `server::limits`).
 const HUGE_PAGES_WITHIN: usize = 1 << 30;
 
-/// From this capacity on a buffer is a memory map of its own, in bytes: the allocator would keep what
-/// it once held. Just above the input of a client, so that a quiet one has no map.
+/// Buffers of this capacity and more are memory maps of their own, since the allocator would keep large
+/// blocks. Just above the input of a client, so that a quiet one has no map.
 const MMAP_THRESHOLD: usize = 20 * 1024;
 
-/// From this capacity on a buffer is [placed](placement) in its page, in bytes.
+/// The allocator may use a memory map for blocks of this size and more, in bytes.
+const MALLOC_MAPS: usize = 128 * 1024;
+
+/// Buffers of this capacity and more are [placed](placement) in their page.
 const PLACED: usize = 4 * 1024;
 
-/// What all clients together may hold above [`UNMETERED`] each, in bytes.
+/// The memory for all clients' buffers, beyond [`UNMETERED`] for each.
 #[derive(Debug)]
 pub struct Budget {
     total: usize,
     left: AtomicUsize,
-    /// What may still be reserved, in bytes.
+    /// How many bytes of addresses may still be reserved.
     addresses: AtomicUsize,
-    /// How many memory maps there may still be.
+    /// How many memory maps may still be made.
     maps: AtomicUsize,
-    /// How many bytes a reply has before a text.
+    /// Length of the reply prefix in bytes.
     prefix_len: usize,
 }
 
-/// What all clients together may reserve, however little of it they hold: the system's limits would
-/// otherwise be reached by messages that have not come.
+/// Limits on what all clients reserve. Messages that are declared, and have not come yet, would otherwise
+/// reach the system's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservable {
-    /// Above [`UNMETERED`] each, in bytes.
+    /// Beyond [`UNMETERED`] for each buffer, in bytes.
     pub addresses: usize,
-    /// How many memory maps.
+    /// The number of memory maps.
     pub maps: usize,
 }
 
@@ -64,8 +67,8 @@ impl Budget {
         Budget::limited(bytes, Reservable::UNLIMITED, 0)
     }
 
-    /// A budget of `bytes`, for which as much as `reservable` may be reserved. Its memory is
-    /// [placed](placement) for texts that are sent back after a prefix of `prefix_len` bytes.
+    /// A budget of `bytes` within the limits of `reservable`. Buffers are [placed](placement) for texts that
+    /// are sent back after a prefix of `prefix_len` bytes.
     pub fn limited(bytes: usize, reservable: Reservable, prefix_len: usize) -> Self {
         let Reservable { addresses, maps } = reservable;
         Budget {
@@ -77,17 +80,32 @@ impl Budget {
         }
     }
 
-    /// Charges `bytes` until what is returned is dropped.
+    /// Charges `bytes` of the allocator's memory until the result is dropped.
     ///
     /// # Errors
     ///
     /// [`OverBudget`], and nothing is charged.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, OverBudget> {
-        take(&self.left, bytes)?;
-        Ok(Charge { budget: Arc::clone(self), bytes })
+        self.charge_above(0, bytes)
     }
 
-    /// What may still be charged, in bytes.
+    /// Charges `bytes` for something optional: half of the budget has to be left afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`OverBudget`], and nothing is charged.
+    pub fn charge_optional(self: &Arc<Self>, bytes: usize) -> Result<Charge, OverBudget> {
+        self.charge_above(self.total / 2, bytes)
+    }
+
+    /// Charges `bytes`, unless fewer than `least` would be left.
+    fn charge_above(self: &Arc<Self>, least: usize, bytes: usize) -> Result<Charge, OverBudget> {
+        let map = if bytes < MALLOC_MAPS { None } else { Some(Reserved::take(self, bytes)?) };
+        take(&self.left, bytes, least)?;
+        Ok(Charge { budget: Arc::clone(self), bytes, _map: map })
+    }
+
+    /// How many bytes may still be charged.
     pub fn left(&self) -> usize {
         self.left.load(Ordering::Relaxed)
     }
@@ -98,6 +116,18 @@ impl Budget {
 pub struct Charge {
     budget: Arc<Budget>,
     bytes: usize,
+    _map: Option<Reserved>,
+}
+
+impl Charge {
+    /// Charges `budget` instead, unless that is exhausted.
+    pub fn move_to(&mut self, budget: &Arc<Budget>) {
+        if !Arc::ptr_eq(&self.budget, budget)
+            && let Ok(charge) = budget.charge(self.bytes)
+        {
+            *self = charge;
+        }
+    }
 }
 
 impl Drop for Charge {
@@ -106,8 +136,10 @@ impl Drop for Charge {
     }
 }
 
-fn take(from: &AtomicUsize, bytes: usize) -> Result<(), OverBudget> {
-    from.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
+/// Takes `bytes`, unless fewer than `least` would be left.
+fn take(from: &AtomicUsize, bytes: usize, least: usize) -> Result<(), OverBudget> {
+    let taken = |left: usize| left.checked_sub(bytes).filter(|left| *left >= least);
+    from.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
         .map_or(Err(OverBudget), |_| Ok(()))
 }
 
@@ -115,7 +147,7 @@ fn give_back(to: &AtomicUsize, bytes: usize) {
     to.fetch_add(bytes, Ordering::Relaxed);
 }
 
-/// Neither the budget nor the system has this memory.
+/// The budget or the system's memory is exhausted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverBudget;
 
@@ -127,7 +159,7 @@ pub struct OverBudget;
 /// 0        len       granted                              capacity
 /// ```
 ///
-/// What is granted may be touched. What is granted above [`UNMETERED`] is charged.
+/// Granted memory may be touched, and is charged beyond [`UNMETERED`].
 pub struct Buffer {
     memory: Memory,
     len: usize,
@@ -137,7 +169,7 @@ pub struct Buffer {
 
 struct Memory {
     block: Block,
-    /// Where in the block it begins.
+    /// The offset in the block.
     start: usize,
     capacity: usize,
 }
@@ -147,13 +179,14 @@ enum Block {
     Map(Map),
 }
 
-/// A memory map, and what is reserved for it, which is given back after it.
+/// A memory map and its reservation, which is dropped after it.
 struct Map {
     bytes: MmapMut,
     _reserved: Reserved,
 }
 
-/// A map and addresses, in bytes.
+/// The reservation of a map and of bytes of addresses.
+#[derive(Debug)]
 struct Reserved {
     budget: Arc<Budget>,
     addresses: usize,
@@ -161,8 +194,8 @@ struct Reserved {
 
 impl Reserved {
     fn take(budget: &Arc<Budget>, addresses: usize) -> Result<Self, OverBudget> {
-        take(&budget.addresses, addresses)?;
-        take(&budget.maps, 1).inspect_err(|_| give_back(&budget.addresses, addresses))?;
+        take(&budget.addresses, addresses, 0)?;
+        take(&budget.maps, 1, 0).inspect_err(|_| give_back(&budget.addresses, addresses))?;
         Ok(Reserved { budget: Arc::clone(budget), addresses })
     }
 }
@@ -180,7 +213,7 @@ impl Memory {
     }
 
     fn new(capacity: usize, budget: &Arc<Budget>) -> Result<Self, OverBudget> {
-        // Only large copies are worth a place.
+        // Placement pays only for large copies.
         let slack = if capacity < PLACED { 0 } else { placement::MAX_SHIFT };
         let len = capacity.saturating_add(slack);
         let block = if len < MMAP_THRESHOLD {
@@ -220,10 +253,10 @@ impl Memory {
 
 impl Map {
     fn new(len: usize, reserved: Reserved) -> Result<Self, OverBudget> {
-        // The system counts no swap space for it, and gives it a page when one is first touched.
+        // No swap space is reserved for it, and it gets its pages when they are first touched.
         let bytes = MmapOptions::new().len(len).no_reserve_swap().map_anon();
         let bytes = bytes.map_err(|_| OverBudget)?;
-        // A huge page would be held whole for its first byte. Not every kernel has them.
+        // A huge page would be held for its first byte. The advice fails where the kernel has none.
         #[cfg(target_os = "linux")]
         let _ = bytes.advise(memmap2::Advice::NoHugePage);
         Ok(Map { bytes, _reserved: reserved })
@@ -245,22 +278,22 @@ impl Buffer {
         Buffer { memory: Memory::none(), len: 0, granted: 0, budget }
     }
 
-    /// Makes the capacity at least `capacity` bytes, or as many as the whole budget allows. What is
-    /// filled stays.
+    /// Makes the capacity at least `capacity` bytes, or as much as the whole budget allows. Keeps the filled
+    /// bytes.
     ///
     /// # Errors
     ///
-    /// [`OverBudget`] if the system has no such range of addresses, or no memory map for it.
+    /// [`OverBudget`] if there are no addresses or no memory map for it.
     pub fn reserve(&mut self, capacity: usize) -> Result<(), OverBudget> {
         let capacity = capacity.min(UNMETERED.saturating_add(self.budget.total));
         if capacity > self.capacity() { self.replace(capacity) } else { Ok(()) }
     }
 
-    /// Makes the capacity `capacity` bytes, if it is more. What is filled stays as far as it fits.
+    /// Makes the capacity at most `capacity` bytes. Keeps as many of the filled bytes as fit.
     pub fn shrink(&mut self, capacity: usize) {
         if capacity < self.capacity() {
-            // A smaller buffer is granted no more, so that nothing is charged for it. Without memory
-            // for it, the larger one serves as well.
+            // Only charged buffers are larger than UNMETERED, so nothing more is charged. Without memory
+            // for a smaller one the larger one stays.
             let _ = self.replace(capacity);
         }
     }
@@ -268,7 +301,7 @@ impl Buffer {
     fn replace(&mut self, capacity: usize) -> Result<(), OverBudget> {
         debug_assert!(self.len <= UNMETERED, "what is charged never moves");
         if self.len == 0 {
-            // So that never two maps are held.
+            // So that there are never two maps.
             self.release();
         }
         let mut memory = Memory::new(capacity, &self.budget)?;
@@ -279,17 +312,17 @@ impl Buffer {
         Ok(())
     }
 
-    /// Adds a step to what is granted, and charges it.
+    /// Grants and charges another step.
     ///
     /// # Errors
     ///
-    /// [`OverBudget`], and the buffer is as it was.
+    /// [`OverBudget`], and nothing changes.
     pub fn charge_ahead(&mut self) -> Result<(), OverBudget> {
         let step = self.next_step();
         if step == 0 {
             return Err(OverBudget);
         }
-        take(&self.budget.left, step)?;
+        take(&self.budget.left, step, 0)?;
         if step == HUGE_STEP {
             self.memory.advise_huge_page(self.granted..self.granted + step);
         }
@@ -313,53 +346,58 @@ impl Buffer {
         }
     }
 
-    /// The most that it may hold, in bytes.
+    /// The budget that is charged.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// In bytes.
     pub fn capacity(&self) -> usize {
         self.memory.capacity
     }
 
-    /// The bytes that came.
+    /// The filled bytes.
     pub fn filled(&self) -> &[u8] {
         self.memory.bytes(0..self.len)
     }
 
-    /// The bytes that came, to change in place.
+    /// The filled bytes, to change in place.
     pub fn filled_mut(&mut self) -> &mut [u8] {
         self.memory.bytes_mut(0..self.len)
     }
 
-    /// Where the next bytes go.
+    /// The granted memory after the filled bytes.
     pub fn spare_mut(&mut self) -> &mut [u8] {
         self.memory.bytes_mut(self.len..self.granted)
     }
 
-    /// Counts the first `bytes` of the spare memory as filled.
+    /// Marks the first `bytes` of the spare memory as filled.
     pub fn advance(&mut self, bytes: usize) {
         self.len += bytes;
         debug_assert!(self.len <= self.granted);
     }
 
-    /// Keeps of what is filled only `range`, moved to the front.
+    /// Keeps only `range` of the filled bytes, at the front.
     pub fn keep(&mut self, range: Range<usize>) {
         let len = range.len();
         self.filled_mut().copy_within(range, 0);
         self.len = len;
     }
 
-    /// Keeps of what is filled only the first `len` bytes.
+    /// Keeps only the first `len` of the filled bytes.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// Forgets what is filled and keeps the memory.
+    /// Removes the filled bytes and keeps the memory.
     pub fn clear(&mut self) {
         self.len = 0;
     }
 
-    /// Gives everything up, the memory too.
+    /// Removes the filled bytes and frees the memory.
     pub fn release(&mut self) {
         self.memory = Memory::none();
-        // Only now, or another buffer could be granted what is still held.
+        // After the memory is freed: another buffer may be granted it at once.
         give_back(&self.budget.left, above_unmetered(self.granted));
         (self.len, self.granted) = (0, 0);
     }
@@ -497,6 +535,42 @@ mod tests {
         assert_eq!(one.reserve(MMAP_THRESHOLD), Err(OverBudget));
         two.shrink(10);
         one.reserve(MMAP_THRESHOLD).unwrap();
+    }
+
+    #[test]
+    fn what_can_be_done_without_leaves_half_of_the_budget() {
+        let budget = Arc::new(Budget::new(1000));
+        let half = budget.charge_optional(500).unwrap();
+        assert_eq!(budget.charge_optional(1).err(), Some(OverBudget));
+        let other = budget.charge(500).unwrap();
+        drop(half);
+        assert_eq!(budget.charge_optional(1).err(), Some(OverBudget));
+        drop(other);
+        assert_eq!(budget.left(), 1000);
+    }
+
+    #[test]
+    fn a_charge_moves_to_another_budget_that_has_enough() {
+        let budgets = [10, 9, 10].map(|bytes| Arc::new(Budget::new(bytes)));
+        let left = || budgets.each_ref().map(|budget| budget.left());
+        let mut charge = budgets[0].charge(10).unwrap();
+        for (to, expected) in [(0, [0, 9, 10]), (1, [0, 9, 10]), (2, [10, 9, 0])] {
+            charge.move_to(&budgets[to]);
+            assert_eq!(left(), expected, "to {to}");
+        }
+        drop(charge);
+        assert_eq!(left(), [10, 9, 10]);
+    }
+
+    #[test]
+    fn a_charge_for_what_the_allocator_maps_takes_a_map() {
+        let reservable = Reservable { maps: 1, ..Reservable::UNLIMITED };
+        let budget = Arc::new(Budget::limited(usize::MAX, reservable, 0));
+        let small = budget.charge(MALLOC_MAPS - 1).unwrap();
+        let large = budget.charge(MALLOC_MAPS).unwrap();
+        assert_eq!(budget.charge(MALLOC_MAPS).err(), Some(OverBudget));
+        drop((small, large));
+        budget.charge(MALLOC_MAPS).unwrap();
     }
 
     #[test]

@@ -7,33 +7,36 @@
 )]
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{
-    Arg, ArgAction, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum,
-};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory as _, Parser, ValueEnum};
 use log::LevelFilter;
 
 use crate::app::behavior::Behaviors;
+use crate::app::cases::Pattern;
 use crate::http::origin::Origin;
 use crate::http::request;
+use crate::proxy_protocol;
 use crate::websocket::negotiation;
 
-/// A WebSocket echo server: one thread per client, strict about RFC 6455
 #[derive(Clone, Debug, Parser)]
 #[command(
     version,
+    about,
     max_term_width = 100,
     after_help = "Each flag with a value is an environment variable too, such as WSECHO_ADDR.",
     after_long_help = "Each flag with a value can be set in the environment as well: --ping-interval 5s is \
-                       WSECHO_PING_INTERVAL=5s there. What is repeatable is separated by commas. A \
-                       flag wins.\n\n\
+                       WSECHO_PING_INTERVAL=5s there. Separate repeated values by commas. A flag wins. \
+                       An empty variable sets nothing, except WSECHO_PREFIX.\n\n\
                        On SIGINT or SIGTERM the server sends each client a close frame and stops. A \
                        second signal ends it at once."
 )]
@@ -43,6 +46,8 @@ pub struct Config {
     #[command(flatten)]
     pub messages: Messages,
     #[command(flatten)]
+    pub cases: Cases,
+    #[command(flatten)]
     pub timeouts: Timeouts,
     #[command(flatten)]
     pub logging: Logging,
@@ -51,48 +56,66 @@ pub struct Config {
 /// The address to listen on without `--addr` and without an inherited socket.
 pub const DEFAULT_ADDR: &str = "127.0.0.1:1222";
 
-/// Who may connect, and where.
+/// The addresses to listen on, and the clients to let in.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listening")]
 pub struct Listening {
     /// Address to listen on, repeatable
     ///
     /// The address to listen on: a name, an IPv4 address, or an IPv6 address in brackets, such as
-    /// [::1]:1222. A name stands for all of its addresses. Port 0 picks a free port, and the log's first
-    /// line tells which. unix:PATH or unix:@NAME is a Unix-domain socket. Repeatable. [default:
-    /// 127.0.0.1:1222, or the sockets that a supervisor hands over]
+    /// [::1]:1222. A name stands for all of its addresses. Port 0 picks a free port, which the log's
+    /// first line names. unix:PATH or unix:@NAME is a Unix-domain socket. Repeatable. [default:
+    /// 127.0.0.1:1222, or the sockets passed by a supervisor]
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = addr)]
     pub addr: Vec<String>,
 
     #[command(flatten)]
     pub tls: Tls,
 
-    /// Most WebSockets at once
+    /// Maximum WebSockets
     ///
-    /// The limit of WebSockets at once. It is lowered to what the kernel can carry, and then the log
-    /// says so.
+    /// The maximum number of WebSockets at once. It is lowered to what the kernel can carry, with a
+    /// warning.
     #[arg(long, value_name = "N", default_value = "10000", value_parser = at_least_one)]
     pub max_connections: NonZeroUsize,
 
-    /// Most from one IP; 0: any
+    /// Maximum per IP; 0: no limit
     ///
-    /// The limit of WebSockets at once from one IP address, or 0 for none. Behind a proxy all clients
-    /// have the proxy's address.
+    /// The maximum number of WebSockets at once from one IP address, or 0 for no limit. IPv6 addresses
+    /// with the same first 64 bits count as one. Behind a proxy all clients have the proxy's address.
     #[arg(long, value_name = "N", default_value = "0", value_parser = count)]
     pub max_connections_per_ip: usize,
 
     /// Origin to let in, repeatable [default: any]
     ///
-    /// An origin whose pages may connect, such as https://example.org, or null for a page from a
-    /// file. Repeatable; without it any page may. The bundled page always may, where it is opened at
-    /// an IP address or localhost.
+    /// An origin whose pages may connect, such as https://example.org. A page from a file has the origin
+    /// null in a browser, as has a sandboxed frame of any site, and file:// in the web view of an app.
+    /// Repeatable; without it any page may. The bundled page always may, where it is opened at an IP
+    /// address or localhost.
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     pub origin: Vec<Origin>,
 
+    /// Expect a PROXY header [default: off]
+    ///
+    /// Whether each connection begins with a PROXY header, version 1 or 2, which balancers in TCP mode
+    /// send: its source address is then the client's. A connection without it is refused.
+    #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on")]
+    #[arg(default_value = "off", value_parser = proxy_protocol(), hide_default_value = true)]
+    #[arg(hide_possible_values = true)]
+    pub proxy_protocol: proxy_protocol::Mode,
+
+    /// Who sends it, repeatable [default: all]
+    ///
+    /// A network or an address that PROXY headers are expected from, such as 10.0.0.0/8, or unix for
+    /// the Unix-domain sockets. Repeatable; from others none is expected, and none is believed.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = sender)]
+    #[arg(requires = "proxy_protocol")]
+    pub proxy_protocol_from: Vec<proxy_protocol::Sender>,
+
     /// Subprotocol [default: the first offered]
     ///
-    /// A subprotocol to agree to. Repeatable: the client's first offer that is listed is agreed to,
-    /// and without a list its first offer.
+    /// A subprotocol to accept. Repeatable: the client's first offer on the list is chosen, and without
+    /// a list its first offer.
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = subprotocol)]
     pub subprotocol: Vec<String>,
 }
@@ -101,10 +124,10 @@ pub struct Listening {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Listening")]
 pub struct Tls {
-    /// TLS certificate and its chain, in PEM
+    /// TLS certificate chain, in PEM
     ///
-    /// The file with the certificate and those between it and its root, in PEM. Every address then
-    /// speaks TLS. A renewed certificate is taken without a restart.
+    /// The file with the certificate chain in PEM, the server's own certificate first. Every address
+    /// then speaks TLS. A renewed certificate is picked up without a restart.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 
@@ -115,49 +138,81 @@ pub struct Tls {
     pub tls_key: Option<PathBuf>,
 }
 
-/// What is replied to messages, and how large they may be.
+/// The replies, and the limits of messages.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Messages")]
 pub struct Messages {
     /// Text prefix
     ///
-    /// The text put before each text that is sent back, up to 4096 bytes; '' for a verbatim echo.
-    /// Binary messages come back as they are.
+    /// The text put before each text message in its reply, up to 4096 bytes; '' for a verbatim echo.
+    /// Binary messages come back unchanged.
     #[arg(long, value_name = "TEXT", default_value = "You have entered: ", value_parser = prefix)]
     pub prefix: String,
 
-    /// Misbehave at /do as asked
+    /// Misbehave at /do as asked, judge clients
     ///
-    /// Whether a WebSocket at /do misbehaves as its query says: on or off. GET /do is the table of what
-    /// it can ask for.
+    /// Whether a WebSocket at /do misbehaves as its query asks, and whether Autobahn cases are played: on
+    /// or off. GET /do lists what it can ask for.
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = behaviors())]
     #[arg(hide_possible_values = true)]
     pub behaviors: Behaviors,
 
-    /// How to deflate [default: no-context-takeover]
+    /// Compression [default: no-context-takeover]
     ///
-    /// Whether messages are compressed (permessage-deflate): no-context-takeover for each on its own,
-    /// context-takeover for each with what earlier ones said, or off.
+    /// How messages are compressed (permessage-deflate): each on its own (no-context-takeover), with
+    /// the context of earlier ones (context-takeover), or not at all (off).
     #[arg(long, value_name = "MODE", default_value = "no-context-takeover")]
     #[arg(hide_possible_values = true, hide_default_value = true)]
     pub compression: negotiation::Mode,
 
-    /// Largest message, inflated
+    /// Maximum message, inflated
     ///
-    /// The size of the largest message, once inflated, in bytes or as 64KiB, 16MiB, 16M (16,000,000). A
+    /// The maximum size of a message, once inflated, in bytes or as 64KiB, 16MiB, 16M (16,000,000). A
     /// larger one is answered by close code 1009.
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size_above_0)]
     pub max_message_size: usize,
 
-    /// Memory of all messages
+    /// Memory for all messages
     ///
-    /// The memory that all clients together may hold above 64 KiB each. A message beyond it is
+    /// The memory for all clients' messages together, beyond 64 KiB per client. A message above it is
     /// answered by close code 1013.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     pub max_buffered: usize,
 }
 
-/// How long a client is waited for.
+/// Which Autobahn cases are played to clients, and where the verdicts go.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Cases")]
+pub struct Cases {
+    /// Autobahn cases to select [default: 517]
+    ///
+    /// The Autobahn cases that runners count and that /verdict expects, such as 1.*,7.9.3. Repeatable;
+    /// without it the 517 of the suite.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Pattern::parse)]
+    pub cases: Vec<Pattern>,
+
+    /// Cases to leave out
+    ///
+    /// The cases to leave out of those, such as 9.*,12.*,13.*. Repeatable.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Pattern::parse)]
+    pub exclude_cases: Vec<Pattern>,
+
+    /// Round trips in cases with many
+    ///
+    /// How many messages make the round trips of 9.7, 9.8, 12 and 13, up to 1000. A CI takes 50.
+    #[arg(long, value_name = "N", default_value = "1000")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub case_messages: u32,
+
+    /// Directory for reports [default: none]
+    ///
+    /// The directory that index.json and a file for each case are written to when a runner updates the
+    /// reports. They are served at /reports/index.json as well.
+    #[arg(long, value_name = "DIR")]
+    pub reports: Option<PathBuf>,
+}
+
+/// The time limits for a client.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Timeouts")]
 pub struct Timeouts {
@@ -168,7 +223,7 @@ pub struct Timeouts {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub handshake_timeout: Duration,
 
-    /// Silence before a ping; 0: none
+    /// Silence before a ping; 0: never
     ///
     /// The silence after which a client is pinged; 0 for never.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = interval)]
@@ -176,7 +231,7 @@ pub struct Timeouts {
 
     /// For an answer to a ping
     ///
-    /// The time limit for a sign of life after a ping. Whatever the client sends is one.
+    /// The time limit for a sign of life after a ping: any byte from the client.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = timeout)]
     pub ping_timeout: Duration,
 
@@ -188,26 +243,26 @@ pub struct Timeouts {
 
     /// For an answer to a close
     ///
-    /// The time limit for the answer to a close. When the server stops, it waits so long for its
+    /// The time limit for the answer to a close. A server that stops waits up to this long for its
     /// clients.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = timeout)]
     pub close_timeout: Duration,
 }
 
-/// What is logged, and where.
+/// The log's file and level.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logging")]
 pub struct Logging {
     /// File to append to [default: stderr]
     ///
-    /// The file to append the log to, instead of the standard error. It is created with mode 0640,
-    /// and may be rotated by copying and truncating it.
+    /// The file to append the log to, or - for the standard error. It is created with mode 0640, and
+    /// may be rotated by copying and truncating it.
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 
     /// Log more: each message, health check
     ///
-    /// Log each message and health check as well. Without -v and -q the environment variable RUST_LOG
+    /// Also log each message and health check. Without -v and -q the environment variable RUST_LOG
     /// decides, such as RUST_LOG=warn, and without it the level is info.
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
@@ -217,6 +272,16 @@ pub struct Logging {
     /// Log warnings and errors only; twice, errors only.
     #[arg(short, long, action = ArgAction::Count)]
     pub quiet: u8,
+}
+
+impl Listening {
+    /// Whether a peer with this address, or without one over a Unix-domain socket, has to send a PROXY
+    /// header.
+    pub fn expects_proxy_header(&self, peer: Option<IpAddr>) -> bool {
+        let from = &self.proxy_protocol_from;
+        self.proxy_protocol == proxy_protocol::Mode::On
+            && (from.is_empty() || from.iter().any(|sender| sender.is(peer)))
+    }
 }
 
 /// The names are those of RFC 7692 §7.1.1.
@@ -239,91 +304,120 @@ impl Config {
     /// Reads the command line and the environment. A mistake in them ends the process with an error.
     pub fn read() -> Self {
         let args: Vec<_> = env::args_os().collect();
-        let matches = Self::command().mut_args(in_environment).try_get_matches_from(&args);
-        let config = matches.and_then(|matches| Self::from_arg_matches(&matches));
-        config.unwrap_or_else(|error| explain(error, &args).exit())
+        Self::from(&args).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Completes the command line from the environment.
+    fn from(args: &[OsString]) -> Result<Self, clap::Error> {
+        let given = match Self::command().try_get_matches_from(args) {
+            // The environment may have it.
+            Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+                Self::command().ignore_errors(true).try_get_matches_from(args)?
+            }
+            matches => matches.map_err(explain)?,
+        };
+        let set = in_environment(&given)?;
+        let (program, flags) = args.split_at(args.len().min(1));
+        Self::try_parse_from([program, &set, flags].concat())
     }
 }
 
 /// The environment variable of a flag: every flag with a value has one, by one rule.
-pub fn variable(flag: &Arg) -> Option<String> {
+fn variable(flag: &Arg) -> Option<String> {
     let name = || format!("WSECHO_{}", flag.get_id().as_str().to_uppercase());
     flag.get_action().takes_values().then(name)
 }
 
-fn in_environment(flag: Arg) -> Arg {
-    match variable(&flag) {
-        // The help says the rule once.
-        Some(variable) => flag.env(variable).hide_env(true),
-        None => flag,
+/// The environment's values for flags that the command line lacks, as further arguments.
+fn in_environment(given: &ArgMatches) -> Result<Vec<OsString>, clap::Error> {
+    let mut arguments = Vec::new();
+    for flag in Config::command().get_arguments() {
+        let (Some(variable), Some(name)) = (variable(flag), flag.get_long()) else { continue };
+        let source = given.value_source(flag.get_id().as_str());
+        if source != Some(ValueSource::CommandLine)
+            && let Some(value) = value_of(&variable)
+        {
+            let argument = [format!("--{name}=").into_bytes(), value].concat();
+            let argument = OsString::from_vec(argument);
+            check_alone(&argument).map_err(|error| name_variable(error, variable))?;
+            arguments.push(argument);
+        }
+    }
+    Ok(arguments)
+}
+
+/// The value of a variable that sets something.
+fn value_of(variable: &str) -> Option<Vec<u8>> {
+    let mut value = env::var_os(variable)?.into_vec();
+    // The variable may come from a file with Windows line endings.
+    while value.ends_with(b"\r") {
+        value.pop();
+    }
+    // Many tools can't unset a variable, only empty it. But an empty prefix is a value.
+    (!value.is_empty() || variable == "WSECHO_PREFIX").then_some(value)
+}
+
+/// Checks the value in `argument`, without the flags that it needs beside it.
+fn check_alone(argument: &OsStr) -> Result<(), clap::Error> {
+    match Config::command().try_get_matches_from([OsStr::new("wsecho"), argument]) {
+        Err(error) if error.kind() != ErrorKind::MissingRequiredArgument => Err(error),
+        _ => Ok(()),
     }
 }
 
-/// What an error means, for the one who has to fix it.
-fn explain(mut error: clap::Error, args: &[OsString]) -> clap::Error {
-    /// What other servers call it.
+/// Names the variable where clap's error names its flag.
+fn name_variable(mut error: clap::Error, variable: String) -> clap::Error {
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        return Config::command().error(error.kind(), format!("{variable} is not UTF-8"));
+    }
+    error.insert(ContextKind::InvalidArg, ContextValue::String(variable));
+    error
+}
+
+/// Suggests `--addr` for what other servers call it.
+fn explain(mut error: clap::Error) -> clap::Error {
     const LIKE_ADDR: [&str; 5] = ["--port", "-p", "--host", "--bind", "--listen"];
-    match error.kind() {
-        ErrorKind::UnknownArgument => {
-            let unknown = error.get(ContextKind::InvalidArg).map(ToString::to_string);
-            if unknown.is_some_and(|unknown| LIKE_ADDR.contains(&unknown.as_str())) {
-                error.insert(ContextKind::SuggestedArg, ContextValue::String("--addr".into()));
-                let usage = Config::command().render_usage();
-                error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
-            }
-            error
-        }
-        ErrorKind::InvalidValue | ErrorKind::ValueValidation | ErrorKind::InvalidUtf8 => {
-            in_a_variable(error.kind(), args).unwrap_or(error)
-        }
-        _ => error,
-    }
-}
-
-/// The error, if it is a variable of the environment that causes it on this command line. It names the
-/// variable, where clap's own names the flag.
-fn in_a_variable(kind: ErrorKind, args: &[OsString]) -> Option<clap::Error> {
-    let error = |command: Command| {
-        command.try_get_matches_from(args).err().filter(|error| error.kind() == kind)
+    let unknown = match error.kind() {
+        ErrorKind::UnknownArgument => error.get(ContextKind::InvalidArg).map(ToString::to_string),
+        _ => None,
     };
-    if error(Config::command()).is_some() {
-        return None;
+    if unknown.is_some_and(|unknown| LIKE_ADDR.contains(&unknown.as_str())) {
+        error.insert(ContextKind::SuggestedArg, ContextValue::String("--addr".into()));
+        let usage = Config::command().render_usage();
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
     }
-    let command = Config::command();
-    command.get_arguments().find_map(|flag| {
-        let variable = variable(flag)?;
-        let mut error = error(Config::command().mut_arg(flag.get_id(), in_environment))?;
-        if kind == ErrorKind::InvalidUtf8 {
-            return Some(Config::command().error(kind, format!("{variable} is not UTF-8")));
-        }
-        error.insert(ContextKind::InvalidArg, ContextValue::String(variable));
-        Some(error)
-    })
+    error
 }
 
-/// What is wrong with variables of the environment that have wsecho's name, and set nothing.
+/// A warning for each variable that begins like wsecho's and that no flag reads.
 pub fn unknown_variables() -> impl Iterator<Item = String> {
-    /// The mark of a start with a tuned allocator, and what Kubernetes sets for a service called wsecho.
-    const OTHERS: [&str; 3] = ["WSECHO_ALLOCATOR_TUNED", "WSECHO_SERVICE_", "WSECHO_PORT_"];
+    /// Marks a process with a tuned allocator.
+    const MARKER: &str = "WSECHO_ALLOCATOR_TUNED";
     let known: Vec<_> = Config::command().get_arguments().filter_map(variable).collect();
     let is_unknown = move |(name, value): &(String, OsString)| {
-        let is_service = name == "WSECHO_PORT" && value.to_string_lossy().starts_with("tcp://");
-        let is_other = is_service || OTHERS.iter().any(|other| name.starts_with(other));
+        let is_other = name == MARKER || is_from_kubernetes(name, &value.to_string_lossy());
         name.starts_with("WSECHO_") && !is_other && !known.contains(name)
     };
     let variables =
         env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
     variables.filter(is_unknown).map(|(name, _)| match similar_variable(&name) {
-        Some(similar) => format!("the environment's {name} sets nothing; did you mean {similar}?"),
-        None => format!("the environment's {name} sets nothing"),
+        Some(similar) => format!("unknown environment variable {name}; did you mean {similar}?"),
+        None => format!("unknown environment variable {name}"),
     })
+}
+
+/// Whether Kubernetes sets this variable for a Service whose name begins with wsecho, such as
+/// `WSECHO_TLS_PORT=tcp://10.0.0.1:443` for `wsecho-tls`.
+fn is_from_kubernetes(name: &str, value: &str) -> bool {
+    let is_port = name.ends_with("_PORT") && value.contains("://");
+    is_port || name.contains("_SERVICE_") || name.contains("_PORT_")
 }
 
 /// The variable of the flag that clap would suggest.
 fn similar_variable(name: &str) -> Option<String> {
     let flag = name.strip_prefix("WSECHO_")?.to_lowercase().replace('_', "-");
-    let args = ["wsecho".into(), format!("--{flag}").into()];
-    let error = explain(Config::command().try_get_matches_from(&args).err()?, &args);
+    let args = ["wsecho".into(), format!("--{flag}")];
+    let error = explain(Config::command().try_get_matches_from(args).err()?);
     let similar = error.get(ContextKind::SuggestedArg)?.to_string();
     let command = Config::command();
     let similar =
@@ -353,8 +447,11 @@ fn addr(text: &str) -> Result<String, String> {
         return if is_missing { Err(expected.into()) } else { Ok(text.into()) };
     }
     let (host, port) = text.rsplit_once(':').ok_or(expected)?;
+    if matches!(host, "" | "*") {
+        return Err(format!("expected a host; all addresses are 0.0.0.0:{port} or [::]:{port}"));
+    }
     let bracketed = host.starts_with('[') && host.ends_with(']');
-    if host.is_empty() || (host.contains(':') && !bracketed) {
+    if host.contains(':') && !bracketed {
         return Err(expected.into());
     }
     match port.parse::<u16>() {
@@ -370,8 +467,19 @@ fn behaviors() -> impl TypedValueParser<Value = Behaviors> {
     })
 }
 
+fn proxy_protocol() -> impl TypedValueParser<Value = proxy_protocol::Mode> {
+    PossibleValuesParser::new(["on", "off"]).map(|value| match &*value {
+        "on" => proxy_protocol::Mode::On,
+        _ => proxy_protocol::Mode::Off,
+    })
+}
+
+fn sender(text: &str) -> Result<proxy_protocol::Sender, String> {
+    proxy_protocol::Sender::parse(text.trim())
+}
+
 fn at_least_one(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse().map_err(|_| "expected a whole number from 1 on".into())
+    text.parse().map_err(|_| "expected a whole number, 1 or more".into())
 }
 
 fn count(text: &str) -> Result<usize, String> {
@@ -391,10 +499,10 @@ fn subprotocol(text: &str) -> Result<String, String> {
 
 /// A prefix is copied before each reply, so its length decides what a client may cost.
 fn prefix(text: &str) -> Result<String, String> {
-    const LONGEST: usize = 4096;
+    const MAX: usize = 4096;
     match text.len() {
-        ..=LONGEST => Ok(text.into()),
-        len => Err(format!("expected at most {LONGEST} bytes, and these are {len}")),
+        ..=MAX => Ok(text.into()),
+        len => Err(format!("expected at most {MAX} bytes, not {len}")),
     }
 }
 
@@ -413,24 +521,24 @@ fn size_above_0(text: &str) -> Result<usize, String> {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    /// A clock has an end, and no instant is after it.
-    const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    /// A clock ends, and adding a time to it must not pass that end.
+    const MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     if text == "0" {
         return Ok(Duration::ZERO);
     }
     match humantime::parse_duration(text) {
-        Ok(time) if time <= LONGEST => Ok(time),
+        Ok(time) if time <= MAX => Ok(time),
         Ok(_) => Err("expected a time of up to 365 days".into()),
         Err(_) => Err("expected a time with its unit, for example 500ms, 10s or 2m".into()),
     }
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
-    /// Waits are a part of it each, which has to be more than nothing.
-    const SHORTEST: Duration = Duration::from_millis(1);
+    /// A wait is a part of it, and must not be 0.
+    const MIN: Duration = Duration::from_millis(1);
     match interval(text)? {
-        time if time >= SHORTEST => Ok(time),
-        _ => Err("expected a time from 1ms on, for example 500ms, 10s or 2m".into()),
+        time if time >= MIN => Ok(time),
+        _ => Err("expected a time of at least 1ms, for example 500ms, 10s or 2m".into()),
     }
 }
 
@@ -449,7 +557,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_readme() {
-        let Config { listening, messages, timeouts, logging } = parse(&[]).unwrap();
+        let Config { listening, messages, cases, timeouts, logging } = parse(&[]).unwrap();
         assert!(listening.addr.is_empty());
         assert_eq!(listening.max_connections.get(), 10_000);
         assert!(listening.origin.is_empty() && listening.subprotocol.is_empty());
@@ -458,6 +566,8 @@ mod tests {
         assert_eq!(messages.compression, negotiation::Mode::NoContextTakeover);
         assert_eq!(messages.max_message_size, 16 << 20);
         assert_eq!(messages.max_buffered, 1 << 30);
+        assert!(cases.cases.is_empty() && cases.exclude_cases.is_empty());
+        assert_eq!((cases.case_messages, cases.reports), (1000, None));
         assert_eq!(timeouts.handshake_timeout, Duration::from_secs(10));
         assert_eq!(timeouts.ping_interval, Duration::from_secs(20));
         assert_eq!(timeouts.ping_timeout, Duration::from_secs(20));
@@ -487,32 +597,57 @@ mod tests {
         let long = "x".repeat(4097);
         for (flag, value, right) in [
             ("--addr", "1222", "127.0.0.1:1222"),
-            ("--addr", ":1222", "127.0.0.1:1222"),
+            ("--addr", ":1222", "0.0.0.0:1222"),
+            ("--addr", "*:1222", "[::]:1222"),
             ("--addr", "::1:1222", "[::1]:1222"),
             ("--addr", "localhost:65536", "0 to 65535"),
-            ("--max-connections", "0", "from 1 on"),
-            ("--max-connections", "-1", "from 1 on"),
+            ("--max-connections", "0", "1 or more"),
+            ("--max-connections", "-1", "1 or more"),
             ("--compression", "on", "context-takeover"),
             ("--max-message-size", "big", "16MiB"),
             ("--max-message-size", "-1", "16MiB"),
             ("--max-message-size", "1e30", "16MiB"),
             ("--ping-interval", "10", "10s"),
-            ("--write-timeout", "0s", "from 1ms on"),
-            ("--write-timeout", "999us", "from 1ms on"),
+            ("--write-timeout", "0s", "at least 1ms"),
+            ("--write-timeout", "999us", "at least 1ms"),
             ("--write-timeout", "500000000000years", "365 days"),
             ("--ping-interval", "366days", "365 days"),
-            ("--handshake-timeout", "0", "from 1ms on"),
+            ("--handshake-timeout", "0", "at least 1ms"),
             ("--origin", "https://a.example/", "without a path"),
             ("--origin", "example", "SCHEME://HOST"),
+            ("--proxy-protocol", "maybe", "on, off"),
+            ("--proxy-protocol-from", "10.0.0.1/8", "10.0.0.0/8"),
             ("--subprotocol", "a b", "without spaces"),
             ("--subprotocol", "", "without spaces"),
             ("--behaviors", "maybe", "on, off"),
+            ("--cases", "seven", "1.*,7.9.3"),
+            ("--exclude-cases", "1.*,", "1.*,7.9.3"),
+            ("--case-messages", "0", "1..=1000"),
+            ("--case-messages", "1001", "1..=1000"),
             ("--prefix", &long, "at most 4096 bytes"),
         ] {
             let flags = format!("{flag}={value}");
             let error = parse(&[&flags]).expect_err(&flags).to_string();
             assert!(error.contains(flag) && error.contains(right), "{flags}: {error}");
         }
+    }
+
+    #[test]
+    fn a_proxy_header_is_expected_from_those_that_are_listed() {
+        let expects = |flags: &[&str], peer: &str| {
+            parse(flags).unwrap().listening.expects_proxy_header(peer.parse().ok())
+        };
+        assert!(!expects(&[], "10.0.0.1"));
+        assert!(!expects(&["--proxy-protocol", "off"], "10.0.0.1"));
+        for on in [&["--proxy-protocol", "-v"][..], &["--proxy-protocol=on"]] {
+            assert!(expects(on, "10.0.0.1") && expects(on, "unix"), "{on:?}");
+        }
+        let some = ["--proxy-protocol", "--proxy-protocol-from=10.0.0.0/8,::1"];
+        assert!(expects(&some, "::ffff:10.0.0.1") && expects(&some, "::1"));
+        assert!(!expects(&some, "11.0.0.1") && !expects(&some, "unix"));
+        assert!(expects(&["--proxy-protocol", "--proxy-protocol-from=unix"], "unix"));
+        let error = parse(&["--proxy-protocol-from=unix"]).unwrap_err().to_string();
+        assert!(error.contains("--proxy-protocol"), "{error}");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! server     sockets, threads, clocks
 //!   listener    TCP, Unix-domain and inherited listening sockets
 //!   registry    who is connected: the limits, the stop
+//!   shared      what the threads of all clients share
 //!   client      one client's thread: drives a conversation over a stream
 //!   stream      a client's stream, plain or TLS, over
 //!   tls         certificate, handshake, session, over
@@ -37,6 +38,8 @@
 //!   frame         one frame's header, decoded and encoded, and masking
 //!   error         what a peer may do wrong
 //! http       RFC 9112: request, response; RFC 6454: origin
+//! proxy_protocol   the header by which a proxy in TCP mode names the client
+//! proxy_protocol  the header by which a proxy in TCP mode names its client
 //! buffer     memory that is charged to one budget as bytes come
 //! placement  where in a page it begins, so that the kernel copies at full speed
 //! escape     a peer's words, made safe for the log
@@ -88,6 +91,7 @@ pub mod http;
 pub mod lock;
 pub mod logging;
 pub mod placement;
+pub mod proxy_protocol;
 pub mod server;
 pub mod websocket;
 

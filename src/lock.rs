@@ -1,8 +1,14 @@
-//! A lock that a panic does not take from the other threads.
+//! Locks that a panic does not take from the other threads. What each one guards has to be whole after
+//! each statement.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};
 
-/// Locks `mutex`, also after a panic under the lock. What it guards has to be whole after each statement.
+/// Locks `mutex`, also after a panic under the lock.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    unpoisoned(mutex.lock())
+}
+
+/// The result of a wait under a lock, also after a panic under that lock.
+pub fn unpoisoned<T>(waited: LockResult<T>) -> T {
+    waited.unwrap_or_else(PoisonError::into_inner)
 }

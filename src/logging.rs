@@ -5,9 +5,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use std::{env, mem, panic, thread};
 
@@ -18,6 +19,7 @@ use rustix::io::{Errno, ioctl_fionbio};
 
 use crate::cli::Logging;
 use crate::escape::Count;
+use crate::lock::{lock, unpoisoned};
 
 /// What may wait to be written, in bytes. A line beyond it is lost.
 const QUEUE_SIZE: usize = 256 * 1024;
@@ -32,7 +34,8 @@ pub fn start(config: &Logging) -> Result<Log, String> {
     let mut style = WriteStyle::Never;
     let queue = Arc::new(Queue::default());
     let writer = Arc::clone(&queue);
-    let run: Box<dyn FnOnce() + Send> = if let Some(path) = &config.log_file {
+    let file = config.log_file.as_deref().filter(|path| !is_one_of(path, &STDERR));
+    let run: Box<dyn FnOnce() + Send> = if let Some(path) = file {
         let complaint = format!("cannot write --log-file {}", path.display());
         let file = open(path).map_err(|why| format!("{complaint}: {why}"))?;
         Box::new(move || {
@@ -42,7 +45,7 @@ pub fn start(config: &Logging) -> Result<Log, String> {
             });
         })
     } else {
-        if io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none() {
+        if io::stderr().is_terminal() && is_color_wanted() {
             style = WriteStyle::Always;
         }
         Box::new(move || writer.write_to(io::stderr(), |_| {}))
@@ -55,7 +58,7 @@ pub fn start(config: &Logging) -> Result<Log, String> {
     log.write_style(style).format_timestamp_millis().format_target(false);
     match config.level() {
         Some(level) => log.filter_level(level),
-        None => log.filter_level(LevelFilter::Info).parse_default_env(),
+        None => log.filter_level(LevelFilter::Info).parse_filters(&rust_log()),
     };
     log.target(Target::Pipe(Box::new(Lines(Arc::clone(&queue))))).init();
     panic::set_hook(Box::new(|info| {
@@ -66,8 +69,32 @@ pub fn start(config: &Logging) -> Result<Log, String> {
     Ok(Log(queue))
 }
 
+/// The names of the standard output and error. Where they are sockets, or another user's pipes, opening
+/// them by name fails.
+const STDOUT: [&str; 3] = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+const STDERR: [&str; 4] = ["-", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"];
+
+fn is_one_of(path: &Path, names: &[&str]) -> bool {
+    names.iter().any(|&name| path == Path::new(name))
+}
+
+/// Whether the environment lets a terminal have colors (no-color.org).
+fn is_color_wanted() -> bool {
+    let value = |name| env::var_os(name).filter(|value| !value.is_empty());
+    value("NO_COLOR").is_none() && value("TERM").is_some_and(|term| term != "dumb")
+}
+
+/// The levels that `RUST_LOG` asks for. It may come from a file with Windows line endings.
+fn rust_log() -> String {
+    env::var("RUST_LOG").unwrap_or_default().trim_end_matches('\r').into()
+}
+
 /// Opens the file that the log is appended to, so that logrotate's copytruncate leaves no hole.
 fn open(path: &Path) -> Result<File, String> {
+    if is_one_of(path, &STDOUT) {
+        let stdout = io::stdout().as_fd().try_clone_to_owned();
+        return stdout.map(File::from).map_err(|error| error.to_string());
+    }
     let mut options = OpenOptions::new();
     options.create(true).append(true).mode(0o640);
     // To open a FIFO that no process reads would wait for one, and the server would not listen.
@@ -119,7 +146,7 @@ impl RateLimit {
 
     /// Whether a line may be logged at `now`. If so, the line ends with how many were left out before.
     pub fn admit(&self, now: Instant) -> Option<String> {
-        let mut window = self.lock();
+        let mut window = lock(&self.window);
         if now.saturating_duration_since(window.began) >= Duration::from_secs(1) {
             (window.began, window.admitted) = (now, 0);
         }
@@ -134,14 +161,10 @@ impl RateLimit {
 
     /// How many lines were left out since this was last told, as the end of a line.
     pub fn left_out(&self) -> String {
-        match mem::take(&mut self.lock().left_out) {
+        match mem::take(&mut lock(&self.window).left_out) {
             0 => String::new(),
             left_out => format!("; {} {} left out", Count(left_out, "line"), self.subject),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -186,7 +209,7 @@ impl Queue {
             while waiting.bytes.is_empty() {
                 waiting.is_writing = false;
                 self.written.notify_all();
-                waiting = self.filled.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                waiting = unpoisoned(self.filled.wait(waiting));
             }
             waiting.is_writing = true;
             mem::swap(&mut taken, &mut waiting.bytes);
@@ -217,9 +240,8 @@ impl Queue {
         }
     }
 
-    /// A panic while the lock is held leaves nothing half-done, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, Queued> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 

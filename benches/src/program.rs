@@ -27,6 +27,22 @@ impl Program {
         child.map(Program)
     }
 
+    /// Starts it on all cores, which it shares with the caller.
+    pub fn start_on_all_cores(command: &mut Command) -> io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map(Program)
+    }
+
+    /// The most memory that was resident so far, in KiB.
+    pub fn peak_resident(&self) -> io::Result<usize> {
+        let status = fs::read_to_string(format!(
+            "/proc/{}/status",
+            Pid::from_child(&self.0).as_raw_nonzero()
+        ))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok());
+        peak.ok_or_else(|| io::Error::other("no VmHWM"))
+    }
+
     /// The processor time that it has used, in seconds.
     pub fn cpu_seconds(&self) -> io::Result<f64> {
         let stat = fs::read_to_string(format!(

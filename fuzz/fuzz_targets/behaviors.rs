@@ -229,7 +229,8 @@ fn check_limits(behavior: &Behavior) {
         Fault::Close(close) => {
             let code = close.code.unwrap_or(1000);
             assert!(matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999), "{code}");
-            assert!(close.reason.len() <= 123 && (close.code.is_some() || close.reason.is_empty()));
+            let reason = close.reason.as_str();
+            assert!(reason.len() <= 123 && (close.code.is_some() || reason.is_empty()));
         }
         Fault::Reset => assert!(!matches!(after, After::Replies(0) | After::Time(Duration::ZERO))),
         Fault::EndStream | Fault::Hang | Fault::WrongFrame(_) => {}

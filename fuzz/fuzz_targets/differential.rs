@@ -92,7 +92,7 @@ impl Ours<'_> {
         match self.closed.clone() {
             None => End::Open,
             Some(Close::ByPeer(frame)) => {
-                End::ByPeer { code: frame.code, reason: frame.reason.into() }
+                End::ByPeer { code: frame.code, reason: frame.reason.as_str().into() }
             }
             Some(Close::ByServer(frame)) => match frame.code {
                 Some(code @ (1002 | 1007 | 1009)) => End::Refused(code),

@@ -9,12 +9,14 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tungstenite::HandshakeError;
 use tungstenite::error::{Error, ProtocolError};
+use wsecho::app::cases::Cases;
 use wsecho::app::behavior::Behaviors;
 use wsecho::app::routes::{self, Opening};
 use wsecho::http::origin::Origin;
 use wsecho::http::request::{self, ParseError, Request};
 use wsecho::http::response::Response;
 use wsecho::websocket::handshake::Policy;
+use wsecho::websocket::negotiation::Mode;
 use wsecho_fuzz::client::rarely;
 
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -29,7 +31,7 @@ struct Input {
 }
 
 fuzz_target!(|input: Input| {
-    let mut policy = Policy::default();
+    let mut policy = Policy { compression: Mode::default().terms(), ..Policy::default() };
     if input.origins {
         policy.origins.push(Origin::parse("https://example.org").unwrap());
     }
@@ -95,7 +97,7 @@ fn decide(
     let request = head.transpose()?.and_then(Request::parse);
     Some(request.map_or_else(
         |error| Err(routes::refuse(error)),
-        |request| routes::route(&request, policy, Behaviors::On),
+        |request| routes::route(&request, policy, Behaviors::On, &Cases::default()),
     ))
 }
 

@@ -49,7 +49,7 @@ fuzz_target!(|input: Input| {
         }
         (Some(Close::ByServer(frame)), Some(payload)) => {
             assert_eq!(frame.code.unwrap().to_be_bytes(), payload[..2]);
-            assert_eq!(frame.reason.as_bytes(), &payload[2..]);
+            assert_eq!(frame.reason.as_str().as_bytes(), &payload[2..]);
         }
         _ => panic!("the end is {closed:?}, and the close frame has {close:02X?}"),
     }

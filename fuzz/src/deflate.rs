@@ -24,6 +24,7 @@ pub fn parameters(u: &mut Unstructured) -> Result<Parameters> {
             true => Some(u.int_in_range(8..=15)?),
             false => None,
         },
+        client_max_window_bits: None,
     })
 }
 

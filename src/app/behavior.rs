@@ -6,10 +6,11 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::app::conversation::Settings;
+use crate::app::query::decode;
+use crate::app::settings::Timeouts;
 use crate::escape::{Count, Quoted};
 use crate::http::response;
-use crate::websocket::close::CloseFrame;
+use crate::websocket::close::{CloseFrame, Reason};
 
 /// The path whose query asks for a behavior.
 pub const PATH: &str = "/do";
@@ -75,6 +76,8 @@ pub enum Handshake {
 pub struct Script {
     /// Whether the first message is the request as JSON.
     pub dump: bool,
+    /// Whether each message and control frame is followed by a message about its frames.
+    pub trace: bool,
     /// Put before each text instead of the operator's.
     pub prefix: Option<String>,
     /// The delay of each reply.
@@ -181,6 +184,7 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter { name: "delay", form: "TIME", words: &[], allowed: "a time of at most 60s, for example 5s", effect: "the handshake is answered this much later" },
     Parameter { name: "status", form: "CODE", words: &[], allowed: "200, 301–303, 307, 308 or 400–599 without 407", effect: "the handshake is refused with this status" },
     Parameter { name: "dump", form: "", words: &[], allowed: "given without a value", effect: "the first message is the request as JSON: peer, what proxies added, request line, all headers, what was agreed" },
+    Parameter { name: "trace", form: "", words: &[], allowed: "given without a value", effect: "each message or control frame of the client is followed by a message with its frames and those that answered it, as JSON" },
     Parameter { name: "count", form: "N", words: &[], allowed: "a number from 1 to 1000; count times bytes is at most 1 MiB", effect: "the server sends N messages unasked: 1, 2 …" },
     Parameter { name: "interval", form: "TIME", words: &[], allowed: "0 or a time from 10ms to 60s, beside count", effect: "the time before each of them; without it all come at once" },
     Parameter { name: "bytes", form: "N", words: &[], allowed: "a number from 1 to 65536, beside count; count times bytes is at most 1 MiB", effect: "the size of each of them, padded by spaces" },
@@ -263,6 +267,7 @@ pub fn parse(query: &str) -> Result<Behavior, String> {
     };
     let script = Script {
         dump: query.get("dump", |text| text.is_empty().then_some(()))?.is_some(),
+        trace: query.get("trace", |text| text.is_empty().then_some(()))?.is_some(),
         prefix,
         latency: query.get("latency", |text| time(text, 0..=10_000))?.unwrap_or_default(),
         fragment: query.get("fragment", |text| number(text, 1..=u64::MAX))?.map(saturate),
@@ -276,6 +281,11 @@ pub fn parse(query: &str) -> Result<Behavior, String> {
         return Err(
             "status refuses the handshake: only delay, rate and seed can stand beside it".into()
         );
+    }
+    let is_nothing =
+        delay.is_zero() && handshake == Handshake::Valid && script == Script::default();
+    if rate.is_some() && is_nothing {
+        return Err("rate needs something to happen, for example rate=0.5&close=4000".into());
     }
     Ok(Behavior { rate, delay, handshake, script })
 }
@@ -320,29 +330,6 @@ fn expected(name: &str) -> String {
     format!("{name} is {}", parameter.map_or("", |known| known.allowed))
 }
 
-/// Decodes `application/x-www-form-urlencoded`, the encoding of forms.
-fn decode(text: &str) -> Result<String, String> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let mut digit = || char::from(bytes.next()?).to_digit(16);
-                let (Some(high), Some(low)) = (digit(), digit()) else {
-                    return Err(
-                        "a % needs two hexadecimal digits after it; for a % itself write %25"
-                            .into(),
-                    );
-                };
-                (high << 4 | low) as u8
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(decoded).map_err(|_| "the query, decoded, is not UTF-8".into())
-}
-
 /// A whole number without a sign.
 fn number(text: &str, limits: RangeInclusive<u64>) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -383,14 +370,14 @@ fn saturate(number: u64) -> usize {
 
 fn fault(query: &Query) -> Result<Option<Fault>, String> {
     let fault = query.get("close", |text| match text {
-        "none" => Some(Fault::Close(CloseFrame { code: None, reason: "".into() })),
+        "none" => Some(Fault::Close(CloseFrame { code: None, reason: Reason::NONE })),
         "fin" => Some(Fault::EndStream),
         "rst" => Some(Fault::Reset),
         "hang" => Some(Fault::Hang),
         code => {
             let code = number(code, 1000..=4999)? as u16;
             matches!(code, 1000..=1003 | 1007..=1014 | 3000..)
-                .then(|| Fault::Close(CloseFrame { code: Some(code), reason: "".into() }))
+                .then(|| Fault::Close(CloseFrame { code: Some(code), reason: Reason::NONE }))
         }
     })?;
     let reason = query.get("reason", |text| (text.len() <= 123).then(|| text.to_owned()))?;
@@ -493,16 +480,17 @@ impl fmt::Display for Behavior {
 
 impl Script {
     /// What the operator sets, as far as nothing else is asked for.
-    pub fn settings(&self, operators: &Settings) -> Settings {
-        let mut settings = operators.clone();
-        settings.ping_interval = self.ping_interval.or(settings.ping_interval);
-        settings.prefix = self.prefix.clone().unwrap_or(settings.prefix);
-        settings
+    pub fn timeouts(&self, operators: Timeouts) -> Timeouts {
+        let ping_interval = self.ping_interval.or(operators.ping_interval);
+        Timeouts { ping_interval, ..operators }
     }
 
     fn describe(&self, clauses: &mut Vec<String>) {
         if self.dump {
             clauses.push("the first message is the request as JSON".into());
+        }
+        if self.trace {
+            clauses.push("each message and control frame is followed by its frames as JSON".into());
         }
         let Pushes { count, interval, bytes } = self.pushes;
         if count > 0 {
@@ -565,8 +553,8 @@ impl fmt::Display for Fault {
             Fault::Close(CloseFrame { code: None, .. }) => "closes without a code",
             Fault::Close(CloseFrame { code: Some(code), reason }) => {
                 write!(f, "closes with {code}")?;
-                if !reason.is_empty() {
-                    write!(f, " and the reason {}", Quoted(reason.as_bytes()))?;
+                if *reason != Reason::NONE {
+                    write!(f, " and the reason {reason}")?;
                 }
                 return Ok(());
             }

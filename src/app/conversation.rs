@@ -1,117 +1,35 @@
-//! One client's conversation after the opening handshake, waiting included, without a socket or a
-//! clock.
-//!
-//! What drives it sends each [`next_output`](Conversation::next_output), receives up to
-//! [`wait`](Conversation::wait) into [`input`](Conversation::input), and tells what happened by
-//! [`received`](Conversation::received), [`waited`](Conversation::waited) or
-//! [`stop`](Conversation::stop), until it [is over](Conversation::is_over). Times count from the
-//! moment at which the WebSocket opened.
+//! The echo: each message is answered, in its order.
 
 use std::mem;
-use std::sync::Arc;
 use std::time::Duration;
 
-use log::debug;
+use log::{Level, debug, log_enabled, trace};
 
 use crate::app::echo;
-use crate::buffer::{Budget, Buffer, OverBudget};
+use crate::app::incoming::{Due, Incoming, Next};
+use crate::app::step::Step;
+use crate::app::trace::Frames;
 use crate::escape::{Count, Quoted};
-use crate::websocket::close::{CloseFrame, NO_PROGRESS, PING_TIMEOUT, STOPPING};
-use crate::websocket::deflate::{Inflated, PerMessageDeflate, Sizes};
+use crate::websocket::close::STOPPING;
+use crate::websocket::deflate::Inflated;
 use crate::websocket::frame::{self, Opcode};
-use crate::websocket::message::Kind;
-use crate::websocket::session::{Close, Message, Session};
-
-/// The input of a client that sends little at a time, in bytes.
-pub const SMALL_INPUT: usize = 768;
-
-/// The input of a client that has filled the small one, in bytes. The longest head of a request fits
-/// in it.
-pub const LARGE_INPUT: usize = 17 * 1024;
+use crate::websocket::message::{Encoding, Kind};
+use crate::websocket::session::{Close, Event, Session};
 
 /// Replies of this size are sent before more input is looked at, in bytes.
 const FLUSH: usize = 16 * 1024;
 
-/// How long the memory of a large message waits for another one.
-const SPARE_TTL: Duration = Duration::from_millis(100);
-
-/// What a peer has to read, or to send of a message that has begun, within the write timeout, in bytes.
-pub const MIN_PROGRESS: usize = 64 * 1024;
-
-/// The parts in which a peer is waited for that has to read, or to go on with a message, within the write
-/// timeout. Time in which this process was suspended counts for one part at most.
-pub const WRITE_TIMEOUT_PARTS: u32 = 8;
-
-/// What the operator sets.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The text put before each text that is sent back.
-    pub prefix: String,
-    /// In bytes.
-    pub max_message_size: usize,
-    /// How long a client may be silent before it is pinged. `None` for ever.
-    pub ping_interval: Option<Duration>,
-    /// How long a pinged client may stay silent.
-    pub ping_timeout: Duration,
-    /// How long a client may take to send 64 KiB of a message.
-    pub write_timeout: Duration,
-    /// How long the closing handshake may take.
-    pub close_timeout: Duration,
-}
-
-/// What is to be sent next: the head, then the payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Output<'c> {
-    pub head: &'c [u8],
-    pub payload: &'c [u8],
-    /// Whether it ends with the close frame, so that nothing follows.
-    pub is_last: bool,
-}
-
-/// A conversation with one client.
+/// An echo for one client.
 pub struct Conversation<'s> {
     /// Its number in the log.
     client: u64,
-    settings: &'s Settings,
-    session: Session,
-    input: Buffer,
-    /// How much of the input was processed, in bytes.
-    consumed: usize,
+    prefix: &'s str,
+    incoming: Incoming,
+    /// What is to be sent. It begins with the 101, so that both leave in one write.
     output: Vec<u8>,
     /// How much of the output was handed out, in bytes.
     sent: usize,
     messages: u64,
-    now: Duration,
-    waiting: Waiting,
-    /// When a message in pieces was complete. From then on it is checked every [`SPARE_TTL`] whether its
-    /// memory is still spare.
-    spare_since: Option<Duration>,
-    progress: Option<Progress>,
-}
-
-/// How much had come of an unfinished message, and for how long it was waited for more since then.
-#[derive(Clone, Copy)]
-struct Progress {
-    bytes: usize,
-    time: Duration,
-}
-
-/// What is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waiting {
-    /// Any bytes, since the last ones.
-    Bytes {
-        since: Duration,
-    },
-    /// Any bytes, since a ping was sent.
-    Pong {
-        since: Duration,
-    },
-    /// The end of the peer's stream after the close frame.
-    Close {
-        until: Duration,
-    },
-    Nothing,
 }
 
 /// Where the payload of the last reply is, if it is not copied.
@@ -124,202 +42,111 @@ enum Tail {
 }
 
 impl<'s> Conversation<'s> {
-    /// A conversation with `client`, as the log calls it, that begins with what `input` holds.
-    /// Its messages may be compressed if `deflate` was agreed.
-    pub fn new(
-        client: u64,
-        settings: &'s Settings,
-        input: Buffer,
-        budget: &Arc<Budget>,
-        deflate: Option<PerMessageDeflate>,
-    ) -> Self {
-        Conversation {
-            client,
-            settings,
-            session: Session::new(settings.max_message_size, Arc::clone(budget), deflate),
-            input,
-            consumed: 0,
-            output: Vec::new(),
-            sent: 0,
-            messages: 0,
-            now: Duration::ZERO,
-            waiting: Waiting::Bytes { since: Duration::ZERO },
-            spare_since: None,
-            progress: None,
-        }
+    /// An echo for `client`, as the log calls it, which is sent `opening` first.
+    pub fn new(client: u64, prefix: &'s str, incoming: Incoming, opening: Vec<u8>) -> Self {
+        Conversation { client, prefix, incoming, output: opening, sent: 0, messages: 0 }
     }
 
-    /// What has to be sent before anything more is received, until there is no more.
-    pub fn next_output(&mut self) -> Option<Output<'_>> {
+    /// What to do at `now`.
+    pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.output.drain(..mem::take(&mut self.sent));
-        let tail = self.reply();
+        let tail = if self.incoming.is_traced() { self.reply_traced() } else { self.reply() };
         if let Tail::Nothing = tail {
-            self.check_progress();
-        }
-        let is_last = self.session.closed().is_some();
-        if is_last && let Waiting::Bytes { .. } | Waiting::Pong { .. } = self.waiting {
-            self.session.release();
-            self.waiting = Waiting::Close { until: self.now + self.settings.close_timeout };
+            let due = self.incoming.check_progress();
+            self.send(due);
+            if self.incoming.session.closed().is_some() {
+                if self.incoming.is_over(now) {
+                    return Step::SendLast(&self.output);
+                }
+                if !self.incoming.has_sent_close() {
+                    self.incoming.sent_close(now);
+                    self.sent = self.output.len();
+                    return Step::SendClose(&self.output);
+                }
+            }
         }
         self.sent = self.output.len();
         let payload = match tail {
+            Tail::Nothing if self.sent == 0 => return Step::Receive(self.incoming.wait(now)),
             Tail::Nothing => b"",
-            Tail::InInput(len) => &self.input.filled()[self.consumed - len..self.consumed],
-            Tail::Assembled => self.session.assembled(),
+            Tail::InInput(len) => self.incoming.processed(len),
+            Tail::Assembled => self.incoming.session.assembled(),
         };
-        (self.sent > 0).then_some(Output { head: &self.output, payload, is_last })
+        Step::Send { head: &self.output, payload }
     }
 
-    /// Appends the replies to messages of the input until they are many, or one has a payload that is
-    /// not copied.
+    /// Appends the answers to what the input has until they are many, or one has a payload that is not
+    /// copied.
     fn reply(&mut self) -> Tail {
-        let Self { session, input, consumed, output, .. } = self;
-        let mut unread = &mut input.filled_mut()[*consumed..];
+        let (session, mut unread, consumed) = self.incoming.unread();
         let end = *consumed + unread.len();
         let mut tail = Tail::Nothing;
-        while output.len() < FLUSH
+        let mut has_assembled = false;
+        while self.output.len() < FLUSH
             && matches!(tail, Tail::Nothing)
-            && let Some(message) = session.next(&mut unread, output)
+            && let Some(event) = session.next(&mut unread)
         {
-            self.messages += 1;
-            let (kind, payload, compressed) = match &message {
-                Message::InInput(kind, payload) => (*kind, *payload, None),
-                Message::Assembled(kind) => (*kind, session.assembled(), None),
-                Message::Inflated(kind, inflated) => {
-                    (*kind, inflated.message(), Some(inflated.compressed_size()))
-                }
-            };
-            debug!(
-                "client {}: {kind:?} of {}{}, {}",
-                self.client,
-                Count(payload.len() as u64, "byte"),
-                compressed.map_or(String::new(), |size| format!(", {size} compressed")),
-                Quoted(payload)
-            );
-            let prefix = &self.settings.prefix;
-            let (is_copied, large) = match message {
-                Message::InInput(_, payload) => {
-                    (echo::reply(kind, payload, prefix, output), Tail::InInput(payload.len()))
-                }
-                Message::Assembled(_) => {
-                    (echo::reply(kind, session.assembled(), prefix, output), Tail::Assembled)
-                }
-                Message::Inflated(_, inflated) => {
-                    (reply_inflated(session, kind, *inflated, prefix, output), Tail::Assembled)
-                }
-            };
-            if let Tail::Assembled = large {
-                self.spare_since = Some(self.now);
-                self.progress = None;
+            if log_enabled!(Level::Debug) {
+                log_event(self.client, &event, session, &Frames::default());
             }
-            tail = if is_copied { Tail::Nothing } else { large };
+            has_assembled |= matches!(event, Event::Assembled(_) | Event::Inflated(..));
+            tail = answer(event, session, self.prefix, &mut self.output, &mut self.messages);
         }
         *consumed = end - unread.len();
+        if has_assembled {
+            self.incoming.assembled();
+        }
         tail
     }
 
-    /// How long to wait for more bytes. `None` for ever.
-    pub fn wait(&self) -> Option<Duration> {
-        let Settings { ping_interval, ping_timeout, write_timeout, .. } = *self.settings;
-        let until = match self.waiting {
-            Waiting::Bytes { since } => ping_interval.map(|interval| since + interval),
-            Waiting::Pong { since } => Some(since + ping_timeout),
-            Waiting::Close { until } => Some(until),
-            Waiting::Nothing => Some(self.now),
-        };
-        let waits = [
-            until.map(|until| until.saturating_sub(self.now)),
-            self.progress.map(|progress| {
-                (write_timeout / WRITE_TIMEOUT_PARTS)
-                    .min(write_timeout.saturating_sub(progress.time))
-            }),
-            self.spare_since.map(|_| SPARE_TTL),
-        ];
-        waits.into_iter().flatten().min()
+    /// The same, for a client whose frames are traced.
+    #[cold]
+    fn reply_traced(&mut self) -> Tail {
+        let mut tail = Tail::Nothing;
+        while self.output.len() < FLUSH
+            && matches!(tail, Tail::Nothing)
+            && let Some(Next { event, session, frames }) = self.incoming.next()
+        {
+            log_event(self.client, &event, session, &frames);
+            tail = answer(event, session, self.prefix, &mut self.output, &mut self.messages);
+        }
+        tail
     }
 
-    /// Where the next bytes go: after the input, or directly to a large message.
-    pub fn input(&mut self) -> &mut [u8] {
-        if self.session.is_missing_more_than(self.input.capacity()) {
-            return self.session.spare_mut();
+    fn send(&mut self, due: Option<Due>) {
+        match due {
+            None => {}
+            Some(Due::Ping) => frame::encode_header(Opcode::Ping, 0, &mut self.output),
+            Some(Due::Close) => encode_close(&self.incoming.session, &mut self.output),
         }
-        self.compact();
-        self.input.spare_mut()
+    }
+
+    /// Where the next bytes go.
+    pub fn input(&mut self) -> &mut [u8] {
+        self.incoming.input()
     }
 
     /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
-        self.set_now(now);
-        match self.waiting {
-            Waiting::Bytes { .. } | Waiting::Pong { .. } => {
-                self.waiting = Waiting::Bytes { since: now };
-            }
-            // Otherwise a peer that never stops sending holds its thread for ever.
-            Waiting::Close { until } if now >= until => self.waiting = Waiting::Nothing,
-            Waiting::Close { .. } | Waiting::Nothing => {}
-        }
-        if self.session.is_missing_more_than(self.input.capacity()) {
-            self.session.received(bytes);
-        } else {
-            self.input.advance(bytes);
-            if self.input.spare_mut().is_empty() {
-                // So small a buffer has no map that the system could refuse.
-                let _ = self.input.reserve(LARGE_INPUT);
-            }
-        }
-        // Otherwise a client that sends little holds it for ever.
-        if self.session.holds_spare() {
-            self.release_spare();
-        }
+        self.incoming.received(bytes, now);
     }
 
     /// Takes note that nothing came until `now`.
     pub fn waited(&mut self, now: Duration) {
-        self.set_now(now);
-        self.release_spare();
-        let Settings { ping_interval, ping_timeout, .. } = *self.settings;
-        match self.waiting {
-            Waiting::Bytes { since } => {
-                if ping_interval.is_some_and(|interval| now >= since + interval) {
-                    self.release_all();
-                    frame::encode_header(Opcode::Ping, 0, &mut self.output);
-                    self.waiting = Waiting::Pong { since: now };
-                }
-            }
-            Waiting::Pong { since } => {
-                if now >= since + ping_timeout {
-                    self.session.close(PING_TIMEOUT, &mut self.output);
-                }
-            }
-            Waiting::Close { until } => {
-                if now >= until {
-                    self.waiting = Waiting::Nothing;
-                }
-            }
-            Waiting::Nothing => {}
+        let due = self.incoming.waited(now);
+        if let Some(Due::Ping) = due {
+            // A silent client needs none.
+            (self.output, self.sent) = (Vec::new(), 0);
         }
+        self.send(due);
     }
 
-    /// Tells the peer that the server stops.
+    /// Begins the closing handshake because the server stops, unless it has begun.
     pub fn stop(&mut self) {
-        self.close(STOPPING);
-    }
-
-    /// Begins the closing handshake by `close`, unless it has begun.
-    pub fn close(&mut self, close: CloseFrame) {
-        if self.session.closed().is_none() {
-            self.session.close(close, &mut self.output);
+        if self.incoming.session.closed().is_none() {
+            let due = self.incoming.close(STOPPING);
+            self.send(Some(due));
         }
-    }
-
-    /// Who began the closing handshake, once one did.
-    pub fn closed(&self) -> Option<&Close> {
-        self.session.closed()
-    }
-
-    /// Whether nothing more is waited for.
-    pub fn is_over(&self) -> bool {
-        self.waiting == Waiting::Nothing
     }
 
     /// How many messages were answered.
@@ -327,59 +154,81 @@ impl<'s> Conversation<'s> {
         self.messages
     }
 
-    /// The sizes of all compressed messages in both directions, if there were any.
-    pub fn compressed_total(&self) -> Option<Sizes> {
-        self.session.compressed_total()
-    }
-
-    fn set_now(&mut self, now: Duration) {
-        if let Some(progress) = &mut self.progress {
-            // More than a part was not spent waiting for the peer: the process was suspended, or it sent.
-            let part = self.settings.write_timeout / WRITE_TIMEOUT_PARTS;
-            progress.time += now.saturating_sub(self.now).min(part);
-        }
-        self.now = now;
-    }
-
-    /// Closes if an unfinished message has not grown as it has to: it holds memory of the budget.
-    fn check_progress(&mut self) {
-        let Some(bytes) = self.session.unfinished() else { return self.progress = None };
-        let progress = self.progress.get_or_insert(Progress { bytes, time: Duration::ZERO });
-        if bytes >= progress.bytes + MIN_PROGRESS {
-            *progress = Progress { bytes, time: Duration::ZERO };
-        }
-        if progress.time >= self.settings.write_timeout {
-            self.progress = None;
-            self.session.close(NO_PROGRESS, &mut self.output);
-        }
-    }
-
-    /// Gives up what was kept for another large message, once none came in time.
-    fn release_spare(&mut self) {
-        if self.spare_since.is_some_and(|since| self.now >= since + SPARE_TTL) {
-            self.session.release();
-            self.spare_since = None;
-        }
-    }
-
-    /// Gives up whatever a silent client does not need.
-    fn release_all(&mut self) {
-        self.session.release();
-        self.session.release_deflater();
-        self.compact();
-        self.input.shrink(SMALL_INPUT);
-        (self.output, self.sent) = (Vec::new(), 0);
-    }
-
-    /// Moves what was not processed, less than a control frame, to the front of the input.
-    fn compact(&mut self) {
-        let end = self.input.filled().len();
-        self.input.keep(mem::take(&mut self.consumed)..end);
+    pub fn session(&self) -> &Session {
+        &self.incoming.session
     }
 }
 
-/// Appends the reply to a compressed message, compressed as well. Without memory for it, it is sent as it
-/// is. Returns whether the payload is copied, or else assembled.
+/// Appends the close frame of `session`, or of its answer.
+#[cold]
+fn encode_close(session: &Session, output: &mut Vec<u8>) {
+    if let Some(close) = session.closed() {
+        close.frame().encode(output);
+    }
+}
+
+/// Logs an event, and its `frames` if they were traced.
+#[cold]
+pub fn log_event(client: u64, event: &Event, session: &Session, frames: &Frames) {
+    for frame in frames.iter() {
+        trace!("client {client}: {frame}");
+    }
+    let (kind, payload, compressed) = match event {
+        Event::InInput(kind, payload) => (*kind, *payload, None),
+        Event::Assembled(kind) => (*kind, session.assembled(), None),
+        Event::Inflated(kind, inflated) => {
+            (*kind, inflated.message(), Some(inflated.compressed_size()))
+        }
+        Event::Close => {
+            if let Some(Close::ByServer(close, _)) = session.closed() {
+                debug!("client {client}: breaks a rule, {close}");
+            }
+            return;
+        }
+        Event::Ping(_) | Event::Pong(_) => return,
+    };
+    debug!(
+        "client {client}: {kind:?} of {}{}, {}",
+        Count(payload.len() as u64, "byte"),
+        compressed.map_or(String::new(), |size| format!(", {size} compressed")),
+        Quoted(payload)
+    );
+}
+
+/// Appends the answer to `event`.
+#[inline]
+fn answer(
+    event: Event,
+    session: &mut Session,
+    prefix: &str,
+    output: &mut Vec<u8>,
+    messages: &mut u64,
+) -> Tail {
+    let (is_copied, large) = match event {
+        Event::InInput(kind, payload) => {
+            (echo::reply(kind, payload, prefix, output), Tail::InInput(payload.len()))
+        }
+        Event::Assembled(kind) => {
+            (echo::reply(kind, session.assembled(), prefix, output), Tail::Assembled)
+        }
+        Event::Inflated(kind, inflated) => {
+            (reply_inflated(session, kind, *inflated, prefix, output), Tail::Assembled)
+        }
+        Event::Ping(payload) => {
+            echo::pong(payload, output);
+            return Tail::Nothing;
+        }
+        Event::Pong(_) => return Tail::Nothing,
+        Event::Close => {
+            encode_close(session, output);
+            return Tail::Nothing;
+        }
+    };
+    *messages += 1;
+    if is_copied { Tail::Nothing } else { large }
+}
+
+/// Appends the reply to a compressed message, compressed as well where that can be done. Returns whether the payload is copied, or else assembled.
 #[cold]
 fn reply_inflated(
     session: &mut Session,
@@ -389,7 +238,7 @@ fn reply_inflated(
     output: &mut Vec<u8>,
 ) -> bool {
     match session.deflate(echo::parts(kind, prefix).1, inflated) {
-        Ok(()) => echo::reply_deflated(kind, session.assembled(), output),
-        Err(OverBudget) => echo::reply(kind, session.assembled(), prefix, output),
+        Encoding::Deflated => echo::reply_deflated(kind, session.assembled(), output),
+        Encoding::Plain => echo::reply(kind, session.assembled(), prefix, output),
     }
 }

@@ -1,57 +1,95 @@
 //! What a request looked like when it arrived, as JSON for the client that sent it.
 
+use crate::app::json::string;
+use crate::app::peer::Peer;
 use crate::escape::Count;
 use crate::http::origin::Origin;
 use crate::http::request::Request;
 use crate::http::response::Response;
+use crate::proxy_protocol;
+use crate::websocket::handshake::Policy;
 
-/// A header whose name contains one of these is a secret, and only its value's length is told.
-const SECRET: [&str; 11] = [
-    "auth",
-    "cookie",
-    "cred",
-    "jwt",
-    "key",
-    "oidc",
-    "pass",
-    "secret",
-    "session",
-    "signature",
-    "token",
+/// The headers whose values are shown. Any other value may be a secret, or identify the client's user,
+/// and only its length is shown.
+#[rustfmt::skip]
+const SHOWN: &[&str] = &[
+    // Of the handshake (RFC 6455 §4.1), but for the subprotocols, which may carry a token.
+    "host", "upgrade", "connection", "origin", "sec-websocket-key", "sec-websocket-version",
+    "sec-websocket-extensions",
+    // Of browsers.
+    "accept", "accept-encoding", "accept-language", "cache-control", "dnt", "pragma", "priority",
+    "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode",
+    "sec-fetch-site", "sec-fetch-storage-access", "sec-gpc", "user-agent",
+    // Of proxies.
+    "content-length", "forwarded", "keep-alive", "te", "transfer-encoding", "via",
+    "x-envoy-expected-rq-timeout-ms", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port",
+    "x-forwarded-prefix", "x-forwarded-proto", "x-forwarded-server", "x-real-ip", "x-request-id",
+    "x-scheme", "x-varnish",
 ];
 
-/// Whether the client may see the request: a program may, which sends no Origin, and a page from this
-/// host. A page from elsewhere would learn what its visitor's browser and the proxies before the server
-/// add.
-pub fn is_allowed(request: &Request) -> bool {
+/// Whether the client may see the request: a program, which sends no Origin, a page that the operator
+/// lists, and a page that is surely from this host. Any other page would learn what its visitor's browser
+/// and the proxies before the server add.
+pub fn is_allowed(request: &Request, policy: &Policy) -> bool {
     let host = request.values("Host").next().unwrap_or_default();
-    request
-        .values("Origin")
-        .all(|value| Origin::in_field(value).is_some_and(|origin| origin.is_from(host)))
+    request.values("Origin").all(|value| {
+        Origin::in_field(value).is_some_and(|origin| {
+            let is_listed = policy.origins.contains(&origin) && !origin.is_opaque();
+            is_listed || origin.is_surely_from(host)
+        })
+    })
 }
 
-/// The request of `peer` and what the `response` to it agreed, as one JSON object in one line.
-pub fn dump(peer: &str, request: &Request, response: &Response) -> String {
+/// The request of `peer`, whose PROXY header came before it, and what the `response` to it agreed, as one
+/// JSON object in one line.
+pub fn dump(
+    peer: Peer,
+    header: Option<&proxy_protocol::Header>,
+    request: &Request,
+    policy: &Policy,
+    response: &Response,
+) -> String {
     let is_forwarding = |name: &str| {
         let name = name.to_ascii_lowercase();
         name.starts_with("x-forwarded-") || matches!(&*name, "forwarded" | "via" | "x-real-ip")
     };
+    let null = || "null".into();
     let (major, minor) = request.version;
     let request_line =
         format!("{} {} HTTP/{major}.{minor}", request.method, without_user(request.target));
     let agreed = |name: &str| {
         let header = response.headers.iter().find(|(header, _)| *header == name);
-        header.map_or("null".into(), |(_, value)| string(value.as_bytes()))
+        header.map(|(_, value)| value.as_bytes())
     };
+    let subprotocol = agreed("Sec-WebSocket-Protocol").map(|name| {
+        let is_known = policy.subprotocols.iter().any(|known| known.as_bytes() == name);
+        if is_known { string(name) } else { length(name) }
+    });
     format!(
-        r#"{{"peer":{},"forwarded":{},"request":{},"headers":{},"agreed":{{"subprotocol":{},"extensions":{}}}}}"#,
-        string(peer.as_bytes()),
+        r#"{{"peer":{},"proxy_protocol":{},"forwarded":{},"request":{},"headers":{},"agreed":{{"subprotocol":{},"extensions":{}}}}}"#,
+        string(peer.to_string().as_bytes()),
+        header.map_or_else(null, proxied),
         fields(request, is_forwarding),
         string(request_line.as_bytes()),
         fields(request, |_| true),
-        agreed("Sec-WebSocket-Protocol"),
-        agreed("Sec-WebSocket-Extensions"),
+        subprotocol.unwrap_or_else(null),
+        agreed("Sec-WebSocket-Extensions").map_or_else(null, string),
     )
+}
+
+/// The values of a PROXY header as an object.
+fn proxied(header: &proxy_protocol::Header) -> String {
+    let pairs: Vec<_> = (header.values.iter())
+        .map(|(name, value)| {
+            let value = match *name {
+                // The subject of the client's certificate.
+                "ssl_cn" => length(value),
+                _ => string(value),
+            };
+            format!(r#""{name}":{value}"#)
+        })
+        .collect();
+    format!("{{{}}}", pairs.join(","))
 }
 
 /// The header fields whose names are `chosen`, in their order, as an array of pairs.
@@ -59,21 +97,17 @@ fn fields(request: &Request, chosen: impl Fn(&str) -> bool) -> String {
     let fields = request.fields.iter().filter(|(name, _)| chosen(name));
     let pairs: Vec<_> = fields
         .map(|&(name, value)| {
-            let value = if is_secret(name) {
-                string(format!("{}, not shown", Count(value.len() as u64, "byte")).as_bytes())
-            } else {
-                string(value)
-            };
+            let is_shown = SHOWN.iter().any(|shown| name.eq_ignore_ascii_case(shown));
+            let value = if is_shown { string(value) } else { length(value) };
             format!("[{},{value}]", string(name.as_bytes()))
         })
         .collect();
     format!("[{}]", pairs.join(","))
 }
 
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    // The handshake's own key is none.
-    name != "sec-websocket-key" && SECRET.iter().any(|secret| name.contains(secret))
+/// The length of a value that is not shown.
+fn length(value: &[u8]) -> String {
+    string(format!("{}, not shown", Count(value.len() as u64, "byte")).as_bytes())
 }
 
 /// A target without the user information that an absolute one may have (RFC 3986 §3.2.1).
@@ -84,19 +118,4 @@ fn without_user(target: &str) -> String {
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let host = authority.rsplit('@').next().unwrap_or_default();
     format!("{scheme}://{host}{path}")
-}
-
-/// A JSON string (RFC 8259 §7). What is not UTF-8 becomes U+FFFD.
-fn string(bytes: &[u8]) -> String {
-    let mut json = String::from('"');
-    for char in String::from_utf8_lossy(bytes).chars() {
-        match char {
-            '"' | '\\' => json.extend(['\\', char]),
-            control if control.is_control() => {
-                json += &format!("\\u{:04x}", u32::from(control));
-            }
-            char => json.push(char),
-        }
-    }
-    json + "\""
 }

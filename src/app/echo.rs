@@ -22,6 +22,13 @@ pub fn reply(kind: Kind, payload: &[u8], prefix: &str, output: &mut Vec<u8>) -> 
     is_copied
 }
 
+/// Appends the answer to a ping. §5.5.3: a pong has "identical" data.
+#[inline]
+pub fn pong(payload: &[u8], output: &mut Vec<u8>) {
+    frame::encode_header(Opcode::Pong, payload.len(), output);
+    output.extend_from_slice(payload);
+}
+
 /// Appends the reply to a compressed message to `output`: `deflated`, which is what
 /// [`parts`] says, compressed. Returns whether the payload is copied, as [`reply`] does.
 pub fn reply_deflated(kind: Kind, deflated: &[u8], output: &mut Vec<u8>) -> bool {

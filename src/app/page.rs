@@ -12,7 +12,7 @@ pub const HTML: &str = include_str!("../../static/client.html");
 /// WebSockets and, over HTTP, asks what answers at their address; that server can be any.
 const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-7PJAmVgCgnhJVWdegtPHtoegUNxGyGdI2ilzFUI84Io='; ",
+    "script-src 'sha256-OVRgELv7YomksUqPYNY5x6WnO8zrPjfkOm9sayROCZM='; ",
     "style-src 'sha256-9xaut90Ef0CAqbmg5+hIf5cJfXFialbf94WytIQnZcA='; ",
     "img-src data:; connect-src ws: wss: http: https:; ",
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

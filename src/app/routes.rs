@@ -1,26 +1,28 @@
-//! A request → a WebSocket, the page, a health check, what a behaviour does, or an error.
+//! A request → a WebSocket, the page, a health check, what a behavior does, or an error.
 
 use std::borrow::Cow;
 
 use crate::app::behavior::{self, Behavior, Behaviors, Handshake};
+use crate::app::cases::control::{self, Control};
+use crate::app::cases::{self, Cases};
 use crate::app::{dump, page};
 use crate::http::request::{self, ParseError, Request};
 use crate::http::response::Response;
 use crate::websocket::handshake::{self, Policy, Upgrade};
+use crate::websocket::negotiation::Negotiation;
 
-/// The path of health checks.
-pub const HEALTH: &str = "/healthz";
-
-/// What a request opens.
+/// A WebSocket that a request opens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Opening {
     pub upgrade: Upgrade,
-    /// What the client asks the server to do, if it does.
+    /// The behavior that the client asks for, if any.
     pub behavior: Option<Box<Behavior>>,
+    /// What a runner of the cases asks for.
+    pub control: Option<Control>,
 }
 
 /// What `request` opens: a WebSocket, unless it asks for the page, a health check, or for what a
-/// behaviour on demand would do.
+/// behavior on demand would do.
 ///
 /// # Errors
 ///
@@ -29,29 +31,79 @@ pub fn route(
     request: &Request,
     policy: &Policy,
     behaviors: Behaviors,
+    cases: &Cases,
 ) -> Result<Opening, Response> {
     let path = path(request)?;
     let is_on_demand = behaviors == Behaviors::On && path == behavior::PATH;
+    if behaviors == Behaviors::On && is_misspelled(path) {
+        return Err(Response::text(404, "not found; behaviors on demand are at /do"));
+    }
+    let cases = Some(cases).filter(|_| behaviors == Behaviors::On);
     if !request.has_token("Upgrade", "websocket") {
-        return Err(if is_on_demand { explain(request.query()) } else { document(path) });
+        let of_cases =
+            cases.and_then(|cases| cases::document::response(path, request.query(), cases));
+        return Err(match of_cases {
+            Some(response) => response,
+            None if is_on_demand => explain(request.query()),
+            None => document(path),
+        });
+    }
+    if let Some(cases) = cases
+        && let Some(control) = control::parse(path, request.query(), &cases.suite)
+    {
+        return open_for_runner(request, policy, control);
     }
     let upgrade = handshake::accept(request, policy)?;
-    let behavior = if is_on_demand { Some(demanded(request)?) } else { None };
-    Ok(Opening { upgrade, behavior })
+    let behavior = if is_on_demand { Some(demanded(request, policy)?) } else { None };
+    Ok(Opening { upgrade, behavior, control: None })
 }
 
-/// The path of a request that is answered at all.
-// Each of these is not inlined: their responses would make the stack of every client deeper.
+/// What a runner of the cases opens. Messages are compressed as its case has it, if they are.
+#[inline(never)]
+fn open_for_runner(
+    request: &Request,
+    policy: &Policy,
+    control: Result<Control, String>,
+) -> Result<Opening, Response> {
+    let accept =
+        |compression| handshake::accept(request, &Policy { compression, ..policy.clone() });
+    let mut upgrade = accept(None)?;
+    let control = control.map_err(|wrong| Response::text(400, wrong))?;
+    if let Control::Run(case, _) = &control {
+        for terms in case.terms {
+            let agreed = accept(Some(*terms))?;
+            if let Negotiation::Agreed(_) = agreed.compression {
+                upgrade = agreed;
+                break;
+            }
+        }
+    }
+    Ok(Opening { upgrade, behavior: None, control: Some(control) })
+}
+
+/// The path of a request whose version and method are allowed.
+// Not inlined, as the others here, so that their responses take no stack of the clients.
 #[inline(never)]
 fn path<'r>(request: &'r Request) -> Result<&'r str, Response> {
     if request.version.0 != 1 {
-        return Err(Response::text(505, "HTTP/1.1 and HTTP/1.0 are spoken here"));
+        return Err(Response::text(505, "this server speaks HTTP/1.1 and HTTP/1.0"));
     }
     if !matches!(request.method, "GET" | "HEAD") {
-        let response = Response::text(405, "only GET and HEAD are answered here");
+        let response = Response::text(405, "only GET and HEAD are allowed");
         return Err(response.with("Allow", "GET, HEAD"));
     }
     request.path().ok_or_else(|| Response::text(400, "the target is neither a path nor a URL"))
+}
+
+/// Whether `path` is nearly that of behaviors. A plain echo there would make a test pass for nothing.
+fn is_misspelled(path: &str) -> bool {
+    let name = behavior::PATH.trim_start_matches('/');
+    path != behavior::PATH && path.trim_matches('/').eq_ignore_ascii_case(name)
+}
+
+/// Whether `path` is that of health checks.
+pub fn is_health_check(path: &str) -> bool {
+    matches!(path, "/healthz" | "/healthz/")
 }
 
 /// The response to a request that asks for no WebSocket.
@@ -59,28 +111,29 @@ fn path<'r>(request: &'r Request) -> Result<&'r str, Response> {
 fn document(path: &str) -> Response {
     match path {
         "/" | "/client.html" => page::response(),
-        HEALTH => Response::text(200, "ok"),
+        path if is_health_check(path) => Response::text(200, "ok"),
         _ => Response::text(
             404,
-            "nothing is here but the page at / and WebSockets, which need Upgrade: websocket",
+            "not found; the page is at /, and a WebSocket needs Upgrade: websocket",
         ),
     }
 }
 
-/// The behaviour that a request for a WebSocket asks for.
+/// The behavior that a request for a WebSocket asks for.
 #[inline(never)]
-fn demanded(request: &Request) -> Result<Box<Behavior>, Response> {
+fn demanded(request: &Request, policy: &Policy) -> Result<Box<Behavior>, Response> {
     let behavior = behavior::parse(request.query()).map_err(|wrong| Response::text(400, wrong))?;
-    if behavior.script.dump && !dump::is_allowed(request) {
+    if behavior.script.dump && !dump::is_allowed(request, policy) {
         return Err(Response::text(
             403,
-            "dump is for a client without an Origin, or for a page from this very host",
+            "dump is for a client without an Origin, for a page from this server at an IP address or \
+             localhost, and for one that --origin lists",
         ));
     }
     Ok(Box::new(behavior))
 }
 
-/// What a behaviour would do, or the table of all. Any page may read it, a page from a file as well,
+/// The effect of a behavior, or the table of all. Any page may read it, a page from a file as well,
 /// since it tells only what its reader has asked.
 #[inline(never)]
 fn explain(query: &str) -> Response {
@@ -92,7 +145,7 @@ fn explain(query: &str) -> Response {
     response.with("Access-Control-Allow-Origin", "*")
 }
 
-/// The response that a behaviour demands instead of 101, complete with what its status needs.
+/// The response that a behavior demands instead of 101, complete with what its status needs.
 fn demanded_status(status: u16) -> Response {
     const REASON: &str = "this status was asked for";
     let response = Response::text(status, REASON);
@@ -106,7 +159,7 @@ fn demanded_status(status: u16) -> Response {
     }
 }
 
-/// The 101, or what a behaviour makes of it.
+/// The 101, or what a behavior makes of it.
 pub fn open(request: &Request, upgrade: &Upgrade, handshake: Handshake) -> Response {
     match handshake {
         Handshake::Valid => upgrade.response(),
@@ -154,14 +207,25 @@ pub fn refuse(error: ParseError) -> Response {
     }
 }
 
-/// The response to a request that did not come whole in time.
+/// The response to a request that was not complete in time.
 pub fn timeout() -> Response {
-    Response::text(408, "the request's head did not come whole in time")
+    Response::text(408, "the request's head was not complete in time")
 }
 
-/// The response to plain HTTP where TLS is spoken.
+/// The response to plain HTTP on a port that speaks TLS.
 pub fn tls_required() -> Response {
-    Response::text(400, "TLS is spoken on this port: use https:// or wss://")
+    Response::text(
+        400,
+        "this port speaks TLS: use https:// or wss://; a PROXY header needs --proxy-protocol",
+    )
+}
+
+/// The response to a peer that has to send a PROXY header, and sends something else.
+pub fn proxy_header_required(wrong: &str) -> Response {
+    Response::text(
+        400,
+        format!("{wrong}: with --proxy-protocol each connection has to begin with a PROXY header"),
+    )
 }
 
 /// The response when the server can't serve a client for now.

@@ -1,75 +1,84 @@
-//! A conversation that follows a [`Script`], without a socket or a clock.
+//! A conversation that follows a [`Script`].
 //!
-//! It stands between a [`Conversation`] and its client: what the conversation sends is taken apart into
-//! frames, and the replies among them are held until they are due, cut into fragments, and handed out
-//! in pieces. What the server sends by itself goes between two replies. The conversation notices nothing
-//! of it, so that all its rules hold for every behaviour.
+//! Whatever is to be sent waits in a queue until it is due: replies for their latency, what the server
+//! sends by itself for its interval, pongs and the close frame not at all. So the order of what is sent
+//! depends on times alone, however the bytes came. A reply that drips is written piece by piece, and
+//! everything else behind it waits.
 //!
 //! ```text
-//!              ┌──────────────┐  replies  ┌──────┐
-//!   input ───▶ │              │ ────────▶ │ Held │ ──┐  when due
-//!              │ Conversation │           └──────┘   ├──────────▶ output
-//!              │              │ ──────────▶ urgent ──┘  between two replies
-//!              └──────────────┘  control frames
+//!              ┌──────────┐ events ┌────────────────┐  when due, whole or in pieces
+//!   input ───▶ │ Incoming │ ─────▶ │ queue, by time │ ─────────────────────────────▶ output
+//!              └──────────┘        └────────────────┘
 //! ```
 
 use std::collections::VecDeque;
 use std::mem;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
+use log::{Level, log_enabled};
+
 use crate::app::behavior::{After, Fault, HANG, MAX_FRAGMENTS, MAX_PIECES, Pongs, Pushes, Script};
-use crate::app::conversation::{Conversation, Output};
-use crate::buffer::{Buffer, OverBudget};
-use crate::websocket::close::{CloseFrame, OVER_BUDGET};
-use crate::websocket::deflate::Sizes;
+use crate::app::conversation::log_event;
+use crate::app::echo::{self, ZERO_COPY_MIN};
+use crate::app::end::End;
+use crate::app::incoming::{Due, Incoming, Next};
+use crate::app::step::Step;
+use crate::app::trace::{Frames, Reader, Side};
+use crate::buffer::{Budget, Buffer, OverBudget};
+use crate::websocket::close::{OVER_BUDGET, STOPPING};
 use crate::websocket::frame::{self, Opcode};
-use crate::websocket::session::Close;
+use crate::websocket::message::Encoding;
+use crate::websocket::session::{Event, Session};
 
-/// While so much waits to be sent, nothing more is received, in bytes.
-const MAX_HELD: usize = 16 * 1024;
+/// While the queue has this many bytes, nothing more is received.
+const MAX_QUEUED: usize = 16 * 1024;
 
-/// While so many batches of replies wait to be sent, nothing more is received.
-const MAX_BATCHES: usize = 256;
+/// While the queue has this many entries, nothing more is received.
+const MAX_ENTRIES: usize = 256;
 
-/// What a silent client keeps of the memory for output and for replies, in bytes.
+/// While the queue takes longer than this to drip, nothing more is received. It is well below the write
+/// timeout, which the client has for its message meanwhile.
+const MAX_DRIP: Duration = Duration::from_secs(10);
+
+/// What is gathered for one write, in bytes.
+const FLUSH: usize = 16 * 1024;
+
+/// What a silent client keeps of the memory for output, in bytes.
 const SMALL_OUTPUT: usize = 4 * 1024;
 
-/// What whoever drives a [`Scripted`] does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step<'c> {
-    Send(&'c [u8]),
-    /// Send, end the stream, and wait for the client to end its own. It is the last step.
-    SendLast(&'c [u8]),
-    /// Receive into [`Scripted::input`] for as long as this, or for ever.
-    Receive(Option<Duration>),
-    /// Wait for as long as this, or until the client has left, and receive nothing.
-    Pause(Duration),
-    /// Reset the connection. It is the last step.
-    Reset,
-}
-
 /// A conversation that follows a script.
-pub struct Scripted<'s> {
-    conversation: Conversation<'s>,
-    script: &'s Script,
-    /// When the conversation was last told the time.
-    told: Duration,
+pub struct Scripted {
+    /// Its number in the log.
+    client: u64,
+    incoming: Incoming,
+    script: Script,
+    prefix: String,
+    budget: Arc<Budget>,
+    opened: Duration,
     now: Duration,
-    /// How far the conversation's clock is behind.
-    behind: Duration,
-    /// Whole frames that do not wait as replies do.
-    urgent: Vec<u8>,
-    held: Held,
-    /// The close frame, once there is one.
-    close: Option<Vec<u8>>,
+    queue: Queue,
+    /// What is being sent, or was by the last step.
+    current: Option<Current>,
+    /// What is gathered for the next write.
+    output: Vec<u8>,
+    /// What the last step handed out of it.
+    sending: Vec<u8>,
     pushed: u32,
     /// How many replies were sent.
     replies: u32,
-    /// What has not gone wrong yet.
-    fault: Option<&'s (After, Fault)>,
     state: State,
-    output: Vec<u8>,
+    traced: Option<Box<Traced>>,
+}
+
+/// What a script that traces has yet to show.
+struct Traced {
+    reader: Reader,
+    /// Frames of the server.
+    sent: Frames,
+    /// Those of the client that have begun the closing handshake.
+    closing: Frames,
 }
 
 #[derive(Clone, Copy)]
@@ -87,128 +96,162 @@ enum StreamAt {
     InsideReply,
 }
 
-impl<'s> Scripted<'s> {
-    /// Lets `conversation` follow `script`. What opens it, the 101 and maybe a first message, is sent with
-    /// what follows at once.
+impl Scripted {
+    /// Lets `client`, as the log calls it, meet `script` from `opened` on. It is sent `opening` first, the
+    /// 101 and maybe a first message, with what follows at once.
     pub fn new(
-        conversation: Conversation<'s>,
-        script: &'s Script,
+        client: u64,
+        script: Script,
+        prefix: String,
+        incoming: Incoming,
+        budget: Arc<Budget>,
         opening: Vec<u8>,
-        held: Buffer,
+        opened: Duration,
     ) -> Self {
+        let traced = script.trace.then(|| {
+            let reader = Reader::new(Side::Server);
+            Box::new(Traced { reader, sent: Frames::default(), closing: Frames::default() })
+        });
         Scripted {
-            conversation,
+            client,
+            incoming,
             script,
-            told: Duration::ZERO,
-            now: Duration::ZERO,
-            behind: Duration::ZERO,
-            urgent: opening,
-            held: Held::new(held),
-            close: None,
+            prefix,
+            budget,
+            opened,
+            now: opened,
+            queue: Queue::default(),
+            current: None,
+            output: opening,
+            sending: Vec::new(),
             pushed: 0,
             replies: 0,
-            fault: script.fault.as_ref(),
             state: State::Open,
-            output: Vec::new(),
+            traced,
         }
     }
 
-    /// What to do at `now`, since the WebSocket opened.
+    /// What to do at `now`.
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.advance(now);
-        self.output.clear();
-        self.output.shrink_to(SMALL_OUTPUT);
+        if let Some(Current { seen: Some(seen), .. }) = self.current.take_if(|it| it.is_sent()) {
+            self.tell(seen);
+        }
         if let State::Open = self.state {
-            self.take_output();
             self.push();
-            self.fail();
+            self.take_events();
+            self.gather();
         }
         match self.state {
-            State::EndingStream => Step::SendLast(&self.output),
+            State::Open => self.step(),
+            State::EndingStream => Step::SendLast(self.take_output()),
             State::Hanging { .. } | State::Resetting if !self.output.is_empty() => {
-                Step::Send(&self.output)
+                Step::Send { head: self.take_output(), payload: b"" }
             }
             State::Hanging { until, .. } if now < until => Step::Pause(until.saturating_sub(now)),
             State::Hanging { .. } | State::Resetting => Step::Reset,
-            State::Open => self.step(),
         }
     }
 
     fn step(&mut self) -> Step<'_> {
-        let is_between = !self.held.is_inside_reply();
-        // Before replies, since it may be what opens the WebSocket, but in one write with a close frame.
-        if is_between && !self.urgent.is_empty() && (self.close.is_none() || self.held.len() > 0) {
-            mem::swap(&mut self.output, &mut self.urgent);
-            return Step::Send(&self.output);
-        }
-        if let Some(close) = &self.close {
-            // Nothing can follow a close frame, so nothing waits any longer.
-            let range = self.held.take_all();
-            if !range.is_empty() {
-                self.count_replies();
-                return Step::Send(&self.held.buffer.filled()[range]);
+        let now = self.now;
+        if let Some(current) = &mut self.current {
+            let piece = current.take(now);
+            if current.is_sent() && current.kind == EntryKind::Reply {
+                self.replies = self.replies.saturating_add(1);
             }
-            self.output.append(&mut self.urgent);
-            self.output.extend_from_slice(close);
-            return Step::SendLast(&self.output);
-        }
-        let most = match self.fault {
-            Some((After::Replies(replies), _)) => replies.saturating_sub(self.replies),
-            _ => u32::MAX,
-        };
-        if let Some(range) = self.held.take_piece(self.now, self.script.drip, most) {
-            if !self.held.is_inside_reply() {
-                self.count_replies();
+            if !piece.is_empty() {
+                if let (Some(traced), Some(current)) = (&mut self.traced, &self.current) {
+                    traced.reader.read(
+                        &current.frames.filled()[piece.clone()],
+                        now,
+                        &mut traced.sent,
+                    );
+                }
+                self.take_output();
+                let payload = match &self.current {
+                    Some(current) => &current.frames.filled()[piece],
+                    None => b"",
+                };
+                return Step::Send { head: &self.sending, payload };
             }
-            return Step::Send(&self.held.buffer.filled()[range]);
+        } else if let Some(close) = self.incoming.session.closed().filter(|_| self.queue.is_empty())
+        {
+            let has_sent = self.incoming.has_sent_close();
+            if !has_sent {
+                let mut frame = Vec::new();
+                close.frame().encode(&mut frame);
+                if let Some(traced) = &mut self.traced {
+                    traced.reader.read(&frame, now, &mut traced.sent);
+                    let seen = mem::take(&mut traced.closing);
+                    self.tell(seen);
+                }
+                self.output.append(&mut frame);
+            }
+            if self.incoming.is_over(now) {
+                return Step::SendLast(self.take_output());
+            }
+            if !has_sent {
+                self.incoming.sent_close(now);
+                return Step::SendClose(self.take_output());
+            }
         }
-        let wait = self.wait();
-        match wait {
+        if !self.output.is_empty() {
+            return Step::Send { head: self.take_output(), payload: b"" };
+        }
+        match self.wait() {
             Some(wait) if self.is_full() => Step::Pause(wait),
             wait => Step::Receive(wait),
         }
     }
 
-    fn count_replies(&mut self) {
-        self.replies = self.replies.saturating_add(mem::take(&mut self.held.taken));
+    fn take_output(&mut self) -> &[u8] {
+        self.sending.clear();
+        self.sending.shrink_to(SMALL_OUTPUT);
+        mem::swap(&mut self.sending, &mut self.output);
+        &self.sending
     }
 
     /// How long to wait for the next event. `None` for ever.
     fn wait(&self) -> Option<Duration> {
-        let is_between = !self.held.is_inside_reply();
-        let fault = match self.fault {
-            Some((_, Fault::WrongFrame(_))) if !is_between => None,
-            Some((After::Time(time), _)) => Some(*time),
+        let is_inside = self.is_inside_reply();
+        let fault = match &self.script.fault {
+            Some((_, Fault::WrongFrame(_))) if is_inside => None,
+            Some((After::Time(time), _)) => Some(self.opened + *time),
             _ => None,
         };
-        let push = self.next_push().filter(|_| is_between);
-        let silence = self.conversation.wait().filter(|_| !self.is_clock_stopped());
-        let silence = silence.map(|wait| self.told + wait + self.behind);
-        let events = [self.held.next_piece(self.script.drip), fault, push, silence];
-        let next = events.into_iter().flatten().min()?;
-        Some(next.saturating_sub(self.now))
+        let next = match &self.current {
+            Some(current) => Some(current.next_due()),
+            None => self.queue.next_due(),
+        };
+        let push = self.next_push().filter(|_| !self.is_full());
+        let silence = self.incoming.end_of_silence().filter(|_| !self.is_deaf());
+        let events = [next, fault, push, silence, self.incoming.next_release()];
+        Some(events.into_iter().flatten().min()?.saturating_sub(self.now))
     }
 
     /// Where the next bytes go.
     pub fn input(&mut self) -> &mut [u8] {
-        self.conversation.input()
+        self.incoming.input()
     }
 
     /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.advance(now);
-        self.told = now.saturating_sub(self.behind);
-        self.conversation.received(bytes, self.told);
+        self.incoming.received(bytes, now);
     }
 
     /// Takes note that nothing came until `now`.
     pub fn waited(&mut self, now: Duration) {
         self.advance(now);
-        self.told = now.saturating_sub(self.behind);
-        self.conversation.waited(self.told);
+        if let Some(Due::Ping) = self.incoming.waited(now) {
+            let mut ping = Vec::new();
+            frame::encode_header(Opcode::Ping, 0, &mut ping);
+            self.add(EntryKind::Control, now, &ping, None);
+        }
     }
 
-    /// Tells the client that the server stops.
+    /// Begins the closing handshake because the server stops, after what waits to be sent.
     pub fn stop(&mut self) {
         if let State::Hanging { stream, .. } = self.state {
             self.state = match stream {
@@ -216,17 +259,15 @@ impl<'s> Scripted<'s> {
                 StreamAt::InsideReply => State::Resetting,
             };
         }
-        self.conversation.stop();
-    }
-
-    /// Who began the closing handshake, once one did.
-    pub fn closed(&self) -> Option<&Close> {
-        self.conversation.closed()
-    }
-
-    /// The sizes of all compressed messages in both directions, if there were any.
-    pub fn compressed_total(&self) -> Option<Sizes> {
-        self.conversation.compressed_total()
+        if self.incoming.session.closed().is_none() {
+            self.incoming.close(STOPPING);
+        }
+        self.script.fault = None;
+        self.queue.hurry();
+        if let Some(current) = &mut self.current {
+            current.drip = Duration::ZERO;
+        }
+        self.script.drip = Duration::ZERO;
     }
 
     /// How many messages were answered.
@@ -234,79 +275,217 @@ impl<'s> Scripted<'s> {
         self.replies.into()
     }
 
+    pub fn session(&self) -> &Session {
+        &self.incoming.session
+    }
+
+    /// How it ended, once the last step was taken.
+    pub fn end(&self) -> End {
+        match self.state {
+            State::Open => End::of(&self.incoming.session),
+            State::EndingStream => End::EndedStream,
+            State::Hanging { .. } | State::Resetting => End::Reset,
+        }
+    }
+
     fn advance(&mut self, now: Duration) {
-        if self.is_clock_stopped() {
-            self.behind += now.saturating_sub(self.now);
+        if self.is_deaf() {
+            self.incoming.excuse(now.saturating_sub(self.now));
         }
         self.now = now;
     }
 
-    /// Whether the time that passes is not the client's: a ping could not be sent inside a reply, and its
-    /// pong is not seen while nothing is received.
-    fn is_clock_stopped(&self) -> bool {
-        self.held.is_inside_reply() || self.is_full() || !matches!(self.state, State::Open)
+    /// Whether the client's silence does not count: a ping could not be sent inside a reply, and its pong
+    /// is not seen while nothing is received.
+    fn is_deaf(&self) -> bool {
+        self.is_inside_reply() || self.is_full() || !matches!(self.state, State::Open)
+    }
+
+    fn is_inside_reply(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| !current.is_sent())
     }
 
     fn is_full(&self) -> bool {
-        self.held.is_full() || self.urgent.len() >= MAX_HELD
+        let current = self.current.as_ref().map_or(0, |current| current.frames.filled().len());
+        self.queue.bytes + current >= MAX_QUEUED
+            || self.queue.entries.len() >= MAX_ENTRIES
+            || self.script.drip * self.queue.replies() > MAX_DRIP
     }
 
-    /// Takes what the conversation sends, as long as it may be held.
-    fn take_output(&mut self) {
-        self.held.release_spare();
-        while self.close.is_none()
-            && (!self.is_full() || self.conversation.closed().is_some())
-            && let Some(output) = self.conversation.next_output()
-        {
-            let due = self.now + self.script.latency;
-            let (close, fits) = sort(output, self.script, &mut self.held, &mut self.urgent);
-            self.close = close;
-            if fits.is_ok() {
-                self.held.end_batch(due);
-            } else {
-                self.held.forget_unbatched();
-                self.conversation.close(OVER_BUDGET);
-            }
-        }
+    fn is_closed(&self) -> bool {
+        self.incoming.session.closed().is_some()
     }
 
     /// When the next message is sent that nobody asked for.
     fn next_push(&self) -> Option<Duration> {
         let Pushes { count, interval, .. } = self.script.pushes;
-        (self.pushed < count && self.close.is_none()).then(|| interval * (self.pushed + 1))
-    }
-
-    fn is_push_due(&self) -> bool {
-        !self.held.is_inside_reply() && self.next_push().is_some_and(|time| time <= self.now)
+        let is_left = self.pushed < count && !self.is_closed();
+        is_left.then(|| self.opened + interval * (self.pushed + 1))
     }
 
     fn push(&mut self) {
-        while self.is_push_due() && self.urgent.len() < MAX_HELD {
+        while let Some(due) = self.next_push().filter(|due| *due <= self.now)
+            && !self.is_full()
+        {
             self.pushed += 1;
             let number = self.pushed.to_string();
             let len = number.len().max(self.script.pushes.bytes);
-            frame::encode_header(Opcode::Text, len, &mut self.urgent);
-            let end = self.urgent.len() + len;
-            self.urgent.extend_from_slice(number.as_bytes());
-            self.urgent.resize(end, b' ');
+            let mut message = Vec::with_capacity(10 + len);
+            frame::encode_header(Opcode::Text, len, &mut message);
+            message.extend_from_slice(number.as_bytes());
+            message.resize(message.len() + len - number.len(), b' ');
+            self.add(EntryKind::Push, due, &message, None);
         }
     }
 
-    /// Lets go wrong what has to by now.
+    /// Queues what answers the input.
+    fn take_events(&mut self) {
+        while !self.is_full()
+            && let Some(Next { event, session, frames: seen }) = self.incoming.next()
+        {
+            if log_enabled!(Level::Debug) {
+                log_event(self.client, &event, session, &seen);
+            }
+            let seen = self.traced.as_ref().map(|_| seen);
+            let reply =
+                |opcode, rsv, parts| fragments(&self.budget, &self.script, opcode, rsv, parts);
+            let frames = match event {
+                Event::InInput(kind, payload) => {
+                    let (opcode, prefix) = echo::parts(kind, &self.prefix);
+                    reply(opcode, 0, [prefix, payload])
+                }
+                Event::Assembled(kind) => {
+                    let (opcode, prefix) = echo::parts(kind, &self.prefix);
+                    reply(opcode, 0, [prefix, session.assembled()])
+                }
+                Event::Inflated(kind, inflated) => {
+                    let (opcode, prefix) = echo::parts(kind, &self.prefix);
+                    match session.deflate(prefix, *inflated) {
+                        Encoding::Deflated => {
+                            reply(opcode, frame::RSV1, [b"", session.assembled()])
+                        }
+                        // A reply may always be sent uncompressed.
+                        Encoding::Plain => reply(opcode, 0, [prefix, session.assembled()]),
+                    }
+                }
+                Event::Ping(payload) => {
+                    let mut pong = Vec::new();
+                    if self.script.pongs == Pongs::On {
+                        echo::pong(payload, &mut pong);
+                    }
+                    self.add(EntryKind::Control, self.now, &pong, seen);
+                    continue;
+                }
+                Event::Pong(_) => {
+                    self.add(EntryKind::Control, self.now, b"", seen);
+                    continue;
+                }
+                Event::Close => {
+                    if let (Some(traced), Some(seen)) = (&mut self.traced, seen) {
+                        traced.closing = seen;
+                    }
+                    break;
+                }
+            };
+            let due = self.now + self.script.latency;
+            self.queue_or_close(EntryKind::Reply, due, frames, seen);
+        }
+        self.incoming.check_progress();
+    }
+
+    fn add(&mut self, kind: EntryKind, due: Duration, frame: &[u8], seen: Option<Frames>) {
+        let mut frames = Buffer::new(Arc::clone(&self.budget));
+        let added = frames.reserve(frame.len()).and_then(|()| append(&mut frames, frame));
+        self.queue_or_close(kind, due, added.map(|()| frames), seen);
+    }
+
+    /// Queues frames that answer what was `seen`, or begins to close without memory for them.
+    fn queue_or_close(
+        &mut self,
+        kind: EntryKind,
+        due: Duration,
+        frames: Result<Buffer, OverBudget>,
+        seen: Option<Frames>,
+    ) {
+        match frames {
+            Ok(frames) => self.queue.add(Entry { due, kind, frames, seen }),
+            Err(OverBudget) if self.is_closed() => {}
+            Err(OverBudget) => {
+                self.incoming.close(OVER_BUDGET);
+            }
+        }
+    }
+
+    /// Sends the client a message about what was `seen` of it, and what was sent since the last one.
+    fn tell(&mut self, mut seen: Frames) {
+        if let Some(traced) = &mut self.traced {
+            seen.append(&mut traced.sent);
+            let json = seen.json(self.opened);
+            frame::encode_header(Opcode::Text, json.len(), &mut self.output);
+            self.output.extend_from_slice(json.as_bytes());
+        }
+    }
+
+    /// Gathers what is due, and lets happen what goes wrong in between.
+    fn gather(&mut self) {
+        loop {
+            self.fail();
+            if !matches!(self.state, State::Open)
+                || self.current.is_some()
+                || self.output.len() >= FLUSH
+            {
+                return;
+            }
+            let Some(entry) = self.queue.take_due(self.now) else { return };
+            let drip =
+                if entry.kind == EntryKind::Reply { self.script.drip } else { Duration::ZERO };
+            if drip.is_zero() && entry.frames.filled().len() < ZERO_COPY_MIN {
+                self.output.extend_from_slice(entry.frames.filled());
+                if let Some(traced) = &mut self.traced {
+                    traced.reader.read(entry.frames.filled(), self.now, &mut traced.sent);
+                }
+                if entry.kind == EntryKind::Reply {
+                    self.replies = self.replies.saturating_add(1);
+                }
+                if let Some(seen) = entry.seen {
+                    self.tell(seen);
+                }
+            } else {
+                self.current = Some(Current::new(entry, self.now, drip));
+            }
+        }
+    }
+
+    /// Lets the fault happen, if it is due.
     fn fail(&mut self) {
-        let Some((after, fault)) = self.fault.filter(|_| self.close.is_none()) else { return };
-        let is_inside = self.held.is_inside_reply();
+        let fault = self.script.fault.as_ref().filter(|_| !self.incoming.has_sent_close());
+        let Some((after, fault)) = fault else { return };
+        let is_inside = self.is_inside_reply();
         let is_due = match *after {
             After::Replies(replies) => self.replies >= replies && !is_inside,
-            After::Time(time) => self.now >= time,
+            After::Time(time) => self.now >= self.opened + time,
         };
-        if !is_due || self.is_push_due() {
+        let has_to_wait = is_inside && matches!(fault, Fault::WrongFrame(_));
+        // What was to be sent by itself until now comes before it.
+        if !is_due || has_to_wait || self.queue.begins_with_push(self.now) {
             return;
         }
+        let Some((_, fault)) = self.script.fault.take() else { return };
         match fault {
-            Fault::WrongFrame(_) if is_inside => return,
-            Fault::WrongFrame(wrong) => self.urgent.extend_from_slice(wrong.bytes()),
-            Fault::Close(close) => self.close_by(close),
+            Fault::WrongFrame(wrong) => {
+                self.output.extend_from_slice(wrong.bytes());
+                if let Some(Traced { reader, sent, .. }) = self.traced.as_deref_mut() {
+                    reader.read(wrong.bytes(), self.now, sent);
+                    sent.extend(reader.end());
+                }
+            }
+            Fault::Close(close) => {
+                self.queue.clear();
+                if let Some(current) = &mut self.current {
+                    current.drip = Duration::ZERO;
+                }
+                self.incoming.close(close);
+            }
             Fault::EndStream => self.break_off(State::EndingStream),
             Fault::Reset => self.break_off(State::Resetting),
             Fault::Hang => {
@@ -315,301 +494,180 @@ impl<'s> Scripted<'s> {
                 self.break_off(State::Hanging { until: self.now + HANG, stream });
             }
         }
-        self.fault = None;
     }
 
-    fn close_by(&mut self, close: &CloseFrame) {
-        self.held.forget_unbegun();
-        self.conversation.close(close.clone());
-        self.take_output();
-    }
-
-    /// Sends what is due, and no more.
+    /// Sends what is gathered, and no more.
     fn break_off(&mut self, state: State) {
-        if !self.held.is_inside_reply() {
-            self.output.append(&mut self.urgent);
-        }
-        self.urgent.clear();
-        self.held.clear();
+        self.queue.clear();
+        self.current = None;
+        self.incoming.session.discard();
         self.state = state;
     }
 }
 
-/// Adds the frames of `output` to what is held or urgent, except a close frame, which is returned. Also
-/// tells whether there was memory for all replies.
-fn sort(
-    output: Output,
-    script: &Script,
-    held: &mut Held,
-    urgent: &mut Vec<u8>,
-) -> (Option<Vec<u8>>, Result<(), OverBudget>) {
-    const PONG: u8 = 0x8A;
-    const CLOSE: u8 = 0x88;
-    let Output { head, payload, .. } = output;
-    // A fragment of a byte has a header of two, and one of many bytes a header of ten at most.
-    let headers = script.fragment.map_or(0, |_| 2 * head.len() + 10 * MAX_FRAGMENTS);
-    // While much is held no reply comes, only a close frame, and what is charged can't move to make room.
-    let mut fits =
-        if held.is_full() { Ok(()) } else { held.reserve(head.len() + payload.len() + headers) };
-    let mut close = None;
-    let mut rest = head;
-    while let Some(&first) = rest.first() {
-        let (header_len, payload_len) = lengths(rest);
-        let frame_len = header_len + payload_len;
-        let (frame, next) = rest.split_at(frame_len.min(rest.len()));
-        rest = next;
-        match first {
-            CLOSE => close = Some(frame.to_vec()),
-            PONG if script.pongs == Pongs::Off => {}
-            _ if first & 0x08 != 0 => urgent.extend_from_slice(frame),
-            _ if fits.is_ok() => {
-                // The payload of the last frame may go on after the head.
-                let tail = if frame.len() < frame_len { payload } else { b"" };
-                fits = held.add_reply(first, [&frame[header_len..], tail], script.fragment);
-            }
-            _ => {}
-        }
-    }
-    (close, fits)
+/// What waits to be sent, by the time at which it is due.
+#[derive(Default)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    /// Of all entries.
+    bytes: usize,
 }
 
-/// The lengths of the header and of the payload of the server's frame that `bytes` begin with.
-fn lengths(bytes: &[u8]) -> (usize, usize) {
-    match bytes {
-        [_, 126, high, low, ..] => (4, u16::from_be_bytes([*high, *low]).into()),
-        [_, 127, long @ ..] => {
-            let len = long.first_chunk().map_or(0, |long| u64::from_be_bytes(*long));
-            (10, len as usize)
-        }
-        [_, len, ..] => (2, (*len).into()),
-        _ => (bytes.len(), 0),
-    }
-}
-
-/// Replies that wait until they are due, in their order.
-struct Held {
-    /// Whole frames, of which the first `taken_bytes` were taken.
-    buffer: Buffer,
-    taken_bytes: usize,
-    batches: VecDeque<Batch>,
-    /// How much of the buffer is in a batch, in bytes.
-    batched: usize,
-    piece: Option<Piece>,
-    /// How many replies were taken, or begun, and not counted by the owner.
-    taken: u32,
-}
-
-/// Replies that are due at once.
-struct Batch {
+/// Whole frames.
+struct Entry {
     due: Duration,
-    /// In bytes, of what was not begun.
-    len: usize,
+    kind: EntryKind,
+    frames: Buffer,
+    /// The client's frames that it answers, if they are traced.
+    seen: Option<Frames>,
 }
 
-/// A reply of which a part was taken.
-#[derive(Clone, Copy)]
-struct Piece {
-    begun: Duration,
-    /// In bytes, of the whole reply.
-    len: usize,
-    /// In bytes.
-    taken: usize,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum EntryKind {
+    Reply,
+    Control,
+    /// A message that nobody asked for.
+    Push,
 }
 
-impl Held {
-    fn new(buffer: Buffer) -> Self {
-        Held { buffer, taken_bytes: 0, batches: VecDeque::new(), batched: 0, piece: None, taken: 0 }
+impl Queue {
+    /// Adds an entry behind those that are due by the same time.
+    fn add(&mut self, entry: Entry) {
+        self.bytes += entry.frames.filled().len();
+        let at = self.entries.partition_point(|other| other.due <= entry.due);
+        self.entries.insert(at, entry);
     }
 
-    fn len(&self) -> usize {
-        self.buffer.filled().len() - self.taken_bytes
+    /// Takes the first entry, if it is due at `now`.
+    fn take_due(&mut self, now: Duration) -> Option<Entry> {
+        let entry = self.entries.pop_front_if(|entry| entry.due <= now)?;
+        self.bytes -= entry.frames.filled().len();
+        Some(entry)
     }
 
-    fn is_full(&self) -> bool {
-        self.len() >= MAX_HELD || self.batches.len() >= MAX_BATCHES
+    fn next_due(&self) -> Option<Duration> {
+        self.entries.front().map(|entry| entry.due)
     }
 
-    fn is_inside_reply(&self) -> bool {
-        self.piece.is_some()
+    fn begins_with_push(&self, now: Duration) -> bool {
+        let first = self.entries.front();
+        first.is_some_and(|entry| entry.kind == EntryKind::Push && entry.due <= now)
     }
 
-    /// Makes room for so many bytes more.
-    fn reserve(&mut self, bytes: usize) -> Result<(), OverBudget> {
-        self.forget_taken();
-        self.buffer.reserve(self.len() + bytes)
+    fn replies(&self) -> u32 {
+        self.entries.iter().filter(|entry| entry.kind == EntryKind::Reply).count() as u32
     }
 
-    fn forget_taken(&mut self) {
-        let len = self.buffer.filled().len();
-        self.buffer.keep(self.taken_bytes..len);
-        self.batched -= mem::take(&mut self.taken_bytes);
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
-    /// Gives up the memory of large replies once nothing is held.
-    fn release_spare(&mut self) {
-        if self.len() == 0 && self.buffer.capacity() > SMALL_OUTPUT {
-            self.forget_taken();
-            self.buffer.release();
-        }
-    }
-
-    fn append(&mut self, mut bytes: &[u8]) -> Result<(), OverBudget> {
-        while !bytes.is_empty() {
-            if self.buffer.spare_mut().is_empty() {
-                self.buffer.charge_ahead()?;
-            }
-            let spare = self.buffer.spare_mut();
-            let len = spare.len().min(bytes.len());
-            spare[..len].copy_from_slice(&bytes[..len]);
-            self.buffer.advance(len);
-            bytes = &bytes[len..];
-        }
-        Ok(())
-    }
-
-    /// Adds a message whose only frame has this first byte and a payload in two parts.
-    fn add_reply(
-        &mut self,
-        first: u8,
-        [mut one, mut two]: [&[u8]; 2],
-        fragment: Option<usize>,
-    ) -> Result<(), OverBudget> {
-        const FIN: u8 = 0x80;
-        let mut left = one.len() + two.len();
-        // Only the first fragment has the opcode and the bits of extensions (§5.4, RFC 7692 §6.1).
-        let mut first = first & !FIN;
-        for number in 1.. {
-            let len = match fragment {
-                Some(len) if number < MAX_FRAGMENTS => len.min(left),
-                _ => left,
-            };
-            left -= len;
-            let mut header = Vec::with_capacity(10);
-            frame::encode_header(Opcode::Continuation, len, &mut header);
-            header[0] = if left == 0 { first | FIN } else { first };
-            self.append(&header)?;
-            let in_one = len.min(one.len());
-            self.append(&one[..in_one])?;
-            self.append(&two[..len - in_one])?;
-            (one, two) = (&one[in_one..], &two[len - in_one..]);
-            first = 0;
-            if left == 0 {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Forgets what was added since the last batch.
-    fn forget_unbatched(&mut self) {
-        self.buffer.keep(self.taken_bytes..self.batched);
-        self.batched -= mem::take(&mut self.taken_bytes);
-    }
-
-    /// Makes what was added since the last batch one that is due at `due`.
-    fn end_batch(&mut self, due: Duration) {
-        let len = self.buffer.filled().len() - self.batched;
-        self.batched += len;
-        match self.batches.back_mut() {
-            Some(last) if last.due == due => last.len += len,
-            _ if len > 0 => self.batches.push_back(Batch { due, len }),
-            _ => {}
-        }
-    }
-
-    /// Takes what is to be sent at `now`: all of at most `most` replies, or a piece of one.
-    fn take_piece(&mut self, now: Duration, drip: Duration, most: u32) -> Option<Range<usize>> {
-        if self.piece.is_none() {
-            let batch = self.batches.front_mut().filter(|batch| batch.due <= now && most > 0)?;
-            let begun = &self.buffer.filled()[self.taken_bytes..][..batch.len];
-            let most = if drip.is_zero() { most } else { 1 };
-            let len;
-            (len, self.taken) = replies_len(begun, most);
-            batch.len -= len;
-            if batch.len == 0 {
-                self.batches.pop_front();
-            }
-            self.piece = Some(Piece { begun: now, len, taken: 0 });
-        }
-        let piece = self.piece.as_mut()?;
-        let taken = piece.due(now, drip).saturating_sub(piece.taken);
-        piece.taken += taken;
-        if piece.taken == piece.len {
-            self.piece = None;
-        }
-        (taken > 0).then(|| self.take(taken))
-    }
-
-    /// When the next piece or batch can be taken.
-    fn next_piece(&self, drip: Duration) -> Option<Duration> {
-        match self.piece {
-            Some(piece) => Some(piece.next_due(drip)),
-            None => self.batches.front().map(|batch| batch.due),
-        }
-    }
-
-    fn take_all(&mut self) -> Range<usize> {
-        self.batches.clear();
-        // What is taken of the reply that was begun is counted already.
-        let begun = self.piece.take().map_or(0, |piece| piece.len - piece.taken);
-        let unbegun = &self.buffer.filled()[self.taken_bytes + begun..];
-        self.taken = self.taken.saturating_add(replies_len(unbegun, u32::MAX).1);
-        self.take(self.len())
-    }
-
-    fn take(&mut self, bytes: usize) -> Range<usize> {
-        let from = self.taken_bytes;
-        self.taken_bytes += bytes;
-        from..self.taken_bytes
-    }
-
-    /// Forgets the replies of which nothing was taken.
-    fn forget_unbegun(&mut self) {
-        let begun = self.piece.map_or(0, |piece| piece.len - piece.taken);
-        self.buffer.keep(self.taken_bytes..self.taken_bytes + begun);
-        (self.taken_bytes, self.batched) = (0, begun);
-        self.batches.clear();
+    /// Has nothing wait any longer.
+    fn hurry(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.due = Duration::ZERO);
     }
 
     fn clear(&mut self) {
-        self.piece = None;
-        self.forget_unbegun();
-        self.buffer.release();
+        *self = Queue::default();
     }
 }
 
-impl Piece {
-    /// The size of each piece, in bytes, and the time between two.
-    fn pieces(&self, drip: Duration) -> (usize, Duration) {
-        let most = drip.as_millis().clamp(1, MAX_PIECES.into()) as usize;
-        let size = self.len.div_ceil(most);
-        let after_first = self.len.div_ceil(size) - 1;
-        (size, drip / after_first.max(1) as u32)
+/// An entry that is sent from where it lies, in pieces if it drips.
+struct Current {
+    kind: EntryKind,
+    frames: Buffer,
+    begun: Duration,
+    /// How long it takes to send.
+    drip: Duration,
+    /// How much was sent, in bytes.
+    sent: usize,
+    seen: Option<Frames>,
+}
+
+impl Current {
+    fn new(entry: Entry, now: Duration, drip: Duration) -> Self {
+        let Entry { kind, frames, seen, .. } = entry;
+        Current { kind, frames, begun: now, drip, sent: 0, seen }
     }
 
-    /// How much has to be taken until `now`, in bytes: the last piece when the time is over.
-    fn due(&self, now: Duration, drip: Duration) -> usize {
-        let (size, interval) = self.pieces(drip);
-        if size == self.len {
-            return self.len;
+    fn len(&self) -> usize {
+        self.frames.filled().len()
+    }
+
+    fn is_sent(&self) -> bool {
+        self.sent == self.len()
+    }
+
+    /// Takes what is to be sent at `now`.
+    fn take(&mut self, now: Duration) -> Range<usize> {
+        let due = self.due(now);
+        mem::replace(&mut self.sent, due)..due
+    }
+
+    /// How much has to be sent by `now`, in bytes: the last piece when the time is over.
+    fn due(&self, now: Duration) -> usize {
+        let (size, interval) = self.pieces();
+        if size == self.len() {
+            return size;
         }
-        let passed = (now.saturating_sub(self.begun)).as_nanos() / interval.as_nanos();
-        self.len.min(size * (1 + passed.min(MAX_PIECES.into()) as usize))
+        let passed = now.saturating_sub(self.begun).as_nanos() / interval.as_nanos();
+        self.len().min(size * (1 + passed.min(MAX_PIECES.into()) as usize))
     }
 
-    fn next_due(&self, drip: Duration) -> Duration {
-        let (size, interval) = self.pieces(drip);
-        self.begun + interval * (self.taken / size) as u32
+    fn next_due(&self) -> Duration {
+        let (size, interval) = self.pieces();
+        self.begun + interval * (self.sent / size) as u32
+    }
+
+    /// The size of each piece, in bytes, and the time between two.
+    fn pieces(&self) -> (usize, Duration) {
+        let most = self.drip.as_millis().clamp(1, MAX_PIECES.into()) as usize;
+        let size = self.len().div_ceil(most);
+        let after_first = self.len().div_ceil(size) - 1;
+        (size, self.drip / after_first.max(1) as u32)
     }
 }
 
-/// The length of the first whole messages in `frames`, `most` of them or fewer, and how many they are.
-fn replies_len(frames: &[u8], most: u32) -> (usize, u32) {
-    let (mut len, mut replies) = (0, 0);
-    while len < frames.len() && replies < most {
-        let (header_len, payload_len) = lengths(&frames[len..]);
-        replies += u32::from(frames[len] >> 7);
-        len += header_len + payload_len;
+/// A reply whose payload has two parts, in the fragments that `script` asks for.
+fn fragments(
+    budget: &Arc<Budget>,
+    script: &Script,
+    opcode: Opcode,
+    rsv: u8,
+    [mut one, mut two]: [&[u8]; 2],
+) -> Result<Buffer, OverBudget> {
+    let mut left = one.len() + two.len();
+    let mut frames = Buffer::new(Arc::clone(budget));
+    let count = script.fragment.map_or(1, |len| left.div_ceil(len).clamp(1, MAX_FRAGMENTS));
+    frames.reserve(left + 10 * count)?;
+    // Only the first fragment has the opcode and the bits of extensions (§5.4, RFC 7692 §6.1).
+    let mut first = opcode as u8 | rsv;
+    for number in 1..=count {
+        let len = if number < count { script.fragment.unwrap_or(left) } else { left };
+        left -= len;
+        let mut header = Vec::with_capacity(10);
+        let fin = if number < count { 0 } else { frame::FIN };
+        frame::encode_raw_header(first | fin, len, &mut header);
+        append(&mut frames, &header)?;
+        let in_one = len.min(one.len());
+        append(&mut frames, &one[..in_one])?;
+        append(&mut frames, &two[..len - in_one])?;
+        (one, two) = (&one[in_one..], &two[len - in_one..]);
+        first = 0;
     }
-    (len, replies)
+    Ok(frames)
+}
+
+fn append(buffer: &mut Buffer, mut bytes: &[u8]) -> Result<(), OverBudget> {
+    while !bytes.is_empty() {
+        if buffer.spare_mut().is_empty() {
+            buffer.charge_ahead()?;
+        }
+        let spare = buffer.spare_mut();
+        let len = spare.len().min(bytes.len());
+        spare[..len].copy_from_slice(&bytes[..len]);
+        buffer.advance(len);
+        bytes = &bytes[len..];
+    }
+    Ok(())
 }

@@ -6,7 +6,8 @@ use std::fmt;
 use crate::http::request::is_scheme;
 
 /// The ASCII serialization of an origin: `null`, or scheme, host, and a port that is not the
-/// scheme's default, in lower case (RFC 6454 §6.2).
+/// scheme's default, in lower case (RFC 6454 §6.2). Apps have schemes of their own, whose host may be
+/// empty: `file://`, `app://.`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
@@ -17,8 +18,8 @@ impl Origin {
     ///
     /// What is wrong with a text that no browser ever sends as an origin, and the right form.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const EXPECTED: &str =
-            "expected SCHEME://HOST, SCHEME://HOST:PORT or null, for example https://example.org";
+        const EXPECTED: &str = "expected SCHEME://HOST, SCHEME://HOST:PORT, file:// or null, for example \
+                                https://example.org";
         let text = text.to_ascii_lowercase();
         if text == "null" {
             return Ok(Origin(text));
@@ -38,7 +39,10 @@ impl Origin {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             _ => (authority, None),
         };
-        let host = canonical_host(host)?;
+        let host = match scheme {
+            "http" | "https" | "ws" | "wss" => canonical_host(host)?,
+            _ => app_host(host)?,
+        };
         let port = match port.map(|port| (port, port.parse::<u16>())) {
             None => None,
             // A number may have a sign in Rust, and no port has one.
@@ -56,6 +60,11 @@ impl Origin {
     /// The origin that the value of an Origin field names, if it is one.
     pub fn in_field(value: &[u8]) -> Option<Self> {
         Origin::parse(str::from_utf8(value).ok()?).ok()
+    }
+
+    /// Whether it is `null`, which names no page: that of a file, or a sandboxed frame of any site.
+    pub fn is_opaque(&self) -> bool {
+        self.0 == "null"
     }
 
     /// Whether a page of this origin is from `host`, the value of a request's Host field.
@@ -129,6 +138,12 @@ fn canonical_host(host: &str) -> Result<String, String> {
     Ok(host.into())
 }
 
+/// The host in an origin whose scheme is an app's own.
+fn app_host(host: &str) -> Result<String, String> {
+    let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+    if is_name { Ok(host.into()) } else { canonical_host(host) }
+}
+
 fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
         "http" | "ws" => Some(80),
@@ -155,6 +170,10 @@ mod tests {
             ("http://127.0.0.1:5173", "http://127.0.0.1:5173"),
             ("http://a_b.example.", "http://a_b.example."),
             ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
+            ("file://", "file://"),
+            ("app://.", "app://."),
+            ("capacitor://localhost", "capacitor://localhost"),
+            ("app://127.1:80", "app://127.1:80"),
         ] {
             assert_eq!(Origin::parse(text).unwrap().to_string(), serialized);
         }
@@ -193,6 +212,8 @@ mod tests {
             ("http://a.example", "b.example"),
             ("null", "null"),
             ("chrome-extension://127.0.0.1", "127.0.0.1"),
+            ("file://", ""),
+            ("file://", "127.0.0.1"),
         ] {
             assert!(!Origin::parse(origin).unwrap().is_from(host.as_bytes()), "{origin}");
         }
@@ -210,6 +231,10 @@ mod tests {
             ("https://a b", "host name"),
             ("https://a.example/", "without a path: https://a.example"),
             ("https://a.example?x", "without a path: https://a.example"),
+            ("file:///", "without a path: file://"),
+            ("app://*", "repeat --origin"),
+            ("app://a b", "host name"),
+            ("file:", "file://"),
             ("https://user@a.example", "user information: https://a.example"),
             ("https://*.example", "repeat --origin"),
             ("https://grün.example", "xn--"),

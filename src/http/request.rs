@@ -2,6 +2,8 @@
 
 use std::str;
 
+use crate::proxy_protocol;
+
 /// The longest head that is read, in bytes, its empty line included.
 pub const MAX_HEAD_LEN: usize = 16 * 1024;
 
@@ -37,13 +39,18 @@ pub enum ParseError {
 ///
 /// # Errors
 ///
-/// What is seen before the end: a head over its limits, and TLS where none is spoken.
+/// A head over its limits, and TLS or a PROXY header where none is expected: these are seen before the
+/// end.
 pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseError> {
     const TLS_HANDSHAKE: u8 = 0x16;
     if input.first() == Some(&TLS_HANDSHAKE) {
         return Err(ParseError::Malformed(
-            "this is TLS, and this port speaks ws:// and http://; for wss:// put a proxy in front",
+            "this is TLS, and this port speaks ws:// and http://; for wss:// set --tls-cert, or put a \
+             proxy in front",
         ));
+    }
+    if input.starts_with(proxy_protocol::V1_PREFIX) {
+        return Err(ParseError::Malformed("this is a PROXY header, which needs --proxy-protocol"));
     }
     let within_limit = &input[..input.len().min(MAX_HEAD_LEN)];
     let searched = searched.min(within_limit.len());
@@ -98,6 +105,12 @@ impl<'h> Request<'h> {
         }
         let (request_line, mut rest) =
             split_line(head).ok_or(Malformed("the head has no lines"))?;
+        if request_line.is_empty() {
+            // A PROXY header of version 2 begins so, and its next bytes may not have come yet.
+            return Err(Malformed(
+                "this is no request, but may be a PROXY header, which needs --proxy-protocol",
+            ));
+        }
         let (method, target, version) = parse_request_line(request_line)?;
         let mut fields = Vec::new();
         while let Some((line, next)) = split_line(rest)
@@ -189,16 +202,32 @@ fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, ParseError> {
         return Err(Malformed("the first line is not METHOD TARGET VERSION"));
     };
     let method = token(method).ok_or(Malformed("the method is not a token"))?;
-    let is_target = |&byte: &u8| byte.is_ascii_graphic() && byte != b'#';
-    let target = (!target.is_empty() && target.iter().all(is_target))
-        .then(|| str::from_utf8(target).ok())
-        .flatten()
-        .ok_or(Malformed("the target is not visible ASCII without #"))?;
+    let target = parse_target(target)?;
     match version.strip_prefix(b"HTTP/") {
         Some(&[major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9']) => {
             Ok((method, target, (major - b'0', minor - b'0')))
         }
         _ => Err(Malformed("the version is not HTTP/ and two digits")),
+    }
+}
+
+/// A target, of whose grammar (RFC 9112 §3.2) only the characters are checked here.
+fn parse_target(target: &[u8]) -> Result<&str, ParseError> {
+    use ParseError::Malformed;
+    if target.is_empty() {
+        return Err(Malformed("the target is empty; that of the root is /"));
+    }
+    if !target.is_ascii() {
+        return Err(Malformed(
+            "the target is not ASCII; percent-encode it, for example ü as %C3%BC",
+        ));
+    }
+    match str::from_utf8(target) {
+        Ok(target) if target.contains('#') => {
+            Err(Malformed("the target has a fragment, which is not sent; # itself is %23"))
+        }
+        Ok(target) if !target.contains(|c: char| c.is_ascii_control()) => Ok(target),
+        _ => Err(Malformed("the target has a control character")),
     }
 }
 

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, PipeReader};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{self as unix, UnixListener};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,10 @@ use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 
-use crate::app::conversation::WRITE_TIMEOUT_PARTS;
+use crate::app::peer::Peer;
+use crate::app::settings::WRITE_TIMEOUT_PARTS;
 use crate::cli::DEFAULT_ADDR;
-use crate::server::socket::{Peer, Socket};
+use crate::server::socket::Socket;
 
 /// How many connections may wait to be accepted. std's 128 lets a burst wait a second for a repeated
 /// SYN.
@@ -105,12 +107,20 @@ impl Listeners {
                 continue;
             };
             sockets += &format!(" {ws}://{addr}/");
-            pages += &format!(" {http}://{}/", within_reach(addr));
-            if addr.ip().is_unspecified() && addr.is_ipv6() {
-                let is_ipv6_only = sockopt::ipv6_v6only(listener).unwrap_or(true);
-                let families_served = if is_ipv6_only { "IPv6 only" } else { "IPv4, too" };
-                families += &format!("; {addr} serves {families_served}");
+            // Many browsers don't open 0.0.0.0 and [::], and [::1] does not exist where IPv6 is off.
+            let mut page = addr;
+            if addr.ip().is_unspecified() {
+                page.set_ip(Ipv4Addr::LOCALHOST.into());
+                if addr.is_ipv6() {
+                    let is_ipv6_only = sockopt::ipv6_v6only(listener).unwrap_or(true);
+                    let families_served = if is_ipv6_only { "IPv6 only" } else { "IPv4, too" };
+                    families += &format!("; {addr} serves {families_served}");
+                    if is_ipv6_only {
+                        page.set_ip(Ipv6Addr::LOCALHOST.into());
+                    }
+                }
             }
+            pages += &format!(" {http}://{page}/");
         }
         let pages = if pages.is_empty() { pages } else { format!(", page at{pages}") };
         info!("listening on{sockets}{pages}{families}");
@@ -202,7 +212,7 @@ fn bind_tcp(addr: &str) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     let mut bound: Vec<SocketAddr> = Vec::new();
     let mut missing = None;
-    for addr in addr.to_socket_addrs()? {
+    for addr in resolve(addr)? {
         if bound.iter().any(|known| known.ip() == addr.ip()) {
             continue;
         }
@@ -228,6 +238,34 @@ fn bind_tcp(addr: &str) -> io::Result<Vec<Listener>> {
     Ok(listeners)
 }
 
+/// The addresses of a `HOST:PORT`.
+fn resolve(addr: &str) -> io::Result<Vec<SocketAddr>> {
+    let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
+    let port = port.parse().map_err(io::Error::other)?;
+    // The brackets of an IPv6 address, which may have a scope: [fe80::1%eth0].
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_name = !host.contains(':') && host.parse::<Ipv4Addr>().is_err();
+    if cfg!(target_feature = "crt-static")
+        && is_name
+        && let Ok(output) = Command::new("getent").args(["ahosts", host]).output()
+    {
+        return addresses(&output.stdout, port);
+    }
+    Ok((host, port).to_socket_addrs()?.collect())
+}
+
+/// The addresses in what `getent ahosts` prints. A static program asks getent for them: glibc would load
+/// the system's modules for names, and a static one crashes when they are of another version.
+fn addresses(printed: &[u8], port: u16) -> io::Result<Vec<SocketAddr>> {
+    let printed = String::from_utf8_lossy(printed);
+    let addresses = printed.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
+    let addresses: Vec<_> = addresses.map(|ip: IpAddr| SocketAddr::new(ip, port)).collect();
+    if addresses.is_empty() {
+        return Err(io::Error::other("failed to lookup address information"));
+    }
+    Ok(addresses)
+}
+
 fn is_missing(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
@@ -249,20 +287,15 @@ fn hint(addr: &str, error: &io::Error) -> &'static str {
             "; this user must be able to read and write its directory, and a socket that is there"
         }
         (ErrorKind::AddrNotAvailable, _) => "; this machine does not have that address",
+        (ErrorKind::InvalidInput, false) => {
+            "; a link-local address needs its interface, for example [fe80::1%eth0]:1222"
+        }
+        (_, false) if addr.contains('%') => "; no interface of this machine has that name",
+        _ if Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT) => {
+            "; this machine has no IPv6"
+        }
         _ => "",
     }
-}
-
-/// An address at which a browser on this machine reaches what listens on `addr`. Many don't open
-/// 0.0.0.0 and [::], which stand for all addresses.
-fn within_reach(mut addr: SocketAddr) -> SocketAddr {
-    if addr.ip().is_unspecified() {
-        addr.set_ip(match addr {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    addr
 }
 
 /// Listens on a path, or after an `@` on a name in the abstract namespace.
@@ -293,39 +326,53 @@ fn bind_unix(name: &str) -> io::Result<Listener> {
     Ok(Listener::Unix { listener, _file: Some(file) })
 }
 
-/// Whether no process listens on the socket file at `path`.
+/// Whether no process has the socket whose file is at `path`.
 fn is_stale(path: &Path) -> io::Result<bool> {
     let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     // Otherwise it waits while the queue of a live socket is full.
     ioctl_fionbio(&socket, true)?;
     match connect(socket, &SocketAddrUnix::new(path)?) {
-        Err(Errno::CONNREFUSED) => Ok(true),
-        // It can't be known, and "in use" would have one look for a program that may not be there.
+        Err(Errno::CONNREFUSED) => Ok(!is_bound(path)),
+        // It can't be known, and "in use" would send the operator looking for a program.
         Err(Errno::ACCESS) => Err(Errno::ACCESS.into()),
         _ => Ok(false),
     }
 }
 
-/// Keeps other starts of this program from the directory of `path` until it is dropped.
+/// Whether a process has bound a socket to a path of this name and does not listen yet. Until then a
+/// connection is refused, as that to a stale file is. Linux alone lists its sockets in a file.
+fn is_bound(path: &Path) -> bool {
+    /// The columns Protocol, Flags, Type and St of a stream socket that is bound and nothing else.
+    const BOUND: &str = " 00000000 00000000 0001 01 ";
+
+    let sockets = fs::read("/proc/net/unix").unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    String::from_utf8_lossy(&sockets).lines().filter(|line| line.contains(BOUND)).any(|line| {
+        // The path is as its process gave it, and may be relative.
+        line.strip_suffix(&*name).is_some_and(|directory| directory.ends_with(['/', ' ']))
+    })
+}
+
+/// Keeps other starts of this program from the directory of `path` until it is dropped. Any user may hold
+/// the lock, so nothing waits for it for long.
 fn lock_directory(path: &Path) -> io::Result<File> {
-    /// What is done under the lock takes no time, but any other program may hold it, too.
-    const PATIENCE: Duration = Duration::from_secs(2);
+    const PATIENCE: Duration = Duration::from_secs(1);
 
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = File::open(directory.unwrap_or(Path::new(".")))?;
+    let directory = directory.unwrap_or(Path::new("."));
+    let file = File::open(directory)?;
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(5));
-            }
-            Err(Errno::WOULDBLOCK) => {
-                return Err(io::Error::other("another program keeps its directory locked"));
-            }
-            Err(error) => return Err(error.into()),
-            Ok(()) => return Ok(directory),
+    while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if error != Errno::WOULDBLOCK {
+            return Err(error.into());
         }
+        if Instant::now() >= deadline {
+            warn!("going on though another program keeps {} locked", directory.display());
+            break;
+        }
+        thread::sleep(Duration::from_millis(5));
     }
+    Ok(file)
 }
 
 /// A socket's file. Dropping it removes the file, unless another one is in its place.
@@ -457,6 +504,18 @@ fn set_send_timeout(socket: impl AsFd, write_timeout: Duration) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_addresses_of_a_name_are_those_that_getent_prints() {
+        let printed =
+            b"::1             STREAM localhost\n::1             DGRAM\n127.0.0.1       STREAM\n";
+        let [first, .., last] = addresses(printed, 80).unwrap()[..] else { panic!("several") };
+        assert_eq!(
+            (first.to_string(), last.to_string()),
+            ("[::1]:80".into(), "127.0.0.1:80".into())
+        );
+        assert!(addresses(b"", 80).is_err());
+    }
 
     /// Root is permitted everything, so that the tests over sockets may not see it.
     #[test]

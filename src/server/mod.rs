@@ -1,9 +1,11 @@
-//! Sockets, threads and clocks: the accept loops, a thread per client, and the stop.
+//! Sockets, threads and clocks: the accept loop, a thread per client, and the stop.
 
 pub mod client;
 pub mod limits;
 pub mod listener;
 pub mod registry;
+pub mod reports;
+pub mod shared;
 pub mod socket;
 pub mod stream;
 pub mod systemd;
@@ -13,11 +15,11 @@ pub mod tls;
 use std::error::Error;
 use std::hint;
 use std::io;
-use std::num::NonZeroUsize;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::thread;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
 
 use listenfd::ListenFd;
 use log::{debug, info, warn};
@@ -25,166 +27,132 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use crate::app::behavior::Draws;
-use crate::app::conversation::Settings;
+use crate::app::cases::{Cases, Suite};
 use crate::app::routes;
-use crate::buffer::Budget;
-use crate::cli::Config;
+use crate::cli::{self, Config};
 use crate::escape::Count;
 use crate::http::request::MAX_HEAD_LEN;
-use crate::logging::RateLimit;
 use crate::server::limits::Limits;
 use crate::server::listener::{Listeners, Scheme};
 use crate::server::registry::{Connection, Registry, Stopping};
+use crate::server::reports::Reports;
+use crate::server::shared::Shared;
 use crate::server::tls::Acceptor;
-use crate::websocket::deflate;
-use crate::websocket::handshake::Policy;
 
 /// A client's stack, in bytes. Deep enough for all that its thread does, the log included, and small
 /// enough that many stacks share a page of page tables.
 const STACK_SIZE: usize = 64 * 1024;
 
-/// How many lines a second requests that open no WebSocket may add to the log.
-const REQUEST_LINES: u32 = 100;
-
-/// How many clients a second may be logged, by a line for the start and one for the end.
-const CLIENT_LINES: u32 = 1000;
-
-/// How many clients can have a message compressed or inflated at the same moment, on however many
-/// processors. What each takes, up to 480 KiB, stays.
-const MOST_CONTEXTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
-
-/// What all threads share.
-pub struct Shared {
-    pub config: Config,
-    /// `Some` enables TLS.
-    pub acceptor: Option<Acceptor>,
-    pub policy: Policy,
-    pub settings: Settings,
-    pub request_log: RateLimit,
-    pub client_log: RateLimit,
-    pub registry: Arc<Registry>,
-    pub budget: Arc<Budget>,
-    pub draws: Draws,
-    pub contexts: Arc<deflate::Pool>,
-}
+/// How long further signals belong to the first one: `timeout`, for one, signals the process and then its
+/// group.
+const SAME_STOP: Duration = Duration::from_millis(500);
 
 /// Serves until SIGINT or SIGTERM has come and every client was given time to answer the close. A
 /// second signal ends the process at once.
 ///
 /// # Errors
 ///
-/// An address that can't be listened on.
+/// Cases or a directory for reports that can't be, an address that can't be listened on, or a panic of
+/// the thread that accepts clients.
 pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let write_timeout = config.timeouts.write_timeout;
     let mut listeners = Listeners::inherit(ListenFd::from_env(), write_timeout)?;
-    let mut signals = handle_signals()?;
+    let ends_at_once = Arc::new(AtomicBool::new(true));
+    let mut signals = handle_signals(&ends_at_once)?;
     let acceptor = Acceptor::new(&config.listening.tls)?;
+    let cli::Cases { cases, exclude_cases, case_messages, reports } = &config.cases;
+    let suite = Suite::select(cases, exclude_cases, *case_messages)?;
+    let reports = reports.clone().map(Reports::open).transpose()?;
     listeners.listen(&config.listening.addr)?;
+    ends_at_once.store(false, Ordering::Relaxed);
     listeners.log(if acceptor.is_some() { Scheme::Tls } else { Scheme::Plain });
     let stopping = if listeners.are_inherited { Stopping::Serve } else { Stopping::Refuse };
 
     let limits = Limits::raise();
     let limits = if acceptor.is_some() { limits.with_tls() } else { limits };
-    let shared = Arc::new(Shared::new(config, acceptor, limits));
+    let shared = Arc::new(Shared::new(config, acceptor, limits, Cases::new(suite), reports));
     let (ended, end) = io::pipe()?;
-    let its_shared = Arc::clone(&shared);
-    let accepting = thread::Builder::new().name("accept".into()).spawn(move || {
-        listeners.accept(&ended, |socket| start(&Connection::new(socket), &its_shared));
-    })?;
+    let accepting = {
+        let shared = Arc::clone(&shared);
+        start_accepting(&signals, move || {
+            listeners.accept(&ended, |socket| start(&Connection::new(socket), &shared));
+        })?
+    };
     let stop_accepting = || {
         drop(end);
         let _ = accepting.join();
     };
     systemd::notify("READY=1");
 
-    signals.forever().next();
+    let is_signaled = signals.forever().next().is_some();
     systemd::notify("STOPPING=1");
     let close_timeout = shared.config.timeouts.close_timeout;
     info!(
         "stopping, with {close_timeout:?} for the clients to answer; a second signal ends it at once"
     );
-    let registry::Stopped { notified, aborted } = match stopping {
+    let stop = || stop(&shared.registry, stopping, close_timeout, &ends_at_once);
+    let (connected, aborted) = match stopping {
         // Those that come now wait for the next process.
         Stopping::Serve => {
             stop_accepting();
-            shared.registry.stop(stopping, close_timeout)
+            stop()
         }
         // Those that come now get 503.
         Stopping::Refuse => {
-            let stopped = shared.registry.stop(stopping, close_timeout);
+            let stopped = stop();
             stop_accepting();
             stopped
         }
     };
     let left_out = [shared.request_log.left_out(), shared.client_log.left_out()].concat();
-    let were = if notified == 1 { "was" } else { "were" };
-    let clients = Count(notified as u64, "client");
+    let were = if connected == 1 { "was" } else { "were" };
+    let clients = Count(connected as u64, "client");
     info!("stopped: {clients} {were} connected, {aborted} of them had to be aborted{left_out}");
-    Ok(())
+    if is_signaled { Ok(()) } else { Err("the thread that accepts clients has panicked".into()) }
 }
 
-/// Queues the first SIGINT or SIGTERM. The second one ends the process in its handler, without a thread
-/// or memory. SIGHUP is left as it is: nohup, for one, ignores it.
-fn handle_signals() -> io::Result<Signals> {
+/// Queues SIGINT and SIGTERM. While `ends_at_once` is set, a signal ends the process in its handler,
+/// without a thread or memory. SIGHUP is left as it is: nohup, for one, ignores it.
+fn handle_signals(ends_at_once: &Arc<AtomicBool>) -> io::Result<Signals> {
     const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
-    let is_stopping = Arc::new(AtomicBool::new(false));
-    // Its handler does nothing, and so ends a wait.
+    // A handler that does nothing, so that the signal ends a wait.
     flag::register(registry::WAKE as i32, Arc::default())?;
     for signal in SIGNALS {
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&is_stopping))?;
-        flag::register(signal, Arc::clone(&is_stopping))?;
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(ends_at_once))?;
     }
     Signals::new(SIGNALS)
 }
 
-impl Shared {
-    fn new(config: Config, acceptor: Option<Acceptor>, limits: Limits) -> Self {
-        let Config { listening, messages, timeouts, .. } = &config;
-        let lowered = |flag, asked, allowed| {
-            if allowed < asked {
-                warn!("{flag} is {allowed} instead of {asked}, because of {limits}");
-            }
-            allowed
-        };
-        let asked = listening.max_connections.get();
-        let max_connections =
-            lowered("--max-connections", asked, limits.clients(asked, messages.compression));
-        let asked = messages.max_buffered;
-        let max_buffered = lowered("--max-buffered", asked, limits.buffered(asked));
-        let reservable = limits.reservable(max_connections, messages.compression);
-        let budget = Arc::new(Budget::limited(max_buffered, reservable, messages.prefix.len()));
-        Shared {
-            acceptor,
-            policy: Policy {
-                origins: listening.origin.clone(),
-                subprotocols: listening.subprotocol.clone(),
-                compression: messages.compression,
-            },
-            settings: Settings {
-                prefix: messages.prefix.clone(),
-                max_message_size: messages.max_message_size,
-                ping_interval: Some(timeouts.ping_interval).filter(|time| !time.is_zero()),
-                ping_timeout: timeouts.ping_timeout,
-                write_timeout: timeouts.write_timeout,
-                close_timeout: timeouts.close_timeout,
-            },
-            request_log: RateLimit::new(REQUEST_LINES, "on requests"),
-            client_log: RateLimit::new(CLIENT_LINES, "on clients"),
-            registry: Arc::new(Registry::new(
-                max_connections,
-                limits.http_only(messages.compression),
-                listening.max_connections_per_ip,
-            )),
-            draws: Draws::default(),
-            contexts: Arc::new(deflate::Pool::new(
-                thread::available_parallelism().map_or(NonZeroUsize::MIN, |n| n.min(MOST_CONTEXTS)),
-                Arc::clone(&budget),
-            )),
-            budget,
-            config,
-        }
+/// Runs `accept` on a thread of its own. When that ends, a wait for `signals` ends too: after a panic the
+/// server would be deaf.
+fn start_accepting(
+    signals: &Signals,
+    accept: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let signals = signals.handle();
+    thread::Builder::new().name("accept".into()).spawn(move || {
+        // The log has it.
+        let _ = panic::catch_unwind(AssertUnwindSafe(accept));
+        signals.close();
+    })
+}
+
+/// Has every client's thread end its connection, and aborts those that have not at the close timeout.
+/// Returns how many there were, and how many of them had to be aborted.
+fn stop(
+    registry: &Registry,
+    stopping: Stopping,
+    close_timeout: Duration,
+    ends_at_once: &AtomicBool,
+) -> (usize, usize) {
+    let began = Instant::now();
+    let connected = registry.stop(stopping);
+    if registry.wait_until_empty(began + SAME_STOP.min(close_timeout)) > 0 {
+        ends_at_once.store(true, Ordering::Relaxed);
     }
+    let aborted = registry.wait_until_empty(began + close_timeout);
+    registry.abort();
+    (connected, aborted)
 }
 
 /// Starts a client's thread.
@@ -193,20 +161,21 @@ fn start(connection: &Arc<Connection>, shared: &Arc<Shared>) {
         Ok(registration) => registration,
         Err(why) => return refuse(connection, shared, why),
     };
-    // A spawn that fails drops all that its thread would own, and there is still a 503 to send.
-    let its_shared = Arc::clone(shared);
-    let spawned =
+    let spawned = {
+        let shared = Arc::clone(shared);
         thread::Builder::new().name("client".into()).stack_size(STACK_SIZE).spawn(move || {
             registration.connection().begin();
-            client::serve(&registration, &its_shared);
+            client::serve(&registration, &shared);
             drop(registration);
             return_memory();
-        });
+        })
+    };
     if let Err(error) = spawned {
+        // What the thread would own is dropped, and there is still a 503 to send.
         if let Some(left_out) = shared.request_log.admit(Instant::now()) {
             warn!("no thread for {}: {error}{left_out}", connection.socket.peer);
         }
-        refuse(connection, shared, "the server has no thread left");
+        refuse(connection, shared, "the server can't start another thread");
     }
 }
 
@@ -226,4 +195,19 @@ fn refuse(connection: &Connection, shared: &Shared, why: &'static str) {
         None => routes::unavailable(why).encode("GET", &date),
     };
     connection.socket.send_last_now(&response, &mut [0; MAX_HEAD_LEN]);
+}
+
+#[cfg(test)]
+mod tests {
+    use signal_hook::consts::SIGUSR1;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_accepting_thread_ends_the_wait_for_a_signal() {
+        let mut signals = Signals::new([SIGUSR1]).unwrap();
+        let accepting = start_accepting(&signals, || panic!("on purpose")).unwrap();
+        assert_eq!(signals.forever().next(), None);
+        accepting.join().unwrap();
+    }
 }

@@ -1,16 +1,19 @@
 //! Who is connected: the limits on connections, and the stop of all of them.
 
+use std::cell::Cell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::mem;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
+use crate::app::peer::Peer;
+use crate::lock::{lock, unpoisoned};
 use crate::server::socket::Socket;
 
 /// Ends the wait of a client's thread. By default it is ignored, and nobody sends it by hand.
@@ -23,13 +26,19 @@ pub const IP_LIMIT_REACHED: &str = "the limit of connections from one address is
 /// See [`LIMIT_REACHED`].
 pub const STOPPING: &str = "the server is stopping";
 
+/// How long a connection may be silent before it is evicted in place of an older one.
+const MAX_SILENCE: Duration = Duration::from_secs(1);
+
+/// How long a thread takes at most to notice that its connection was aborted.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// All connections.
 pub struct Registry {
     /// The limit of WebSockets.
     max: usize,
     /// The limit of connections beyond `max`.
     http_only: usize,
-    /// The limit of WebSockets from one address, 0 for none.
+    /// The limit of WebSockets from one network, 0 for none.
     max_per_ip: usize,
     stopping: OnceLock<Stopping>,
     state: Mutex<State>,
@@ -41,11 +50,26 @@ struct State {
     next_id: u64,
     /// How many WebSockets were opened, which numbers the clients.
     opened: u64,
+    websockets: usize,
+    /// How many of them each network has.
+    by_network: HashMap<IpAddr, usize>,
     by_id: HashMap<u64, Arc<Connection>>,
-    /// Those of them that are not WebSockets, the oldest first.
-    http: BTreeSet<u64>,
-    /// How many WebSockets each address has.
-    by_ip: HashMap<IpAddr, usize>,
+    /// Those that are no WebSockets and were not evicted, in the order of [`Phase`].
+    evictable: BTreeSet<(Phase, u64)>,
+    /// Those that were evicted, not aborted, and have yet to end.
+    evicted: BTreeSet<u64>,
+}
+
+/// What a connection is doing. Of those that are evicted the first ones come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// It has its response, or was a WebSocket, since then.
+    Answered(Instant),
+    /// Nothing has come since it was accepted, or since its TLS handshake.
+    Silent(Instant),
+    /// A part of its request or TLS handshake has come.
+    Asking,
+    WebSocket,
 }
 
 /// What a stopping server does with those that are connected, and have yet to send their request.
@@ -60,14 +84,10 @@ pub enum Stopping {
 /// One connection, as its own thread and the registry see it.
 pub struct Connection {
     pub socket: Socket,
-    accepted: Instant,
-    /// When its TLS handshake was complete.
-    secured: OnceLock<Instant>,
     /// The client's own thread, once it has begun.
     thread: OnceLock<(Pthread, Thread)>,
-    /// Whether a part of its request or TLS handshake has come, and the response is not sent.
-    is_asking: AtomicBool,
-    is_evicted: AtomicBool,
+    /// Why it has to end, once it has to.
+    refusal: OnceLock<&'static str>,
 }
 
 /// A connection's entry in the registry. Dropping it removes the entry.
@@ -75,21 +95,15 @@ pub struct Registration {
     registry: Arc<Registry>,
     connection: Arc<Connection>,
     id: u64,
-}
-
-/// The result of the stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stopped {
-    /// How many were connected.
-    pub notified: usize,
-    /// How many of them had to be aborted.
-    pub aborted: usize,
+    phase: Cell<Phase>,
+    /// Whom it counts for.
+    peer: Cell<Peer>,
 }
 
 impl Registry {
     /// A registry for at most `max` WebSockets, and `http_only` connections beyond them, half of which
-    /// are for those that have to make room. From one address there may be `max_per_ip` WebSockets, or
-    /// any number if that is 0.
+    /// are for those that were evicted and have yet to end. From one network there may be `max_per_ip`
+    /// WebSockets, or any number if that is 0.
     pub fn new(max: usize, http_only: usize, max_per_ip: usize) -> Self {
         Registry {
             max,
@@ -101,8 +115,8 @@ impl Registry {
         }
     }
 
-    /// Adds a connection. When there are too many, the oldest one that is not a WebSocket is
-    /// evicted, first of all one that has its response, or has sent nothing for a second.
+    /// Adds a connection. If there are too many, another one that is no WebSocket is evicted. Waits for
+    /// nothing but the threads of evicted connections, which no client can hold up.
     ///
     /// # Errors
     ///
@@ -111,94 +125,164 @@ impl Registry {
         self: &Arc<Self>,
         connection: &Arc<Connection>,
     ) -> Result<Registration, &'static str> {
+        /// How long evicted clients have for their 503 once their slots are needed.
+        const PATIENCE: Duration = Duration::from_millis(50);
+
+        let beyond = |state: &State| state.by_id.len().saturating_sub(self.max);
+        let is_full = |state: &State| beyond(state) >= self.http_only;
         let mut state = self.lock();
-        if self.is_stopping() {
+        if beyond(&state) >= self.http_only / 2 {
+            state.evict();
+        }
+        state = self.wait_while(state, PATIENCE, is_full);
+        if is_full(&state) {
+            state.abort_evicted();
+            state = self.wait_while(state, GRACE, is_full);
+        }
+        if self.stopping.get().is_some() {
             return Err(STOPPING);
         }
-        let beyond = state.by_id.len().saturating_sub(self.max);
-        if beyond >= self.http_only || (beyond >= self.http_only / 2 && !state.evict()) {
+        if is_full(&state) {
             return Err(LIMIT_REACHED);
         }
-        let id = state.next_id;
+        let (id, phase) = (state.next_id, Phase::Silent(Instant::now()));
         state.next_id += 1;
-        state.http.insert(id);
         state.by_id.insert(id, Arc::clone(connection));
-        Ok(Registration { registry: Arc::clone(self), connection: Arc::clone(connection), id })
+        state.evictable.insert((phase, id));
+        let (registry, connection) = (Arc::clone(self), Arc::clone(connection));
+        let (phase, peer) = (Cell::new(phase), Cell::new(connection.socket.peer));
+        Ok(Registration { registry, connection, id, phase, peer })
     }
 
-    /// Refuses new connections, has each client's thread send a close frame, gives them `close_timeout`
-    /// to end, and aborts the rest.
-    pub fn stop(&self, stopping: Stopping, close_timeout: Duration) -> Stopped {
-        /// How long a thread takes at most to notice that its connection was aborted.
-        const GRACE: Duration = Duration::from_millis(500);
-
-        let deadline = Instant::now() + close_timeout;
-        let mut state = self.lock();
+    /// Refuses new connections, and gives each one a reason to end. Returns how many there are.
+    pub fn stop(&self, stopping: Stopping) -> usize {
+        let state = self.lock();
         let _ = self.stopping.set(stopping);
-        let notified = state.by_id.len();
-        // A thread may have looked at the flag and not wait yet, so that the signal is lost.
+        for connection in state.by_id.values() {
+            let _ = connection.refusal.set(STOPPING);
+        }
+        state.by_id.len()
+    }
+
+    /// Waits after the [`stop`](Self::stop) until every connection has ended. Returns how many have not at
+    /// `deadline`.
+    pub fn wait_until_empty(&self, deadline: Instant) -> usize {
         let mut pause = Duration::from_millis(10);
-        while !state.by_id.is_empty() && Instant::now() < deadline {
+        let mut state = self.lock();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if state.by_id.is_empty() || left.is_zero() {
+                return state.by_id.len();
+            }
+            // A thread may have asked for its refusal before and not wait yet, so that the signal is lost.
             state.by_id.values().for_each(|connection| connection.wake());
-            state = self.wait_until_empty(state, deadline.min(Instant::now() + pause));
+            state = self.wait_while(state, pause.min(left), |state| !state.by_id.is_empty());
             pause *= 2;
         }
-        let aborted = state.by_id.len();
-        state.by_id.values().for_each(|connection| connection.socket.abort());
-        drop(self.wait_until_empty(state, Instant::now() + GRACE));
-        Stopped { notified, aborted }
     }
 
-    fn is_stopping(&self) -> bool {
-        self.stopping.get().is_some()
+    /// Aborts every connection, and waits until their threads have noticed.
+    pub fn abort(&self) {
+        let state = self.lock();
+        state.by_id.values().for_each(|connection| connection.abort());
+        drop(self.wait_while(state, GRACE, |state| !state.by_id.is_empty()));
     }
 
-    fn wait_until_empty<'s>(
+    /// Waits while `condition` holds, for at most `timeout`.
+    fn wait_while<'s>(
         &self,
         state: MutexGuard<'s, State>,
-        until: Instant,
+        timeout: Duration,
+        condition: impl Fn(&State) -> bool,
     ) -> MutexGuard<'s, State> {
-        let timeout = until.saturating_duration_since(Instant::now());
-        let waited =
-            self.unregistered.wait_timeout_while(state, timeout, |state| !state.by_id.is_empty());
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        let condition = |state: &mut State| condition(state);
+        unpoisoned(self.unregistered.wait_timeout_while(state, timeout, condition)).0
     }
 
-    /// A panic while the lock is held leaves nothing half-done, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
 impl State {
-    /// Has the oldest connection end that is not a WebSocket, and tells whether there was one.
-    fn evict(&mut self) -> bool {
-        let http = self.http.iter().filter_map(|id| self.by_id.get(id));
-        let mut candidates = http.filter(|other| !other.is_evicted());
-        let Some(oldest) = candidates.clone().next() else { return false };
-        let evicted = candidates.find(|other| other.is_idle()).unwrap_or(oldest);
-        evicted.is_evicted.store(true, Ordering::Release);
-        evicted.socket.shut_read();
-        evicted.wake();
-        true
+    /// Has a connection end that is no WebSocket. That is the one whose response was sent first. If there
+    /// is none, the one that has been silent for the longest time, if that is [`MAX_SILENCE`]. If there is
+    /// none, the oldest.
+    fn evict(&mut self) {
+        let Some(&(mut phase, mut id)) = self.evictable.first() else { return };
+        let oldest_asking = self.evictable.range((Phase::Asking, 0)..).next();
+        if let (Phase::Silent(since), Some(&(_, oldest))) = (phase, oldest_asking)
+            && since.elapsed() < MAX_SILENCE
+            && oldest < id
+        {
+            (phase, id) = (Phase::Asking, oldest);
+        }
+        self.evictable.remove(&(phase, id));
+        let Some(connection) = self.by_id.get(&id) else { return };
+        let _ = connection.refusal.set(LIMIT_REACHED);
+        if matches!(phase, Phase::Answered(_)) {
+            connection.abort();
+        } else {
+            // It is sent a 503, unless it does not read its response.
+            self.evicted.insert(id);
+            connection.socket.shut_read();
+            connection.wake();
+        }
     }
 
-    /// Makes a WebSocket an HTTP connection again. It has nothing more to say.
-    fn downgrade(&mut self, registration: &Registration) {
-        if self.http.insert(registration.id)
-            && let Some(ip) = registration.connection.socket.peer.ip()
-            && let Entry::Occupied(mut from_ip) = self.by_ip.entry(ip)
+    fn abort_evicted(&mut self) {
+        for id in mem::take(&mut self.evicted) {
+            if let Some(connection) = self.by_id.get(&id) {
+                connection.abort();
+            }
+        }
+    }
+
+    /// A connection is a WebSocket no longer.
+    fn uncount(&mut self, network: Option<IpAddr>) {
+        self.websockets -= 1;
+        if let Some(network) = network
+            && let Entry::Occupied(mut from_network) = self.by_network.entry(network)
         {
-            *from_ip.get_mut() -= 1;
-            if *from_ip.get() == 0 {
-                from_ip.remove();
+            *from_network.get_mut() -= 1;
+            if *from_network.get() == 0 {
+                from_network.remove();
             }
         }
     }
 }
 
 impl Registration {
-    /// Makes the connection a WebSocket, and tells the client's number, counted from 1.
+    /// The client, or the proxy before it that has not named it by a PROXY header.
+    pub fn peer(&self) -> Peer {
+        self.peer.get()
+    }
+
+    /// Records the client that a PROXY header names. It comes before the WebSocket that counts for it.
+    pub fn set_peer(&self, peer: Peer) {
+        self.peer.set(peer);
+    }
+
+    /// Records that a part of the request has come, or of the TLS handshake before it.
+    pub fn begin_request(&self) {
+        if matches!(self.phase.get(), Phase::Silent(_)) {
+            self.enter(Phase::Asking, &mut self.registry.lock());
+        }
+    }
+
+    /// Records that the TLS handshake is complete. The request has its time to come from then on.
+    pub fn end_handshake(&self) {
+        self.enter(Phase::Silent(Instant::now()), &mut self.registry.lock());
+    }
+
+    /// Records that the response is sent, unless it opens a WebSocket.
+    pub fn end_request(&self) {
+        if self.phase.get() != Phase::WebSocket {
+            self.enter(Phase::Answered(Instant::now()), &mut self.registry.lock());
+        }
+    }
+
+    /// Makes the connection a WebSocket, and returns the client's number, counted from 1.
     ///
     /// # Errors
     ///
@@ -208,111 +292,105 @@ impl Registration {
         if let Some(why) = self.refusal() {
             return Err(why);
         }
-        if state.by_id.len() - state.http.len() >= self.registry.max {
+        if state.websockets >= self.registry.max {
             return Err(LIMIT_REACHED);
         }
-        if let Some(ip) = self.connection.socket.peer.ip() {
-            let from_ip = state.by_ip.entry(ip).or_default();
-            if self.registry.max_per_ip > 0 && *from_ip >= self.registry.max_per_ip {
+        if let Some(network) = self.network() {
+            let from_network = state.by_network.entry(network).or_default();
+            if self.registry.max_per_ip > 0 && *from_network >= self.registry.max_per_ip {
                 return Err(IP_LIMIT_REACHED);
             }
-            *from_ip += 1;
+            *from_network += 1;
         }
-        state.http.remove(&self.id);
+        state.websockets += 1;
         state.opened += 1;
+        self.enter(Phase::WebSocket, &mut state);
         Ok(state.opened)
     }
 
-    /// Says that it is no WebSocket any more, so that the peer may open another one once it has the close
-    /// frame.
+    /// Records that it is no WebSocket any more, so that the peer may open another one once it has the
+    /// close frame.
     pub fn close(&self) {
-        self.registry.lock().downgrade(self);
-    }
-
-    /// Why a connection that is not a WebSocket has to end, if it has to.
-    pub fn refusal(&self) -> Option<&'static str> {
-        let is_stopping = match self.registry.stopping.get() {
-            None => false,
-            Some(Stopping::Refuse) => true,
-            Some(Stopping::Serve) => self.connection.is_idle(),
-        };
-        if is_stopping {
-            Some(STOPPING)
-        } else {
-            self.connection.is_evicted().then_some(LIMIT_REACHED)
+        if self.phase.get() == Phase::WebSocket {
+            self.enter(Phase::Answered(Instant::now()), &mut self.registry.lock());
         }
     }
 
-    /// Whether the server stops.
-    pub fn is_stopping(&self) -> bool {
-        self.registry.is_stopping()
+    /// Why the connection has to end now, if it has to. To ask costs the load of one atomic if not.
+    pub fn refusal(&self) -> Option<&'static str> {
+        let why = *self.connection.refusal.get()?;
+        let is_served = match self.phase.get() {
+            Phase::Asking => true,
+            Phase::Silent(since) => since.elapsed() < MAX_SILENCE,
+            Phase::Answered(_) | Phase::WebSocket => false,
+        };
+        let serves = self.registry.stopping.get() == Some(&Stopping::Serve);
+        if why == STOPPING && serves && is_served { None } else { Some(why) }
     }
 
     pub fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    fn enter(&self, phase: Phase, state: &mut State) {
+        if self.leave(state) && phase != Phase::WebSocket {
+            state.evictable.insert((phase, self.id));
+        }
+        self.phase.set(phase);
+    }
+
+    /// Ends its phase. Returns whether the connection can be evicted, unless it becomes a WebSocket.
+    fn leave(&self, state: &mut State) -> bool {
+        match self.phase.get() {
+            Phase::WebSocket => {
+                state.uncount(self.network());
+                true
+            }
+            phase => state.evictable.remove(&(phase, self.id)),
+        }
+    }
+
+    /// What shares the limit of one address: an IPv4 address, or the 64 bits of an IPv6 address that a
+    /// network has, since each of its hosts can take any address in it.
+    fn network(&self) -> Option<IpAddr> {
+        const PREFIX: u128 = u128::MAX << 64;
+        Some(match self.peer.get().ip()? {
+            IpAddr::V4(ip) => ip.into(),
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & PREFIX).into(),
+        })
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = self.registry.lock();
-        state.downgrade(self);
-        state.http.remove(&self.id);
+        self.leave(&mut state);
+        state.evicted.remove(&self.id);
         state.by_id.remove(&self.id);
         drop(state);
-        if self.is_stopping() {
-            self.registry.unregistered.notify_all();
-        }
+        self.registry.unregistered.notify_all();
     }
 }
 
 impl Connection {
     /// A connection on which nothing has come yet.
     pub fn new(socket: Socket) -> Arc<Self> {
-        Arc::new(Connection {
-            socket,
-            accepted: Instant::now(),
-            secured: OnceLock::new(),
-            thread: OnceLock::new(),
-            is_asking: AtomicBool::new(false),
-            is_evicted: AtomicBool::new(false),
-        })
+        Arc::new(Connection { socket, thread: OnceLock::new(), refusal: OnceLock::new() })
     }
 
-    /// Says that this thread serves it. It has to drop the [`Registration`] before it ends, since
+    /// Records that this thread serves it. It has to drop the [`Registration`] before it ends, since
     /// then its id means nothing any more.
     pub fn begin(&self) {
         let _ = self.thread.set((pthread_self(), thread::current()));
     }
 
-    /// Says that a part of the request came, or of the TLS handshake before it.
-    pub fn begin_request(&self) {
-        self.is_asking.store(true, Ordering::Relaxed);
+    /// Ends it at once, whatever its thread is doing.
+    fn abort(&self) {
+        self.socket.abort();
+        self.wake();
     }
 
-    /// Says that the TLS handshake is complete. The request has its time to come from then on.
-    pub fn end_handshake(&self) {
-        let _ = self.secured.set(Instant::now());
-        self.end_request();
-    }
-
-    /// Says that the response is sent.
-    pub fn end_request(&self) {
-        self.is_asking.store(false, Ordering::Release);
-    }
-
-    /// Whether it is the first to be evicted: it has its response, or has sent nothing for a while.
-    fn is_idle(&self) -> bool {
-        const NEW: Duration = Duration::from_secs(1);
-        !self.is_asking.load(Ordering::Acquire)
-            && self.secured.get().unwrap_or(&self.accepted).elapsed() >= NEW
-    }
-
-    fn is_evicted(&self) -> bool {
-        self.is_evicted.load(Ordering::Acquire)
-    }
-
-    /// Ends the wait of its thread, so that it checks the flags.
+    /// Ends the wait of its thread, so that it asks for its refusal.
     fn wake(&self) {
         if let Some((id, thread)) = self.thread.get() {
             // It can't fail: the thread lives, since the connection is registered.

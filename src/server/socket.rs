@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::io::IoSlice;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,8 @@ use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown,
 };
 
-use crate::app::conversation::{MIN_PROGRESS, WRITE_TIMEOUT_PARTS};
+use crate::app::peer::Peer;
+use crate::app::settings::{MIN_PROGRESS, WRITE_TIMEOUT_PARTS};
 
 /// Lets the last bytes leave in one packet with the end of the stream. Linux alone has the flag.
 #[cfg(target_os = "linux")]
@@ -35,33 +35,6 @@ const PEER_END: PollFlags = PollFlags::empty();
 pub struct Socket {
     fd: OwnedFd,
     pub peer: Peer,
-}
-
-/// The other end of a connection, which may be a proxy.
-#[derive(Clone, Copy, Debug)]
-pub enum Peer {
-    Tcp(SocketAddr),
-    /// A process of this machine. Its socket rarely has a name.
-    Unix,
-}
-
-impl Peer {
-    /// Its address, with IPv4 in IPv6 as IPv4.
-    pub fn ip(self) -> Option<IpAddr> {
-        match self {
-            Peer::Tcp(addr) => Some(addr.ip().to_canonical()),
-            Peer::Unix => None,
-        }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Peer::Tcp(addr) => addr.fmt(f),
-            Peer::Unix => f.write_str("unix"),
-        }
-    }
 }
 
 impl Socket {
@@ -94,24 +67,14 @@ impl Socket {
 /// The result of a receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// So many bytes, which are none while a TLS record is not whole.
+    /// The number of bytes, 0 after a step of the TLS handshake or a part of a TLS record.
     Bytes(usize),
     /// The time passed, or the wait was interrupted.
     Nothing,
     /// The peer ended its stream.
     End,
-}
-
-/// How far the TLS handshake is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handshake {
-    Complete,
-    /// More has to come. The time may have passed.
-    Unfinished,
-    /// The peer does not speak TLS but HTTP, which can be answered.
-    Http,
-    /// The peer ended its stream.
-    End,
+    /// The peer of a TLS port speaks HTTP without TLS. The stream is plain from now on.
+    NotTls,
 }
 
 /// Why nothing can be sent or received any more.
@@ -141,21 +104,32 @@ pub struct TimedSocket<'s> {
     /// What the socket is set to.
     read_timeout: Duration,
     now: Instant,
+    stall: StallTimer,
+    /// The bytes that were sent since [`start_send`](Self::start_send).
+    sent: usize,
 }
 
 impl<'s> TimedSocket<'s> {
     /// `socket`, which is set to the write timeout.
     pub fn new(socket: &'s Socket, write_timeout: Duration) -> Self {
-        TimedSocket { socket, write_timeout, read_timeout: Duration::ZERO, now: Instant::now() }
+        TimedSocket {
+            socket,
+            write_timeout,
+            read_timeout: Duration::ZERO,
+            now: Instant::now(),
+            stall: StallTimer::default(),
+            sent: 0,
+        }
     }
 
-    /// When the last [`receive`](Self::receive) or [`pause`](Self::pause) returned.
+    /// When the last [`receive`](Self::receive) or [`pause`](Self::pause) returned, or a later send that
+    /// had to wait.
     pub fn now(&self) -> Instant {
         self.now
     }
 
     /// Waits for bytes for as long as `wait`, or for ever. A signal ends the wait early, as the stop
-    /// and SIGCONT after SIGSTOP do.
+    /// and SIGCONT after SIGSTOP do. No wait leaves the timeout of the socket as it is.
     pub fn receive(&mut self, into: &mut [u8], wait: Option<Duration>) -> Result<Received, Errno> {
         self.receive_with(RecvFlags::empty(), into, wait)
     }
@@ -171,8 +145,11 @@ impl<'s> TimedSocket<'s> {
         into: &mut [u8],
         wait: Option<Duration>,
     ) -> Result<Received, Errno> {
-        self.set_read_timeout(wait.unwrap_or(FOREVER))?;
-        let mut received = recv(&self.socket.fd, &mut *into, flags);
+        let mut received = Err(Errno::AGAIN);
+        if wait != Some(Duration::ZERO) {
+            self.set_read_timeout(wait.unwrap_or(FOREVER))?;
+            received = recv(&self.socket.fd, &mut *into, flags);
+        }
         if let Err(Errno::AGAIN | Errno::INTR) = received {
             // Bytes may have come while the process was suspended.
             received = recv(&self.socket.fd, into, flags | RecvFlags::DONTWAIT);
@@ -186,7 +163,7 @@ impl<'s> TimedSocket<'s> {
         }
     }
 
-    /// Says that a receive returns now.
+    /// Stamps the time of a receive that did not need the socket.
     pub fn set_now(&mut self) {
         self.now = Instant::now();
     }
@@ -215,40 +192,61 @@ impl<'s> TimedSocket<'s> {
         Ok(())
     }
 
-    /// Sends `head` and then `payload`, all of both. `progress` is of the send that they are a part of.
-    pub fn send_all(
-        &mut self,
-        head: &[u8],
-        payload: &[u8],
-        flags: SendFlags,
-        progress: &mut Progress,
-    ) -> Result<(), Errno> {
+    /// Whether the peer has ended its stream, or is gone.
+    pub fn is_ended(&self) -> bool {
+        let mut peer = [PollFd::new(&self.socket.fd, PEER_END)];
+        poll(&mut peer, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Starts a send, which may be several calls of [`send_all`](Self::send_all).
+    pub fn start_send(&mut self) {
+        self.stall = StallTimer::default();
+        self.sent = 0;
+    }
+
+    /// The bytes that were sent since [`start_send`](Self::start_send).
+    pub fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// Sends all of `head` and then all of `payload`.
+    ///
+    /// # Errors
+    ///
+    /// [`Errno::TIMEDOUT`] if the peer read less than [`MIN_PROGRESS`], and than the rest, within the
+    /// write timeout. Otherwise the connection is lost.
+    pub fn send_all(&mut self, head: &[u8], payload: &[u8], flags: SendFlags) -> Result<(), Errno> {
         let mut parts = [IoSlice::new(head), IoSlice::new(payload)];
-        let mut parts = if payload.is_empty() { &mut parts[..1] } else { &mut parts[..] };
+        let mut unsent = if payload.is_empty() { &mut parts[..1] } else { &mut parts[..] };
         let mut left = head.len() + payload.len();
         while left > 0 {
-            let sent = match &*parts {
-                [one] => send(&self.socket.fd, one, flags),
-                // Not writev, whose way through the file layer costs another 0.3 µs.
-                both => sendmsg(&self.socket.fd, both, &mut SendAncillaryBuffer::default(), flags),
-            };
-            let sent = match sent {
-                Ok(sent) => sent,
-                Err(Errno::AGAIN | Errno::INTR) => 0,
-                Err(error) => return Err(error),
-            };
-            IoSlice::advance_slices(&mut parts, sent);
+            let sent = self.send_some(unsent, flags)?;
+            IoSlice::advance_slices(&mut unsent, sent);
             left -= sent;
-            progress.sent += sent;
-            // The first short send begins it, so that a send of everything needs no clock.
-            if left > 0 || progress.since.is_some() {
-                let stall = progress.stall(sent, self.write_timeout);
-                if left > 0 && stall >= self.write_timeout {
-                    return Err(Errno::TIMEDOUT);
-                }
+            self.sent += sent;
+            // A send of everything at once needs no clock.
+            if left > 0 || self.stall.is_running() {
+                self.now = Instant::now();
+                self.stall.record(sent, self.now, self.write_timeout);
+            }
+            if left > 0 && self.stall.time >= self.write_timeout {
+                return Err(Errno::TIMEDOUT);
             }
         }
         Ok(())
+    }
+
+    /// Sends what the peer has room for within a part of the write timeout, which may be nothing.
+    fn send_some(&self, parts: &[IoSlice], flags: SendFlags) -> Result<usize, Errno> {
+        let sent = match parts {
+            [one] => send(&self.socket.fd, one, flags),
+            // Not writev, whose way through the file layer costs another 0.3 µs.
+            both => sendmsg(&self.socket.fd, both, &mut SendAncillaryBuffer::default(), flags),
+        };
+        match sent {
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            sent => sent,
+        }
     }
 
     /// Ends the stream towards the peer.
@@ -269,30 +267,56 @@ const SHORTEST: Duration = Duration::from_micros(1);
 /// A signal ends a read only if it has a timeout. Without one, the read is started again.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// How a send gets on: how much was sent, and for how long the peer has not read as much as it has to.
+/// Measures for how long the peer of a send has not read [`MIN_PROGRESS`].
 #[derive(Default)]
-pub struct Progress {
-    /// In bytes.
-    pub sent: usize,
-    since: Option<Instant>,
+struct StallTimer {
+    /// When it was last updated. It starts with the first send that is cut short.
+    updated: Option<Instant>,
     time: Duration,
-    /// In bytes, since it last was as much.
+    /// The bytes that the peer has read in this time.
     read: usize,
 }
 
-impl Progress {
-    /// The time for which the peer has not read [`MIN_PROGRESS`], now that it has read `sent` more.
-    fn stall(&mut self, sent: usize, write_timeout: Duration) -> Duration {
-        let now = Instant::now();
-        if let Some(since) = self.since {
-            // A longer time was not spent waiting for the peer: this process was suspended.
-            self.time += (now - since).min(write_timeout / WRITE_TIMEOUT_PARTS);
-        }
-        self.since = Some(now);
-        self.read += sent;
+impl StallTimer {
+    fn is_running(&self) -> bool {
+        self.updated.is_some()
+    }
+
+    /// Takes a send of `bytes` into account that returned at `now`.
+    fn record(&mut self, bytes: usize, now: Instant, write_timeout: Duration) {
+        let elapsed = self.updated.map_or(Duration::ZERO, |updated| now - updated);
+        // A longer time was not spent waiting for the peer: this process was suspended.
+        self.time += elapsed.min(write_timeout / WRITE_TIMEOUT_PARTS);
+        self.updated = Some(now);
+        self.read += bytes;
         if self.read >= MIN_PROGRESS {
             (self.time, self.read) = (Duration::ZERO, 0);
         }
-        self.time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_stalls_unless_it_reads_enough_in_time() {
+        const TIMEOUT: Duration = Duration::from_secs(8);
+        let since = Instant::now();
+        let mut timer = StallTimer::default();
+        for (second, bytes, stalled) in [
+            // It starts with the first short send, and what is read before does not count as late.
+            (5, 0, 0),
+            (6, 100, 1),
+            (7, MIN_PROGRESS - 101, 2),
+            (8, 1, 0),
+            (9, MIN_PROGRESS - 1, 1),
+            // The process was suspended.
+            (100, 0, 2),
+            (101, MIN_PROGRESS, 0),
+        ] {
+            timer.record(bytes, since + Duration::from_secs(second), TIMEOUT);
+            assert_eq!(timer.time, Duration::from_secs(stalled), "after {second} s");
+        }
     }
 }

@@ -1,49 +1,52 @@
-//! A client's stream: its socket, or TLS over it.
+//! A client's stream, plain or TLS.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::SendFlags;
 
-use crate::buffer::Budget;
-use crate::server::socket::{Error, Handshake, MORE, Progress, Received, Socket, TimedSocket};
-use crate::server::tls::{Acceptor, Handshaking, Session};
+use crate::server::socket::{Error, MORE, Received, Socket, TimedSocket};
+use crate::server::tls::{Advance, Handshake, Session};
 
-/// A client's stream, plain or encrypted.
+/// A client's stream, plain or TLS.
 pub struct Stream<'s> {
     socket: TimedSocket<'s>,
     transport: Transport<'s>,
+    /// The bytes of the last send that were not sent.
+    unsent: usize,
     is_sending: bool,
-    /// In bytes, without what TLS adds.
-    pub received: u64,
-    /// In bytes, without what TLS adds.
-    pub sent: u64,
 }
 
 /// What carries the bytes.
-pub enum Transport<'s> {
+enum Transport<'s> {
     Plain,
-    /// TLS, if the peer does not turn out to speak HTTP without it.
-    Offered(&'s Acceptor),
-    Handshaking(Handshaking<'s>),
+    Handshake(Handshake<'s>),
     Tls(Box<Session>),
     /// TLS that has failed, and why. What still comes is read and means nothing.
     Failed(String),
 }
 
 impl<'s> Stream<'s> {
-    /// A stream over `socket`, which is set to the write timeout.
-    pub fn new(socket: &'s Socket, write_timeout: Duration, transport: Transport<'s>) -> Self {
+    /// A stream over `socket`, which is set to the write timeout. `Some` enables TLS.
+    pub fn new(
+        socket: &'s Socket,
+        write_timeout: Duration,
+        handshake: Option<Handshake<'s>>,
+    ) -> Self {
         Stream {
             socket: TimedSocket::new(socket, write_timeout),
-            transport,
+            transport: handshake.map_or(Transport::Plain, Transport::Handshake),
+            unsent: 0,
             is_sending: false,
-            received: 0,
-            sent: 0,
         }
     }
 
-    /// When the last [`receive`](Self::receive) returned.
+    /// Enables TLS from here on.
+    pub fn start_tls(&mut self, handshake: Handshake<'s>) {
+        self.transport = Transport::Handshake(handshake);
+    }
+
+    /// When the last [`receive`](Self::receive) or [`pause`](Self::pause) returned, or a later send that
+    /// had to wait.
     pub fn now(&self) -> Instant {
         self.socket.now()
     }
@@ -53,54 +56,12 @@ impl<'s> Stream<'s> {
         self.is_sending
     }
 
-    /// Takes the TLS handshake further, waiting as [`receive`](Self::receive) does. A plain stream needs
-    /// none.
-    ///
-    /// # Errors
-    ///
-    /// A connection that is lost, or a handshake that failed. The peer was sent the alert that says why.
-    pub fn handshake(&mut self, budget: &Arc<Budget>, wait: Duration) -> Result<Handshake, Error> {
-        let handshake = self.take_handshake_further(budget, wait);
-        self.note_failure(handshake)
+    /// The bytes of the last send that were not sent.
+    pub fn unsent(&self) -> usize {
+        self.unsent
     }
 
-    fn take_handshake_further(
-        &mut self,
-        budget: &Arc<Budget>,
-        wait: Duration,
-    ) -> Result<Handshake, Error> {
-        if let Transport::Offered(acceptor) = self.transport {
-            let mut first = [0];
-            match self.socket.peek(&mut first, Some(wait))? {
-                Received::Nothing => return Ok(Handshake::Unfinished),
-                Received::End => return Ok(Handshake::End),
-                // Every request begins with a letter, and no record does.
-                Received::Bytes(_) if first[0].is_ascii_alphabetic() => {
-                    self.transport = Transport::Plain;
-                    return Ok(Handshake::Http);
-                }
-                Received::Bytes(_) => {
-                    let handshaking = Handshaking::new(acceptor, budget)?;
-                    self.transport = Transport::Handshaking(handshaking);
-                }
-            }
-        }
-        let Transport::Handshaking(handshaking) = &mut self.transport else {
-            return Ok(Handshake::Complete);
-        };
-        let (handshake, session) = handshaking.go_on(&mut self.socket, wait)?;
-        if let Some(session) = session {
-            self.transport = Transport::Tls(session);
-        }
-        Ok(handshake)
-    }
-
-    /// Whether a part of a TLS handshake has come, and it is not complete.
-    pub fn is_handshaking(&self) -> bool {
-        matches!(self.transport, Transport::Handshaking(_))
-    }
-
-    /// The version and the cipher suite of TLS.
+    /// The version and the cipher suite of TLS, once its handshake is complete.
     pub fn tls(&self) -> Option<String> {
         match &self.transport {
             Transport::Tls(session) => Some(session.agreed()),
@@ -116,20 +77,32 @@ impl<'s> Stream<'s> {
         }
     }
 
-    /// Waits for bytes for as long as `wait`, or for ever. A signal ends the wait early, as the stop
-    /// and SIGCONT after SIGSTOP do.
+    /// Waits for bytes for as long as `wait`, or forever. A signal ends the wait early, as the stop
+    /// and SIGCONT after SIGSTOP do. A TLS handshake is advanced until it is complete.
     ///
     /// # Errors
     ///
-    /// A connection that is lost, or what is no TLS. The peer was sent the alert that says why.
+    /// A connection that is lost, or TLS that failed. The peer was sent the alert that says why, and
+    /// whatever it still sends is received from then on.
     pub fn receive(&mut self, into: &mut [u8], wait: Option<Duration>) -> Result<Received, Error> {
         let received = match &mut self.transport {
+            Transport::Plain | Transport::Failed(_) => Ok(self.socket.receive(into, wait)?),
             Transport::Tls(session) => session.receive(&mut self.socket, into, wait),
-            _ => self.socket.receive(into, wait).map_err(Error::Io),
+            Transport::Handshake(handshake) => {
+                handshake.advance(&mut self.socket, wait).map(|advance| match advance {
+                    Advance::Complete(session) => {
+                        self.transport = Transport::Tls(session);
+                        Received::Bytes(0)
+                    }
+                    Advance::Incomplete(received) => {
+                        if received == Received::NotTls {
+                            self.transport = Transport::Plain;
+                        }
+                        received
+                    }
+                })
+            }
         };
-        if let Ok(Received::Bytes(bytes)) = received {
-            self.received += bytes as u64;
-        }
         self.note_failure(received)
     }
 
@@ -143,21 +116,24 @@ impl<'s> Stream<'s> {
         Ok(self.socket.pause(wait)?)
     }
 
-    /// Sends `head` and then `payload`, all of both.
+    /// Sends all of `head` and then all of `payload`.
     ///
     /// # Errors
     ///
-    /// [`Errno::TIMEDOUT`] if the peer took less than 64 KiB, or than the rest, within the write timeout,
-    /// after which the stream may be inside a frame. Otherwise the connection is lost.
+    /// [`TIMEDOUT`](rustix::io::Errno::TIMEDOUT) if the peer read less than 64 KiB, and than the rest,
+    /// within the write timeout, after which the stream may be inside a frame. An [`Error::Tls`] before
+    /// the handshake is complete. Otherwise the connection is lost.
     pub fn send(&mut self, head: &[u8], payload: &[u8]) -> Result<(), Error> {
-        self.sending(head.len() + payload.len(), |transport, socket, progress| match transport {
-            Transport::Plain | Transport::Offered(_) => {
-                Ok(socket.send_all(head, payload, SendFlags::empty(), progress)?)
+        self.is_sending = true;
+        self.socket.start_send();
+        let result = match &mut self.transport {
+            Transport::Plain => {
+                self.socket.send_all(head, payload, SendFlags::empty()).map_err(Error::Io)
             }
-            Transport::Tls(session) => session.send(socket, head, payload, progress),
-            Transport::Handshaking(_) => Err(Error::tls("the handshake is not complete")),
-            Transport::Failed(why) => Err(Error::Tls(why.clone())),
-        })
+            Transport::Tls(session) => session.send(&mut self.socket, head, payload),
+            Transport::Handshake(_) | Transport::Failed(_) => Err(self.no_session()),
+        };
+        self.note_send(result, head.len() + payload.len())
     }
 
     /// Sends `bytes`, and ends the stream: nothing can be sent after them.
@@ -166,29 +142,27 @@ impl<'s> Stream<'s> {
     ///
     /// See [`send`](Self::send).
     pub fn send_last(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.sending(bytes.len(), |transport, socket, progress| match transport {
-            Transport::Plain | Transport::Offered(_) => {
-                Ok(socket.send_all(bytes, b"", MORE, progress)?)
-            }
-            Transport::Tls(session) => session.send_last(socket, bytes, progress),
-            Transport::Handshaking(_) => Err(Error::tls("the handshake is not complete")),
-            Transport::Failed(why) => Err(Error::Tls(why.clone())),
-        })?;
+        self.is_sending = true;
+        self.socket.start_send();
+        let result = match &mut self.transport {
+            Transport::Plain => self.socket.send_all(bytes, b"", MORE).map_err(Error::Io),
+            Transport::Tls(session) => session.send_last(&mut self.socket, bytes),
+            Transport::Handshake(_) | Transport::Failed(_) => Err(self.no_session()),
+        };
+        self.note_send(result, bytes.len())?;
         self.socket.end();
         Ok(())
     }
 
-    fn sending(
-        &mut self,
-        len: usize,
-        send: impl FnOnce(&mut Transport, &mut TimedSocket, &mut Progress) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        self.is_sending = true;
-        let mut progress = Progress::default();
-        let result = send(&mut self.transport, &mut self.socket, &mut progress);
+    /// Why nothing can be sent over TLS.
+    fn no_session(&self) -> Error {
+        Error::tls(self.tls_failure().unwrap_or("the handshake is not complete"))
+    }
+
+    fn note_send(&mut self, result: Result<(), Error>, len: usize) -> Result<(), Error> {
         self.is_sending = result.is_err();
-        // Without what TLS adds, if all of it was sent.
-        self.sent += if result.is_ok() { len } else { progress.sent } as u64;
+        // TLS adds to what is sent, so with it this is only about so.
+        self.unsent = if result.is_ok() { 0 } else { len.saturating_sub(self.socket.sent()) };
         self.note_failure(result)
     }
 

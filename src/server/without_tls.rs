@@ -1,4 +1,4 @@
-//! What stands for TLS in a build without it: a certificate that can't be had.
+//! What stands for TLS in a build without it: an acceptor that can't be had.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -6,11 +6,16 @@ use std::time::Duration;
 
 use crate::buffer::Budget;
 use crate::cli;
-use crate::server::socket::{Error, Handshake, Progress, Received, TimedSocket};
+use crate::server::socket::{Error, Received, TimedSocket};
 
 pub struct Acceptor(Infallible);
 
-pub struct Handshaking<'c>(&'c Acceptor);
+pub struct Handshake<'a>(&'a Acceptor);
+
+pub enum Advance {
+    Incomplete(Received),
+    Complete(Box<Session>),
+}
 
 pub struct Session(Infallible);
 
@@ -25,16 +30,12 @@ impl Acceptor {
     }
 }
 
-impl<'c> Handshaking<'c> {
-    pub fn new(acceptor: &'c Acceptor, _: &Arc<Budget>) -> Result<Self, Error> {
-        match acceptor.0 {}
+impl<'a> Handshake<'a> {
+    pub fn new(acceptor: &'a Acceptor, _: &Arc<Budget>) -> Self {
+        Handshake(acceptor)
     }
 
-    pub fn go_on(
-        &mut self,
-        _: &mut TimedSocket,
-        _: Duration,
-    ) -> Result<(Handshake, Option<Box<Session>>), Error> {
+    pub fn advance(&mut self, _: &mut TimedSocket, _: Option<Duration>) -> Result<Advance, Error> {
         match self.0.0 {}
     }
 }
@@ -49,22 +50,11 @@ impl Session {
         match self.0 {}
     }
 
-    pub fn send(
-        &mut self,
-        _: &mut TimedSocket,
-        _: &[u8],
-        _: &[u8],
-        _: &mut Progress,
-    ) -> Result<(), Error> {
+    pub fn send(&mut self, _: &mut TimedSocket, _: &[u8], _: &[u8]) -> Result<(), Error> {
         match self.0 {}
     }
 
-    pub fn send_last(
-        &mut self,
-        _: &mut TimedSocket,
-        _: &[u8],
-        _: &mut Progress,
-    ) -> Result<(), Error> {
+    pub fn send_last(&mut self, _: &mut TimedSocket, _: &[u8]) -> Result<(), Error> {
         match self.0 {}
     }
 

@@ -1,35 +1,44 @@
-//! Close frames: what they say, and why the server sends one (RFC 6455 §5.5.1, §7.4).
+//! Close frames and the server's reasons for one (RFC 6455 §5.5.1, §7.4).
 
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::escape::Quoted;
 use crate::websocket::error::ProtocolError;
 use crate::websocket::frame::{self, Opcode};
 
-/// What a close frame says.
+/// The payload of a close frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseFrame {
     /// A code that §7.4 lets an endpoint send, or none.
     pub code: Option<u16>,
-    /// UTF-8 of at most 123 bytes, empty without a code.
-    pub reason: Cow<'static, str>,
+    /// At most 123 bytes; empty without a code.
+    pub reason: Reason,
 }
+
+/// The reason of a close frame. It may be a peer's words, and is displayed as [`Quoted`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason(Cow<'static, str>);
 
 /// The server stops.
 pub const STOPPING: CloseFrame = CloseFrame::new(1001, "server is stopping");
 /// The peer sent nothing, not even the answer to a ping.
 pub const PING_TIMEOUT: CloseFrame = CloseFrame::new(1001, "no answer to a ping");
-/// All clients together hold as much memory as they may (1013 is registered under §11.7).
+/// The memory for all clients is exhausted (1013 is registered under §11.7).
 pub const OVER_BUDGET: CloseFrame = CloseFrame::new(1013, "memory is short, try again later");
 
-/// A message has begun and does not go on, while it holds memory that others wait for.
+/// An unfinished message does not grow, and holds memory that others need.
 pub const NO_PROGRESS: CloseFrame = CloseFrame::new(1008, "message makes no progress");
 /// A thread panicked.
 pub const INTERNAL_ERROR: CloseFrame = CloseFrame::new(1011, "internal error");
 
+/// Some libraries (docs/conformance.md) keep a context though they agreed not to.
+const CONTEXT_KEPT: &str = "data refers to an earlier message, though client_no_context_takeover \
+    was agreed; see --compression context-takeover";
+
 impl CloseFrame {
-    const fn new(code: u16, reason: &'static str) -> Self {
-        CloseFrame { code: Some(code), reason: Cow::Borrowed(reason) }
+    pub const fn new(code: u16, reason: &'static str) -> Self {
+        CloseFrame { code: Some(code), reason: Reason(Cow::Borrowed(reason)) }
     }
 
     /// Decodes the payload of a peer's close frame.
@@ -40,7 +49,7 @@ impl CloseFrame {
     pub fn decode(payload: &[u8]) -> Result<Self, ProtocolError> {
         let Some((code, reason)) = payload.split_first_chunk() else {
             return match payload {
-                [] => Ok(CloseFrame { code: None, reason: Cow::Borrowed("") }),
+                [] => Ok(CloseFrame { code: None, reason: Reason::NONE }),
                 _ => Err(ProtocolError::ClosePayload),
             };
         };
@@ -50,7 +59,7 @@ impl CloseFrame {
             return Err(ProtocolError::CloseCode);
         };
         let reason = str::from_utf8(reason).map_err(|_| ProtocolError::InvalidUtf8)?;
-        Ok(CloseFrame { code: Some(code), reason: Cow::Owned(reason.into()) })
+        Ok(CloseFrame { code: Some(code), reason: String::from(reason).into() })
     }
 
     /// Appends the whole close frame.
@@ -58,20 +67,47 @@ impl CloseFrame {
         let Some(code) = self.code else {
             return frame::encode_header(Opcode::Close, 0, out);
         };
-        frame::encode_header(Opcode::Close, 2 + self.reason.len(), out);
+        let reason = self.reason.as_str();
+        frame::encode_header(Opcode::Close, 2 + reason.len(), out);
         out.extend_from_slice(&code.to_be_bytes());
-        out.extend_from_slice(self.reason.as_bytes());
+        out.extend_from_slice(reason.as_bytes());
+    }
+
+    /// Whether this close frame fails the connection, because the peer broke the protocol (§7.1.7).
+    pub fn is_failure(&self) -> bool {
+        matches!(self.code, Some(1002 | 1007))
     }
 
     /// The answer to this close frame. §5.5.1: an endpoint "typically echos the status code it
     /// received".
     #[must_use]
     pub fn answer(&self) -> Self {
-        CloseFrame { code: self.code, reason: Cow::Borrowed("") }
+        CloseFrame { code: self.code, reason: Reason::NONE }
     }
 }
 
-/// What the peer is sent (§7.4.1).
+impl Reason {
+    pub const NONE: Reason = Reason(Cow::Borrowed(""));
+
+    /// The reason as it is sent. Nothing in it is escaped.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Reason {
+    fn from(reason: String) -> Self {
+        Reason(Cow::Owned(reason))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Quoted(self.0.as_bytes()).fmt(f)
+    }
+}
+
+/// The close frame that names the error (§7.4.1).
 impl From<ProtocolError> for CloseFrame {
     fn from(error: ProtocolError) -> Self {
         use ProtocolError as E;
@@ -90,6 +126,8 @@ impl From<ProtocolError> for CloseFrame {
             E::CloseCode => (1002, "close code that may not be sent"),
             E::InvalidUtf8 => (1007, "text is not UTF-8"),
             E::InvalidDeflate => (1007, "compressed data is not valid DEFLATE"),
+            E::ContextKept => (1007, CONTEXT_KEPT),
+            E::TooManyBlocks => (1008, "compressed data has too many blocks for its length"),
             E::MessageTooBig { size, limit } => {
                 let reason =
                     format!("message of at least {size} bytes is over the limit of {limit}");
@@ -102,10 +140,10 @@ impl From<ProtocolError> for CloseFrame {
 
 impl fmt::Display for CloseFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.code, &*self.reason) {
-            (None, _) => write!(f, "no code"),
-            (Some(code), "") => write!(f, "{code}"),
-            (Some(code), reason) => write!(f, "{code} {reason}"),
+        match self.code {
+            None => write!(f, "no code"),
+            Some(code) if self.reason == Reason::NONE => write!(f, "{code}"),
+            Some(code) => write!(f, "{code} {}", self.reason),
         }
     }
 }

@@ -1,87 +1,98 @@
-//! permessage-deflate: messages inflated and deflated (RFC 7692).
+//! Compresses and decompresses the messages of permessage-deflate (RFC 7692).
 //!
-//! A context is what one direction needs to compress or to decompress: the window and, to compress, the
-//! tables that find its bytes again. Without context takeover each message begins with a fresh one, so
-//! that the contexts of a small [`Pool`] serve all clients. With it a client has its own.
+//! A context is the state of one direction: the window and, to compress, the tables that find its bytes
+//! again. Without context takeover each message begins with a fresh one, so that a small [`Pool`] of
+//! contexts serves all clients. With it a client has its own.
 
 use std::mem;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status};
+use zlib_rs::{Deflate, DeflateFlush, Inflate};
 
 use crate::buffer::{Budget, Buffer, Charge, OverBudget, UNMETERED};
 use crate::websocket::close::{self, CloseFrame};
 use crate::websocket::error::ProtocolError;
-use crate::websocket::message::{Kind, check_utf8};
+use crate::websocket::inflate::{Inflating, MAX_WINDOW_BITS, TAIL};
+use crate::websocket::message::{Encoding, Kind};
 use crate::websocket::negotiation::Parameters;
 
-/// What the sender leaves out at the end of each message: the length of an empty block (§7.2.1).
-const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
-
-/// An empty final block.
-const FINAL_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xFF, 0xFF];
-
-/// The largest window, as the base-2 logarithm of its bytes. Inflaters always have it: it serves every
-/// smaller one.
-const MAX_WINDOW_BITS: u8 = 15;
-
-/// How far back compressed data may refer, in bytes.
-const MAX_WINDOW: usize = 1 << MAX_WINDOW_BITS;
-
-/// How hard the compressor looks for repetitions, of 9. For an echo the time counts: level 3 takes two to
-/// four times as long, for a quarter less bytes (docs/performance.md).
+/// The compression level, of 9. For an echo the time counts: level 3 takes two to four times as long, for
+/// a quarter less bytes (docs/performance.md).
 const LEVEL: i32 = 1;
 
-/// The memory of an inflater, in bytes.
+/// The size of an inflater in bytes.
 const INFLATER_MEMORY: usize = 48 * 1024;
 
-/// What all clients share to inflate and to deflate a message: the memory that it is inflated to, and the
-/// contexts for messages which are compressed on their own.
+/// The largest size of [`Contexts`] in bytes, without the part of a message above [`UNMETERED`].
+const CONTEXTS_MEMORY: usize = INFLATER_MEMORY + deflater_memory(MAX_WINDOW_BITS) + UNMETERED;
+
+/// How many contexts are kept apart from the budget, in use or idle.
+const RESERVED: usize = 32;
+
+/// The contexts that all clients share.
 ///
-/// There should be as many as cores, since more are not faster. A client's thread holds one only while
-/// it computes, never while it waits for its peer, so that thousands of clients that send at once need
-/// the memory of a few. The wait for a free one is the time that the messages before it take to
-/// compute: milliseconds each for the largest. A lock and a condition variable do,
-/// because taking one out takes nanoseconds and inflating a message microseconds.
+/// A client's thread holds contexts only while it computes, never while it waits for its peer. It never
+/// waits for another client's contexts, either: if none are idle, it makes its own. A reserve for small
+/// messages remains while large ones use up the budget.
 pub struct Pool {
-    free: Mutex<Vec<Contexts>>,
-    returned: Condvar,
+    /// Each with its part of the reserve. The last one returned is taken first, since its memory is likely
+    /// still in the cache.
+    idle: Mutex<Vec<(Contexts, Charge)>>,
+    max_idle: NonZeroUsize,
+    reserve: Arc<Budget>,
     budget: Arc<Budget>,
 }
 
-/// Each context is made when it is first used, and stays.
+/// Each context is made when it is first used.
 struct Contexts {
     inflater: Option<Inflate>,
-    /// With the bits of its window. A client that asked for another window gets a new one.
+    /// With the base-2 logarithm of its window. For another window a new one is made.
     deflater: Option<(u8, Deflate)>,
-    /// The message, inflated. Up to [`UNMETERED`] its memory stays.
+    /// The inflated message. Up to [`UNMETERED`] its memory is kept.
     message: Buffer,
 }
 
-/// A message that was inflated. What it was taken from a [`Pool`] with goes back when it is dropped.
+/// An inflated message. Returns its contexts to the [`Pool`] on drop.
 pub struct Inflated {
     contexts: Contexts,
+    charge: Charge,
     pool: Arc<Pool>,
     compressed_size: usize,
 }
 
 impl Pool {
-    /// A pool of `size`, which have no memory before they are used. What they hold above [`UNMETERED`]
-    /// is charged to `budget`, and so are contexts that clients have of their own.
-    pub fn new(size: NonZeroUsize, budget: Arc<Budget>) -> Self {
-        let free = (0..size.get()).map(|_| Contexts::new(&budget)).collect();
-        Pool { free: Mutex::new(free), returned: Condvar::new(), budget }
+    /// A pool that keeps up to `max_idle` contexts. `budget` is charged for messages, for contexts of a
+    /// client's own, and for those beyond the reserve.
+    pub fn new(max_idle: NonZeroUsize, budget: Arc<Budget>) -> Self {
+        let reserve = Arc::new(Budget::new(RESERVED * CONTEXTS_MEMORY));
+        Pool { idle: Mutex::default(), max_idle, reserve, budget }
     }
 
-    fn take(self: &Arc<Self>) -> Inflated {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            // The last one that was returned, whose memory is likely still in the cache.
-            if let Some(contexts) = free.pop() {
-                return Inflated { contexts, pool: Arc::clone(self), compressed_size: 0 };
-            }
-            free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
+    /// Takes contexts for a message of `compressed_size` bytes.
+    fn take(self: &Arc<Self>, compressed_size: usize) -> Result<Inflated, OverBudget> {
+        // Never waits for a thread that holds the lock.
+        let idle = self.idle.try_lock().ok().and_then(|mut idle| idle.pop());
+        let (contexts, charge) = if let Some(idle) = idle {
+            idle
+        } else {
+            let charge = self.reserve.charge(CONTEXTS_MEMORY);
+            let charge = charge.or_else(|OverBudget| self.budget.charge(CONTEXTS_MEMORY))?;
+            (Contexts::new(&self.budget), charge)
+        };
+        Ok(Inflated { contexts, charge, pool: Arc::clone(self), compressed_size })
+    }
+
+    fn give_back(&self, mut contexts: Contexts) {
+        contexts.message.clear();
+        if contexts.message.capacity() > UNMETERED {
+            contexts.message.release();
+        }
+        if let Ok(charge) = self.reserve.charge(CONTEXTS_MEMORY)
+            && let Ok(mut idle) = self.idle.try_lock()
+            && idle.len() < self.max_idle.get()
+        {
+            idle.push((contexts, charge));
         }
     }
 }
@@ -91,21 +102,21 @@ impl Inflated {
         self.contexts.message.filled()
     }
 
-    /// How many bytes the message had before.
+    /// In bytes.
     pub fn compressed_size(&self) -> usize {
         self.compressed_size
+    }
+
+    /// The message, without the contexts.
+    pub(super) fn into_message(mut self) -> Buffer {
+        mem::replace(&mut self.contexts.message, Buffer::new(Arc::clone(&self.pool.budget)))
     }
 }
 
 impl Drop for Inflated {
     fn drop(&mut self) {
-        let mut contexts = mem::replace(&mut self.contexts, Contexts::new(&self.pool.budget));
-        contexts.message.clear();
-        if contexts.message.capacity() > UNMETERED {
-            contexts.message.release();
-        }
-        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(contexts);
-        self.pool.returned.notify_one();
+        let contexts = mem::replace(&mut self.contexts, Contexts::new(&self.pool.budget));
+        self.pool.give_back(contexts);
     }
 }
 
@@ -119,20 +130,21 @@ fn new_inflater() -> Inflate {
     Inflate::new(false, MAX_WINDOW_BITS)
 }
 
-/// A window of 9 bits does for 8 as well: the compressor refers back at most 262 bytes less than its
-/// window is long, which are 250.
+/// A window of 9 bits serves for 8, too: the compressor refers back at most 262 bytes less than its window
+/// has, which is 250.
 fn new_deflater(bits: u8) -> Deflate {
     Deflate::new(LEVEL, false, bits.max(9))
 }
 
-/// The memory of a deflater, in bytes: tables, the window twice with its index, and what is pending.
-fn deflater_memory(bits: u8) -> usize {
-    132 * 1024 + (4 << bits.max(9)) + 7 * 16 * 1024
+/// The size of a deflater in bytes: tables, the window twice with its index, and pending output.
+const fn deflater_memory(bits: u8) -> usize {
+    let bits = if bits < 9 { 9 } else { bits };
+    132 * 1024 + (4 << bits) + 7 * 16 * 1024
 }
 
-/// A context that one client has to itself.
-struct Own<T> {
-    context: T,
+/// A deflater of a client's own.
+struct OwnDeflater {
+    deflater: Deflate,
     _charge: Charge,
 }
 
@@ -140,14 +152,16 @@ struct Own<T> {
 pub struct PerMessageDeflate {
     parameters: Parameters,
     pool: Arc<Pool>,
-    /// Only with context takeover.
-    inflater: Option<Box<Own<Inflate>>>,
-    /// Only with context takeover.
-    deflater: Option<Box<Own<Deflate>>>,
+    /// Only with context takeover. Made for the first message.
+    inflater: Option<Box<Inflate>>,
+    /// For the inflater, charged before there is one, so that no message is refused for it.
+    _inflater_charge: Option<Charge>,
+    /// Only with context takeover, and if the budget allows. Otherwise each reply is compressed on its own.
+    deflater: Option<Box<OwnDeflater>>,
     total: Sizes,
 }
 
-/// What messages and their replies have in bytes, before and after compression.
+/// Total sizes of messages and replies in bytes, before and after compression.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
     pub plain: u64,
@@ -155,74 +169,98 @@ pub struct Sizes {
 }
 
 impl PerMessageDeflate {
-    /// What both sides agreed to, and what it is computed with.
-    pub fn new(parameters: Parameters, pool: Arc<Pool>) -> Self {
+    /// Compression by `parameters`, except that the client has to do without context takeover if memory is
+    /// short. Answer with [`parameters`](Self::parameters).
+    pub fn new(mut parameters: Parameters, pool: Arc<Pool>) -> Self {
+        let inflater_charge = (!parameters.client_no_context_takeover)
+            .then(|| pool.budget.charge_optional(INFLATER_MEMORY).ok())
+            .flatten();
+        parameters.client_no_context_takeover = inflater_charge.is_none();
         PerMessageDeflate {
             parameters,
             pool,
             inflater: None,
+            _inflater_charge: inflater_charge,
             deflater: None,
             total: Sizes::default(),
         }
     }
 
-    /// Inflates a whole message, which may have `max_size` bytes then.
+    /// The parameters that both sides keep to.
+    pub fn parameters(&self) -> Parameters {
+        self.parameters
+    }
+
+    /// Inflates a whole message, to at most `max_size` bytes.
     ///
     /// # Errors
     ///
-    /// The close frame for data that is not DEFLATE, text that is not UTF-8, a message that is too
-    /// big, or memory that is short. Each is found as soon as the bytes that show it are inflated.
+    /// The close frame that names the reason.
     pub(super) fn inflate(
         &mut self,
         kind: Kind,
         payload: &[u8],
         max_size: usize,
     ) -> Result<Inflated, CloseFrame> {
-        let mut inflated = self.pool.take();
-        inflated.compressed_size = payload.len();
+        let inflated = self.pool.take(payload.len());
+        let mut inflated = inflated.map_err(|OverBudget| close::OVER_BUDGET)?;
         let Contexts { inflater: shared, message, .. } = &mut inflated.contexts;
-        message.reserve(UNMETERED.min(max_size)).map_err(|OverBudget| close::OVER_BUDGET)?;
-        let mut inflating = Inflating { kind, message, max_size, checked: 0 };
-        if self.parameters.client_no_context_takeover {
-            let context = shared.get_or_insert_with(new_inflater);
-            context.reset(false);
-            let ended = inflating.message(context, payload)?;
-            inflating.finish(context, ended)?;
+        let context = if self.parameters.client_no_context_takeover {
+            let shared = shared.get_or_insert_with(new_inflater);
+            shared.reset(false);
+            shared
         } else {
-            let own = if let Some(own) = &mut self.inflater {
-                own
+            self.inflater.get_or_insert_with(|| Box::new(new_inflater()))
+        };
+        let charge = &mut inflated.charge;
+        let mut inflating = Inflating { context, kind, max_size, message, charge, checked: 0 };
+        inflating.run(payload).map_err(|close| {
+            let is_first = self.total.compressed == 0;
+            let is_too_far =
+                context.error_message().is_some_and(|message| message.ends_with("too far back"));
+            if self.parameters.client_no_context_takeover && !is_first && is_too_far {
+                ProtocolError::ContextKept.into()
             } else {
-                let charge = self.pool.budget.charge(INFLATER_MEMORY);
-                let charge = charge.map_err(|OverBudget| close::OVER_BUDGET)?;
-                self.inflater.insert(Box::new(Own { context: new_inflater(), _charge: charge }))
-            };
-            if let Ended::FinalBlock = inflating.message(&mut own.context, payload)? {
-                inflating.restart(&mut own.context)?;
+                close
             }
-        }
+        })?;
         self.count(inflated.message().len(), payload.len());
         Ok(inflated)
     }
 
-    /// Deflates `prefix` and the message as one message, to `out`.
-    ///
-    /// # Errors
-    ///
-    /// [`OverBudget`], and `out` is the message as it is.
+    /// Deflates `prefix` and the message as one message to `out`. If memory is short or it does not get
+    /// shorter, `out` becomes the message alone, as it is.
     pub(super) fn deflate(
         &mut self,
         prefix: &[u8],
         mut inflated: Inflated,
         out: &mut Buffer,
-    ) -> Result<(), OverBudget> {
+    ) -> Encoding {
         let deflated = self.try_deflate(prefix, &mut inflated.contexts, out);
-        if deflated.is_ok() {
-            self.count(prefix.len() + inflated.message().len(), out.filled().len());
-        } else {
-            out.release();
-            mem::swap(out, &mut inflated.contexts.message);
+        if deflated == Err(NotDeflated) {
+            *out = inflated.into_message();
+            return Encoding::Plain;
         }
-        deflated
+        self.count(prefix.len() + inflated.message().len(), out.filled().len());
+        Encoding::Deflated
+    }
+
+    /// Deflates a message that is no reply.
+    ///
+    /// # Errors
+    ///
+    /// [`OverBudget`], and `out` means nothing.
+    pub(super) fn deflate_message(
+        &mut self,
+        message: &[u8],
+        out: &mut Buffer,
+    ) -> Result<(), OverBudget> {
+        let mut taken = self.pool.take(0)?;
+        // As the prefix of an empty message, since a prefix may get longer.
+        let deflated = self.try_deflate(message, &mut taken.contexts, out);
+        deflated.map_err(|NotDeflated| OverBudget)?;
+        self.count(message.len(), out.filled().len());
+        Ok(())
     }
 
     fn try_deflate(
@@ -230,25 +268,30 @@ impl PerMessageDeflate {
         prefix: &[u8],
         contexts: &mut Contexts,
         out: &mut Buffer,
-    ) -> Result<(), OverBudget> {
+    ) -> Result<(), NotDeflated> {
         let bits = self.parameters.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS);
         let Contexts { deflater: shared, message, .. } = contexts;
-        if self.parameters.server_no_context_takeover {
-            shared.take_if(|(its_bits, _)| *its_bits != bits);
-            let (_, deflater) = shared.get_or_insert_with(|| (bits, new_deflater(bits)));
-            deflater.reset();
-            return deflate(deflater, prefix, message.filled(), out);
+        if let Some(mut own) = self.take_own_deflater(bits) {
+            // Dropped if it fails, since it refers to a message that the client never gets.
+            deflate(&mut own.deflater, prefix, message.filled(), out)?;
+            self.deflater = Some(own);
+            return Ok(());
         }
-        // Taken out, since one that fails has to go: it knows a message that the client does not.
-        let mut own = if let Some(own) = self.deflater.take() {
-            own
-        } else {
-            let charge = self.pool.budget.charge(deflater_memory(bits))?;
-            Box::new(Own { context: new_deflater(bits), _charge: charge })
-        };
-        deflate(&mut own.context, prefix, message.filled(), out)?;
-        self.deflater = Some(own);
-        Ok(())
+        shared.take_if(|(its_bits, _)| *its_bits != bits);
+        let (_, deflater) = shared.get_or_insert_with(|| (bits, new_deflater(bits)));
+        deflater.reset();
+        deflate(deflater, prefix, message.filled(), out)
+    }
+
+    /// The client's own deflater, if there is context takeover and memory for it.
+    fn take_own_deflater(&mut self, bits: u8) -> Option<Box<OwnDeflater>> {
+        if self.parameters.server_no_context_takeover {
+            return None;
+        }
+        self.deflater.take().or_else(|| {
+            let charge = self.pool.budget.charge_optional(deflater_memory(bits)).ok()?;
+            Some(Box::new(OwnDeflater { deflater: new_deflater(bits), _charge: charge }))
+        })
     }
 
     fn count(&mut self, plain: usize, compressed: usize) {
@@ -256,179 +299,60 @@ impl PerMessageDeflate {
         self.total.compressed += compressed as u64;
     }
 
-    /// The sizes of all compressed messages, in both directions.
+    /// The sizes of all compressed messages and replies.
     pub fn total(&self) -> Sizes {
         self.total
     }
 
-    /// Gives up the contexts that the protocol lets go: a new deflater refers to nothing earlier, which
-    /// is always valid. What the client's next message refers to has to stay.
+    /// Drops the deflater: a new one refers to nothing earlier, which is always valid. The inflater has to
+    /// stay, since the client's next message may refer to earlier ones.
     pub(super) fn release_deflater(&mut self) {
         self.deflater = None;
     }
 }
 
-/// How the data of a message ended.
-#[derive(Clone, Copy)]
-enum Ended {
-    /// After a block that another one may follow.
-    Block,
-    /// Right after a final block (§7.2.3.4), and nothing may follow it in the same stream.
-    FinalBlock,
-}
+/// Memory is short, or the reply does not get shorter.
+#[derive(Debug, PartialEq, Eq)]
+struct NotDeflated;
 
-/// A message that is being inflated.
-struct Inflating<'m> {
-    kind: Kind,
-    message: &'m mut Buffer,
-    max_size: usize,
-    /// How much of a text is known to be UTF-8, in bytes.
-    checked: usize,
-}
-
-impl Inflating<'_> {
-    /// Inflates a whole message (§7.2.2).
-    fn message(&mut self, inflater: &mut Inflate, payload: &[u8]) -> Result<Ended, CloseFrame> {
-        /// How often a message may begin a new stream. Each costs a copy of the window, which takes as
-        /// long as some KiB of the message, but two bytes are enough to ask for it.
-        const MAX_STREAMS: usize = 16 * 1024;
-        // The header of the block whose length is left out takes at least a bit.
-        if payload.is_empty() {
-            return Err(ProtocolError::InvalidDeflate.into());
-        }
-        let (mut ended, mut rest) = self.stream(inflater, payload)?;
-        let mut streams = 1;
-        while !rest.is_empty() {
-            if streams == MAX_STREAMS {
-                return Err(ProtocolError::InvalidDeflate.into());
-            }
-            streams += 1;
-            self.restart(inflater)?;
-            (ended, rest) = self.stream(inflater, rest)?;
-        }
-        if let Ended::Block = ended {
-            let (Ended::Block, _) = self.stream(inflater, &TAIL)? else {
-                return Err(ProtocolError::InvalidDeflate.into());
-            };
-        }
-        check_utf8(self.kind, self.message.filled(), &mut self.checked, true)?;
-        Ok(ended)
-    }
-
-    /// Begins a new stream that may refer to what is inflated so far. What was inflated before this
-    /// message is lost for it: the client's encoder has ended its stream, too.
-    fn restart(&mut self, inflater: &mut Inflate) -> Result<(), CloseFrame> {
-        inflater.reset(false);
-        let message = self.message.filled();
-        inflater
-            .set_dictionary(&message[message.len().saturating_sub(MAX_WINDOW)..])
-            .map_err(|_| ProtocolError::InvalidDeflate)?;
-        Ok(())
-    }
-
-    /// Refuses a message that breaks off inside a block: a final block can't follow there.
-    fn finish(&mut self, inflater: &mut Inflate, ended: Ended) -> Result<(), CloseFrame> {
-        let len = self.message.filled().len();
-        if let Ended::Block = ended {
-            let (Ended::FinalBlock, []) = self.stream(inflater, &FINAL_BLOCK)? else {
-                return Err(ProtocolError::InvalidDeflate.into());
-            };
-        }
-        if self.message.filled().len() == len {
-            Ok(())
-        } else {
-            Err(ProtocolError::InvalidDeflate.into())
-        }
-    }
-
-    /// Inflates `input` up to the end of its stream, and returns what is behind it.
-    fn stream<'i>(
-        &mut self,
-        inflater: &mut Inflate,
-        mut input: &'i [u8],
-    ) -> Result<(Ended, &'i [u8]), CloseFrame> {
-        /// Few enough to be still in the processor's cache when they are checked.
-        const PIECE: usize = 64 * 1024;
-        loop {
-            let left = self.max_size - self.message.filled().len();
-            let spare = self.message.spare_mut();
-            let spare_len = spare.len().min(left).min(PIECE);
-            // Whether there is more than the memory or the limit takes shows only in what is inflated.
-            let mut beyond = [0];
-            let room = if spare_len == 0 { &mut beyond[..] } else { &mut spare[..spare_len] };
-            let room_len = room.len();
-            let (read, written) = (inflater.total_in(), inflater.total_out());
-            let status = inflater
-                .decompress(input, room, InflateFlush::NoFlush)
-                .map_err(|_| ProtocolError::InvalidDeflate)?;
-            let read = (inflater.total_in() - read) as usize;
-            let written = (inflater.total_out() - written) as usize;
-            input = &input[read..];
-            if written > left {
-                let limit = self.max_size;
-                let size = limit as u64 + 1;
-                return Err(ProtocolError::MessageTooBig { size, limit }.into());
-            }
-            if written > spare_len {
-                self.grow()?;
-                self.message.spare_mut()[..1].copy_from_slice(&beyond);
-            }
-            self.message.advance(written);
-            check_utf8(self.kind, self.message.filled(), &mut self.checked, false)?;
-            match status {
-                Status::StreamEnd => return Ok((Ended::FinalBlock, input)),
-                // Where room was left, nothing is pending.
-                _ if input.is_empty() && written < room_len => return Ok((Ended::Block, input)),
-                _ if read == 0 && written == 0 => {
-                    return Err(ProtocolError::InvalidDeflate.into());
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn grow(&mut self) -> Result<(), CloseFrame> {
-        let grown = self.message.reserve(self.max_size);
-        let grown = grown.and_then(|()| self.message.charge_ahead());
-        grown.map_err(|OverBudget| close::OVER_BUDGET)
+impl From<OverBudget> for NotDeflated {
+    fn from(_: OverBudget) -> Self {
+        NotDeflated
     }
 }
 
-/// Deflates `prefix` and `message` as one message, to `out` (§7.2.1).
+/// Deflates `prefix` and `message` as one message to `out` (§7.2.1).
+///
+/// A large one is given up when it does not get shorter. A small one is not: later replies may refer to it.
 fn deflate(
     deflater: &mut Deflate,
     prefix: &[u8],
     message: &[u8],
     out: &mut Buffer,
-) -> Result<(), OverBudget> {
-    /// With less, a flush that fills the room exactly would be written again.
-    const MIN_ROOM: usize = 6;
+) -> Result<(), NotDeflated> {
+    /// After each chunk it is checked whether the message gets shorter.
+    const CHUNK: usize = 64 * 1024;
     let len = prefix.len() + message.len();
     out.clear();
-    // More than any level makes of bytes that can't be compressed.
+    // Enough for incompressible data at any level.
     out.reserve(len + len / 8 + len / 64 + 64)?;
     if len == 0 {
-        // §7.2.3.6. A compressor would write nothing for a second empty message.
+        // §7.2.3.6. A compressor writes nothing for a second empty message.
         out.spare_mut()[0] = 0x00;
         out.advance(1);
         return Ok(());
     }
-    for (mut input, flush) in [(prefix, DeflateFlush::NoFlush), (message, DeflateFlush::SyncFlush)]
-    {
-        loop {
-            if out.spare_mut().len() < MIN_ROOM {
-                out.charge_ahead()?;
-            }
-            let room = out.spare_mut();
-            let room_len = room.len();
-            let (read, written) = (deflater.total_in(), deflater.total_out());
-            deflater.compress(input, room, flush).map_err(|_| OverBudget)?;
-            input = &input[(deflater.total_in() - read) as usize..];
-            let written = (deflater.total_out() - written) as usize;
-            out.advance(written);
-            if written < room_len {
-                break;
-            }
+    compress(deflater, prefix, DeflateFlush::NoFlush, out)?;
+    let mut rest = message;
+    loop {
+        let chunk;
+        (chunk, rest) = rest.split_at(rest.len().min(CHUNK));
+        compress(deflater, chunk, DeflateFlush::SyncFlush, out)?;
+        if rest.is_empty() {
+            break;
+        }
+        if out.filled().len() >= len - rest.len() {
+            return Err(NotDeflated);
         }
     }
     debug_assert!(out.filled().ends_with(&TAIL));
@@ -436,24 +360,86 @@ fn deflate(
     Ok(())
 }
 
+/// Appends `input`, compressed, to `out`.
+fn compress(
+    deflater: &mut Deflate,
+    mut input: &[u8],
+    flush: DeflateFlush,
+    out: &mut Buffer,
+) -> Result<(), NotDeflated> {
+    /// With less, a flush that fills the room exactly would be written again.
+    const MIN_ROOM: usize = 6;
+    loop {
+        if out.spare_mut().len() < MIN_ROOM {
+            out.charge_ahead()?;
+        }
+        let room = out.spare_mut();
+        let room_len = room.len();
+        let (read, written) = (deflater.total_in(), deflater.total_out());
+        deflater.compress(input, room, flush).map_err(|_| NotDeflated)?;
+        input = &input[(deflater.total_in() - read) as usize..];
+        let written = (deflater.total_out() - written) as usize;
+        out.advance(written);
+        if written < room_len {
+            return Ok(());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn contexts_beyond_the_reserve_are_charged_and_only_some_are_kept() {
+        let budget = Arc::new(Budget::new(2 * CONTEXTS_MEMORY));
+        let max_idle = NonZeroUsize::new(2).unwrap();
+        let pool = Arc::new(Pool::new(max_idle, Arc::clone(&budget)));
+        for _ in 0..2 {
+            let taken: Vec<_> = (0..RESERVED + 2).map(|_| pool.take(0).unwrap()).collect();
+            assert_eq!((pool.reserve.left(), budget.left()), (0, 0));
+            assert_eq!(pool.take(0).err(), Some(OverBudget));
+            drop(taken);
+            assert_eq!(budget.left(), 2 * CONTEXTS_MEMORY);
+            assert_eq!(pool.reserve.left(), (RESERVED - 2) * CONTEXTS_MEMORY);
+        }
+    }
+
+    #[test]
+    fn a_message_that_becomes_large_leaves_the_reserve_to_small_ones() {
+        let budget = Arc::new(Budget::new(1 << 30));
+        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
+        let mut deflate = PerMessageDeflate::new(Parameters::default(), Arc::clone(&pool));
+        let mut payload = Buffer::new(Arc::clone(&budget));
+        for (len, is_large) in [(UNMETERED - 1, false), (UNMETERED + 1, true)] {
+            let mut client = new_deflater(MAX_WINDOW_BITS);
+            super::deflate(&mut client, b"", &vec![0; len], &mut payload).unwrap();
+            let inflated = deflate.inflate(Kind::Binary, payload.filled(), len).unwrap();
+            let reserved = RESERVED * CONTEXTS_MEMORY - pool.reserve.left();
+            assert_eq!(reserved, if is_large { 0 } else { CONTEXTS_MEMORY });
+            let charged = (1 << 30) - budget.left() - INFLATER_MEMORY;
+            // With the byte that would show that it is too large.
+            assert_eq!(charged, if is_large { CONTEXTS_MEMORY + 2 } else { 0 });
+            drop(inflated);
+        }
+    }
+
+    #[test]
     fn after_a_reply_that_did_not_fit_the_next_one_refers_to_nothing() {
-        let budget = Arc::new(Budget::new(1 << 20));
+        let budget = Arc::new(Budget::new(4 << 20));
         let parameters = Parameters::default();
         let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
         let mut deflate = PerMessageDeflate::new(parameters, pool);
         let mut client = new_deflater(MAX_WINDOW_BITS);
         let mut random = 1_u32;
-        let noise: Vec<_> = (0..100_000)
-            .map(|_| {
+        let mut noise = |len: usize, bits: u32| -> Vec<u8> {
+            let bytes = (0..len).map(|_| {
                 random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (random >> 24) as u8
-            })
-            .collect();
+                (random >> (32 - bits)) as u8
+            });
+            bytes.collect()
+        };
+        let (large, small) = (noise(200_000, 2), noise(1000, 8));
         let mut payload = Buffer::new(Arc::clone(&budget));
         let mut send = |deflate: &mut PerMessageDeflate, message: &[u8]| {
             super::deflate(&mut client, b"", message, &mut payload).unwrap();
@@ -461,15 +447,15 @@ mod tests {
             assert!(inflated.message() == message);
             inflated
         };
-        let inflated = send(&mut deflate, &noise);
+        let inflated = send(&mut deflate, &large);
         let mut too_small = Buffer::new(Arc::new(Budget::new(0)));
-        assert_eq!(deflate.deflate(b"", inflated, &mut too_small), Err(OverBudget));
-        assert!(too_small.filled() == noise);
+        assert_eq!(deflate.deflate(b"", inflated, &mut too_small), Encoding::Plain);
+        assert!(too_small.filled() == large);
         let mut out = Buffer::new(Arc::clone(&budget));
         let mut first = Vec::new();
         for _ in 0..2 {
-            let inflated = send(&mut deflate, &noise[..1000]);
-            deflate.deflate(b"", inflated, &mut out).unwrap();
+            let inflated = send(&mut deflate, &small);
+            assert_eq!(deflate.deflate(b"", inflated, &mut out), Encoding::Deflated);
             if first.is_empty() {
                 first = out.filled().to_vec();
             }

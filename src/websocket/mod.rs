@@ -6,6 +6,7 @@ pub mod deflate;
 pub mod error;
 pub mod frame;
 pub mod handshake;
+mod inflate;
 pub mod message;
 pub mod negotiation;
 pub mod session;

@@ -1,6 +1,6 @@
-//! The conversation after the opening handshake: fragments, control frames, UTF-8 and the closing
-//! handshake (RFC 6455 §5.4 to §8.1), as bytes in, messages and reply bytes out. Compressed messages are
-//! inflated once they have come whole (RFC 7692), so that no context is held while bytes are missing.
+//! What a client sends after the opening handshake: fragments, control frames, UTF-8 and the closing
+//! handshake (RFC 6455 §5.4 to §8.1), as bytes in, events out. Compressed messages are inflated once
+//! they are whole (RFC 7692), so that no context is held while bytes are missing.
 //!
 //! ```text
 //!            first fragment             its payload has come
@@ -9,7 +9,7 @@
 //!   └──────┘ ◀───────────── └─────────┘ ◀─────────────────── └────────────┘
 //!       its last payload has come           next fragment
 //!
-//!   each of them ──▶ Closed: the peer's Close was answered, or the server has sent its own
+//!   each of them ──▶ Closed: by the peer's close frame, or by the server's
 //! ```
 //!
 //! A message that lies whole in the input is unmasked there and never copied. Only what comes in
@@ -23,27 +23,58 @@ use crate::websocket::close::{self, CloseFrame};
 use crate::websocket::deflate::{Inflated, PerMessageDeflate, Sizes};
 use crate::websocket::error::ProtocolError;
 use crate::websocket::frame::{self, Header, Opcode};
-use crate::websocket::message::{Kind, check_utf8};
+use crate::websocket::message::{Encoding, Kind, check_utf8};
 
-/// A message that has come whole, unmasked. The payload of a text message is UTF-8.
-pub enum Message<'i> {
-    /// It lies in the input.
+/// What a client sends, unmasked.
+pub enum Event<'i> {
+    /// A whole message that lies in the input. The payload of a text message is UTF-8.
     InInput(Kind, &'i [u8]),
-    /// It came in pieces, and [`Session::assembled`] has its payload.
+    /// A message that came in pieces. [`Session::assembled`] has its payload.
     Assembled(Kind),
-    /// It came compressed. To be given up before anything is waited for: others need its memory.
+    /// A message that came compressed. Drop it before any wait: others need its memory.
     // In a box, since it is large, and the others are returned in registers.
     Inflated(Kind, Box<Inflated>),
+    Ping(&'i [u8]),
+    Pong(&'i [u8]),
+    /// A close frame is due: the [answer](Close::frame) to the peer's, or one for what the peer did wrong.
+    Close,
 }
 
-/// Who began the closing handshake, and with which close frame.
+/// The closing handshake, once it began (§7.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Close {
+    /// By the peer's close frame. Nothing follows the answer to it.
     ByPeer(CloseFrame),
-    ByServer(CloseFrame),
+    ByServer(CloseFrame, Answer),
 }
 
-/// One client's conversation.
+/// What became of the peer's answer to the server's close frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It has not come. The frames before it are skipped.
+    Awaited,
+    Received(CloseFrame),
+    /// It is not looked for, since the peer broke the protocol. §7.1.7: an endpoint "MUST NOT continue to
+    /// attempt to process data from the remote endpoint (including a responding Close frame)".
+    Ignored,
+}
+
+impl Close {
+    /// The close frame that the server sends.
+    pub fn frame(&self) -> CloseFrame {
+        match self {
+            Close::ByPeer(close) => close.answer(),
+            Close::ByServer(close, _) => close.clone(),
+        }
+    }
+
+    /// Whether nothing that the peer sends matters any more.
+    pub fn is_complete(&self) -> bool {
+        !matches!(self, Close::ByServer(_, Answer::Awaited))
+    }
+}
+
+/// The receiving side of one client's WebSocket.
 pub struct Session {
     state: State,
     max_message_size: usize,
@@ -54,12 +85,8 @@ pub struct Session {
     /// How much of a text message in pieces is known to be UTF-8, in bytes.
     checked: usize,
     deflate: Option<PerMessageDeflate>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Encoding {
-    Plain,
-    Deflated,
+    /// The code of a close frame that was refused for its code or its reason.
+    refused_close: Option<u16>,
 }
 
 // To read a separate tag, at every frame, is faster than a niche among the values of a Close.
@@ -75,7 +102,11 @@ enum State {
         /// Rotated to where the next byte is.
         masking_key: [u8; 4],
     },
-    Closed(Close),
+    Closed {
+        close: Close,
+        /// How many bytes of a payload come before the next frame to skip.
+        skip: u64,
+    },
 }
 
 impl Session {
@@ -93,41 +124,55 @@ impl Session {
             message: Buffer::new(budget),
             checked: 0,
             deflate,
+            refused_close: None,
         }
     }
 
-    /// Takes frames off the front of `input` until a message is whole, and appends to `output`
-    /// what the protocol itself answers: pongs and the close frame.
+    /// Takes frames off the front of `input` until one event is whole.
     ///
     /// `None` means that more bytes are needed, or that the session is [closed](Self::closed). What is
     /// left of `input` then, less than a control frame, has to come before the next bytes.
-    // Inlining keeps the message in registers. To return it through memory doubles the cost.
-    #[inline]
-    pub fn next<'i>(
-        &mut self,
-        input: &mut &'i mut [u8],
-        output: &mut Vec<u8>,
-    ) -> Option<Message<'i>> {
-        self.decode(input, output).unwrap_or_else(|close| {
-            self.close(close, output);
-            *input = &mut [];
-            None
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "to return the event through memory doubles the cost")]
+    pub fn next<'i>(&mut self, input: &mut &'i mut [u8]) -> Option<Event<'i>> {
+        self.decode(input).unwrap_or_else(|close| {
+            self.fail(close);
+            Some(Event::Close)
         })
     }
 
-    /// The payload of the message that was [assembled](Message::Assembled) last.
+    /// The payload of the message that was [assembled](Event::Assembled) last.
     pub fn assembled(&self) -> &[u8] {
         self.message.filled()
     }
 
-    /// Deflates `prefix` and a message as one message, which [`assembled`](Self::assembled) returns then.
+    /// Deflates `prefix` and a message as one message, which [`assembled`](Self::assembled) returns then,
+    /// or the message alone as it is: a reply may always be sent uncompressed.
+    pub fn deflate(&mut self, prefix: &[u8], message: Inflated) -> Encoding {
+        let Some(deflate) = &mut self.deflate else {
+            self.message = message.into_message();
+            return Encoding::Plain;
+        };
+        deflate.deflate(prefix, message, &mut self.message)
+    }
+
+    /// Deflates a message to `out`, if that was agreed.
     ///
     /// # Errors
     ///
-    /// [`OverBudget`], and it returns the message as it is. A reply may always be sent uncompressed.
-    pub fn deflate(&mut self, prefix: &[u8], message: Inflated) -> Result<(), OverBudget> {
-        let deflate = self.deflate.as_mut().ok_or(OverBudget)?;
-        deflate.deflate(prefix, message, &mut self.message)
+    /// [`OverBudget`], also if it was not agreed.
+    pub fn deflate_message(&mut self, message: &[u8], out: &mut Buffer) -> Result<(), OverBudget> {
+        self.deflate.as_mut().ok_or(OverBudget)?.deflate_message(message, out)
+    }
+
+    /// Whether messages may be compressed.
+    pub fn is_compressible(&self) -> bool {
+        self.deflate.is_some()
+    }
+
+    /// The code of the peer's close frame, if that was refused for its code or its reason.
+    pub fn refused_close(&self) -> Option<u16> {
+        self.refused_close
     }
 
     /// The sizes of all compressed messages in both directions, if there were any.
@@ -135,16 +180,35 @@ impl Session {
         self.deflate.as_ref().map(PerMessageDeflate::total).filter(|total| total.plain > 0)
     }
 
-    /// Begins the closing handshake by a close frame. What still comes is not processed.
-    pub fn close(&mut self, close: CloseFrame, output: &mut Vec<u8>) {
-        close.encode(output);
-        self.state = State::Closed(Close::ByServer(close));
+    /// Begins the closing handshake by `close`, or has it replace a close frame that was not sent.
+    #[cold]
+    pub fn close(&mut self, close: CloseFrame) {
+        let (answer, skip) = match &self.state {
+            State::Idle | State::Fragmented(_) => (Answer::Awaited, 0),
+            State::Payload { missing, .. } => (Answer::Awaited, *missing as u64),
+            State::Closed { close: Close::ByServer(_, answer), skip } => (answer.clone(), *skip),
+            State::Closed { close: Close::ByPeer(close), skip } => {
+                (Answer::Received(close.clone()), *skip)
+            }
+        };
+        self.state = State::Closed { close: Close::ByServer(close, answer), skip };
     }
 
-    /// Who began the closing handshake, once one did.
+    #[cold]
+    fn fail(&mut self, close: CloseFrame) {
+        let is_failure = close.is_failure();
+        self.close(close);
+        if is_failure
+            && let State::Closed { close: Close::ByServer(_, answer), .. } = &mut self.state
+        {
+            *answer = Answer::Ignored;
+        }
+    }
+
+    /// The closing handshake, once it began.
     pub fn closed(&self) -> Option<&Close> {
         match &self.state {
-            State::Closed(close) => Some(close),
+            State::Closed { close, .. } => Some(close),
             _ => None,
         }
     }
@@ -153,7 +217,7 @@ impl Session {
     pub fn unfinished(&self) -> Option<usize> {
         match self.state {
             State::Fragmented(_) | State::Payload { .. } => Some(self.message.filled().len()),
-            State::Idle | State::Closed(_) => None,
+            State::Idle | State::Closed { .. } => None,
         }
     }
 
@@ -199,9 +263,15 @@ impl Session {
 
     /// Gives up the memory that no unfinished message needs.
     pub fn release(&mut self) {
-        if matches!(self.state, State::Idle | State::Closed(_)) {
+        if matches!(self.state, State::Idle | State::Closed { .. }) {
             self.message.release();
         }
+    }
+
+    /// Gives up an unfinished message, too. Nothing may be received then but what is skipped.
+    pub fn discard(&mut self) {
+        self.message.release();
+        self.release_deflater();
     }
 
     /// Gives up what compresses replies, until the next one.
@@ -211,12 +281,9 @@ impl Session {
         }
     }
 
-    #[inline]
-    fn decode<'i>(
-        &mut self,
-        input: &mut &'i mut [u8],
-        output: &mut Vec<u8>,
-    ) -> Result<Option<Message<'i>>, CloseFrame> {
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "as above")]
+    fn decode<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Option<Event<'i>>, CloseFrame> {
         loop {
             match self.state {
                 State::Idle | State::Fragmented(_) => {
@@ -229,8 +296,7 @@ impl Session {
                             return Ok(None);
                         }
                         let (payload, _) = take_payload(input, header_len, &header);
-                        self.answer_control(header.opcode, payload, output)?;
-                        continue;
+                        return Ok(Some(self.control(header.opcode, payload)?));
                     };
                     if whole && header.fin && matches!(self.state, State::Idle) {
                         let (payload, ascii) = take_payload(input, header_len, &header);
@@ -240,10 +306,10 @@ impl Session {
                         if kind == Kind::Text && !ascii && str::from_utf8(payload).is_err() {
                             return Err(ProtocolError::InvalidUtf8.into());
                         }
-                        return Ok(Some(Message::InInput(kind, payload)));
+                        return Ok(Some(Event::InInput(kind, payload)));
                     }
-                    take(input, header_len);
                     self.begin_payload(kind, &header)?;
+                    take(input, header_len);
                 }
                 State::Payload { kind, fin, .. } => {
                     let complete = self.take_piece(input)?;
@@ -260,12 +326,12 @@ impl Session {
                     }
                     self.state = State::Idle;
                     return match self.encoding {
-                        Encoding::Plain => Ok(Some(Message::Assembled(kind))),
+                        Encoding::Plain => Ok(Some(Event::Assembled(kind))),
                         Encoding::Deflated => self.inflate_assembled(kind).map(Some),
                     };
                 }
-                State::Closed(_) => {
-                    take(input, input.len());
+                State::Closed { .. } => {
+                    self.skip(input);
                     return Ok(None);
                 }
             }
@@ -338,16 +404,16 @@ impl Session {
     }
 
     #[cold]
-    fn inflate<'i>(&mut self, kind: Kind, payload: &[u8]) -> Result<Message<'i>, CloseFrame> {
+    fn inflate<'i>(&mut self, kind: Kind, payload: &[u8]) -> Result<Event<'i>, CloseFrame> {
         let deflate = self.deflate.as_mut().ok_or(ProtocolError::ReservedBits)?;
         let inflated = deflate.inflate(kind, payload, self.max_message_size)?;
-        Ok(Message::Inflated(kind, Box::new(inflated)))
+        Ok(Event::Inflated(kind, Box::new(inflated)))
     }
 
-    fn inflate_assembled<'i>(&mut self, kind: Kind) -> Result<Message<'i>, CloseFrame> {
+    fn inflate_assembled<'i>(&mut self, kind: Kind) -> Result<Event<'i>, CloseFrame> {
         let deflate = self.deflate.as_mut().ok_or(ProtocolError::ReservedBits)?;
         let inflated = deflate.inflate(kind, self.message.filled(), self.max_message_size)?;
-        Ok(Message::Inflated(kind, Box::new(inflated)))
+        Ok(Event::Inflated(kind, Box::new(inflated)))
     }
 
     fn begin_payload(&mut self, kind: Kind, header: &Header) -> Result<(), CloseFrame> {
@@ -388,27 +454,56 @@ impl Session {
         Ok(true)
     }
 
-    fn answer_control(
+    #[inline]
+    fn control<'i>(
         &mut self,
         opcode: Opcode,
-        payload: &[u8],
-        output: &mut Vec<u8>,
-    ) -> Result<(), ProtocolError> {
-        match opcode {
-            // §5.5.3: a pong has "identical" data to the ping's.
-            Opcode::Ping => {
-                frame::encode_header(Opcode::Pong, payload.len(), output);
-                output.extend_from_slice(payload);
-            }
+        payload: &'i [u8],
+    ) -> Result<Event<'i>, ProtocolError> {
+        Ok(match opcode {
+            Opcode::Ping => Event::Ping(payload),
             Opcode::Close => {
-                let close = CloseFrame::decode(payload)?;
-                close.answer().encode(output);
-                self.state = State::Closed(Close::ByPeer(close));
+                self.refused_close = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                let close = Close::ByPeer(CloseFrame::decode(payload)?);
+                self.refused_close = None;
+                self.state = State::Closed { close, skip: 0 };
+                Event::Close
             }
-            // §5.5.3: "A response to an unsolicited Pong frame is not expected."
-            _ => {}
+            _ => Event::Pong(payload),
+        })
+    }
+
+    /// Skips frames until the peer's answer to the server's close frame, and all that comes after it.
+    #[cold]
+    fn skip(&mut self, input: &mut &mut [u8]) {
+        let State::Closed { close: Close::ByServer(_, answer), skip } = &mut self.state else {
+            take(input, input.len());
+            return;
+        };
+        while let Answer::Awaited = answer {
+            let skipped = input.len().min(usize::try_from(*skip).unwrap_or(usize::MAX));
+            take(input, skipped);
+            *skip -= skipped as u64;
+            match frame::decode(input) {
+                Ok(None) => return,
+                Ok(Some((Header { opcode: Opcode::Close, payload_len: 126.., .. }, _))) => {
+                    *answer = Answer::Ignored;
+                }
+                Ok(Some((header @ Header { opcode: Opcode::Close, .. }, header_len))) => {
+                    if header.payload_len > (input.len() - header_len) as u64 {
+                        return;
+                    }
+                    let (payload, _) = take_payload(input, header_len, &header);
+                    *answer = CloseFrame::decode(payload).map_or(Answer::Ignored, Answer::Received);
+                }
+                Ok(Some((header, header_len))) => {
+                    take(input, header_len);
+                    *skip = header.payload_len;
+                }
+                Err(_) => *answer = Answer::Ignored,
+            }
         }
-        Ok(())
+        take(input, input.len());
     }
 }
 

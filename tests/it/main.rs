@@ -8,9 +8,12 @@
 
 mod app;
 mod architecture;
+mod driver;
 mod frames;
 mod http;
+mod kubernetes;
 mod packaging;
+mod proxy_protocol;
 mod server;
 mod support;
 mod websocket;

@@ -6,8 +6,9 @@ use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use wsecho::app::conversation::LARGE_INPUT;
+use wsecho::app::incoming::LARGE_INPUT;
 use wsecho::websocket::frame;
+use wsecho_bench::driver::Driver;
 use wsecho_bench::kernel_copy;
 use wsecho_bench::messages::Message;
 use wsecho_bench::stats::quantile;
@@ -99,14 +100,14 @@ fn utf8() {
 /// From received bytes to replies, as a client's thread does between a read and a write, with a memcpy
 /// in place of the read.
 fn conversations() {
-    let settings = wsecho_bench::settings();
+    let service = wsecho_bench::service();
     for payload in [20, 125, 1024, 16 * 1024] {
         let message = Message::websocket(payload, LARGE_INPUT / (payload + 8));
         let frames = message.copies().len() / message.bytes(1);
-        let mut conversation = wsecho_bench::conversation(&settings);
+        let mut connection = Driver::open(&service).connection;
         row(&format!("converse, frames of {payload} B"), message.copies().len(), frames, || {
             let received = black_box(message.copies());
-            let sent = wsecho_bench::converse(&mut conversation, received, LARGE_INPUT);
+            let sent = wsecho_bench::converse(&mut connection, received, LARGE_INPUT);
             assert_eq!(sent, frames * message.reply.len());
         });
     }

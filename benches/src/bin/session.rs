@@ -4,6 +4,7 @@
 use std::env;
 use std::process::ExitCode;
 
+use wsecho_bench::driver::Driver;
 use wsecho_bench::messages::Message;
 
 /// Name, payload of each message, number of messages, and bytes that each read brings.
@@ -21,12 +22,12 @@ fn main() -> ExitCode {
         eprintln!("expected one of {}", PARTS.map(|(name, ..)| name).join(", "));
         return ExitCode::FAILURE;
     }
-    let settings = wsecho_bench::settings();
+    let service = wsecho_bench::service();
     for (name, payload, messages, read) in PARTS {
         if chosen(name) {
             let message = Message::websocket(payload, messages);
-            let mut conversation = wsecho_bench::conversation(&settings);
-            let sent = wsecho_bench::converse(&mut conversation, message.copies(), read);
+            let mut connection = Driver::open(&service).connection;
+            let sent = wsecho_bench::converse(&mut connection, message.copies(), read);
             assert_eq!(sent, messages * message.reply.len());
             println!("{name}: {messages} messages of {payload} B in reads of {read} B");
         }

@@ -2,7 +2,8 @@
 
 pub mod certificate;
 mod handshake;
+pub mod permits;
 mod session;
 
-pub use handshake::{Acceptor, Handshaking};
+pub use handshake::{Acceptor, Advance, Handshake};
 pub use session::Session;

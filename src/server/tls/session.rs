@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
+use rustls::HandshakeKind;
 use rustls::server::{ServerConfig, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 
 use crate::buffer::{Budget, Buffer};
-use crate::server::socket::{Error, MORE, Progress, Received, TimedSocket};
+use crate::server::socket::{Error, MORE, Received, TimedSocket};
 
 /// The longest record with its header, of either version, in bytes (RFC 5246 §6.2.3).
 const LONGEST_RECORD: usize = 5 + 16 * 1024 + 2048;
@@ -73,17 +74,36 @@ impl Session {
         Ok(Session { tls: None, input, received: VecDeque::new(), output, is_ended: false })
     }
 
-    /// Receives a part of the handshake, which is processed elsewhere.
-    pub fn receive_handshake(
+    /// Receives a part of a record of the handshake.
+    pub fn receive_record(
         &mut self,
         socket: &mut TimedSocket,
-        wait: Duration,
-    ) -> Result<Received, Errno> {
-        let received = socket.receive(self.input.spare_mut(), Some(wait))?;
-        if let Received::Bytes(bytes) = received {
-            self.input.advance(bytes);
+        wait: Option<Duration>,
+    ) -> Result<Received, Error> {
+        if self.input.spare_mut().is_empty() {
+            reserve(&mut self.input, LONGEST_RECORD)?;
         }
-        Ok(received)
+        let received = socket.receive(self.input.spare_mut(), wait)?;
+        let Received::Bytes(bytes) = received else { return Ok(received) };
+        self.input.advance(bytes);
+        Ok(Received::Bytes(0))
+    }
+
+    /// Whether the input has a whole record, or what can't become one.
+    pub fn has_record(&self) -> bool {
+        // RFC 8446 §5.1: change_cipher_spec, alert, handshake or application_data; the version; the length.
+        let &[kind, _, _, high, low, ref rest @ ..] = self.input.filled() else { return false };
+        let len = usize::from(u16::from_be_bytes([high, low]));
+        !(20..=23).contains(&kind) || len > LONGEST_RECORD - 5 || rest.len() >= len
+    }
+
+    /// Whether the server has answered the hello.
+    pub fn is_begun(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| {
+            let kind = tls.handshake_kind();
+            matches!(kind, Some(HandshakeKind::Full | HandshakeKind::Resumed))
+                || tls.negotiated_key_exchange_group().is_some()
+        })
     }
 
     /// Processes what came of the handshake.
@@ -112,14 +132,13 @@ impl Session {
         if self.received.is_empty() && !self.is_ended {
             match socket.receive(self.input.spare_mut(), wait)? {
                 Received::Bytes(bytes) => self.input.advance(bytes),
-                Received::Nothing => {
+                received => {
                     self.shrink();
-                    return Ok(Received::Nothing);
+                    return Ok(received);
                 }
-                Received::End => return Ok(Received::End),
             }
             let processed = self.process(into);
-            self.flush(socket, SendFlags::empty(), &mut Progress::default())?;
+            self.flush(socket)?;
             let (bytes, _) = processed?;
             let is_end = bytes == 0 && self.is_ended;
             return Ok(if is_end { Received::End } else { Received::Bytes(bytes) });
@@ -138,20 +157,14 @@ impl Session {
         socket: &mut TimedSocket,
         head: &[u8],
         payload: &[u8],
-        progress: &mut Progress,
     ) -> Result<(), Error> {
-        self.encrypt(socket, head, payload, progress)?;
-        self.flush(socket, SendFlags::empty(), progress)
+        self.encrypt(socket, head, payload)?;
+        self.flush(socket)
     }
 
     /// Encrypts and sends `bytes` and `close_notify`. Nothing can be sent after them.
-    pub fn send_last(
-        &mut self,
-        socket: &mut TimedSocket,
-        bytes: &[u8],
-        progress: &mut Progress,
-    ) -> Result<(), Error> {
-        self.encrypt(socket, bytes, b"", progress)?;
+    pub fn send_last(&mut self, socket: &mut TimedSocket, bytes: &[u8]) -> Result<(), Error> {
+        self.encrypt(socket, bytes, b"")?;
         let Session { tls, input, output, .. } = self;
         if let Some(tls) = tls
             && let Ok(ConnectionState::WriteTraffic(mut traffic)) =
@@ -160,17 +173,16 @@ impl Session {
             let bytes = traffic.queue_close_notify(output.spare_mut()).map_err(Error::tls)?;
             output.advance(bytes);
         }
-        self.flush(socket, MORE, progress)
+        self.flush_with(socket, MORE)
     }
 
     /// Sends the output.
-    pub fn flush(
-        &mut self,
-        socket: &mut TimedSocket,
-        flags: SendFlags,
-        progress: &mut Progress,
-    ) -> Result<(), Error> {
-        socket.send_all(self.output.filled(), b"", flags, progress)?;
+    pub fn flush(&mut self, socket: &mut TimedSocket) -> Result<(), Error> {
+        self.flush_with(socket, SendFlags::empty())
+    }
+
+    fn flush_with(&mut self, socket: &mut TimedSocket, flags: SendFlags) -> Result<(), Error> {
+        socket.send_all(self.output.filled(), b"", flags)?;
         self.output.clear();
         Ok(())
     }
@@ -181,7 +193,6 @@ impl Session {
         socket: &mut TimedSocket,
         head: &[u8],
         payload: &[u8],
-        progress: &mut Progress,
     ) -> Result<(), Error> {
         let Session { tls, input, output, .. } = self;
         let is_small = head.len() + payload.len() + 3 * OVERHEAD <= SMALL_OUTPUT;
@@ -195,7 +206,7 @@ impl Session {
         for part in [head, payload].iter().flat_map(|bytes| bytes.chunks(PAYLOAD)) {
             // With room for close_notify.
             if output.spare_mut().len() < part.len() + 2 * OVERHEAD {
-                socket.send_all(output.filled(), b"", SendFlags::empty(), progress)?;
+                socket.send_all(output.filled(), b"", SendFlags::empty())?;
                 output.clear();
             }
             let bytes = traffic.encrypt(part, output.spare_mut()).map_err(Error::tls)?;

@@ -6,8 +6,11 @@ use wsecho::app::behavior::{
     Behavior, Draws, Handshake, PARAMETERS, PATH, Parameter, Pongs, Rate, WrongFrame, parse, table,
 };
 use wsecho::app::dump::dump;
+use wsecho::app::peer::Peer;
 use wsecho::http::request::Request;
 use wsecho::http::response::Response;
+use wsecho::proxy_protocol::Header;
+use wsecho::websocket::handshake::Policy;
 
 #[track_caller]
 fn parsed(query: &str) -> Behavior {
@@ -91,9 +94,10 @@ fn each_parameter_is_allowed_up_to_its_limits_and_refused_beyond_with_what_is_al
     let [prefix, long_prefix] = [100, 102].map(|len| bytes("prefix", len));
     let [reason, long_reason] = [122, 124].map(|len| bytes("close=1000&reason", len));
     #[rustfmt::skip]
-    let table: [(&[&str], &[&str], &str); 21] = [
-        (&["rate=0", "rate=1", "rate=0.123456789"], &["rate=", "rate=1.01", "rate=-0", "rate=1e-1", "rate=nan", "rate=."], "from 0 to 1"),
-        (&["rate=1&seed=0", "rate=0&seed=999"], &["seed=1", "rate=1&seed=1000", "rate=1&seed=-1", "rate=1&seed="], "from 0 to 999"),
+    let table: [(&[&str], &[&str], &str); 22] = [
+        (&["rate=0&dump", "rate=1&dump", "rate=0.123456789&dump"], &["rate=", "rate=1.01", "rate=-0", "rate=1e-1", "rate=nan", "rate=."], "from 0 to 1"),
+        (&["rate=0.5&delay=1s", "rate=0.5&dump"], &["rate=0.5", "rate=1&seed=3", "rate=0&delay=0"], "to happen"),
+        (&["rate=1&seed=0&dump", "rate=0&seed=999&dump"], &["seed=1", "rate=1&seed=1000", "rate=1&seed=-1", "rate=1&seed="], "from 0 to 999"),
         (&["delay=0s", "delay=60s", "delay=1m"], &["delay=5", "delay=61s", "delay=60001ms", "delay=", "delay=-1s", "delay=99999999999999999999y"], "at most 60s"),
         (&["status=200", "status=301", "status=303", "status=307", "status=308", "status=400", "status=406", "status=408", "status=599"],
          &["status=100", "status=101", "status=103", "status=199", "status=201", "status=204", "status=300", "status=304", "status=306", "status=309", "status=399", "status=407", "status=600", "status=65736", "status="], "400–599 without 407"),
@@ -247,29 +251,34 @@ fn a_seed_draws_the_same_connections_each_time() {
 }
 
 #[test]
-fn a_dump_is_json_with_every_header_in_order_and_no_secret() {
+fn a_dump_is_json_with_every_header_in_order_and_shows_those_that_are_harmless() {
     let head = b"GET http://user:pass@host/do?dump HTTP/1.1\r\nHost: host\r\n\
-        X-Forwarded-For: 192.0.2.1\r\nCookie: id=1234567\r\nX-Odd: \"\\\xff\xe2\x80\xa8\t\x80\r\n\
+        X-Forwarded-For: 192.0.2.1\r\nCookie: id=1234567\r\nUser-Agent: \"\\\xff\xe2\x80\xa8\t\x80\r\n\
         AUTHORIZATION: Basic abc\r\nX-Forwarded-Access-Token: xyz\r\nX-Api-Key: k\r\nSecret-Of: me\r\n\
-        X-Session-Id:\r\nForwarded: for=192.0.2.1\r\nSec-WebSocket-Key: dGhl\r\nCookie: b\r\n\r\n";
+        X-Session-Id:\r\nForwarded: for=192.0.2.1\r\nSec-WebSocket-Key: dGhl\r\nCookie: b\r\n\
+        X-Forwarded-Email: a@b\r\nX-SSL-Client-Cert: pem\r\nX-Goog-Iap-Jwt-Assertion: e30\r\n\
+        Sec-WebSocket-Protocol: chat, bearer.e30\r\nX-New: ?\r\n\r\n";
     let request = Request::parse(head).unwrap();
     let response = Response::text(101, "").with("Sec-WebSocket-Protocol", "chat");
-    let dump = dump("[::1]:5000", &request, &response);
+    let policy = Policy { subprotocols: vec!["chat".into()], ..Policy::default() };
+    let dump = dump(Peer::Tcp("[::1]:5000".parse().unwrap()), None, &request, &policy, &response);
     assert!(!dump.contains(['\n', '\r']));
     let json: serde_json::Value = serde_json::from_str(&dump).unwrap();
     let expected = serde_json::json!({
         "peer": "[::1]:5000",
+        "proxy_protocol": null,
         "forwarded": [
             ["X-Forwarded-For", "192.0.2.1"],
             ["X-Forwarded-Access-Token", "3 bytes, not shown"],
             ["Forwarded", "for=192.0.2.1"],
+            ["X-Forwarded-Email", "3 bytes, not shown"],
         ],
         "request": "GET http://host/do?dump HTTP/1.1",
         "headers": [
             ["Host", "host"],
             ["X-Forwarded-For", "192.0.2.1"],
             ["Cookie", "10 bytes, not shown"],
-            ["X-Odd", "\"\\\u{fffd}\u{2028}\t\u{fffd}"],
+            ["User-Agent", "\"\\\u{fffd}\u{2028}\t\u{fffd}"],
             ["AUTHORIZATION", "9 bytes, not shown"],
             ["X-Forwarded-Access-Token", "3 bytes, not shown"],
             ["X-Api-Key", "1 byte, not shown"],
@@ -278,8 +287,26 @@ fn a_dump_is_json_with_every_header_in_order_and_no_secret() {
             ["Forwarded", "for=192.0.2.1"],
             ["Sec-WebSocket-Key", "dGhl"],
             ["Cookie", "1 byte, not shown"],
+            ["X-Forwarded-Email", "3 bytes, not shown"],
+            ["X-SSL-Client-Cert", "3 bytes, not shown"],
+            ["X-Goog-Iap-Jwt-Assertion", "3 bytes, not shown"],
+            ["Sec-WebSocket-Protocol", "16 bytes, not shown"],
+            ["X-New", "1 byte, not shown"],
         ],
         "agreed": { "subprotocol": "chat", "extensions": null },
     });
     assert_eq!(json, expected);
+}
+
+#[test]
+fn a_dump_tells_what_a_proxy_header_says_and_no_token_that_is_a_subprotocol() {
+    let request = Request::parse(b"GET /do?dump HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let response = Response::text(101, "").with("Sec-WebSocket-Protocol", "bearer.e30");
+    let values = vec![("alpn", b"http/1.1".to_vec()), ("ssl_cn", "Zoë".into())];
+    let header = Header { source: None, values };
+    let dump = dump(Peer::Unix, Some(&header), &request, &Policy::default(), &response);
+    let json: serde_json::Value = serde_json::from_str(&dump).unwrap();
+    let expected = serde_json::json!({ "alpn": "http/1.1", "ssl_cn": "4 bytes, not shown" });
+    assert_eq!(json["proxy_protocol"], expected);
+    assert_eq!(json["agreed"]["subprotocol"], "10 bytes, not shown");
 }

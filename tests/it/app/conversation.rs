@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wsecho::app::conversation::{
-    Conversation, LARGE_INPUT, SMALL_INPUT, Settings, WRITE_TIMEOUT_PARTS,
-};
-use wsecho::buffer::{Budget, Buffer, Reservable, STEP, UNMETERED};
-use wsecho::websocket::close::{NO_PROGRESS, OVER_BUDGET, PING_TIMEOUT as UNANSWERED, STOPPING};
-use wsecho::websocket::session::Close;
+use wsecho::app::connection::Service;
+use wsecho::app::incoming::{LARGE_INPUT, SMALL_INPUT};
+use wsecho::app::settings::WRITE_TIMEOUT_PARTS;
+use wsecho::app::step::Step;
+use wsecho::buffer::{Budget, Reservable, STEP, UNMETERED};
 
-use super::driver::{CLOSE_TIMEOUT, Driver, PING_INTERVAL, PING_TIMEOUT, settings};
+use crate::driver::{
+    CLOSE_TIMEOUT, Driver, Ended, LINGER, PING_INTERVAL, PING_TIMEOUT, Waits, service, upgrade,
+    with_budget,
+};
 use crate::frames::{close, frame, server_frame};
 
 const PING: &[u8] = b"\x89\0";
@@ -24,10 +26,6 @@ const SPARE_TTL: Duration = Duration::from_millis(100);
 /// A message for which the budget is charged one step.
 const LARGE: usize = UNMETERED + STEP;
 
-fn started(settings: &Settings) -> Driver<'_> {
-    Driver::new(settings, &Arc::new(Budget::new(0)), SMALL_INPUT)
-}
-
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
@@ -36,72 +34,73 @@ fn secs(secs: u64) -> Duration {
 
 #[test]
 fn a_silent_client_is_pinged_after_exactly_the_interval_and_once() {
-    let settings = settings(100);
-    let mut driver = started(&settings);
+    let service = service(100, 0);
+    let mut driver = Driver::open(&service);
     assert_eq!(driver.wait(), Some(PING_INTERVAL));
     driver.wait_until(PING_INTERVAL - NANOSECOND);
-    assert_eq!((driver.output.as_slice(), driver.wait()), (&b""[..], Some(NANOSECOND)));
+    assert_eq!((driver.sent.as_slice(), driver.wait()), (&b""[..], Some(NANOSECOND)));
     driver.wait_until(PING_INTERVAL);
-    assert_eq!((driver.output.as_slice(), driver.wait()), (PING, Some(PING_TIMEOUT)));
+    assert_eq!((driver.sent.as_slice(), driver.wait()), (PING, Some(PING_TIMEOUT)));
     driver.wait_until(PING_INTERVAL + NANOSECOND);
-    assert_eq!(driver.output, PING);
+    assert_eq!(driver.sent, PING);
     assert_eq!(driver.wait(), Some(PING_TIMEOUT - NANOSECOND));
 }
 
 #[test]
 fn any_byte_ends_the_silence_before_a_ping_and_after_it() {
-    let settings = settings(100);
+    let service = service(100, 0);
     for bytes in [frame(0x8A, b""), frame(0x01, b"x"), vec![0x81]] {
-        let mut driver = started(&settings);
+        let mut driver = Driver::open(&service);
         driver.now = secs(15);
         driver.receive(&bytes);
         assert_eq!(driver.wait(), Some(PING_INTERVAL));
         driver.wait_until(secs(35) - NANOSECOND);
-        assert_eq!(driver.output, b"");
+        assert_eq!(driver.sent, b"");
         driver.wait_until(secs(35));
-        assert_eq!(driver.output, PING);
+        assert_eq!(driver.sent, PING);
 
         driver.now = secs(45) - NANOSECOND;
         driver.receive(&frame(0x8A, b"")[..1]);
         assert_eq!(driver.wait(), Some(PING_INTERVAL));
         driver.wait_until(secs(65) - 2 * NANOSECOND);
-        assert_eq!(driver.output, PING);
+        assert_eq!(driver.sent, PING);
         driver.wait_until(secs(65) - NANOSECOND);
-        assert_eq!(driver.output, PING.repeat(2));
+        assert_eq!(driver.sent, PING.repeat(2));
     }
 }
 
 #[test]
 fn a_pinged_client_that_stays_silent_is_closed_after_exactly_the_timeout() {
-    let settings = settings(100);
-    let mut driver = started(&settings);
+    let service = service(100, 0);
+    let mut driver = Driver::open(&service);
     driver.suspend_until(secs(21));
     driver.wait_until(secs(31) - NANOSECOND);
-    assert_eq!((driver.output.as_slice(), driver.wait()), (PING, Some(NANOSECOND)));
+    assert_eq!((driver.sent.as_slice(), driver.wait()), (PING, Some(NANOSECOND)));
     driver.wait_until(secs(31));
     let close = server_frame(0x88, b"\x03\xE9no answer to a ping");
-    assert_eq!(driver.output, [PING, &close].concat());
-    assert_eq!(driver.conversation.closed(), Some(&Close::ByServer(UNANSWERED)));
+    assert_eq!(driver.sent, [PING, &close].concat());
+    assert!(driver.is_closed());
 }
 
 #[test]
 fn without_an_interval_a_client_may_be_silent_for_ever() {
-    let settings = Settings { ping_interval: None, ..settings(100) };
-    let mut driver = started(&settings);
+    let mut service = service(100, 0);
+    service.settings.timeouts.ping_interval = None;
+    let mut driver = Driver::open(&service);
     assert_eq!(driver.wait(), None);
     driver.wait_until(secs(365 * 24 * 60 * 60));
-    assert_eq!((driver.output.as_slice(), driver.wait()), (&b""[..], None));
+    assert_eq!((driver.sent.as_slice(), driver.wait()), (&b""[..], None));
 }
 
 #[test]
 fn a_busy_client_is_waited_for_as_long_each_time() {
-    let settings = settings(UNMETERED);
+    let service = service(UNMETERED, 0);
     let whole = [frame(0x81, b"text"), frame(0x8A, b"")].concat();
     let fragments = [frame(0x01, b"te"), frame(0x80, b"xt")].concat();
     // A message in pieces has memory to give up when the client is quiet. Another timeout would cost a
     // system call for each message.
     for (message, split, wait) in [(&whole, 16, PING_INTERVAL), (&fragments, 8, SPARE_TTL)] {
-        let mut driver = started(&settings);
+        let mut driver = Driver::open(&service);
         driver.receive(message);
         for number in 1..1_000 {
             driver.now = number * SPARE_TTL;
@@ -110,72 +109,138 @@ fn a_busy_client_is_waited_for_as_long_each_time() {
                 assert_eq!(driver.wait(), Some(wait));
             }
         }
-        assert_eq!(driver.output, server_frame(0x81, b"text").repeat(1_000));
-        assert_eq!(driver.conversation.messages(), 1_000);
+        assert_eq!(driver.sent, server_frame(0x81, b"text").repeat(1_000));
+        driver.receive(&close(1000));
+        assert!(driver.end().unwrap().contains("; 1000 messages, "), "{:?}", driver.end());
     }
 }
 
 // The end
 
 #[test]
-fn the_close_frame_is_the_last_output() {
-    let settings = settings(100);
-    let mut driver = started(&settings);
+fn nothing_follows_the_answer_to_a_close_frame() {
+    let service = service(100, 0);
+    let mut driver = Driver::open(&service);
     driver.receive(&[frame(0x81, b"a"), close(1000), frame(0x81, b"b")].concat());
+    assert_eq!(driver.ended, Some(Ended::Stream));
+    // The driver fails if a frame follows.
     driver.receive(&[frame(0x89, b"c"), close(1000)].concat());
     driver.stop();
     driver.wait_until(PING_INTERVAL + PING_TIMEOUT);
-    // The driver fails if the close frame is not marked as the last output.
-    assert_eq!(driver.output, b"\x81\x01a\x88\x02\x03\xE8");
+    assert_eq!(driver.sent, b"\x81\x01a\x88\x02\x03\xE8");
+    assert_eq!(driver.waits, Waits::Over);
 }
 
 #[test]
-fn the_close_timeout_ends_the_wait_for_the_peer_whatever_it_sends() {
-    type End = fn(&mut Driver);
-    let ends: [End; 3] = [
-        |driver| driver.receive(&close(1000)),
-        |driver| driver.receive(b"\xFF\xFF"),
-        |driver| driver.stop(),
-    ];
-    let settings = settings(100);
-    for end in ends {
-        let opened = || {
-            let mut driver = started(&settings);
+fn after_both_close_frames_the_peer_has_a_moment_to_end_its_stream() {
+    let service = service(100, 0);
+    for is_begun_by_server in [false, true] {
+        let closed = || {
+            let mut driver = Driver::open(&service);
             driver.wait_until(secs(7));
-            end(&mut driver);
-            assert_eq!(driver.wait(), Some(CLOSE_TIMEOUT));
-            // What comes does not prolong it.
-            driver.now = secs(10);
-            driver.receive(b"anything");
-            assert_eq!(driver.wait(), Some(secs(2)));
+            if is_begun_by_server {
+                driver.stop();
+                assert_eq!((driver.ended, driver.wait()), (None, Some(CLOSE_TIMEOUT)));
+            }
+            driver.receive(&close(1000));
+            assert_eq!((driver.ended, driver.wait()), (Some(Ended::Stream), Some(LINGER)));
             driver
         };
-        let mut silent = opened();
-        silent.wait_until(secs(12) - NANOSECOND);
-        assert_eq!((silent.wait(), silent.conversation.is_over()), (Some(NANOSECOND), false));
-        silent.wait_until(secs(12));
-        assert!(silent.conversation.is_over());
+        let mut ends = closed();
+        ends.end_stream();
+        assert_eq!(ends.waits, Waits::Over);
 
-        let mut busy = opened();
-        busy.now = secs(12) - NANOSECOND;
+        let mut busy = closed();
+        busy.now += LINGER / 2;
         busy.receive(b"anything");
-        assert!(!busy.conversation.is_over());
-        busy.now = secs(12);
+        assert_eq!(busy.wait(), Some(LINGER / 2));
+        busy.now += LINGER / 2;
         busy.receive(b"anything");
-        assert!(busy.conversation.is_over());
+        assert_eq!(busy.waits, Waits::Over);
+    }
+}
+
+#[test]
+fn the_stream_is_ended_once_the_peer_has_answered_and_not_by_the_servers_close_frame_alone() {
+    let service = service(1 << 20, 1 << 20);
+    let large = frame(0x82, &[7; 100_000]);
+    // What is skipped until then: nothing, whole messages, wrong text, the rest of a message.
+    for (before, between) in [
+        (&b""[..], &b""[..]),
+        (b"", &[frame(0x81, b"late"), frame(0x89, b"late"), frame(0x81, b"\xFF")].concat()),
+        (&large[..50_000], &[&large[50_000..], &frame(0x81, b"late")].concat()),
+        (&frame(0x01, b"unfinished"), &frame(0x80, b"late")),
+    ] {
+        for piece in [1, 7, usize::MAX] {
+            let mut driver = Driver::open(&service);
+            driver.receive(before);
+            driver.stop();
+            assert_eq!(driver.take(), server_frame(0x88, b"\x03\xE9server is stopping"));
+            driver.receive_in_pieces(between, &[piece]);
+            assert_eq!(driver.ended, None);
+            driver.receive_in_pieces(&close(1001), &[piece]);
+            assert_eq!((driver.take(), driver.ended), (vec![], Some(Ended::Stream)));
+            let end = "closed by server, 1001 \"server is stopping\", answered by 1001;";
+            assert!(driver.end().unwrap().starts_with(end), "{:?}", driver.end());
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_answer_a_close_frame_has_until_the_close_timeout() {
+    let service = service(100, 0);
+    let opened = || {
+        let mut driver = Driver::open(&service);
+        driver.wait_until(secs(7));
+        driver.stop();
+        // What comes does not prolong it.
+        driver.now = secs(10);
+        driver.receive(&frame(0x81, b"anything"));
+        assert_eq!((driver.wait(), driver.ended), (Some(secs(2)), None));
+        driver
+    };
+    let mut silent = opened();
+    silent.wait_before(secs(12));
+    assert_eq!((silent.wait(), silent.ended), (Some(NANOSECOND), None));
+    silent.wait_until(secs(12));
+    assert_eq!((silent.wait(), silent.ended), (Some(LINGER), Some(Ended::Stream)));
+    assert!(silent.end().unwrap().contains(", not answered;"), "{:?}", silent.end());
+
+    let mut busy = opened();
+    busy.now = secs(12);
+    busy.receive(&frame(0x81, b"anything"));
+    assert_eq!(busy.ended, Some(Ended::Stream));
+
+    let mut gone = opened();
+    gone.end_stream();
+    assert_eq!((gone.waits, gone.ended), (Waits::Over, Some(Ended::Stream)));
+    assert!(gone.end().unwrap().contains(", not answered;"), "{:?}", gone.end());
+}
+
+#[test]
+fn a_peer_that_broke_the_protocol_is_not_read_and_has_the_close_timeout_to_leave() {
+    let service = service(100, 0);
+    for wrong in [&b"\xFF\xFF"[..], &frame(0x81, b"\xFF"), b"\x81\x02hi"] {
+        let mut driver = Driver::open(&service);
+        driver.receive(&[wrong, &close(1000)].concat());
+        assert_eq!((driver.wait(), driver.ended), (Some(CLOSE_TIMEOUT), Some(Ended::Stream)));
+        driver.wait_before(CLOSE_TIMEOUT);
+        driver.receive(&close(1000));
+        assert_ne!(driver.waits, Waits::Over);
+        driver.wait_until(CLOSE_TIMEOUT);
+        assert_eq!(driver.waits, Waits::Over);
     }
 }
 
 #[test]
 fn a_stop_comes_after_the_replies_to_what_came_before() {
-    let settings = settings(100);
-    let mut driver = started(&settings);
+    let service = service(100, 0);
+    let mut driver = Driver::open(&service);
     driver.receive(&[frame(0x81, b"a"), frame(0x89, b"b"), frame(0x01, b"unfinished")].concat());
     driver.stop();
     driver.stop();
     driver.receive(&[frame(0x80, b""), frame(0x81, b"late"), frame(0x89, b"late")].concat());
-    assert_eq!(driver.output, b"\x81\x01a\x8A\x01b\x88\x14\x03\xE9server is stopping");
-    assert_eq!(driver.conversation.closed(), Some(&Close::ByServer(STOPPING)));
+    assert_eq!(driver.sent, b"\x81\x01a\x8A\x01b\x88\x14\x03\xE9server is stopping");
 }
 
 // Messages that make no progress
@@ -185,13 +250,16 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Long enough to grow by 64 KiB twice, in bytes.
 const LONG: usize = 3 * UNMETERED;
 
-fn without_pings() -> Settings {
-    Settings { ping_interval: None, write_timeout: WRITE_TIMEOUT, ..settings(LONG) }
+fn without_pings() -> Service {
+    let mut service = service(LONG, LONG);
+    service.settings.timeouts.ping_interval = None;
+    service.settings.timeouts.write = WRITE_TIMEOUT;
+    service
 }
 
 /// A conversation in which a message of [`LONG`] bytes has begun after five seconds.
-fn begun<'s>(settings: &'s Settings, start: &[u8]) -> Driver<'s> {
-    let mut driver = Driver::new(settings, &Arc::new(Budget::new(LONG)), SMALL_INPUT);
+fn begun<'s>(service: &'s Service, start: &[u8]) -> Driver<'s> {
+    let mut driver = Driver::open(service);
     driver.wait_until(secs(5));
     driver.receive(start);
     driver
@@ -199,26 +267,26 @@ fn begun<'s>(settings: &'s Settings, start: &[u8]) -> Driver<'s> {
 
 #[track_caller]
 fn assert_makes_no_progress(driver: &Driver) {
-    assert_eq!(driver.output, server_frame(0x88, b"\x03\xF0message makes no progress"));
-    assert_eq!(driver.conversation.closed(), Some(&Close::ByServer(NO_PROGRESS)));
+    assert_eq!(driver.sent, server_frame(0x88, b"\x03\xF0message makes no progress"));
+    assert!(driver.is_closed());
 }
 
 #[test]
 fn a_message_that_grows_too_little_is_closed_after_exactly_the_write_timeout() {
-    let settings = without_pings();
+    let service = without_pings();
     let starts =
         [frame(0x82, &vec![7; LONG])[..20_000].to_vec(), frame(0x01, b"7"), frame(0x02, b"")];
     // A byte of the payload, or a fragment of one byte.
     for (start, byte) in starts.iter().zip([&b"7"[..], &frame(0x00, b"7"), &frame(0x00, b"7")]) {
         for bytes_until_then in [0, 1, 100] {
-            let mut driver = begun(&settings, start);
+            let mut driver = begun(&service, start);
             assert_eq!(driver.wait(), Some(WRITE_TIMEOUT / WRITE_TIMEOUT_PARTS));
             for number in 1..=bytes_until_then {
                 driver.now = secs(5) + WRITE_TIMEOUT * number / 101;
                 driver.receive(byte);
             }
             driver.wait_until(secs(35) - NANOSECOND);
-            assert_eq!((driver.output.as_slice(), driver.wait()), (&b""[..], Some(NANOSECOND)));
+            assert_eq!((driver.sent.as_slice(), driver.wait()), (&b""[..], Some(NANOSECOND)));
             if bytes_until_then == 100 {
                 driver.now = secs(35);
                 driver.receive(byte);
@@ -232,13 +300,13 @@ fn a_message_that_grows_too_little_is_closed_after_exactly_the_write_timeout() {
 
 #[test]
 fn a_message_has_as_much_time_again_once_it_has_grown_by_64_kib() {
-    let settings = without_pings();
+    let service = without_pings();
     for (bytes, until) in [(UNMETERED - 1, 35), (UNMETERED, 64)] {
-        let mut driver = begun(&settings, &frame(0x82, &vec![7; LONG])[..15]);
+        let mut driver = begun(&service, &frame(0x82, &vec![7; LONG])[..15]);
         driver.wait_until(secs(34));
         driver.receive(&vec![7; bytes]);
         driver.wait_until(secs(until) - NANOSECOND);
-        assert_eq!((driver.output.as_slice(), driver.wait()), (&b""[..], Some(NANOSECOND)));
+        assert_eq!((driver.sent.as_slice(), driver.wait()), (&b""[..], Some(NANOSECOND)));
         driver.wait_until(secs(until));
         assert_makes_no_progress(&driver);
     }
@@ -246,8 +314,8 @@ fn a_message_has_as_much_time_again_once_it_has_grown_by_64_kib() {
 
 #[test]
 fn what_is_no_part_of_the_message_is_no_progress() {
-    let settings = without_pings();
-    let mut driver = begun(&settings, &frame(0x02, b"7"));
+    let service = without_pings();
+    let mut driver = begun(&service, &frame(0x02, b"7"));
     for second in 6..35 {
         driver.now = secs(second);
         driver.receive(&frame(0x8A, &[7; 125]).repeat(1_000));
@@ -258,31 +326,31 @@ fn what_is_no_part_of_the_message_is_no_progress() {
 
 #[test]
 fn a_message_that_ends_in_time_leaves_the_next_one_its_own_time() {
-    let settings = without_pings();
-    let mut driver = begun(&settings, &frame(0x02, b"7"));
+    let service = without_pings();
+    let mut driver = begun(&service, &frame(0x02, b"7"));
     driver.now = secs(35) - NANOSECOND;
     driver.receive(&frame(0x80, b"8"));
-    assert_eq!((driver.output.as_slice(), driver.wait()), (&b"\x82\x0278"[..], Some(SPARE_TTL)));
+    assert_eq!((driver.sent.as_slice(), driver.wait()), (&b"\x82\x0278"[..], Some(SPARE_TTL)));
     driver.wait_until(secs(1_000));
-    assert_eq!(driver.conversation.closed(), None);
+    assert!(!driver.is_closed());
     // The end of one message and the start of another come together.
     driver.receive(&frame(0x02, b"7"));
     driver.now = secs(1_020);
     driver.receive(&[frame(0x80, b"8"), frame(0x02, b"7")].concat());
-    driver.output.clear();
+    driver.sent.clear();
     driver.wait_until(driver.now + SPARE_TTL);
     driver.wait_until(secs(1_050) - NANOSECOND);
-    assert_eq!(driver.output, b"");
+    assert_eq!(driver.sent, b"");
     driver.wait_until(secs(1_050));
     assert_makes_no_progress(&driver);
 }
 
 #[test]
 fn a_wait_in_which_the_process_was_suspended_does_not_count() {
-    let settings = without_pings();
+    let service = without_pings();
     let start = &frame(0x82, &vec![7; LONG])[..20_000];
     for has_come in [false, true] {
-        let mut driver = begun(&settings, start);
+        let mut driver = begun(&service, start);
         driver.wait_until(secs(15));
         if has_come {
             driver.now = secs(10_000);
@@ -293,7 +361,7 @@ fn a_wait_in_which_the_process_was_suspended_does_not_count() {
         // Of the time until then one part counts.
         let end = secs(10_020) - WRITE_TIMEOUT / WRITE_TIMEOUT_PARTS;
         driver.wait_until(end - NANOSECOND);
-        assert_eq!(driver.output, b"");
+        assert_eq!(driver.sent, b"");
         driver.wait_until(end);
         assert_makes_no_progress(&driver);
     }
@@ -308,10 +376,10 @@ fn large() -> Vec<u8> {
 #[test]
 fn the_budget_is_charged_for_bytes_that_came_and_not_for_a_declared_length() {
     // Less than a huge page, which is charged whole.
-    let settings = settings(100 * STEP);
-    let budget = Arc::new(Budget::new(7 * STEP));
+    let service = service(100 * STEP, 7 * STEP);
+    let budget = &service.budget;
     for first in [0x82, 0x02] {
-        let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
+        let mut driver = Driver::open(&service);
         let message = frame(first, &vec![b'x'; 7 * STEP]);
         for (number, piece) in message.chunks(1_000).enumerate().take(1_000) {
             driver.receive(piece);
@@ -328,7 +396,6 @@ fn the_budget_is_charged_for_bytes_that_came_and_not_for_a_declared_length() {
 #[test]
 fn addresses_are_reserved_for_a_declared_length_and_for_fragments_of_more_than_64_kib() {
     const ABOVE_UNMETERED: usize = LARGE - UNMETERED;
-    let settings = settings(LARGE);
     let declared = frame(0x82, &[b'x'; UNMETERED + 10]);
     let fragments = |len| [frame(0x02, &vec![b'x'; len]), frame(0x80, b"")].concat();
     for (message, addresses, is_refused) in [
@@ -340,18 +407,18 @@ fn addresses_are_reserved_for_a_declared_length_and_for_fragments_of_more_than_6
     ] {
         let reservable = Reservable { addresses, ..Reservable::UNLIMITED };
         let budget = Arc::new(Budget::limited(STEP, reservable, 0));
-        let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
+        let service = with_budget(LARGE, budget);
+        let mut driver = Driver::open(&service);
         driver.receive(message);
-        let closed = is_refused.then_some(Close::ByServer(OVER_BUDGET));
-        assert_eq!(driver.conversation.closed(), closed.as_ref(), "{addresses}");
+        assert_eq!(driver.is_closed(), is_refused, "{addresses}");
     }
 }
 
 #[test]
 fn spare_memory_is_released_on_time_whatever_else_arrives() {
-    let settings = settings(LARGE);
-    let budget = Arc::new(Budget::new(3 * STEP));
-    let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
+    let service = service(LARGE, 3 * STEP);
+    let budget = &service.budget;
+    let mut driver = Driver::open(&service);
     let ms = Duration::from_millis;
     let pong: &[u8] = &frame(0x8A, b"");
     for small in [pong, &frame(0x81, b"text"), &frame(0x01, b"text")[..9]] {
@@ -375,14 +442,14 @@ fn spare_memory_is_released_on_time_whatever_else_arrives() {
         driver.receive(small);
         assert_eq!((budget.left(), driver.wait()), (3 * STEP, Some(PING_INTERVAL)));
     }
-    assert_eq!(driver.conversation.closed(), None);
+    assert!(!driver.is_closed());
 }
 
 #[test]
 fn spare_memory_is_released_on_time_when_nothing_arrives() {
-    let settings = settings(LARGE);
-    let budget = Arc::new(Budget::new(STEP));
-    let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
+    let service = service(LARGE, STEP);
+    let budget = &service.budget;
+    let mut driver = Driver::open(&service);
     driver.now = secs(1);
     driver.receive(&large());
     driver.wait_until(secs(1) + SPARE_TTL - NANOSECOND);
@@ -394,12 +461,12 @@ fn spare_memory_is_released_on_time_when_nothing_arrives() {
 
 #[test]
 fn an_unfinished_message_keeps_its_memory_through_any_silence() {
-    let settings = settings(LARGE);
     let message = large();
     let fragments = [frame(0x02, &vec![b'x'; LARGE - 1]), frame(0x80, b"x")].concat();
     for (bytes, stop) in [(&message, LARGE), (&fragments, LARGE + 13), (&fragments, 15)] {
-        let budget = Arc::new(Budget::new(STEP));
-        let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
+        let service = service(LARGE, STEP);
+        let budget = &service.budget;
+        let mut driver = Driver::open(&service);
         driver.receive(&message);
         driver.now = SPARE_TTL / 2;
         let (start, rest) = bytes.split_at(stop);
@@ -411,7 +478,7 @@ fn an_unfinished_message_keeps_its_memory_through_any_silence() {
         driver.now = secs(25);
         driver.receive(rest);
         let reply = server_frame(0x82, &vec![b'x'; LARGE]);
-        assert!(driver.output == [&reply, PING, &reply].concat());
+        assert!(driver.sent == [&reply, PING, &reply].concat());
         driver.wait_until(secs(25) + SPARE_TTL);
         assert_eq!(budget.left(), STEP);
     }
@@ -419,15 +486,13 @@ fn an_unfinished_message_keeps_its_memory_through_any_silence() {
 
 #[test]
 fn memory_that_one_client_gives_back_is_there_for_another() {
-    let settings = settings(LARGE);
-    let budget = Arc::new(Budget::new(STEP));
+    let service = service(LARGE, STEP);
     let client = |bytes: &[u8]| {
-        let mut driver = Driver::new(&settings, &budget, LARGE_INPUT);
+        let mut driver = Driver::open(&service);
         driver.receive(bytes);
         driver
     };
-    let is_refused =
-        || client(&large()).conversation.closed() == Some(&Close::ByServer(OVER_BUDGET));
+    let is_refused = || client(&large()).is_closed();
     let mut first = client(&large());
     assert!(is_refused());
     first.wait_until(SPARE_TTL);
@@ -447,27 +512,28 @@ fn memory_that_one_client_gives_back_is_there_for_another() {
 
 #[test]
 fn the_input_grows_once_it_was_filled_and_shrinks_when_the_client_is_pinged() {
-    let settings = settings(100);
-    let mut driver = started(&settings);
+    let service = service(100, 0);
+    let mut driver = Driver::open(&service);
     let ping = frame(0x89, &[b'p'; 125]);
     let (start, rest) = ping.split_at(130);
     driver.receive(&[&ping.repeat(4)[..], start].concat());
-    assert_eq!(driver.conversation.input().len(), SMALL_INPUT - start.len());
+    assert_eq!(driver.connection.input().len(), SMALL_INPUT - start.len());
     driver.receive(rest);
     driver.receive(&ping.repeat(12)[..SMALL_INPUT]);
     let unread = SMALL_INPUT % ping.len();
-    assert_eq!(driver.conversation.input().len(), LARGE_INPUT - unread);
+    assert_eq!(driver.connection.input().len(), LARGE_INPUT - unread);
     driver.wait_until(PING_INTERVAL);
-    assert_eq!(driver.conversation.input().len(), SMALL_INPUT - unread);
+    assert_eq!(driver.connection.input().len(), SMALL_INPUT - unread);
     driver.receive(&ping[unread..]);
     let reply = server_frame(0x8A, &[b'p'; 125]);
-    assert!(driver.output == [&reply.repeat(5 + SMALL_INPUT / ping.len()), PING, &reply].concat());
+    assert!(driver.sent == [&reply.repeat(5 + SMALL_INPUT / ping.len()), PING, &reply].concat());
 }
 
 #[test]
 fn a_large_payload_is_received_straight_to_its_message_in_pieces() {
-    let settings = settings(LARGE);
-    let mut driver = Driver::new(&settings, &Arc::new(Budget::new(STEP)), LARGE_INPUT);
+    let service = service(LARGE, STEP);
+    let mut driver = Driver::open(&service);
+    fill_input(&mut driver);
     let message = large();
     let (header, payload) = message.split_at(14);
     // First as much as needs no budget, then a step. With memory from before, 256 KiB at a time.
@@ -475,12 +541,12 @@ fn a_large_payload_is_received_straight_to_its_message_in_pieces() {
         driver.receive(header);
         let mut rest = payload;
         for len in expected {
-            assert_eq!(driver.conversation.input().len(), len);
+            assert_eq!(driver.connection.input().len(), len);
             let (piece, tail) = rest.split_at(len);
             driver.receive(piece);
             rest = tail;
         }
-        assert_eq!(driver.conversation.input().len(), LARGE_INPUT);
+        assert_eq!(driver.connection.input().len(), LARGE_INPUT);
     }
 }
 
@@ -488,41 +554,44 @@ fn a_large_payload_is_received_straight_to_its_message_in_pieces() {
 
 #[test]
 fn replies_are_sent_before_many_of_them_are_held() {
-    let settings = Settings { prefix: "p".repeat(4096 - 4), ..settings(100) };
-    let mut driver = Driver::new(&settings, &Arc::new(Budget::new(0)), LARGE_INPUT);
+    let mut service = service(100, 0);
+    service.settings.prefix = "p".repeat(4096 - 4);
+    let mut driver = Driver::open(&service);
     driver.receive(&frame(0x81, b"").repeat(1_000));
-    assert!(driver.output == server_frame(0x81, settings.prefix.as_bytes()).repeat(1_000));
-    assert!(driver.output_lens == [16 * 1024; 250], "{:?}", driver.output_lens);
+    assert!(driver.sent == server_frame(0x81, service.settings.prefix.as_bytes()).repeat(1_000));
+    let lens: Vec<_> = driver.writes.iter().map(|(_, len)| *len).collect();
+    assert!(lens == [16 * 1024; 250], "{lens:?}");
 }
 
 #[test]
 fn a_payload_from_4_kib_on_is_not_copied() {
-    let settings = Settings { prefix: "> ".into(), ..settings(4096) };
+    let mut service = service(4096, 0);
+    service.settings.prefix = "> ".into();
     for (len, copied) in [(4095, 4095), (4096, 0)] {
-        let mut driver = Driver::new(&settings, &Arc::new(Budget::new(0)), LARGE_INPUT);
+        let mut driver = Driver::open(&service);
+        fill_input(&mut driver);
         let message = frame(0x81, &vec![b'x'; len]);
-        driver.conversation.input()[..message.len()].copy_from_slice(&message);
-        driver.conversation.received(message.len(), secs(0));
-        let output = driver.conversation.next_output().unwrap();
-        assert_eq!((output.head.len(), output.payload.len()), (4 + 2 + copied, len - copied));
+        driver.connection.input()[..message.len()].copy_from_slice(&message);
+        driver.connection.received(message.len(), secs(0));
+        let Step::Send { head, payload } = driver.connection.next(secs(0)) else { panic!() };
+        assert_eq!((head.len(), payload.len()), (4 + 2 + copied, len - copied));
     }
+}
+
+/// Has the client fill its small input, so that it gets a large one.
+fn fill_input(driver: &mut Driver) {
+    driver.receive(&frame(0x8A, &[7; SMALL_INPUT / 6 - 6]).repeat(6));
+    assert_eq!(driver.connection.input().len(), LARGE_INPUT);
 }
 
 #[test]
 fn a_conversation_begins_with_the_bytes_that_came_after_the_request() {
-    let settings = settings(100);
-    let budget = Arc::new(Budget::new(0));
-    let bytes = [frame(0x81, b"first"), frame(0x81, b"second")[..5].to_vec()].concat();
-    let mut input = Buffer::new(Arc::clone(&budget));
-    input.reserve(SMALL_INPUT).unwrap();
-    input.spare_mut()[..bytes.len()].copy_from_slice(&bytes);
-    input.advance(bytes.len());
-    let mut conversation = Conversation::new(1, &settings, input, &budget, None);
-    let output = conversation.next_output().unwrap();
-    assert_eq!(
-        (output.head, output.payload, output.is_last),
-        (&b"\x81\x05first"[..], &b""[..], false)
-    );
-    assert_eq!(conversation.next_output(), None);
-    assert_eq!(conversation.input().len(), SMALL_INPUT - 5);
+    let service = service(100, 0);
+    let mut driver = Driver::new(&service);
+    let frames = [frame(0x81, b"first"), frame(0x81, b"second")[..5].to_vec()].concat();
+    driver.receive(&[upgrade("/", "").as_bytes(), &frames].concat());
+    assert_eq!(driver.writes.len(), 1, "the first reply leaves with the 101");
+    driver.forget_response();
+    assert_eq!(driver.sent, b"\x81\x05first");
+    assert_eq!(driver.connection.input().len(), SMALL_INPUT - 5);
 }

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wsecho::app::conversation::{Conversation, LARGE_INPUT};
-use wsecho::buffer::{Budget, Buffer, Reservable};
+use wsecho::app::step::Step;
+use wsecho::buffer::{Budget, Reservable};
 
-use super::driver::settings;
+use crate::driver::{Driver, with_budget};
 use crate::frames::frame;
 
 const LIMIT: usize = 2 << 20;
@@ -16,29 +16,29 @@ const LIMIT: usize = 2 << 20;
 /// The client's frames and the replies each begin at the start of a socket page, as they do when the
 /// other end has read all that came before.
 fn assert_fast(prefix_len: usize, message: &[u8]) {
-    let mut settings = settings(LIMIT);
-    settings.prefix = "p".repeat(prefix_len);
     let budget = Arc::new(Budget::limited(LIMIT, Reservable::UNLIMITED, prefix_len));
-    let mut input = Buffer::new(Arc::clone(&budget));
-    input.reserve(LARGE_INPUT).unwrap();
-    let mut conversation = Conversation::new(1, &settings, input, &budget, None);
+    let mut service = with_budget(LIMIT, budget);
+    service.settings.prefix = "p".repeat(prefix_len);
+    let mut driver = Driver::open(&service);
+    // The input is a large one from then on.
+    driver.receive(&frame(0x8A, b"").repeat(1_000));
+    let connection = &mut driver.connection;
     // After the first message memory is where it stays.
     for _ in 0..2 {
         let mut received = 0;
         let mut replies = 0;
         while received < message.len() {
-            let input = conversation.input();
+            let input = connection.input();
             assert_is_fast(received, input.as_ptr().addr(), "receive");
             let bytes = input.len().min(message.len() - received);
             input[..bytes].copy_from_slice(&message[received..received + bytes]);
-            conversation.received(bytes, Duration::ZERO);
+            connection.received(bytes, Duration::ZERO);
             received += bytes;
-            while let Some(output) = conversation.next_output() {
+            while let Step::Send { head, payload } = connection.next(Duration::ZERO) {
                 replies += 1;
-                assert_is_fast(output.head.as_ptr().addr(), 0, "send the head");
-                if !output.payload.is_empty() {
-                    let payload = output.payload.as_ptr().addr();
-                    assert_is_fast(payload, output.head.len(), "send the payload");
+                assert_is_fast(head.as_ptr().addr(), 0, "send the head");
+                if !payload.is_empty() {
+                    assert_is_fast(payload.as_ptr().addr(), head.len(), "send the payload");
                 }
             }
         }

@@ -1,11 +1,13 @@
 //! What the server says, to a request and after it.
 
-pub mod driver;
-
 mod behavior;
+mod cases;
+mod connection;
 mod conversation;
 mod copies;
+mod forwarded;
 mod made;
 mod properties;
 mod routes;
 mod scripted;
+mod trace;

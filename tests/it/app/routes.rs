@@ -1,6 +1,7 @@
 //! The table of responses: the first row that fits a request is its response.
 
 use wsecho::app::behavior::{self, Behaviors};
+use wsecho::app::cases::Cases;
 use wsecho::app::routes::{self, Opening, route};
 use wsecho::http::origin::Origin;
 use wsecho::http::request::{Request, head_len};
@@ -22,8 +23,8 @@ fn respond_with(request: &str, behaviors: Behaviors) -> Response {
     let parsed = head_len(request.as_bytes(), 0)
         .and_then(|len| Request::parse(&request.as_bytes()[..len.expect("the head is whole")]));
     match parsed {
-        Ok(request) => match route(&request, &policy, behaviors) {
-            Ok(Opening { upgrade, behavior }) => {
+        Ok(request) => match route(&request, &policy, behaviors, &Cases::default()) {
+            Ok(Opening { upgrade, behavior, .. }) => {
                 routes::open(&request, &upgrade, behavior.unwrap_or_default().handshake)
             }
             Err(response) => response,
@@ -97,9 +98,9 @@ fn the_first_row_that_fits_is_the_response() {
         (format!("GET / HTTP/1.2\r\n{HOST}Upgrade: h2c\r\n\r\n"), 200, PAGE),
         ("GET /healthz HTTP/1.0\r\n\r\n".into(), 200, "ok\n"),
         (upgrade("websocket", "h2c").replace("/chat", "/healthz"), 200, "ok\n"),
-        (upgrade("websocket", "websockets"), 404, "need Upgrade: websocket"),
-        (upgrade("Upgrade: websocket\r\n", ""), 404, "need Upgrade: websocket"),
-        ("GET /nothing HTTP/1.0\r\n\r\n".into(), 404, "nothing is here"),
+        (upgrade("websocket", "websockets"), 404, "needs Upgrade: websocket"),
+        (upgrade("Upgrade: websocket\r\n", ""), 404, "needs Upgrade: websocket"),
+        ("GET /nothing HTTP/1.0\r\n\r\n".into(), 404, "not found"),
         // Over HTTP/1.0, and without Connection.
         (upgrade("1.1", "1.0").replace(CONNECTION, ""), 400, "proxy_http_version 1.1"),
         // Without Connection, with HEAD or a body, and without a version.
@@ -145,10 +146,11 @@ fn a_target_may_be_absolute_and_have_a_query() {
         ("http://localhost?x", 200, PAGE),
         ("/healthz?x", 200, "ok\n"),
         ("http://localhost/healthz", 200, "ok\n"),
-        ("http://localhost/nothing", 404, "nothing is here"),
-        ("//healthz", 404, "nothing is here"),
-        ("/Client.html", 404, "nothing is here"),
-        ("/healthz/", 404, "nothing is here"),
+        ("http://localhost/nothing", 404, "not found"),
+        ("//healthz", 404, "not found"),
+        ("/Client.html", 404, "not found"),
+        ("/healthz/", 200, "ok\n"),
+        ("/healthz/x", 404, "not found"),
         ("localhost:80", 400, "target"),
         ("healthz", 400, "target"),
     ] {
@@ -202,9 +204,26 @@ fn a_plain_request_tells_what_a_behaviour_would_do_to_any_page() {
         check_response(&response, status, words, target);
         assert_eq!(response.headers[1..], [("Access-Control-Allow-Origin", "*".into())]);
     }
-    check(&get("/do/"), 404, "nothing is here");
     let off = respond_with(&get("/do?close=4000"), Behaviors::Off);
-    check_response(&off, 404, "nothing is here", "");
+    check_response(&off, 404, "not found", "");
+}
+
+#[test]
+fn what_is_nearly_the_path_of_behaviors_is_an_error_and_no_plain_echo() {
+    for path in ["/do/", "//do", "/Do", "/DO//"] {
+        for query in ["", "?", "?close=4000"] {
+            let target = format!("{path}{query}");
+            let get = format!("GET {target} HTTP/1.1\r\n{HOST}\r\n");
+            for request in [get, upgrade("/chat", &target)] {
+                check(&request, 404, "at /do");
+                let off = respond_with(&request, Behaviors::Off);
+                assert_eq!(off.status, if request.contains("Upgrade") { 101 } else { 404 });
+            }
+        }
+    }
+    for path in ["/done", "/todo", "/do/x", "/d%6F"] {
+        check(&upgrade("/chat", path), 101, "");
+    }
 }
 
 #[test]
@@ -278,15 +297,19 @@ fn a_wrong_handshake_is_wrong_in_what_was_asked_for_only() {
 }
 
 #[test]
-fn dump_is_for_programs_and_for_pages_from_this_very_host() {
-    let ask = |lines: &str| {
-        let request = upgrade_with(lines).replace("/chat", "/do?dump");
+fn dump_is_for_programs_and_for_pages_that_are_listed_or_surely_from_this_host() {
+    let ask_with = |origins: &[&str], host: &str, lines: &str| {
+        let lines = format!("{host}{lines}");
+        let request = upgrade(HOST, &lines).replace("/chat", "/do?dump");
         let head = Request::parse(request.as_bytes()).unwrap();
-        match route(&head, &Policy::default(), Behaviors::On) {
+        let origins = origins.iter().map(|origin| Origin::parse(origin).unwrap()).collect();
+        let policy = Policy { origins, ..Policy::default() };
+        match route(&head, &policy, Behaviors::On, &Cases::default()) {
             Ok(_) => 101,
             Err(response) => response.status,
         }
     };
+    let ask = |lines: &str| ask_with(&[], HOST, lines);
     for (lines, status) in [
         ("", 101),
         ("Origin: http://localhost\r\n", 101),
@@ -302,4 +325,13 @@ fn dump_is_for_programs_and_for_pages_from_this_very_host() {
     ] {
         assert_eq!(ask(lines), status, "{lines}");
     }
+    // By DNS rebinding any page may have the name that the request goes to.
+    let rebound = "Host: good.example\r\n";
+    assert_eq!(ask_with(&[], rebound, GOOD), 403);
+    assert_eq!(ask_with(&["https://good.example"], rebound, GOOD), 101);
+    assert_eq!(ask_with(&["https://good.example"], HOST, GOOD), 101);
+    assert_eq!(ask_with(&[], "Host: 192.0.2.1:81\r\n", "Origin: http://192.0.2.1:81\r\n"), 101);
+    // Any page can have a frame whose origin is null.
+    assert_eq!(ask_with(&["null"], HOST, "Origin: null\r\n"), 403);
+    assert_eq!(ask_with(&["file://"], HOST, "Origin: file://\r\n"), 101);
 }

@@ -1,172 +1,53 @@
 //! What goes on after the handshake on demand, with a clock that the test sets.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use wsecho::app::behavior::{self, HANG, Script};
-use wsecho::app::conversation::{Conversation, SMALL_INPUT, Settings};
-use wsecho::app::scripted::{Scripted, Step};
-use wsecho::buffer::{Budget, Buffer, Reservable, UNMETERED};
+use wsecho::app::behavior::HANG;
+use wsecho::app::connection::Service;
+use wsecho::buffer::UNMETERED;
 
-use super::driver::{PING_INTERVAL, PING_TIMEOUT, settings};
+use crate::driver::{Driver, Ended, PING_INTERVAL, PING_TIMEOUT, Waits, service, upgrade};
 use crate::frames::{close, frame, server_frame};
 
-const OPENING: &[u8] = b"opening ";
 const LARGE: usize = 1 << 20;
 
-/// How a conversation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// By the end of the server's stream.
-    Fin,
-    Reset,
-}
-
-/// What is waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waits {
-    ToReceive,
-    Paused,
-}
-
-struct Driver<'s> {
-    scripted: Scripted<'s>,
-    now: Duration,
-    /// What was sent, and when.
-    sent: Vec<(Duration, Vec<u8>)>,
-    end: Option<End>,
-    waits: Waits,
-    wait: Option<Duration>,
-}
-
-impl<'s> Driver<'s> {
-    fn new(script: &'s Script, settings: &'s Settings, budget: &Arc<Budget>) -> Self {
-        Self::after(b"", script, settings, budget)
-    }
-
-    /// The client has sent `early` right after its request.
-    fn after(
-        early: &[u8],
-        script: &'s Script,
-        settings: &'s Settings,
-        budget: &Arc<Budget>,
-    ) -> Self {
-        let mut input = Buffer::new(Arc::clone(budget));
-        input.reserve(SMALL_INPUT).unwrap();
-        input.spare_mut()[..early.len()].copy_from_slice(early);
-        input.advance(early.len());
-        let conversation = Conversation::new(1, settings, input, budget, None);
-        let held = Buffer::new(Arc::clone(budget));
-        let mut driver = Driver {
-            scripted: Scripted::new(conversation, script, OPENING.to_vec(), held),
-            now: Duration::ZERO,
-            sent: Vec::new(),
-            end: None,
-            waits: Waits::ToReceive,
-            wait: None,
-        };
-        driver.step();
-        driver
-    }
-
-    /// Does all that can be done at once.
-    fn step(&mut self) {
-        while self.end.is_none() {
-            let (bytes, is_last) = match self.scripted.next(self.now) {
-                Step::Send(bytes) => (bytes, false),
-                Step::SendLast(bytes) => (bytes, true),
-                Step::Receive(wait) => {
-                    (self.waits, self.wait) = (Waits::ToReceive, wait);
-                    return;
-                }
-                Step::Pause(wait) => {
-                    (self.waits, self.wait) = (Waits::Paused, Some(wait));
-                    return;
-                }
-                Step::Reset => return self.end = Some(End::Reset),
-            };
-            assert!(is_last || !bytes.is_empty(), "nothing is sent");
-            self.sent.push((self.now, bytes.to_vec()));
-            if is_last {
-                self.end = Some(End::Fin);
-            }
-        }
-    }
-
-    /// Nothing comes until `now`.
-    fn wait_until(&mut self, now: Duration) {
-        while self.end.is_none()
-            && let Some(wait) = self.wait
-            && self.now + wait <= now
-        {
-            self.now += wait;
-            self.scripted.waited(self.now);
-            self.step();
-        }
-        if self.end.is_none() && self.now < now {
-            self.now = now;
-            self.scripted.waited(now);
-            self.step();
-        }
-    }
-
-    /// Nothing comes until just before `now`.
-    fn wait_before(&mut self, now: Duration) {
-        self.wait_until(now - Duration::from_nanos(1));
-    }
-
-    /// Receives as much of `bytes` as is waited for, and tells how much that was.
-    fn receive(&mut self, bytes: &[u8]) -> usize {
-        let mut received = 0;
-        while received < bytes.len() && self.end.is_none() && self.waits == Waits::ToReceive {
-            let input = self.scripted.input();
-            let len = input.len().min(bytes.len() - received);
-            assert!(len > 0, "to receive no bytes would look like the end of the stream");
-            input[..len].copy_from_slice(&bytes[received..][..len]);
-            self.scripted.received(len, self.now);
-            received += len;
-            self.step();
-        }
-        received
-    }
-
-    fn text(&mut self, text: &str) {
-        let bytes = frame(0x81, text.as_bytes());
-        assert_eq!(self.receive(&bytes), bytes.len());
-    }
-
-    fn stop(&mut self) {
-        self.scripted.stop();
-        self.step();
-    }
-
-    /// All that was sent after the opening.
-    fn bytes(&self) -> Vec<u8> {
-        let sent: Vec<u8> = self.sent.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
-        sent.strip_prefix(OPENING).expect("the opening comes first").to_vec()
-    }
-
-    /// What was sent after the opening, and when.
-    fn timed(&self) -> &[(Duration, Vec<u8>)] {
-        assert_eq!(self.sent[0], (Duration::ZERO, OPENING.to_vec()));
-        &self.sent[1..]
-    }
-}
-
-fn script(query: &str) -> Script {
-    behavior::parse(query).unwrap().script
+/// A WebSocket whose script is `query`.
+fn opened<'s>(service: &'s Service, query: &str) -> Driver<'s> {
+    let mut driver = Driver::new(service);
+    driver.receive(upgrade(&format!("/do?{query}"), "").as_bytes());
+    assert!(driver.writes.iter().all(|(at, _)| at.is_zero()));
+    driver.forget_response();
+    driver
 }
 
 /// Runs `test` with a driver whose script is `query`, on a verbatim echo.
 fn with(query: &str, test: impl FnOnce(&mut Driver)) {
-    let script = script(query);
-    let operators = settings(2 * LARGE);
-    let settings = script.settings(&operators);
-    let budget = Arc::new(Budget::new(16 * LARGE));
-    let mut driver = Driver::new(&script, &settings, &budget);
+    let service = service(2 * LARGE, 16 * LARGE);
+    let mut driver = opened(&service, query);
     test(&mut driver);
     drop(driver);
-    assert_eq!(budget.left(), 16 * LARGE, "memory is not given back");
+    assert_eq!(service.budget.left(), 16 * LARGE, "memory is not given back");
+}
+
+/// The client sends a text, all of which is received.
+fn say(driver: &mut Driver, text: &str) {
+    let bytes = frame(0x81, text.as_bytes());
+    assert_eq!(driver.receive(&bytes), bytes.len());
+}
+
+/// What was sent, and when.
+fn timed(driver: &Driver) -> Vec<(Duration, Vec<u8>)> {
+    let mut rest = &driver.sent[..];
+    let mut next = |len| {
+        let (bytes, tail) = rest.split_at(len);
+        rest = tail;
+        bytes.to_vec()
+    };
+    driver.writes.iter().map(|&(at, len)| (at, next(len))).collect()
+}
+
+fn is_paused(driver: &Driver) -> bool {
+    matches!(driver.waits, Waits::Paused(_))
 }
 
 fn text(payload: &str) -> Vec<u8> {
@@ -192,13 +73,13 @@ const fn s(seconds: u64) -> Duration {
 // Faults
 
 /// Each fault, what it sends, and how it ends.
-fn faults() -> Vec<(&'static str, Vec<u8>, Option<End>)> {
+fn faults() -> Vec<(&'static str, Vec<u8>, Option<Ended>)> {
     vec![
-        ("close=4000&reason=bye", close_frame(4000, "bye"), Some(End::Fin)),
-        ("close=1000", close_frame(1000, ""), Some(End::Fin)),
-        ("close=none", vec![0x88, 0], Some(End::Fin)),
-        ("close=fin", vec![], Some(End::Fin)),
-        ("close=rst", vec![], Some(End::Reset)),
+        ("close=4000&reason=bye", close_frame(4000, "bye"), None),
+        ("close=1000", close_frame(1000, ""), None),
+        ("close=none", vec![0x88, 0], None),
+        ("close=fin", vec![], Some(Ended::Stream)),
+        ("close=rst", vec![], Some(Ended::Reset)),
         ("close=hang", vec![], None),
         ("bad=mask", b"\x81\x86\x01\x02\x03\x04lcpoda".to_vec(), None),
         ("bad=rsv", b"\x91\x08reserved".to_vec(), None),
@@ -213,11 +94,25 @@ fn faults() -> Vec<(&'static str, Vec<u8>, Option<End>)> {
 fn a_fault_at_once_is_in_the_same_write_as_the_opening() {
     for (query, bytes, end) in faults().into_iter().filter(|fault| fault.0 != "close=rst") {
         for after in ["", "&after=0", "&after=0s"] {
-            with(&format!("{query}{after}"), |driver| {
-                assert_eq!(driver.sent[0].1, [OPENING, &bytes].concat(), "{query}");
-                assert_eq!((driver.sent.len(), driver.end), (1, end), "{query}");
-            });
+            let service = service(LARGE, LARGE);
+            let mut driver = Driver::new(&service);
+            driver.receive(upgrade(&format!("/do?{query}{after}"), "").as_bytes());
+            let writes = driver.writes.len();
+            driver.forget_response();
+            assert_eq!((&driver.sent, writes, driver.ended), (&bytes, 1, end), "{query}");
         }
+    }
+}
+
+#[test]
+fn a_close_frame_that_was_asked_for_is_the_last_one_and_its_answer_ends_the_stream() {
+    for (query, bytes, _) in faults().into_iter().take(3) {
+        with(query, |driver| {
+            driver.receive(&[frame(0x81, b"late"), frame(0x89, b"late")].concat());
+            assert_eq!(driver.ended, None, "{query}");
+            driver.receive(&close(1000));
+            assert_eq!((&driver.sent, driver.ended), (&bytes, Some(Ended::Stream)), "{query}");
+        });
     }
 }
 
@@ -227,15 +122,14 @@ fn after_so_many_messages_it_comes_after_their_replies_and_before_any_other() {
     for shaped in ["", "&latency=1s", "&drip=1s", "&fragment=1", "&fragment=7&drip=1s&latency=1s"] {
         for (query, bytes, end) in faults() {
             with(&format!("{query}&after=3{shaped}"), |driver| {
-                driver.text("1");
+                say(driver, "1");
                 driver.wait_until(s(15));
                 driver.receive(&batch);
                 driver.wait_until(s(19));
                 let replies = [text("1"), text("2"), text("3"), bytes.clone()].concat();
                 let expected =
                     if query.starts_with("bad") { [replies, text("4")].concat() } else { replies };
-                assert_eq!(driver.bytes(), expected, "{query}{shaped}");
-                assert_eq!(driver.end, end, "{query}{shaped}");
+                assert_eq!((&driver.sent, driver.ended), (&expected, end), "{query}{shaped}");
             });
         }
     }
@@ -246,11 +140,15 @@ fn after_a_time_it_comes_then_and_not_before() {
     for (query, bytes, end) in faults() {
         with(&format!("{query}&after=2s"), |driver| {
             driver.wait_until(s(1));
-            driver.text("1");
+            say(driver, "1");
             driver.wait_before(s(2));
-            assert_eq!((driver.bytes(), driver.end), (text("1"), None), "{query}");
+            assert_eq!((driver.sent.clone(), driver.ended), (text("1"), None), "{query}");
             driver.wait_until(s(2));
-            assert_eq!((driver.bytes(), driver.end), ([text("1"), bytes].concat(), end), "{query}");
+            assert_eq!(
+                (driver.sent.clone(), driver.ended),
+                ([text("1"), bytes].concat(), end),
+                "{query}"
+            );
         });
     }
 }
@@ -260,10 +158,10 @@ fn it_may_come_inside_a_reply_unless_it_is_a_frame() {
     let reply = text("0123456789");
     for (query, bytes, end) in faults() {
         with(&format!("{query}&after=1s&drip=2s"), |driver| {
-            driver.text("0123456789");
-            driver.text("another");
+            say(driver, "0123456789");
+            say(driver, "another");
             driver.wait_until(s(1));
-            let sent = driver.bytes();
+            let sent = driver.sent.clone();
             match query.split(['=', '&']).take(2).collect::<Vec<_>>()[..] {
                 // The rest of the reply leaves at once before the close frame.
                 ["close", "1000" | "4000" | "none"] => {
@@ -271,10 +169,10 @@ fn it_may_come_inside_a_reply_unless_it_is_a_frame() {
                 }
                 _ => assert_eq!(sent, reply[..6], "{query}"),
             }
-            assert_eq!(driver.end, end, "{query}");
+            assert_eq!(driver.ended, end, "{query}");
             driver.wait_until(s(10));
             if query.starts_with("bad") {
-                assert_eq!(driver.bytes(), [&reply[..], &bytes, &text("another")].concat());
+                assert_eq!(driver.sent.clone(), [&reply[..], &bytes, &text("another")].concat());
             }
         });
     }
@@ -283,25 +181,25 @@ fn it_may_come_inside_a_reply_unless_it_is_a_frame() {
 #[test]
 fn a_server_that_hangs_receives_nothing_and_resets_after_a_minute() {
     with("close=hang&after=1s&count=1000&interval=10ms&latency=1s", |driver| {
-        driver.text("never answered");
+        say(driver, "never answered");
         driver.wait_until(s(1));
-        let sent = driver.bytes();
-        assert_eq!(driver.waits, Waits::Paused);
+        let sent = driver.sent.clone();
+        assert!(is_paused(driver));
         driver.wait_before(s(1) + HANG);
-        assert_eq!((driver.bytes(), driver.end), (sent.clone(), None));
+        assert_eq!((driver.sent.clone(), driver.ended), (sent.clone(), None));
         driver.wait_until(s(1) + HANG);
-        assert_eq!((driver.bytes(), driver.end), (sent, Some(End::Reset)));
+        assert_eq!((driver.sent.clone(), driver.ended), (sent, Some(Ended::Reset)));
     });
 }
 
 #[test]
 fn the_echo_goes_on_after_a_wrong_frame_until_the_client_closes() {
     with("bad=rsv", |driver| {
-        driver.text("still here");
+        say(driver, "still here");
         driver.receive(&close(1002));
         let expected = [&b"\x91\x08reserved"[..], &text("still here"), &close_frame(1002, "")];
-        assert_eq!(driver.bytes(), expected.concat());
-        assert_eq!(driver.end, Some(End::Fin));
+        assert_eq!(driver.sent.clone(), expected.concat());
+        assert_eq!(driver.ended, Some(Ended::Stream));
     });
 }
 
@@ -313,13 +211,13 @@ fn each_reply_comes_so_long_after_its_own_message() {
         let arrivals = [0, 300, 999, 1000, 1700];
         for (number, millis) in arrivals.into_iter().enumerate() {
             driver.wait_until(ms(millis));
-            driver.text(&number.to_string());
+            say(driver, &number.to_string());
         }
         driver.wait_until(s(9));
         let expected: Vec<_> = (arrivals.into_iter().enumerate())
             .map(|(number, millis)| (ms(1000 + millis), text(&format!("> {number}"))))
             .collect();
-        assert_eq!(driver.timed(), expected);
+        assert_eq!(timed(driver), expected);
     });
 }
 
@@ -337,10 +235,10 @@ fn a_reply_is_written_in_pieces_over_the_time_and_the_next_one_after_it() {
     ] {
         with(query, |driver| {
             let payload = "x".repeat(len);
-            driver.text(&payload);
-            driver.text("next");
+            say(driver, &payload);
+            say(driver, "next");
             driver.wait_until(s(30));
-            let sent = driver.timed();
+            let sent = timed(driver);
             let first: Vec<_> = sent.iter().take_while(|(at, _)| *at <= time).collect();
             // The next one begins when this one ends.
             assert!(first.len() >= pieces && first.len() <= pieces + 1, "{query}: {}", first.len());
@@ -348,7 +246,7 @@ fn a_reply_is_written_in_pieces_over_the_time_and_the_next_one_after_it() {
             let gaps = first[..pieces].windows(2).map(|pair| pair[1].0 - pair[0].0);
             let even = time / (pieces - 1).max(1) as u32;
             assert!(gaps.clone().all(|gap| gap <= even + ms(1)), "{query}: {:?}", gaps.max());
-            let bytes = driver.bytes();
+            let bytes = driver.sent.clone();
             assert_eq!(messages(&bytes), [payload.into_bytes(), b"next".to_vec()], "{query}");
         });
     }
@@ -375,7 +273,7 @@ fn a_reply_comes_in_fragments_of_the_size_and_never_in_more_than_1024() {
             let payload: Vec<u8> = (0..=255).cycle().take(len).collect();
             driver.receive(&frame(0x82, &payload));
             driver.wait_until(s(1));
-            let bytes = driver.bytes();
+            let bytes = driver.sent.clone();
             let frames = frames(&bytes);
             assert_eq!(frames.len(), fragments, "{len} by {size}");
             for (number, (first, payload)) in frames.iter().enumerate() {
@@ -406,14 +304,14 @@ fn many_small_and_large_replies_come_whole_and_in_order_whatever_shapes_them() {
             let bytes: Vec<u8> =
                 texts.iter().flat_map(|text| frame(0x81, text.as_bytes())).collect();
             let mut rest = &bytes[..];
-            while !rest.is_empty() || driver.wait.is_some_and(|wait| wait < s(5)) {
+            while !rest.is_empty() || driver.wait().is_some_and(|wait| wait < s(5)) {
                 rest = &rest[driver.receive(rest)..];
                 driver.wait_until(driver.now + ms(1));
                 assert!(driver.now < s(3600), "{query}: it does not end");
             }
             let expected: Vec<_> =
                 texts.iter().map(|text| format!("{prefix}{text}").into_bytes()).collect();
-            assert!(messages(&driver.bytes()) == expected, "{query}");
+            assert!(messages(&driver.sent.clone()) == expected, "{query}");
         });
     }
 }
@@ -427,60 +325,39 @@ fn while_much_is_held_nothing_is_received_and_the_client_is_not_taken_for_silent
             received += 1;
             assert!(received < 100, "nothing holds it up");
         }
-        assert_eq!((driver.waits, received), (Waits::Paused, 17));
-        assert_eq!(driver.bytes(), b"");
+        assert_eq!((is_paused(driver), received), (true, 17));
+        assert_eq!(driver.sent.clone(), b"");
         driver.wait_before(s(10));
-        assert_eq!(driver.bytes(), b"", "it pings though it would not see the pong");
+        assert_eq!(driver.sent.clone(), b"", "it pings though it would not see the pong");
         driver.wait_until(s(10));
-        assert_eq!(driver.waits, Waits::ToReceive);
-        assert_eq!(messages(&driver.bytes()).len(), 17);
+        assert!(!is_paused(driver));
+        assert_eq!(messages(&driver.sent.clone()).len(), 17);
         driver.wait_until(s(10) + ms(100));
-        assert!(driver.bytes().ends_with(&[0x89, 0]));
+        assert!(driver.sent.clone().ends_with(&[0x89, 0]));
     });
 }
 
 #[test]
-fn a_reply_for_which_there_is_no_memory_closes_by_1013() {
-    let script = script("latency=1s");
-    let settings = settings(2 * LARGE);
+fn a_reply_for_which_there_is_no_memory_closes_by_1013_after_those_before_it() {
     // Enough for the message, and not for the reply as well.
-    let budget = Arc::new(Budget::new(3 * LARGE / 2));
-    let mut driver = Driver::new(&script, &settings, &budget);
-    driver.text("small");
+    let service = service(2 * LARGE, 3 * LARGE / 2);
+    let mut driver = opened(&service, "latency=1s");
     let large = frame(0x82, &vec![7; LARGE]);
-    driver.receive(&large);
+    driver.receive(&[frame(0x81, b"small"), large, close(1000)].concat());
+    driver.wait_before(s(1));
+    assert_eq!(driver.sent, b"");
+    driver.wait_until(s(1));
     let expected = [text("small"), close_frame(1013, "memory is short, try again later")];
-    assert_eq!(driver.bytes(), expected.concat());
-    assert_eq!(driver.end, Some(End::Fin));
+    assert_eq!((&driver.sent, driver.ended), (&expected.concat(), Some(Ended::Stream)));
     drop(driver);
-    assert_eq!(budget.left(), 3 * LARGE / 2);
-}
-
-#[test]
-fn a_close_frame_is_answered_though_there_is_no_memory_for_the_replies_before_it() {
-    let query = format!("latency=1s&fragment=1&prefix={}", "p".repeat(100));
-    let script = script(&query);
-    let settings = script.settings(&settings(2 * LARGE));
-    // No address for more than every client may have.
-    let reservable = Reservable { addresses: 0, ..Reservable::UNLIMITED };
-    let budget = Arc::new(Budget::limited(LARGE, reservable, 0));
-    let mut driver = Driver::new(&script, &settings, &budget);
-    let message = frame(0x81, &[b'x'; 900]);
-    assert_eq!(driver.receive(&message.repeat(5)), 5 * message.len());
-    let last = [message.repeat(16), close(4000)].concat();
-    assert_eq!(driver.receive(&last), last.len());
-    assert_eq!(driver.end, Some(End::Fin));
-    let bytes = driver.bytes();
-    let held = bytes.strip_suffix(&close_frame(4000, "")[..]).unwrap();
-    assert_eq!(messages(held).len(), 5);
+    assert_eq!(service.budget.left(), 3 * LARGE / 2);
 }
 
 #[test]
 fn the_memory_of_a_large_reply_is_given_back_once_it_is_sent() {
-    let script = script("latency=1s");
-    let settings = settings(2 * LARGE);
-    let budget = Arc::new(Budget::new(16 * LARGE));
-    let mut driver = Driver::new(&script, &settings, &budget);
+    let service = service(2 * LARGE, 16 * LARGE);
+    let budget = &service.budget;
+    let mut driver = opened(&service, "latency=1s");
     driver.receive(&frame(0x82, &vec![7; LARGE]));
     assert!(budget.left() < 15 * LARGE);
     driver.wait_before(s(1));
@@ -496,22 +373,21 @@ fn messages_are_pushed_at_their_times() {
     with("count=3&interval=1s&bytes=4", |driver| {
         driver.wait_until(s(30));
         let pushes = [(s(1), text("1   ")), (s(2), text("2   ")), (s(3), text("3   "))];
-        assert_eq!(driver.timed()[..3], pushes);
-        assert_eq!(driver.timed()[3], (PING_INTERVAL, vec![0x89, 0]));
+        assert_eq!(timed(driver)[..3], pushes);
+        assert_eq!(timed(driver)[3], (PING_INTERVAL, vec![0x89, 0]));
     });
     with("count=3&close=1000", |driver| {
         let expected = [text("1"), text("2"), text("3"), close_frame(1000, "")];
-        assert_eq!(driver.sent[0].1, [OPENING, &expected.concat()].concat());
-        assert_eq!(driver.end, Some(End::Fin));
+        assert_eq!(driver.sent, expected.concat());
     });
     with("count=16&bytes=65536&close=fin", |driver| {
-        let messages = messages(&driver.bytes());
+        let messages = messages(&driver.sent.clone());
         assert_eq!(messages.len(), 16);
         let digits = [1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2];
         for (message, digits) in messages.into_iter().zip(digits) {
             assert_eq!((message.len(), message.trim_ascii_end().len()), (65_536, digits));
         }
-        assert_eq!(driver.end, Some(End::Fin));
+        assert_eq!(driver.ended, Some(Ended::Stream));
     });
 }
 
@@ -519,49 +395,49 @@ fn messages_are_pushed_at_their_times() {
 fn a_push_waits_for_the_end_of_a_reply_and_a_reply_does_not_wait_for_pushes() {
     with("count=2&interval=1s&drip=1500ms", |driver| {
         driver.wait_until(ms(500));
-        driver.text("0123456789");
+        say(driver, "0123456789");
         driver.wait_until(s(2) - ms(1));
-        let begun = driver.bytes();
+        let begun = driver.sent.clone();
         assert_eq!(begun, text("0123456789")[..11]);
         driver.wait_until(s(2));
-        assert_eq!(driver.bytes(), [text("0123456789"), text("1"), text("2")].concat());
+        assert_eq!(driver.sent.clone(), [text("0123456789"), text("1"), text("2")].concat());
     });
 }
 
 #[test]
 fn pings_are_answered_at_once_whatever_the_latency_or_not_at_all() {
     with("latency=1s", |driver| {
-        driver.text("hi");
+        say(driver, "hi");
         driver.receive(&frame(0x89, b"now"));
-        assert_eq!(driver.bytes(), server_frame(0x8A, b"now"));
+        assert_eq!(driver.sent.clone(), server_frame(0x8A, b"now"));
         driver.wait_until(s(1));
-        assert_eq!(driver.bytes(), [server_frame(0x8A, b"now"), text("hi")].concat());
+        assert_eq!(driver.sent.clone(), [server_frame(0x8A, b"now"), text("hi")].concat());
     });
     with("pong=off", |driver| {
         driver.receive(&[frame(0x89, b""), frame(0x81, b"hi"), frame(0x89, b"")].concat());
         driver.wait_until(s(1));
-        assert_eq!(driver.bytes(), text("hi"));
+        assert_eq!(driver.sent.clone(), text("hi"));
     });
     // Not inside a frame.
     with("drip=1s", |driver| {
-        driver.text("0123456789");
+        say(driver, "0123456789");
         driver.receive(&frame(0x89, b"now"));
         driver.wait_until(s(1));
-        assert_eq!(driver.bytes(), [text("0123456789"), server_frame(0x8A, b"now")].concat());
+        assert_eq!(driver.sent.clone(), [text("0123456789"), server_frame(0x8A, b"now")].concat());
     });
 }
 
 #[test]
 fn a_client_that_only_pings_does_not_fill_the_memory_while_a_reply_drips() {
     with("drip=10s", |driver| {
-        driver.text("0123456789");
+        say(driver, "0123456789");
         let pings: Vec<u8> = frame(0x89, &[7; 125]).repeat(1000);
         let received = driver.receive(&pings);
         assert!(received < 60_000, "{received} bytes were received");
-        assert_eq!(driver.waits, Waits::Paused);
+        assert!(is_paused(driver));
         driver.wait_until(s(10));
         assert_eq!(driver.receive(&pings[received..]), pings.len() - received);
-        assert_eq!(frames(&driver.bytes()).len(), 1001);
+        assert_eq!(frames(&driver.sent.clone()).len(), 1001);
     });
 }
 
@@ -570,46 +446,45 @@ fn a_silent_client_is_pinged_and_closed_in_every_behaviour() {
     for query in ["latency=10s", "drip=10s", "pong=off", "close=1000&after=1000", "fragment=1"] {
         with(query, |driver| {
             driver.wait_before(PING_INTERVAL);
-            assert_eq!(driver.bytes(), b"", "{query}");
+            assert_eq!(driver.sent.clone(), b"", "{query}");
             driver.wait_until(PING_INTERVAL);
-            assert_eq!(driver.bytes(), [0x89, 0], "{query}");
+            assert_eq!(driver.sent.clone(), [0x89, 0], "{query}");
             driver.wait_before(PING_INTERVAL + PING_TIMEOUT);
-            assert_eq!(driver.end, None, "{query}");
+            assert!(!driver.is_closed(), "{query}");
             driver.wait_until(PING_INTERVAL + PING_TIMEOUT);
-            assert_eq!(driver.end, Some(End::Fin), "{query}");
-            assert!(driver.bytes().ends_with(&close_frame(1001, "no answer to a ping")));
+            assert!(driver.sent.clone().ends_with(&close_frame(1001, "no answer to a ping")));
         });
     }
     with("ping=100ms", |driver| {
         driver.wait_before(ms(100));
-        assert_eq!(driver.bytes(), b"");
+        assert_eq!(driver.sent.clone(), b"");
         driver.wait_until(ms(100));
-        assert_eq!(driver.bytes(), [0x89, 0]);
+        assert_eq!(driver.sent.clone(), [0x89, 0]);
     });
     // Pushes are no sign of life.
     with("ping=1s&count=1000&interval=10ms", |driver| {
         driver.wait_before(s(1));
-        assert!(!driver.bytes().contains(&0x89));
+        assert!(!driver.sent.clone().contains(&0x89));
         driver.wait_until(s(1));
-        assert!(driver.bytes().contains(&0x89));
+        assert!(driver.sent.clone().contains(&0x89));
         driver.wait_before(s(1) + PING_TIMEOUT);
-        assert_eq!(driver.end, None);
+        assert!(!driver.is_closed());
         driver.wait_until(s(1) + PING_TIMEOUT);
-        assert_eq!(driver.end, Some(End::Fin));
+        assert!(driver.is_closed());
     });
 }
 
 #[test]
 fn no_ping_and_no_deadline_falls_inside_a_reply() {
     with("drip=10s&ping=100ms", |driver| {
-        driver.text("0123456789");
+        say(driver, "0123456789");
         driver.wait_until(s(10) - ms(1));
-        let begun = driver.bytes();
+        let begun = driver.sent.clone();
         assert_eq!(begun, text("0123456789")[..11]);
         driver.wait_until(s(10));
-        assert_eq!(driver.bytes(), text("0123456789"));
+        assert_eq!(driver.sent.clone(), text("0123456789"));
         driver.wait_until(s(10) + ms(100));
-        assert_eq!(driver.bytes(), [text("0123456789"), vec![0x89, 0]].concat());
+        assert_eq!(driver.sent.clone(), [text("0123456789"), vec![0x89, 0]].concat());
     });
 }
 
@@ -630,22 +505,23 @@ fn a_stop_ends_every_behaviour_at_once_by_1001() {
         "close=4000&after=10m",
     ] {
         with(query, |driver| {
-            if driver.waits == Waits::ToReceive {
-                driver.text("0123456789");
+            if !is_paused(driver) {
+                say(driver, "0123456789");
             }
             driver.wait_until(ms(500));
             driver.stop();
-            assert_eq!(driver.end, Some(End::Fin), "{query}");
-            let bytes = driver.bytes();
+            let bytes = driver.sent.clone();
             assert!(bytes.ends_with(&stopping()), "{query}: {bytes:02X?}");
+            driver.receive(&close(1001));
+            assert_eq!(driver.ended, Some(Ended::Stream), "{query}");
         });
     }
     // A stream that stands inside a reply can't take a close frame.
     with("close=hang&after=1s&drip=10s", |driver| {
-        driver.text("0123456789");
+        say(driver, "0123456789");
         driver.wait_until(s(2));
         driver.stop();
-        assert_eq!(driver.end, Some(End::Reset));
+        assert_eq!(driver.ended, Some(Ended::Reset));
     });
 }
 
@@ -656,27 +532,72 @@ fn a_stop_sends_a_large_reply_that_is_held_before_its_close_frame() {
             let payload = vec![7; LARGE];
             driver.receive(&frame(0x82, &payload));
             driver.stop();
-            let bytes = driver.bytes();
+            let bytes = driver.sent.clone();
             let reply = bytes.strip_suffix(&stopping()[..]).unwrap();
             assert!(messages(reply) == [payload], "{query}");
-            assert_eq!(driver.end, Some(End::Fin), "{query}");
         });
     }
 }
 
 #[test]
-fn a_close_frame_of_the_client_is_answered_at_once_after_what_is_held() {
-    for query in ["latency=10s", "drip=10s", "count=1000&interval=1s", "close=fin&after=9"] {
+fn a_close_frame_of_the_client_is_answered_once_the_replies_have_had_their_time() {
+    for (query, time) in [
+        ("latency=10s", s(10)),
+        ("drip=2s", s(4)),
+        ("count=1000&interval=1s", ms(100)),
+        ("close=fin&after=9", ms(100)),
+    ] {
         with(query, |driver| {
-            driver.text("0123456789");
-            driver.text("second");
+            say(driver, "0123456789");
+            say(driver, "second");
             driver.wait_until(ms(100));
             driver.receive(&close(4321));
+            // Of the pieces of a reply the last one may come some nanoseconds early.
+            driver.wait_until((time - ms(1)).max(ms(100)));
+            assert_eq!(driver.ended.is_some(), time == ms(100), "{query}");
+            driver.wait_until(time);
             let replies = [text("0123456789"), text("second"), close_frame(4321, "")];
-            assert_eq!(driver.bytes(), replies.concat());
-            assert_eq!(driver.end, Some(End::Fin), "{query}");
-            assert_eq!(driver.scripted.messages(), 2, "{query}");
+            assert_eq!((&driver.sent, driver.ended), (&replies.concat(), Some(Ended::Stream)));
+            assert!(driver.end().unwrap().contains("; 2 messages, "), "{query}");
         });
+    }
+}
+
+/// Scripts, and a client that sends more than they need and its Close at once.
+#[test]
+fn a_script_does_exactly_the_same_however_the_bytes_come() {
+    let texts = ["1", "2", "3"].map(|text| frame(0x81, text.as_bytes()));
+    let bytes =
+        [&texts.concat()[..], &frame(0x89, b"ping"), &frame(0x81, b"4"), &close(1000)].concat();
+    let shapes = ["", "&latency=1s", "&drip=1s", "&fragment=1&drip=10ms", "&count=2&interval=1s"];
+    for (fault, ..) in faults() {
+        for after in ["", "&after=0", "&after=2", "&after=3", "&after=1500ms", "&after=9"] {
+            if fault == "close=rst" && matches!(after, "" | "&after=0") {
+                continue;
+            }
+            for shape in shapes {
+                let query = format!("{fault}{after}{shape}");
+                let converse = |with_request: usize, pieces: &[usize]| {
+                    let service = service(LARGE, LARGE);
+                    let mut driver = Driver::new(&service);
+                    let head = upgrade(&format!("/do?{query}"), "");
+                    let (early, late) = bytes.split_at(with_request);
+                    driver.receive(&[head.as_bytes(), early].concat());
+                    driver.forget_response();
+                    if !late.is_empty() {
+                        driver.receive_in_pieces(late, pieces);
+                    }
+                    driver.wait_until(s(100));
+                    (driver.take(), driver.ended)
+                };
+                let whole = converse(0, &[usize::MAX]);
+                for at in 0..=bytes.len() {
+                    assert_eq!(converse(at, &[usize::MAX]), whole, "{query}, {at}");
+                    assert_eq!(converse(0, &[at.max(1), usize::MAX]), whole, "{query}, {at}");
+                }
+                assert_eq!(converse(0, &[1]), whole, "{query}");
+            }
+        }
     }
 }
 
@@ -684,11 +605,14 @@ fn a_close_frame_of_the_client_is_answered_at_once_after_what_is_held() {
 fn the_opening_comes_before_replies_to_what_came_with_the_request() {
     let early = [frame(0x81, b"early"), close(1000)].concat();
     for query in ["pong=off", "fragment=3", "latency=1s", "drip=1s", "count=1&interval=1s"] {
-        let (script, settings) = (script(query), settings(LARGE));
-        let driver = Driver::after(&early, &script, &settings, &Arc::new(Budget::new(LARGE)));
-        assert_eq!(driver.end, Some(End::Fin), "{query}");
-        assert!(driver.bytes().ends_with(&close_frame(1000, "")), "{query}");
-        assert_eq!(messages(&driver.bytes()), [b"early"], "{query}");
+        let service = service(LARGE, LARGE);
+        let mut driver = Driver::new(&service);
+        driver.receive(&[upgrade(&format!("/do?{query}"), "").as_bytes(), &early].concat());
+        driver.wait_until(s(1));
+        driver.forget_response();
+        assert_eq!(driver.ended, Some(Ended::Stream), "{query}");
+        assert!(driver.sent.ends_with(&close_frame(1000, "")), "{query}");
+        assert_eq!(messages(&driver.sent), [b"early"], "{query}");
     }
 }
 
@@ -697,8 +621,11 @@ fn what_the_client_does_wrong_closes_as_ever() {
     for query in ["latency=10s", "drip=10s", "pong=off", "bad=mask", "close=4000&after=9"] {
         with(query, |driver| {
             driver.receive(b"\x81\x02hi");
-            assert!(driver.bytes().ends_with(&close_frame(1002, "frame is not masked")), "{query}");
-            assert_eq!(driver.end, Some(End::Fin));
+            assert!(
+                driver.sent.clone().ends_with(&close_frame(1002, "frame is not masked")),
+                "{query}"
+            );
+            assert_eq!(driver.ended, Some(Ended::Stream));
         });
     }
 }

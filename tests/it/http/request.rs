@@ -2,6 +2,7 @@
 
 use wsecho::http::request::ParseError::{self, Malformed, TooLarge};
 use wsecho::http::request::{MAX_FIELDS, MAX_HEAD_LEN, Request, head_len};
+use wsecho::proxy_protocol::V2_SIGNATURE;
 
 use super::{FIELDS, HOST, UPGRADE, upgrade, upgrade_with};
 
@@ -56,7 +57,28 @@ fn tls_is_recognized_by_its_first_byte() {
         matches!(wrong, Err(Malformed(wrong)) if wrong.starts_with("this is TLS")),
         "{wrong:?}"
     );
+    assert!(matches!(wrong, Err(Malformed(wrong)) if wrong.contains("--tls-cert")), "{wrong:?}");
     assert_eq!(head_len(b"G\x16", 0), Ok(None));
+}
+
+#[test]
+fn a_proxy_header_is_recognized_in_every_split_and_the_flag_named() {
+    let line = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let binary = [V2_SIGNATURE, b"\x20\0\0\0GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+    for header in [&line[..], &binary] {
+        for first in 1..header.len() {
+            let head = match head_len(&header[..first], 0) {
+                Ok(None) => head_len(header, first),
+                head => head,
+            };
+            let wrong = head.and_then(|len| Request::parse(&header[..len.unwrap()]).map(drop));
+            let names_the_flag =
+                matches!(wrong, Err(Malformed(wrong)) if wrong.contains("--proxy-protocol"));
+            assert!(names_the_flag, "{first}: {wrong:?}");
+        }
+    }
+    // A method may begin like it.
+    assert_eq!(head_len(b"PROXYING / HTTP/1.1\r\n", 0), Ok(None));
 }
 
 #[test]
@@ -87,15 +109,18 @@ fn a_request_line_is_a_method_a_target_and_a_version() {
     for (line, words) in [
         ("GET / HTTP/1.1 ", "METHOD TARGET VERSION"),
         ("GET  / HTTP/1.1", "METHOD TARGET VERSION"),
+        ("GET  HTTP/1.1", "target is empty"),
         (" GET / HTTP/1.1", "METHOD TARGET VERSION"),
         ("GET /a b HTTP/1.1", "METHOD TARGET VERSION"),
         ("GET /", "METHOD TARGET VERSION"),
         ("GET\t/\tHTTP/1.1", "METHOD TARGET VERSION"),
-        ("", "METHOD TARGET VERSION"),
         ("G(T / HTTP/1.1", "method is not a token"),
         ("G\0T / HTTP/1.1", "method is not a token"),
-        ("GET /\0 HTTP/1.1", "target is not visible ASCII"),
-        ("GET /ä HTTP/1.1", "target is not visible ASCII"),
+        ("GET /\0 HTTP/1.1", "target has a control character"),
+        ("GET /\x7F HTTP/1.1", "target has a control character"),
+        ("GET /ä HTTP/1.1", "target is not ASCII; percent-encode it"),
+        ("GET /?日本 HTTP/1.1", "target is not ASCII; percent-encode it"),
+        ("GET /a#b HTTP/1.1", "fragment"),
         ("GET / HTTP/1.10", "version"),
         ("GET / HTTP/1", "version"),
         ("GET / HTTP/a.1", "version"),

@@ -1,8 +1,10 @@
 //! The command line of the real binary, and what it logs.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -10,7 +12,8 @@ use rustix::process::Signal;
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, address_in, assert_status, connect,
-    eventually, free_addr, read_close, read_frame, read_head, skip, wait_for_line, wsecho,
+    eventually, free_addr, has_programs, read_close, read_frame, read_head, skip, wait_for_line,
+    wsecho, wsecho_path,
 };
 
 // Flags
@@ -32,10 +35,10 @@ fn speaks_tls(server: &Server) {
     assert_status(&server.response(HEALTH_CHECK), 400);
 }
 
-const FLAGS: [Flag; 17] = [
+const FLAGS: [Flag; 19] = [
     Flag {
         name: "--addr",
-        default: "[default: 127.0.0.1:1222, or the sockets",
+        default: "[default: 127.0.0.1:1222, or the sockets passed",
         env: &[("WSECHO_ADDR", "127.0.0.1:0, 127.0.0.2:0")],
         shows: |server| {
             let line = server.wait_for_log("listening on ");
@@ -74,6 +77,24 @@ const FLAGS: [Flag; 17] = [
                 assert_status(&response_with(server, &format!("Origin: {origin}")), status);
             }
         },
+    },
+    Flag {
+        name: "--proxy-protocol",
+        default: "[default: off]",
+        env: &[("WSECHO_PROXY_PROTOCOL", "on")],
+        shows: |server| {
+            assert_status(&server.response(UPGRADE), 400);
+            server.wait_for_log(" refused, no PROXY header: ");
+        },
+    },
+    Flag {
+        name: "--proxy-protocol-from",
+        default: "[default: all]",
+        env: &[
+            ("WSECHO_PROXY_PROTOCOL", "on"),
+            ("WSECHO_PROXY_PROTOCOL_FROM", "unix, 127.0.0.0/8"),
+        ],
+        shows: |server| assert_status(&server.response(UPGRADE), 400),
     },
     Flag {
         name: "--subprotocol",
@@ -187,9 +208,10 @@ fn the_help_names_every_flag_with_its_default() {
         let about = about.split(" --").next().unwrap();
         assert!(about.contains(default), "{flag}: {about}");
     }
-    // The rule is said once, and not behind each flag.
+    // The rule stands there once, and not behind each flag.
     assert!(words.contains("--ping-interval 5s is WSECHO_PING_INTERVAL=5s there"), "{words}");
-    assert_eq!(words.matches("WSECHO_").count(), 1);
+    assert!(words.contains("An empty variable sets nothing, except WSECHO_PREFIX."), "{words}");
+    assert_eq!(words.matches("WSECHO_").count(), 2);
     let named: BTreeSet<_> =
         words.split([' ', '.']).filter(|word| word.starts_with("--")).collect();
     let known = flags.iter().map(|(flag, _)| *flag);
@@ -298,6 +320,11 @@ fn a_wrong_command_line_is_refused_in_one_line_and_the_usage() {
     for (flag, line) in [
         ("--addr=1222", "invalid value '1222' for '--addr <HOST:PORT>': expected HOST:PORT, for"),
         (
+            "--addr=*:1222",
+            "invalid value '*:1222' for '--addr <HOST:PORT>': expected a host; all addresses are \
+             0.0.0.0:1222 or [::]:1222",
+        ),
+        (
             "--origin=https://*.a.example",
             "invalid value 'https://*.a.example' for '--origin <ORIGIN>': expected a whole host, \
              since wildcards match nothing: repeat --origin for each host",
@@ -350,11 +377,13 @@ fn an_error_from_the_environment_names_the_variable() {
             "null, *".as_ref(),
             "invalid value ' *' for 'WSECHO_ORIGIN': expected SCHEME://HOST",
         ),
+        // Without the end of its line, which would hide the rest on a terminal.
         (
-            "WSECHO_LOG_FILE",
-            "".as_ref(),
-            "a value is required for 'WSECHO_LOG_FILE' but none was supplied",
+            "WSECHO_PING_TIMEOUT",
+            "5\r".as_ref(),
+            "invalid value '5' for 'WSECHO_PING_TIMEOUT': expected a time with its unit",
         ),
+        ("WSECHO_TLS_CERT", "cert.pem".as_ref(), "the following required arguments were not"),
         ("WSECHO_PREFIX", no_utf8, "WSECHO_PREFIX is not UTF-8"),
     ] {
         let (status, text) = refusal(wsecho(&[]).env(variable, value));
@@ -373,16 +402,44 @@ fn an_error_from_the_environment_names_the_variable() {
 }
 
 #[test]
-fn a_variable_that_sets_nothing_is_warned_about() {
+fn each_half_of_a_pair_may_be_a_flag_or_a_variable() {
+    let mut command = wsecho(&["--addr=127.0.0.1:0", "--tls-key=tests/tls/ec.key"]);
+    speaks_tls(&Server::start_command(command.env("WSECHO_TLS_CERT", "tests/tls/ec.crt")));
+}
+
+#[test]
+fn an_empty_variable_sets_nothing_but_an_empty_prefix() {
+    let mut command = wsecho(&[]);
+    let variables = FLAGS.iter().flat_map(|flag| flag.env).map(|(variable, _)| (variable, ""));
+    command.envs(variables).envs([("WSECHO_LOG_FILE", ""), ("WSECHO_ADDR", "127.0.0.1:0")]);
+    let server = Server::start_command(&mut command);
+    assert_eq!(echo(&server, b"as it is"), b"as it is");
+    assert!(!server.log().concat().contains(" WARN "), "{:?}", server.log());
+}
+
+#[test]
+fn a_variable_from_a_file_with_windows_line_endings_has_the_value_of_its_line() {
+    for flag in &FLAGS {
+        println!("{}", flag.name);
+        let mut command = wsecho(&[]);
+        command.env("WSECHO_ADDR", "127.0.0.1:0\r");
+        command.envs(flag.env.iter().map(|(variable, value)| (variable, format!("{value}\r"))));
+        (flag.shows)(&Server::start_command(&mut command));
+    }
+    let mut command = wsecho(&[]);
+    command.env("RUST_LOG", "warn\r");
+    assert_eq!(levels_logged(command), BTreeSet::from(["WARN".into()]));
+}
+
+#[test]
+fn a_variable_that_no_flag_reads_is_warned_about() {
     let mut command = wsecho(&[]);
     let server = Server::start_command(command.envs([
         ("WSECHO_ADDR", "127.0.0.1:0"),
         ("WSECHO_MAX_CONECTIONS", "1"),
         ("WSECHO_PORT", "1300"),
         ("WSECHO_VERBOSE", "1"),
-        // Kubernetes sets these for a service called wsecho.
-        ("WSECHO_SERVICE_HOST", "10.0.0.1"),
-        ("WSECHO_PORT_1222_TCP", "tcp://10.0.0.1:1222"),
+        ("WSECHO_TLS_PORT", "443"),
         ("OTHER_PORT", "1"),
     ]));
     let log = server.log();
@@ -392,14 +449,33 @@ fn a_variable_that_sets_nothing_is_warned_about() {
     assert_eq!(
         warnings,
         [
-            "the environment's WSECHO_MAX_CONECTIONS sets nothing; did you mean WSECHO_MAX_CONNECTIONS?",
-            "the environment's WSECHO_PORT sets nothing; did you mean WSECHO_ADDR?",
-            "the environment's WSECHO_VERBOSE sets nothing",
+            "unknown environment variable WSECHO_MAX_CONECTIONS; did you mean WSECHO_MAX_CONNECTIONS?",
+            "unknown environment variable WSECHO_PORT; did you mean WSECHO_ADDR?",
+            "unknown environment variable WSECHO_TLS_PORT; did you mean WSECHO_TLS_CERT?",
+            "unknown environment variable WSECHO_VERBOSE",
         ]
     );
-    let mut command = wsecho(&["--addr=127.0.0.1:0"]);
-    let server = Server::start_command(command.env("WSECHO_PORT", "tcp://10.0.0.1:1222"));
-    assert!(!server.log().concat().contains("WSECHO_PORT"));
+}
+
+#[test]
+fn what_kubernetes_sets_for_a_service_is_no_setting() {
+    for service in ["WSECHO", "WSECHO_TLS", "WSECHO_ADDR", "WSECHO_MAX_CONNECTIONS"] {
+        let mut command = wsecho(&["--addr=127.0.0.1:0"]);
+        for (variable, value) in [
+            ("SERVICE_HOST", "10.0.0.1"),
+            ("SERVICE_PORT", "443"),
+            ("SERVICE_PORT_HTTPS", "443"),
+            ("PORT", "tcp://10.0.0.1:443"),
+            ("PORT_443_TCP", "tcp://10.0.0.1:443"),
+            ("PORT_443_TCP_PROTO", "tcp"),
+            ("PORT_443_TCP_PORT", "443"),
+            ("PORT_443_TCP_ADDR", "10.0.0.1"),
+        ] {
+            command.env(format!("{service}_{variable}"), value);
+        }
+        let server = Server::start_command(&mut command);
+        assert!(!server.log().concat().contains(" WARN "), "{:?}", server.log());
+    }
 }
 
 // The log
@@ -432,7 +508,8 @@ fn the_first_line_says_where_it_listens_and_where_the_page_is() {
 fn for_all_addresses_the_page_is_where_a_browser_finds_it() {
     for (flag, socket, page) in [
         ("--addr=0.0.0.0:0", "ws://0.0.0.0:", "http://127.0.0.1:"),
-        ("--addr=[::]:0", "ws://[::]:", "http://[::1]:"),
+        // It serves IPv4, too, and [::1] is missing where IPv6 is off.
+        ("--addr=[::]:0", "ws://[::]:", "http://127.0.0.1:"),
     ] {
         if flag.contains('[') && TcpListener::bind("[::1]:0").is_err() {
             skip("this machine has no IPv6");
@@ -443,6 +520,67 @@ fn for_all_addresses_the_page_is_where_a_browser_finds_it() {
         let port = server.addr.port();
         let expected = format!("listening on {socket}{port}/, page at {page}{port}/");
         assert!(line.contains(&expected), "{line}");
+    }
+}
+
+#[test]
+fn an_ipv6_address_may_have_a_scope() {
+    let Some(mut command) = in_a_network_of_its_own("ip -6 addr add fe80::1/64 dev lo nodad")
+    else {
+        return;
+    };
+    let server = Server::start_command(command.arg("--addr=[fe80::1%lo]:0"));
+    server.wait_for_log("listening on ws://[fe80::1%1]:");
+}
+
+#[test]
+fn where_ipv6_is_off_the_page_is_at_an_ipv4_address() {
+    let off = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6";
+    let Some(mut command) = in_a_network_of_its_own(off) else { return };
+    let server = Server::start_command(command.arg("--addr=[::]:0"));
+    server.wait_for_log("page at http://127.0.0.1:");
+}
+
+/// wsecho with a loopback of its own, after `script` has run there as root.
+fn in_a_network_of_its_own(script: &str) -> Option<Command> {
+    if !has_programs(&["unshare", "ip"]) {
+        return None;
+    }
+    let is_allowed =
+        Command::new("unshare").args(["-rn", "ip", "link", "set", "lo", "up"]).status();
+    let has_ipv6 = TcpListener::bind("[::1]:0").is_ok();
+    if !is_allowed.is_ok_and(|status| status.success()) || !has_ipv6 {
+        skip("this machine allows no network namespace, or has no IPv6");
+        return None;
+    }
+    let script = format!(r#"ip link set lo up && {script} && exec "$0" "$@""#);
+    let mut command = Command::new("unshare");
+    command.args(["-rn", "sh", "-c", &script, &wsecho_path()]);
+    Some(command)
+}
+
+/// no-color.org, and what a terminal without escape sequences calls itself.
+#[test]
+fn a_terminal_gets_colors_unless_it_or_the_user_wants_none() {
+    if !has_programs(&["script"]) {
+        return;
+    }
+    for (term, no_color, is_colored) in [
+        ("xterm", None, true),
+        ("xterm", Some(""), true),
+        ("xterm", Some("1"), false),
+        ("dumb", None, false),
+        ("", None, false),
+    ] {
+        let mut command = Command::new("script");
+        command.args(["-qfec", &format!("{} --addr 127.0.0.1:0", wsecho_path()), "/dev/null"]);
+        command.env("TERM", term).env_remove("NO_COLOR").env_remove("RUST_LOG");
+        command.envs(no_color.map(|value| ("NO_COLOR", value)));
+        let mut program = Program::start(command.stdout(Stdio::piped()));
+        let mut lines = BufReader::new(program.0.stdout.take().unwrap()).lines();
+        let line = lines.find(|line| line.as_ref().unwrap().contains("listening on")).unwrap();
+        let line = line.unwrap();
+        assert_eq!(line.contains('\x1b'), is_colored, "{term:?}, {no_color:?}: {line:?}");
     }
 }
 
@@ -505,6 +643,22 @@ fn the_log_file_is_created_and_holds_the_whole_log() {
 }
 
 #[test]
+fn a_log_file_may_be_the_standard_error_or_output_by_name() {
+    for name in ["-", "/dev/stderr", "/proc/self/fd/2"] {
+        Server::start(&["--log-file", name]).wait_for_log("listening on ");
+    }
+    for name in ["/dev/stdout", "/dev/fd/1"] {
+        // A socket can't be opened by its name, and service managers and Node.js give one.
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut command = wsecho(&["--addr=127.0.0.1:0", "--log-file", name]);
+        let _program = Program::start(command.stdout(OwnedFd::from(theirs)).stderr(Stdio::piped()));
+        drop(command);
+        let line = BufReader::new(ours).lines().next().expect("a line is logged").unwrap();
+        assert!(line.contains("listening on "), "{line}");
+    }
+}
+
+#[test]
 fn a_client_has_two_lines_in_the_log() {
     let server = Server::start(&[]);
     let mut client = server.open();
@@ -527,7 +681,7 @@ fn a_client_has_two_lines_in_the_log() {
     client.read_to_end(&mut received).unwrap();
     let ended = server.wait_for_log(" ended: ");
     let expected = format!(
-        " INFO ] client 1 ended: closed by peer, 4000; 3 messages, {} bytes in, {} bytes out, ",
+        " INFO ] client 1 ended: closed by peer, 4000 \"done\"; 3 messages, {} bytes in, {} bytes out, ",
         sent.len(),
         received.len()
     );
@@ -580,11 +734,11 @@ fn the_log_says_who_ended_a_conversation_and_why() {
     for (index, (sent, end)) in [
         (close(1000), "closed by peer, 1000"),
         (frame(0x88, b""), "closed by peer, no code"),
-        (frame(0x83, b""), "closed by server, 1002 reserved opcode"),
-        (frame(0x81, b"\xFF"), "closed by server, 1007 text is not UTF-8"),
+        (frame(0x83, b""), r#"closed by server, 1002 "reserved opcode""#),
+        (frame(0x81, b"\xFF"), r#"closed by server, 1007 "text is not UTF-8""#),
         (
             frame(0x81, &[b'x'; 101]),
-            "closed by server, 1009 message of at least 101 bytes is over the limit of 100",
+            r#"closed by server, 1009 "message of at least 101 bytes is over the limit of 100", not answered"#,
         ),
         (frame(0x81, b"bye"), "peer ended the stream without a close frame"),
     ]

@@ -152,6 +152,7 @@ fn a_log_that_cannot_be_written_costs_nobody_an_answer() {
     }
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_log_file_that_fills_up_is_reported_on_stderr_and_goes_on_when_there_is_room() {
     let dir = TempDir::new();
@@ -161,38 +162,34 @@ fn a_log_file_that_fills_up_is_reported_on_stderr_and_goes_on_when_there_is_room
     let addr = free_addr().to_string();
     let mut command = Command::new("sh");
     command.args(["-c", script, &wsecho_path(), &addr, log.to_str().unwrap()]);
-    let mut program = Program::start(command.env_remove("RUST_LOG").stderr(Stdio::piped()));
-    let addr = address_in(&wait_for_line(&log, "listening on "));
+    let mut server = Server::start_command_logging_to(&log, command.stderr(Stdio::piped()));
     let visit = || {
-        let mut stream = connect(addr);
-        stream.write_all(b"GET /nothing HTTP/1.0\r\n\r\n").unwrap();
-        assert_status(&read_head(&mut stream), 404);
+        assert_status(&server.response("GET /nothing HTTP/1.0\r\n\r\n"), 404);
+        // Its line is written, or lost.
+        server.wait_until_asleep();
     };
-    let is_full = || fs::metadata(&log).unwrap().len() == 512;
     eventually(SOON, || {
         visit();
-        is_full()
+        fs::metadata(&log).unwrap().len() == 512
     });
     let before = fs::read_to_string(&log).unwrap();
     assert!(!before.ends_with('\n'), "{before}");
     visit();
     // Whatever frees the space.
     fs::write(&log, "").unwrap();
-    eventually(SOON, || {
-        visit();
-        let after = fs::read_to_string(&log).unwrap();
-        let is_reported = |line: &str| line.contains(" WARN ] ") && line.ends_with(" lost");
-        after.starts_with("\n[") && after.lines().any(is_reported)
-    });
-    program.signal(Signal::TERM);
-    assert!(program.wait(SOON).success());
+    visit();
+    let after = fs::read_to_string(&log).unwrap();
+    let is_reported = |line: &str| line.contains(" WARN ] ") && line.ends_with(" lost");
+    assert!(after.starts_with("\n[") && after.lines().any(is_reported), "{after}");
+    server.signal(Signal::TERM);
+    assert!(server.wait(SOON).success());
     let complaint = format!(
         "wsecho: cannot write --log-file {}: File too large (os error 27); its lines are lost\n",
         log.display()
     );
-    // Once for each time it begins to fail: after it was emptied it may have filled up again.
-    let stderr = program.stderr();
+    let stderr = server.program.stderr();
     assert!(stderr.starts_with(&complaint), "{stderr}");
+    // It may have filled up again.
     assert!(stderr.matches(&complaint).count() <= 2, "{stderr}");
 }
 

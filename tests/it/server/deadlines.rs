@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, UPGRADE, assert_end, assert_status, assert_took, eventually,
-    is_ended_within, open_taking, read_close, read_frame, write_until_stuck,
+    is_ended_within, open_taking, read_all, read_close, read_frame, write_until_stuck,
 };
 
 const PING: (u8, Vec<u8>) = (0x89, Vec::new());
@@ -66,30 +66,20 @@ fn a_client_that_sends_and_never_reads_is_aborted_at_the_write_deadline() {
 }
 
 #[test]
-fn a_client_that_never_reads_what_the_kernel_takes_whole_is_aborted_at_the_write_deadline() {
-    let server = Server::start(&["--write-timeout=1s"]);
-    let before = server.idle_usage();
-    let mut stream = open_taking(4 * 1024, &server);
-    let started = Instant::now();
-    stream.write_all(&frame(0x82, &vec![7; 64 * 1024])).unwrap();
-    server.wait_for_log("client 2 ended: peer did not read in time");
-    assert_took(started, Duration::from_secs(1));
-    server.has_recovered(before);
-}
-
-#[test]
 fn a_client_that_reads_a_trickle_is_aborted_at_the_write_deadline() {
     let server = Server::start(&["--write-timeout=1s"]);
     let before = server.idle_usage();
     let mut stream = open_taking(16 * 1024, &server);
-    let started = Instant::now();
     stream.write_all(&frame(0x82, &vec![7; 8 << 20])).unwrap();
-    // At most 40 KiB a second: always something, but less than 64 KiB in the write timeout.
     let mut trickle = [0; 1024];
+    stream.read_exact(&mut trickle).unwrap();
+    let started = Instant::now();
+    // Always something, but never 64 KiB, however long a busy machine takes.
     let ended = "client 2 ended: peer did not read in time";
-    while !server.log().iter().any(|line| line.contains(ended)) {
-        assert!(started.elapsed() < SOON, "it is still served");
-        if stream.read_exact(&mut trickle).is_err() {
+    for _ in 0..60 {
+        if server.log().iter().any(|line| line.contains(ended))
+            || stream.read_exact(&mut trickle).is_err()
+        {
             break;
         }
         thread::sleep(Duration::from_millis(25));
@@ -160,30 +150,9 @@ fn a_silent_client_is_pinged_and_gets_1001_at_the_ping_deadline() {
     assert_took(asked, Duration::from_millis(350));
     assert_eq!(read_close(&mut stream), 1001);
     assert_took(asked, Duration::from_millis(950));
-    server.wait_for_log("client 2 ended: closed by server, 1001 no answer to a ping");
     drop(stream);
+    server.wait_for_log(r#"client 2 ended: closed by server, 1001 "no answer to a ping", "#);
     server.has_recovered(before);
-}
-
-#[test]
-fn a_client_that_answers_a_ping_by_any_byte_stays() {
-    let server = Server::start(&["--ping-interval=200ms", "--ping-timeout=2s"]);
-    let mut stream = server.open();
-    let message = frame(0x82, b"here");
-    for answer in [frame(0x8A, b"")].into_iter().chain(message.chunks(2).map(Into::into)) {
-        assert_eq!(read_frame(&mut stream), PING);
-        stream.write_all(&answer).unwrap();
-    }
-    assert_eq!(read_frame(&mut stream), (0x82, b"here".to_vec()));
-}
-
-#[test]
-fn without_a_ping_interval_nobody_is_pinged() {
-    let server = Server::start(&["--ping-interval=0", "--ping-timeout=100ms"]);
-    let mut stream = server.open();
-    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let error = stream.read(&mut [0]).expect_err("nothing comes");
-    assert_eq!(error.kind(), ErrorKind::WouldBlock);
 }
 
 #[test]
@@ -195,8 +164,7 @@ fn a_process_that_is_suspended_again_and_again_keeps_its_deadlines() {
         "--close-timeout=500ms",
     ]);
     let started = Instant::now();
-    let mut halfway = server.connect();
-    halfway.write_all(&UPGRADE.as_bytes()[..40]).unwrap();
+    let mut halfway = server.send(&UPGRADE.as_bytes()[..40]);
     let mut silent = server.open();
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -212,8 +180,7 @@ fn a_process_that_is_suspended_again_and_again_keeps_its_deadlines() {
         assert_took(started, Duration::from_millis(350));
         assert_eq!(read_close(&mut silent), 1001);
         assert_took(started, Duration::from_millis(950));
-        let mut response = String::new();
-        halfway.read_to_string(&mut response).unwrap();
+        let response = read_all(&mut halfway);
         assert_status(&response, 408);
         assert_took(started, Duration::from_millis(950));
         // Neither has closed its side.
@@ -226,34 +193,35 @@ fn a_process_that_is_suspended_again_and_again_keeps_its_deadlines() {
 // Closing
 
 #[test]
-fn a_client_that_never_ends_its_stream_is_dropped_at_the_close_deadline() {
+fn a_client_that_never_ends_its_stream_is_dropped_when_its_time_has_passed() {
     type Connect = fn(&Server) -> TcpStream;
-    let connections: [(Connect, &[u8]); 3] = [
-        (Server::open, &close(1000)),
-        (Server::open, b"\x81\x01 not masked"),
-        (Server::connect, HEALTH_CHECK.as_bytes()),
+    // Once both close frames were exchanged there is nothing to wait for but what is on its way.
+    let connections: [(Connect, &[u8], u64); 3] = [
+        (Server::open, &close(1000), 200),
+        (Server::open, b"\x81\x01 not masked", 1000),
+        (Server::connect, HEALTH_CHECK.as_bytes(), 1000),
     ];
     let server = Server::start(&["--close-timeout=1s"]);
     let before = server.idle_usage();
-    for (connect, last) in connections {
+    for (connect, last, millis) in connections {
         let mut stream = connect(&server);
         let asked = Instant::now();
         stream.write_all(last).unwrap();
         stream.read_to_end(&mut Vec::new()).unwrap();
         eventually(SOON, || server.client_threads() == 0);
-        assert_took(asked, Duration::from_millis(950));
+        assert_took(asked, Duration::from_millis(millis - 50));
         server.has_recovered(before);
     }
 }
 
 #[test]
-fn a_client_that_goes_on_sending_after_a_close_is_dropped_at_the_close_deadline() {
+fn a_client_that_goes_on_sending_after_an_error_is_dropped_at_the_close_deadline() {
     let server = Server::start(&["--close-timeout=1s"]);
     let before = server.idle_usage();
     let mut stream = server.open();
     let asked = Instant::now();
-    stream.write_all(&close(1000)).unwrap();
-    assert_eq!(read_close(&mut stream), 1000);
+    stream.write_all(b"\x81\x01 not masked").unwrap();
+    assert_eq!(read_close(&mut stream), 1002);
     while stream.write_all(&frame(0x81, b"and another thing")).is_ok() {
         assert!(asked.elapsed() < SOON, "it is still read from");
         thread::sleep(Duration::from_millis(10));

@@ -3,21 +3,27 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{self, Command};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, prlimit};
-use wsecho::server::registry::{Connection, LIMIT_REACHED, Registry};
-use wsecho::server::socket::{Peer, Socket};
+use wsecho::app::peer::Peer;
+use wsecho::server::registry::{
+    Connection, IP_LIMIT_REACHED, LIMIT_REACHED, Registration, Registry,
+};
+use wsecho::server::socket::Socket;
 
+use super::listening::command_with;
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_is_503, assert_status,
-    crowd, eventually, has_programs, read_close, reset, upgraded, write_until_stuck, wsecho_path,
+    connect_taking, crowd, eventually, has_programs, read_all, read_close, reset, tolerance,
+    upgraded, write_until_stuck, wsecho_path,
 };
 
 // The limit of WebSockets
@@ -92,20 +98,29 @@ fn a_websocket_makes_room_for_another_however_it_ends() {
     server.has_recovered(before);
 }
 
+fn bind() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+/// A client, and the registration of its connection, which seems to come from `peer`.
+fn register(
+    listener: &TcpListener,
+    registry: &Arc<Registry>,
+    peer: SocketAddr,
+) -> (TcpStream, Registration) {
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    let connection = Connection::new(Socket::new(stream, Peer::Tcp(peer)));
+    (client, registry.register(&connection).unwrap())
+}
+
 #[test]
 fn a_websocket_whose_thread_panics_makes_room_for_another() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let registry = Arc::new(Registry::new(1, 32, 0));
-    let register = || {
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (stream, peer) = listener.accept().unwrap();
-        let registration =
-            registry.register(&Connection::new(Socket::new(stream, Peer::Tcp(peer))));
-        (client, registration.unwrap())
-    };
-    let (mut client, registration) = register();
+    let (listener, registry) = (bind(), Arc::new(Registry::new(1, 32, 0)));
+    let peer = listener.local_addr().unwrap();
+    let (mut client, registration) = register(&listener, &registry, peer);
     assert_eq!(registration.upgrade(), Ok(1));
-    let (_other_client, other) = register();
+    let (_other_client, other) = register(&listener, &registry, peer);
     assert_eq!(other.upgrade(), Err(LIMIT_REACHED));
     let thread = thread::spawn(move || {
         let _registration = registration;
@@ -114,6 +129,24 @@ fn a_websocket_whose_thread_panics_makes_room_for_another() {
     assert!(thread.join().is_err());
     assert_eq!(client.read(&mut [0]).unwrap(), 0, "its connection is closed");
     assert_eq!(other.upgrade(), Ok(2));
+}
+
+#[test]
+fn the_limit_of_one_address_counts_an_ipv6_network_of_64_bits_as_one() {
+    let (listener, registry) = (bind(), Arc::new(Registry::new(10, 32, 1)));
+    let mut kept = Vec::new();
+    for (peer, upgraded) in [
+        ("[2001:db8:0:1::1]:1", Ok(1)),
+        ("[2001:db8:0:1:ffff::2]:1", Err(IP_LIMIT_REACHED)),
+        ("[2001:db8:0:2::1]:1", Ok(2)),
+        ("192.0.2.1:1", Ok(3)),
+        ("[::ffff:192.0.2.1]:1", Err(IP_LIMIT_REACHED)),
+        ("192.0.2.2:1", Ok(4)),
+    ] {
+        let (_, registration) = register(&listener, &registry, peer.parse().unwrap());
+        assert_eq!(registration.upgrade(), upgraded, "{peer}");
+        kept.push(registration);
+    }
 }
 
 // Connections that are no WebSockets
@@ -127,15 +160,12 @@ fn silent(server: &Server) -> TcpStream {
 }
 
 fn dripping(server: &Server) -> TcpStream {
-    let mut stream = server.connect();
-    stream.write_all(&UPGRADE.as_bytes()[..40]).unwrap();
-    stream
+    server.send(&UPGRADE.as_bytes()[..40])
 }
 
 fn answered(server: &Server) -> TcpStream {
-    let mut stream = server.connect();
-    stream.write_all(HEALTH_CHECK.as_bytes()).unwrap();
-    stream.read_to_string(&mut String::new()).unwrap();
+    let mut stream = server.send(HEALTH_CHECK);
+    read_all(&mut stream);
     stream
 }
 
@@ -180,16 +210,40 @@ fn the_page_and_health_checks_are_answered_though_every_slot_is_taken() {
 }
 
 #[test]
-fn a_slow_health_check_is_answered_though_others_keep_their_slots_after_the_response() {
+fn a_slow_request_is_answered_though_others_keep_their_slots_after_the_response() {
     let server = Server::start(&["--max-connections=1"]);
     let _only = server.open();
-    let mut held: Vec<_> = (0..SLOTS).map(|_| answered(&server)).collect();
-    let mut slow = server.connect();
-    held.extend((0..10).map(|_| answered(&server)));
-    slow.write_all(HEALTH_CHECK.as_bytes()).unwrap();
-    let mut response = String::new();
-    slow.read_to_string(&mut response).unwrap();
-    assert_status(&response, 200);
+    let mut slow = dripping(&server);
+    server.wait_until_asleep();
+    let _held: Vec<_> = (0..2 * SLOTS + 10).map(|_| answered(&server)).collect();
+    slow.write_all(&UPGRADE.as_bytes()[40..]).unwrap();
+    assert_is_503(&upgraded(slow).unwrap_err(), LIMIT_REACHED);
+    server.wait_for_log(r#", path "/chat": 503 "#);
+}
+
+#[test]
+fn health_checks_are_answered_at_once_though_clients_do_not_read_the_page() {
+    let listener = bind();
+    // So that the page does not fit into the sockets.
+    set_socket_send_buffer_size(&listener, 4096).unwrap();
+    let server = Server::start_command(&mut command_with(listener, &["--max-connections=1"]));
+    let before = server.idle_usage();
+    let only = server.open();
+    let take_slot = || {
+        let mut stream = connect_taking(1024, &server);
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        stream
+    };
+    let mut held: Vec<_> = (0..2 * SLOTS + 12).map(|_| take_slot()).collect();
+    for _ in 0..80 {
+        let asked = Instant::now();
+        assert_status(&server.response(HEALTH_CHECK), 200);
+        assert!(asked.elapsed() < tolerance(), "{:?}", asked.elapsed());
+        // In place of the one that has made room.
+        held.push(take_slot());
+    }
+    drop((held, only));
+    server.has_recovered(before);
 }
 
 #[test]
@@ -211,8 +265,7 @@ fn silent_connections_make_room_first_and_then_the_oldest() {
     for stream in &mut silent {
         // It is answered in place of a silent one, and makes room itself.
         assert_status(&server.response(HEALTH_CHECK), 200);
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
+        let response = read_all(stream);
         assert_is_503(&response, LIMIT_REACHED);
         eventually(SOON, || server.client_threads() < 1 + SLOTS);
         youngest.push(dripping(&server));
@@ -222,30 +275,6 @@ fn silent_connections_make_room_first_and_then_the_oldest() {
     assert_status(&server.response(HEALTH_CHECK), 200);
     assert_is_503(&upgraded(oldest).unwrap_err(), LIMIT_REACHED);
     assert!(youngest.iter_mut().all(is_open));
-}
-
-#[test]
-fn a_connection_that_gets_no_websocket_ends_though_the_client_stays() {
-    let server = Server::start(&["--handshake-timeout=1s", "--close-timeout=300ms"]);
-    let before = server.idle_usage();
-    let kept: Vec<_> = [
-        ("", ""),
-        ("GET / HT", "HTTP/1.1 408 "),
-        ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 "),
-        ("nonsense\r\n\r\n", "HTTP/1.1 400 "),
-    ]
-    .into_iter()
-    .map(|(request, status)| {
-        let mut stream = server.connect();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
-        assert!(response.starts_with(status), "{request:?}: {response:?}");
-        stream
-    })
-    .collect();
-    server.has_recovered(before);
-    drop(kept);
 }
 
 // What the kernel refuses
@@ -280,8 +309,7 @@ fn without_a_descriptor_the_server_waits_for_one_and_does_not_spin() {
     let mut first = server.open();
     // Standard input, output and error are all that it may have now, and what is open stays.
     limit_descriptors(Some(3));
-    let mut outside = server.connect();
-    outside.write_all(UPGRADE.as_bytes()).unwrap();
+    let outside = server.send(UPGRADE);
     server.wait_for_log("cannot accept clients for now: ");
     assert_echoes(&mut first, "I am in");
 
@@ -310,7 +338,7 @@ fn without_a_thread_for_it_a_client_gets_503_and_the_server_goes_on() {
     let mut inside = server.open();
     limit_threads(&server, "1");
     for _ in 0..100 {
-        assert_is_503(&ask(server.connect()).unwrap_err(), "no thread left");
+        assert_is_503(&ask(server.connect()).unwrap_err(), "can't start another thread");
     }
     assert_echoes(&mut inside, "I am in");
     limit_threads(&server, "1000");

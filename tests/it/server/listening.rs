@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv6Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
@@ -14,13 +14,15 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
 use rustix::process::{Signal, geteuid};
 
 use crate::frames::frame;
 use crate::support::{
     HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_end,
     assert_status, assert_took, demand, eventually, has_programs, read_close, read_frame,
-    read_head, skip, tolerance, with_timeouts, write_until_stuck, wsecho, wsecho_path,
+    read_head, skip, tolerance, upgraded, with_timeouts, write_until_stuck, wsecho, wsecho_path,
 };
 
 // Unix-domain sockets
@@ -141,6 +143,31 @@ fn a_stale_socket_file_is_replaced_and_a_live_one_is_in_use() {
 }
 
 #[test]
+fn a_socket_that_is_bound_and_does_not_listen_yet_is_in_use() {
+    let dir = TempDir::new();
+    let path = dir.path("socket");
+    let bound = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    bind(&bound, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    assert_refused(&addr_of(&path), "Address already in use");
+    rustix::net::listen(&bound, 1).unwrap();
+    UnixStream::connect(&path).expect("its file is left");
+}
+
+#[test]
+fn a_lock_on_the_directory_that_another_user_holds_does_not_keep_the_server_from_starting() {
+    let dir = TempDir::new();
+    let path = dir.path("socket");
+    drop(UnixListener::bind(&path).unwrap());
+    let directory = fs::File::open(dir.path("")).unwrap();
+    flock(&directory, FlockOperation::LockExclusive).unwrap();
+    let mut server = Server::start(&[&addr_of(&path)]);
+    server.wait_for_log("WARN");
+    assert_echoes(&mut open_unix(&path), "hi");
+    server.stop();
+    assert!(!path.exists());
+}
+
+#[test]
 fn what_is_no_socket_is_never_removed() {
     let dir = TempDir::new();
     let (file, link) = (dir.path("file"), dir.path("link"));
@@ -224,8 +251,7 @@ fn at_exit_only_its_own_file_is_removed() {
     fs::remove_file(&path).unwrap();
     let _other = UnixListener::bind(&path).unwrap();
     let other = fs::metadata(&path).unwrap();
-    server.signal(Signal::TERM);
-    assert!(server.wait(SOON).success());
+    server.stop();
     let left = fs::metadata(&path).expect("another program's socket is left");
     assert!(left.file_type().is_socket() && left.ino() == other.ino());
 }
@@ -257,7 +283,7 @@ fn start_with(listener: impl Into<OwnedFd>, flags: &[&str]) -> Program {
     Program::start(command_with(listener, flags).stderr(Stdio::null()))
 }
 
-fn command_with(listener: impl Into<OwnedFd>, flags: &[&str]) -> Command {
+pub(super) fn command_with(listener: impl Into<OwnedFd>, flags: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command
         .args(["-c", r#"exec 3<&1 1>/dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@""#])
@@ -458,10 +484,9 @@ fn a_name_is_listened_on_at_each_of_its_addresses_and_one_port() {
         .skip(1)
         .map(|rest| rest.split('/').next().unwrap().parse().unwrap())
         .collect();
-    let has_ipv6 = TcpListener::bind("[::1]:0").is_ok();
     let resolved = std::net::ToSocketAddrs::to_socket_addrs("localhost:0").unwrap();
     let mut expected: Vec<_> =
-        resolved.map(|addr| addr.ip()).filter(|ip| ip.is_ipv4() || has_ipv6).collect();
+        resolved.map(|addr| addr.ip()).filter(|ip| ip.is_ipv4() || has_ipv6()).collect();
     expected.dedup();
     assert_eq!(addrs.iter().map(std::net::SocketAddr::ip).collect::<Vec<_>>(), expected);
     for addr in &addrs {
@@ -471,14 +496,56 @@ fn a_name_is_listened_on_at_each_of_its_addresses_and_one_port() {
 }
 
 #[test]
-fn the_log_says_whether_an_ipv6_wildcard_serves_ipv4_too() {
+fn an_address_that_is_none_of_this_machine_is_refused_with_what_would_be_right() {
+    for (addr, why) in [
+        ("[fe80::1%no-such]:1222", "no interface of this machine has that name"),
+        ("192.0.2.1:1222", "this machine does not have that address"),
+        ("[fe80::1%lo]:1222", "this machine does not have that address"),
+        ("[fe80::1]:1222", "a link-local address needs its interface"),
+    ] {
+        if !addr.starts_with('[') || has_ipv6() {
+            assert_refused(&format!("--addr={addr}"), why);
+        }
+    }
+}
+
+#[test]
+fn a_link_local_address_is_listened_on_with_its_interface() {
+    let interfaces = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let Some(link_local) = interfaces.lines().find(|line| line.starts_with("fe80")) else {
+        return skip("this machine has no link-local address");
+    };
+    let fields: Vec<_> = link_local.split_whitespace().collect();
+    let ip = Ipv6Addr::from_bits(u128::from_str_radix(fields[0], 16).unwrap());
+    let addr = format!("--addr=[{ip}%{}]:0", fields[5]);
+    let server = Server::start_command(&mut wsecho(&[&addr]));
+    assert_echoes(&mut server.open(), "hi");
+}
+
+fn has_ipv6() -> bool {
+    TcpListener::bind("[::1]:0").is_ok()
+}
+
+#[test]
+fn an_ipv6_wildcard_names_a_page_that_opens_and_its_ipv4_clients_by_their_ipv4_address() {
     if TcpListener::bind("[::]:0").is_err() {
-        skip("this machine has no IPv6");
-        return;
+        return skip("this machine has no IPv6");
     }
     let server = Server::start_command(&mut wsecho(&["--addr=[::]:0"]));
     let line = server.wait_for_log("listening on ");
-    let with_ipv4 = TcpStream::connect(("127.0.0.1", server.addr.port())).is_ok();
-    let families = if with_ipv4 { "IPv4, too" } else { "IPv6 only" };
-    assert!(line.ends_with(&format!("; {} serves {families}", server.addr)), "{line}");
+    let port = server.addr.port();
+    let with_ipv4 = TcpStream::connect(("127.0.0.1", port));
+    let Ok(mut client) = with_ipv4.map(with_timeouts) else {
+        let page = format!("page at http://[::1]:{port}/; [::]:{port} serves IPv6 only");
+        return assert!(line.ends_with(&page), "{line}");
+    };
+    let page = format!("page at http://127.0.0.1:{port}/; [::]:{port} serves IPv4, too");
+    assert!(line.ends_with(&page), "{line}");
+
+    let own = client.local_addr().unwrap();
+    client.write_all(demand("dump").as_bytes()).unwrap();
+    let (_, dump) = read_frame(&mut upgraded(client).unwrap());
+    let dump = String::from_utf8(dump).unwrap();
+    assert!(dump.contains(&format!(r#""peer":"{own}""#)), "{dump}");
+    server.wait_for_log(&format!("client 1 connected: {own}, "));
 }

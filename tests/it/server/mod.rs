@@ -22,6 +22,7 @@ mod listening;
 #[cfg(target_os = "linux")]
 mod memory;
 mod proxies;
+mod proxy_protocol;
 mod readme;
 mod security;
 #[cfg(target_os = "linux")]

@@ -138,12 +138,13 @@ fn plain_http_is_told_that_tls_is_spoken() {
     for request in [HEALTH_CHECK, UPGRADE, "get / http/1.1\r\n\r\n"] {
         let response = server.response(request);
         assert_status(&response, 400);
-        let body = "\r\n\r\nTLS is spoken on this port: use https:// or wss://\n";
+        let body = "\r\n\r\nthis port speaks TLS: use https:// or wss://; a PROXY header \
+                    needs --proxy-protocol\n";
         assert!(response.ends_with(body), "{response}");
     }
     let response = server.response("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(response.ends_with("\r\n\r\n"), "{response}");
-    server.wait_for_log(r#", path "/healthz": 400 Bad Request, TLS is spoken"#);
+    server.wait_for_log(r#", path "/healthz": 400 Bad Request, this port speaks TLS"#);
 }
 
 #[test]
@@ -459,7 +460,7 @@ fn handshakes_that_trickle_or_stop_are_ended_in_time_and_hold_up_nobody() {
         assert!(is_ended_within(SOON, &mut stream));
     }
     assert_took(since, TIMEOUT);
-    server.wait_for_log("TLS failed, the handshake was not complete in time");
+    server.wait_for_log("TLS failed, the handshake is not complete");
 }
 
 #[test]
@@ -693,8 +694,7 @@ fn python_and_npms_ws_are_answered_over_wss() {
         commands.push(python);
     }
     let ws = data("clients/node_modules/ws").exists();
-    if has_programs(&["node"]) && (ws || crate::support::is_missing("ws (npm ci in tests/clients)"))
-    {
+    if has_programs(&["node"]) && (ws || crate::support::is_missing("ws of npm")) {
         let mut node = Command::new("node");
         node.arg(data("clients/echo.mjs")).arg(&url).env("NODE_EXTRA_CA_CERTS", &ca);
         commands.push(node);

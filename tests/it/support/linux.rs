@@ -17,10 +17,10 @@ use wsecho::server::limits::Limits;
 
 use super::{SOON, Server, UPGRADE, ask, demand, eventually, upgraded, with_timeouts};
 
-/// What the README promises for each client, in KiB, whatever it sends. In the tests' own build,
-/// without optimization, the stack takes more.
+/// What docs/robustness.md promises for each client, in KiB, whatever it sends: as much as the server
+/// reckons with.
 pub fn per_client() -> usize {
-    if std::env::var_os("WSECHO").is_some() { 128 } else { 140 }
+    Limits::raise().memory_per_client as usize / 1024
 }
 
 /// What the README promises for the program itself, in KiB.
@@ -167,14 +167,19 @@ pub fn connect_from(source: u8, server: SocketAddr) -> TcpStream {
     connect_socket(socket, server).unwrap()
 }
 
-/// A WebSocket for which the kernel takes no more than about `bytes` before the client reads them, so
+/// A connection for which the kernel takes no more than about `bytes` before the client reads them, so
 /// that the server soon notices a client that does not.
-#[track_caller]
-pub fn open_taking(bytes: usize, server: &Server) -> TcpStream {
+pub fn connect_taking(bytes: usize, server: &Server) -> TcpStream {
     let socket = new_socket();
     // A window that was once offered can't be taken back, so it has to be small from the start.
     set_socket_recv_buffer_size(&socket, bytes).unwrap();
-    ask(connect_socket(socket, server.addr).unwrap()).expect("a WebSocket opens")
+    connect_socket(socket, server.addr).unwrap()
+}
+
+/// A WebSocket on such a connection.
+#[track_caller]
+pub fn open_taking(bytes: usize, server: &Server) -> TcpStream {
+    ask(connect_taking(bytes, server)).expect("a WebSocket opens")
 }
 
 fn new_socket() -> OwnedFd {

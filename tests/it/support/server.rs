@@ -1,7 +1,7 @@
 //! A wsecho of the test's own on a free port, and its log.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{ChildStderr, Command, ExitStatus, Stdio};
@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{Program, SOON, ask, connect, eventually, read_frame, tolerance, wsecho};
+use super::{
+    Program, SOON, UPGRADE, ask, connect, eventually, read_all, read_frame, read_head, tolerance,
+    wsecho,
+};
 use crate::frames::frame;
 
 /// A running wsecho, which is killed when this is dropped.
@@ -64,7 +67,12 @@ impl Server {
     /// Starts wsecho with `flags` on a free port of 127.0.0.1, with `file` as its log.
     pub fn start_logging_to(file: &Path, flags: &[&str]) -> Self {
         let mut command = wsecho(&["--addr", "127.0.0.1:0", "--log-file"]);
-        let program = Program::start(command.arg(file).args(flags));
+        Self::start_command_logging_to(file, command.arg(file).args(flags))
+    }
+
+    /// Starts what is, or becomes, wsecho, with `file` as its log.
+    pub fn start_command_logging_to(file: &Path, command: &mut Command) -> Self {
+        let program = Program::start(command.env_remove("RUST_LOG"));
         let addr = address_in(&wait_for_line(file, "listening on "));
         Server { addr, program, log: Arc::default() }
     }
@@ -89,20 +97,33 @@ impl Server {
         connect(self.addr)
     }
 
+    /// A connection on which `bytes` are sent.
+    pub fn send(&self, bytes: impl AsRef<[u8]>) -> TcpStream {
+        let mut stream = self.connect();
+        stream.write_all(bytes.as_ref()).unwrap();
+        stream
+    }
+
     /// A connection on which a WebSocket is open.
     #[track_caller]
     pub fn open(&self) -> TcpStream {
         ask(self.connect()).expect("a WebSocket opens")
     }
 
+    /// A connection on which a WebSocket is open, and this extension agreed.
+    #[track_caller]
+    pub fn open_offering(&self, extension: &str) -> TcpStream {
+        let offer = format!("\r\nSec-WebSocket-Extensions: {extension}\r\n\r\n");
+        let mut stream = self.send(UPGRADE.replace("\r\n\r\n", &offer));
+        let head = read_head(&mut stream);
+        assert!(head.contains("\r\nSec-WebSocket-Extensions: "), "{head}");
+        stream
+    }
+
     /// The whole response to `request`, until the server closes.
     #[track_caller]
     pub fn response(&self, request: impl AsRef<[u8]>) -> String {
-        let mut stream = self.connect();
-        stream.write_all(request.as_ref()).unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).expect("the server closes");
-        response
+        read_all(&mut self.send(request))
     }
 
     /// Fails unless a new client is answered at once. Until then it may get 503 from a server that
@@ -124,6 +145,13 @@ impl Server {
 
     pub fn signal(&self, signal: Signal) {
         self.program.signal(signal);
+    }
+
+    /// Has it stop, and fails unless that succeeds.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        assert!(self.wait(SOON).success());
     }
 
     /// Waits until it has exited.

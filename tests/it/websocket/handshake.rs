@@ -102,7 +102,6 @@ fn a_subprotocol_is_agreed_only_from_the_clients_offer() {
     let listed = Policy { subprotocols: vec!["chat".into(), "soap".into()], ..Policy::default() };
     for (offer, agreed_by_any, agreed_by_listed) in [
         ("", None, None),
-        ("Sec-WebSocket-Protocol:\r\n", None, None),
         ("Sec-WebSocket-Protocol: chat\r\n", Some("chat"), Some("chat")),
         ("Sec-WebSocket-Protocol: soap, chat\r\n", Some("soap"), Some("soap")),
         ("Sec-WebSocket-Protocol: mqtt,\t chat\r\n", Some("mqtt"), Some("chat")),
@@ -126,6 +125,22 @@ fn a_subprotocol_is_agreed_only_from_the_clients_offer() {
         let response = respond(&request, &listed);
         assert_eq!(response.status, 400, "{offer}");
         assert!(response.body.contains("not a token"), "{}", response.body);
+    }
+}
+
+#[test]
+fn section_4_2_1_a_list_that_is_there_has_a_member() {
+    for name in ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"] {
+        for (fields, status) in [
+            (format!("{name}:\r\n"), 400),
+            (format!("{name}: ,\r\n"), 400),
+            (format!("{name}:\r\n{name}: ,,\r\n"), 400),
+            (format!("{name}:\r\n{name}: ,x\r\n"), 101),
+        ] {
+            let response = respond(&upgrade_with(&fields), &Policy::default());
+            assert_eq!(response.status, status, "{fields}");
+            assert!(status == 101 || response.body.starts_with(name), "{}", response.body);
+        }
     }
 }
 
@@ -186,5 +201,10 @@ fn an_origin_that_is_not_listed_is_forbidden() {
         }
     }
     let response = respond(&upgrade_with("Origin: a\u{202e}b\r\n"), &policies[1]);
-    assert_eq!(response.body, "Origin \"a\\u{202e}b\" is not allowed to connect\n");
+    assert_eq!(response.body, "Origin \"a\\u{202e}b\" is not an origin, and not allowed\n");
+    let response = respond(&upgrade_with("Origin: HTTPS://Evil.example:443\r\n"), &policies[1]);
+    assert_eq!(
+        response.body,
+        "Origin \"HTTPS://Evil.example:443\" is not allowed; --origin https://evil.example allows it\n"
+    );
 }

@@ -32,7 +32,7 @@
 //! | 5.5.1 | of a body "the first two bytes … MUST be a 2-byte unsigned integer" | `section_5_5_1_a_close_payload_of_one_byte_is_refused` |
 //! | 5.5.1 | "MUST NOT send any more data frames after sending a Close frame" | `section_5_5_1_nothing_is_answered_after_a_close`, `section_7_1_7_nothing_is_processed_after_a_refusal` |
 //! | 5.5.1 | "the endpoint MUST send a Close frame in response" | `section_5_5_1_a_close_is_answered_by_its_code` |
-//! | 5.5.1 | "The server MUST close the underlying TCP connection immediately" | `the_close_frame_is_the_last_output` |
+//! | 5.5.1 | "The server MUST close the underlying TCP connection immediately" | `nothing_follows_the_answer_to_a_close_frame` |
 //! | 5.5.2 | "MUST send a Pong frame in response, unless it already received a Close frame" | `section_5_5_2_a_ping_is_answered_by_its_payload`, `section_5_5_1_nothing_is_answered_after_a_close` |
 //! | 5.5.3 | the pong "must have identical Application data" | `section_5_5_2_a_ping_is_answered_by_its_payload` |
 //! | 5.5.3 | "A response to an unsolicited Pong frame is not expected" | `section_5_5_3_a_pong_is_not_answered` |
@@ -47,15 +47,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
-use wsecho::app::conversation::LARGE_INPUT;
-use wsecho::buffer::{Budget, STEP, UNMETERED};
+use wsecho::buffer::{STEP, UNMETERED};
 use wsecho::websocket::close::{CloseFrame, OVER_BUDGET};
 use wsecho::websocket::error::ProtocolError::{self, *};
-use wsecho::websocket::session::Close;
 
-use crate::app::driver::{Driver, TINY_INPUT, settings};
+use crate::driver::{Closed, Driver, service};
 use crate::frames::{close, frame, masked_frame, server_frame};
 
 const LIMIT: usize = 1 << 20;
@@ -71,55 +68,54 @@ const MIDDLE: u8 = 0x00;
 const LAST: u8 = 0x80;
 
 /// The server waits for more.
-const OPEN: Option<Close> = None;
+const OPEN: Option<Closed> = None;
 
-fn by_peer(code: Option<u16>, reason: &str) -> Close {
-    Close::ByPeer(CloseFrame { code, reason: String::from(reason).into() })
+fn by_peer(code: Option<u16>, reason: &str) -> Closed {
+    Closed::ByPeer(match (code, reason) {
+        (None, _) => "no code".into(),
+        (Some(code), "") => code.to_string(),
+        (Some(code), reason) => format!("{code} {reason:?}"),
+    })
 }
 
 fn too_big(size: u64, limit: usize) -> ProtocolError {
     MessageTooBig { size, limit }
 }
 
-fn by_server(close: impl Into<CloseFrame>) -> Close {
-    Close::ByServer(close.into())
+fn by_server(close: impl Into<CloseFrame>) -> Closed {
+    Closed::by_server(close)
 }
 
 /// Fails unless the same replies and the same end follow from `input`, in every way in which a network
 /// may split it. A close frame of the server comes after the replies.
 #[track_caller]
-fn check(input: &[u8], replies: &[u8], closed: impl Into<Option<Close>>) {
+fn check(input: &[u8], replies: &[u8], closed: impl Into<Option<Closed>>) {
     check_within(LIMIT, input, replies, closed);
 }
 
 #[track_caller]
-fn check_within(limit: usize, input: &[u8], replies: &[u8], closed: impl Into<Option<Close>>) {
-    let settings = settings(limit);
+fn check_within(limit: usize, input: &[u8], replies: &[u8], closed: impl Into<Option<Closed>>) {
+    let service = service(limit, limit);
     let closed = closed.into();
     for pieces in splits(input) {
-        for capacity in [LARGE_INPUT, TINY_INPUT] {
-            let mut driver = Driver::new(&settings, &Arc::new(Budget::new(limit)), capacity);
-            for piece in &pieces {
-                driver.receive(piece);
-            }
-            let lens: Vec<_> = pieces.iter().take(3).map(|piece| piece.len()).collect();
-            let case = format!("pieces {lens:?}…, input {capacity}");
-            expect(&driver, replies, closed.as_ref(), &case);
+        let mut driver = Driver::open(&service);
+        for piece in &pieces {
+            driver.receive(piece);
         }
+        let lens: Vec<_> = pieces.iter().take(3).map(|piece| piece.len()).collect();
+        expect(&driver, replies, closed.as_ref(), &format!("pieces {lens:?}…"));
     }
 }
 
 #[track_caller]
-fn expect(driver: &Driver, replies: &[u8], closed: Option<&Close>, case: &str) {
-    assert_eq!(driver.conversation.closed(), closed, "{case}");
+fn expect(driver: &Driver, replies: &[u8], closed: Option<&Closed>, case: &str) {
+    assert_eq!(driver.closed().as_ref(), closed, "{case}");
     let close = match closed {
-        Some(Close::ByServer(CloseFrame { code: Some(code), reason })) => {
-            server_frame(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat())
-        }
+        Some(Closed::ByServer(payload)) => server_frame(CLOSE, payload),
         _ => vec![],
     };
-    let start = &driver.output[..driver.output.len().min(64)];
-    assert!(driver.output == [replies, &close].concat(), "{case}: {start:02X?}… is sent");
+    let start = &driver.sent[..driver.sent.len().min(64)];
+    assert!(driver.sent == [replies, &close].concat(), "{case}: {start:02X?}… is sent");
 }
 
 /// [`check`] for an `input` that is refused without a reply.
@@ -144,16 +140,14 @@ fn splits(input: &[u8]) -> Vec<Vec<&[u8]>> {
 /// Fails unless `input`, byte by byte, is refused exactly at the byte `at`.
 #[track_caller]
 fn check_refused_at(input: &[u8], at: usize, error: ProtocolError) {
-    let settings = settings(LIMIT);
-    for capacity in [LARGE_INPUT, TINY_INPUT] {
-        let mut driver = Driver::new(&settings, &Arc::new(Budget::new(LIMIT)), capacity);
-        for byte in input[..at].chunks(1) {
-            driver.receive(byte);
-        }
-        expect(&driver, b"", None, &format!("before byte {at}"));
-        driver.receive(&input[at..=at]);
-        expect(&driver, b"", Some(&by_server(error)), &format!("up to byte {at}"));
+    let service = service(LIMIT, LIMIT);
+    let mut driver = Driver::open(&service);
+    for byte in input[..at].chunks(1) {
+        driver.receive(byte);
     }
+    expect(&driver, b"", None, &format!("before byte {at}"));
+    driver.receive(&input[at..=at]);
+    expect(&driver, b"", Some(&by_server(error)), &format!("up to byte {at}"));
 }
 
 /// What a client must not send, and the error and the close code for each.
@@ -486,7 +480,7 @@ fn section_7_1_7_every_refusal_comes_after_the_replies_to_what_came_before() {
     for (input, error, code) in refused() {
         let close = CloseFrame::from(error);
         assert_eq!(close.code, Some(code), "{error:?}");
-        assert!((1..=123).contains(&close.reason.len()), "{error:?}");
+        assert!((1..=123).contains(&close.reason.as_str().len()), "{error:?}");
         assert_eq!(close.to_string(), format!("{code} {}", close.reason));
         check_refused(&input, error);
         let input = [before.as_slice(), &input].concat();
@@ -507,8 +501,7 @@ fn section_7_1_7_nothing_is_processed_after_a_refusal() {
 
 #[test]
 fn section_7_4_the_codes_that_may_be_sent_are_echoed_and_all_others_refused() {
-    let settings = settings(LIMIT);
-    let budget = Arc::new(Budget::new(0));
+    let service = service(LIMIT, 0);
     for code in 0..=u16::MAX {
         let (reply, closed) = match code {
             // §7.4.1, the registry of §11.7, and the ranges for libraries and applications of §7.4.2.
@@ -517,7 +510,7 @@ fn section_7_4_the_codes_that_may_be_sent_are_echoed_and_all_others_refused() {
             }
             _ => (vec![], Some(by_server(CloseCode))),
         };
-        let mut driver = Driver::new(&settings, &budget, TINY_INPUT);
+        let mut driver = Driver::open(&service);
         driver.receive(&close(code));
         expect(&driver, &reply, closed.as_ref(), &code.to_string());
     }
@@ -681,7 +674,6 @@ fn section_10_4_a_message_over_the_limit_is_refused_from_its_header() {
 
 #[test]
 fn section_10_4_memory_beyond_the_budget_is_refused_and_64_kib_need_none() {
-    let settings = settings(LIMIT);
     for (budget, len, is_refused) in [
         (0, UNMETERED - 1, false),
         (0, UNMETERED, false),
@@ -696,8 +688,9 @@ fn section_10_4_memory_beyond_the_budget_is_refused_and_64_kib_need_none() {
             false => (server_frame(TEXT, &vec![b'x'; len]), None),
         };
         for input in in_fragments(len) {
-            for (capacity, piece) in [(LARGE_INPUT, 1_000), (TINY_INPUT, 1), (TINY_INPUT, 60_000)] {
-                let mut driver = Driver::new(&settings, &Arc::new(Budget::new(budget)), capacity);
+            for piece in [1, 1_000, 60_000] {
+                let service = service(LIMIT, budget);
+                let mut driver = Driver::open(&service);
                 for piece in input.chunks(piece) {
                     driver.receive(piece);
                 }

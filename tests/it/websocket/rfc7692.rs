@@ -1,30 +1,28 @@
 //! RFC 7692: what is agreed, and compressed messages, byte by byte and without a socket.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_params};
 use miniz_oxide::deflate::stream::deflate;
-use miniz_oxide::inflate::decompress_to_vec;
+use miniz_oxide::inflate::stream::{InflateState, inflate as inflate_stream};
 use miniz_oxide::{DataFormat, MZFlush};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use wsecho::app::conversation::{LARGE_INPUT, Settings};
+use wsecho::app::connection::Service;
+use wsecho::app::step::Step;
 use wsecho::buffer::{Budget, STEP, UNMETERED};
 use wsecho::http::request::Request;
-use wsecho::websocket::close::{CloseFrame, OVER_BUDGET};
-use wsecho::websocket::deflate::{PerMessageDeflate, Pool};
+use wsecho::websocket::close::OVER_BUDGET;
 use wsecho::websocket::error::ProtocolError::{self, *};
 use wsecho::websocket::handshake::{Policy, accept};
 use wsecho::websocket::negotiation::{Mode, Negotiation, Parameters};
-use wsecho::websocket::session::Close;
 
 use super::inflate::inflate;
-use crate::app::driver::{Driver, PING_INTERVAL, TINY_INPUT, settings};
-use crate::frames::{Random, close, frame, server_frame};
-use crate::http::{KEY, upgrade};
+use crate::driver::{Closed, Driver, PING_INTERVAL, service, with_budget};
+use crate::frames::{Random, close, frame};
+use crate::http::{KEY, upgrade, upgrade_with};
 use crate::support::read_frame;
 
 /// "Hello", as five bytes that are five back (RFC 7692 §7.2.3.2).
@@ -47,20 +45,38 @@ const STATELESS: Parameters = Parameters {
     server_no_context_takeover: true,
     client_no_context_takeover: true,
     server_max_window_bits: None,
+    client_max_window_bits: None,
 };
 
 const TAKEOVER: Parameters = Parameters {
     server_no_context_takeover: false,
     client_no_context_takeover: false,
     server_max_window_bits: None,
+    client_max_window_bits: None,
 };
+
+/// All that can be agreed on and makes a difference.
+fn all_parameters() -> impl Iterator<Item = Parameters> {
+    let windows = || (8..=15).map(Some).chain([None]);
+    [STATELESS, TAKEOVER].into_iter().flat_map(move |client| {
+        [true, false].into_iter().flat_map(move |server_no_context_takeover| {
+            windows().map(move |server_max_window_bits| Parameters {
+                server_no_context_takeover,
+                server_max_window_bits,
+                ..client
+            })
+        })
+    })
+}
 
 // Negotiation
 
-fn negotiate(header: &str, mode: Mode) -> Result<Negotiation, String> {
+const CLIENT: &str = "client_no_context_takeover";
+
+fn negotiate(header: &str, terms: Option<Parameters>) -> Result<Negotiation, String> {
     let request = upgrade(KEY, &format!("{KEY}{header}"));
     let request = Request::parse(request.as_bytes()).unwrap();
-    let policy = Policy { compression: mode, ..Policy::default() };
+    let policy = Policy { compression: terms, ..Policy::default() };
     accept(&request, &policy).map(|upgrade| upgrade.compression).map_err(|response| {
         assert_eq!(response.status, 400);
         response.body.into()
@@ -71,20 +87,18 @@ fn negotiate(header: &str, mode: Mode) -> Result<Negotiation, String> {
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn section_5_offers_are_answered_declined_or_refused() {
     const SERVER: &str = "server_no_context_takeover";
-    const CLIENT: &str = "client_no_context_takeover";
     const NOTHING: &str = "permessage-deflate";
     let both = format!("{NOTHING}; {SERVER}; {CLIENT}");
     let stateful = |offer: &str| -> String {
         let header = format!("Sec-WebSocket-Extensions: {offer}\r\n");
-        match negotiate(&header, Mode::ContextTakeover) {
+        match negotiate(&header, Mode::ContextTakeover.terms()) {
             Ok(Negotiation::Agreed(parameters)) => parameters.to_string(),
             Ok(Negotiation::Declined(why)) => format!("declined: {why}"),
             Ok(Negotiation::NotOffered) => "not offered".into(),
             Err(body) => format!("400: {}", body.trim_end()),
         }
     };
-    let malformed =
-        "400: Sec-WebSocket-Extensions is not a list of extensions as RFC 6455 §9.1 has it";
+    let malformed = "400: Sec-WebSocket-Extensions is not a valid extension list (RFC 6455 §9.1)";
     for (offer, answer) in [
         ("permessage-deflate", NOTHING),
         ("x-webkit-deflate-frame", "not offered"),
@@ -180,12 +194,60 @@ fn section_5_offers_are_answered_declined_or_refused() {
     ] {
         assert_eq!(stateful(offer), answer, "{offer}");
     }
-    assert_eq!(negotiate("", Mode::ContextTakeover), Ok(Negotiation::NotOffered));
+    assert_eq!(negotiate("", Mode::ContextTakeover.terms()), Ok(Negotiation::NotOffered));
     let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-    assert_eq!(negotiate(offer, Mode::NoContextTakeover), Ok(Negotiation::Agreed(STATELESS)));
+    assert_eq!(
+        negotiate(offer, Mode::NoContextTakeover.terms()),
+        Ok(Negotiation::Agreed(STATELESS))
+    );
     let off = Negotiation::Declined("compression is off".into());
-    assert_eq!(negotiate(offer, Mode::Off), Ok(off));
+    assert_eq!(negotiate(offer, Mode::Off.terms()), Ok(off));
     assert_eq!(STATELESS.to_string(), both);
+}
+
+#[test]
+fn section_7_1_terms_of_the_server_are_met_or_the_offer_is_declined() {
+    let no_takeover = "; server_no_context_takeover; client_no_context_takeover";
+    let window = |server: u8, client: u8| Parameters {
+        server_max_window_bits: Some(server),
+        client_max_window_bits: Some(client),
+        ..TAKEOVER
+    };
+    let declined = "declined: client_max_window_bits is not offered";
+    for (terms, offer, answer) in [
+        (STATELESS, "", no_takeover),
+        (STATELESS, "; client_max_window_bits=9", no_takeover),
+        (window(10, 11), "", declined),
+        (window(10, 11), "; server_max_window_bits=8", declined),
+        (
+            window(10, 11),
+            "; client_max_window_bits",
+            "; server_max_window_bits=10; client_max_window_bits=11",
+        ),
+        (
+            window(10, 11),
+            "; client_max_window_bits=9; server_max_window_bits=12",
+            "; server_max_window_bits=10; client_max_window_bits=9",
+        ),
+        (
+            window(10, 11),
+            "; server_max_window_bits=9; client_max_window_bits=12",
+            "; server_max_window_bits=9; client_max_window_bits=11",
+        ),
+        (
+            window(10, 11),
+            ", permessage-deflate; client_max_window_bits",
+            "; server_max_window_bits=10; client_max_window_bits=11",
+        ),
+    ] {
+        let header = format!("Sec-WebSocket-Extensions: permessage-deflate{offer}\r\n");
+        let answered = match negotiate(&header, Some(terms)).unwrap() {
+            Negotiation::Agreed(parameters) => parameters.to_string(),
+            Negotiation::Declined(why) => format!("permessage-deflatedeclined: {why}"),
+            Negotiation::NotOffered => "not offered".into(),
+        };
+        assert_eq!(answered, format!("permessage-deflate{answer}"), "{offer}");
+    }
 }
 
 // Messages
@@ -226,24 +288,21 @@ fn compressed(message: &[u8]) -> Vec<u8> {
     Client::new(6).message(message)
 }
 
-fn agreed(parameters: Parameters, budget: &Arc<Budget>) -> PerMessageDeflate {
-    let pool = Pool::new(NonZeroUsize::MIN, Arc::clone(budget));
-    PerMessageDeflate::new(parameters, Arc::new(pool))
+/// A verbatim echo that agrees to what is offered.
+fn compressing(limit: usize, budget: usize) -> Service {
+    let mut service = with_budget(limit, Arc::new(Budget::new(budget)));
+    service.policy.compression = Mode::ContextTakeover.terms();
+    service
 }
 
-/// A verbatim echo with compression and a budget, and what is left of it.
-fn driver<'s>(
-    settings: &'s Settings,
-    parameters: Parameters,
-    budget: &Arc<Budget>,
-    input: usize,
-) -> Driver<'s> {
-    Driver::compressing(settings, budget, input, Some(agreed(parameters, budget)))
+/// A WebSocket that has agreed to `parameters`.
+fn driver(service: &Service, parameters: Parameters) -> Driver<'_> {
+    Driver::open_with(service, &format!("Sec-WebSocket-Extensions: {parameters}\r\n"))
 }
 
 /// What is sent when `bytes` come, and how it ends.
-fn converse(parameters: Parameters, bytes: &[u8]) -> (Vec<u8>, Option<Close>) {
-    converse_in_pieces(parameters, LIMIT, bytes, &[usize::MAX], LARGE_INPUT)
+fn converse(parameters: Parameters, bytes: &[u8]) -> (Vec<u8>, Option<Closed>) {
+    converse_in_pieces(parameters, LIMIT, bytes, &[usize::MAX])
 }
 
 fn converse_in_pieces(
@@ -251,35 +310,37 @@ fn converse_in_pieces(
     limit: usize,
     bytes: &[u8],
     pieces: &[usize],
-    input: usize,
-) -> (Vec<u8>, Option<Close>) {
-    let settings = settings(limit);
-    let budget = Arc::new(Budget::new(8 * LIMIT));
-    let mut driver = driver(&settings, parameters, &budget, input);
+) -> (Vec<u8>, Option<Closed>) {
+    let service = compressing(limit, 8 * LIMIT);
+    let mut driver = driver(&service, parameters);
     driver.receive_in_pieces(bytes, pieces);
-    let (output, closed) = (driver.output, driver.conversation.closed().cloned());
-    drop(driver.conversation);
-    assert_eq!(budget.left(), 8 * LIMIT, "all is given back");
+    let (output, closed) = (driver.sent.clone(), driver.closed());
+    drop(driver);
+    assert_eq!(service.budget.left(), 8 * LIMIT, "all is given back");
     (output, closed)
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "it is compared to what `closed` returns")]
-fn refused(error: ProtocolError) -> Option<Close> {
-    Some(Close::ByServer(CloseFrame::from(error)))
+fn refused(error: ProtocolError) -> Option<Closed> {
+    Some(Closed::by_server(error))
 }
 
-fn too_big(size: usize, limit: usize) -> Option<Close> {
+fn too_big(size: usize, limit: usize) -> Option<Closed> {
     refused(MessageTooBig { size: size as u64, limit })
 }
 
-/// The frames of a server that compresses each message on its own, inflated.
-fn inflated(mut output: &[u8]) -> Vec<(u8, Vec<u8>)> {
+/// The frames of a server, each compressed message inflated.
+fn inflated(parameters: Parameters, mut output: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
+    let mut inflater = InflateState::new_boxed(DataFormat::Raw);
     while !output.is_empty() {
         let (first, payload) = read_frame(&mut output);
         let payload = match first {
             TEXT | BINARY => {
-                decompress_to_vec(&[&payload[..], &TAIL, &FINAL_BLOCK].concat()).unwrap()
+                if parameters.server_no_context_takeover {
+                    inflater.reset(DataFormat::Raw);
+                }
+                inflate_message(&mut inflater, &[&payload[..], &TAIL].concat())
             }
             _ => payload,
         };
@@ -288,31 +349,32 @@ fn inflated(mut output: &[u8]) -> Vec<(u8, Vec<u8>)> {
     frames
 }
 
-/// What a client gets whose messages are these payloads, each on its own.
+fn inflate_message(inflater: &mut InflateState, mut data: &[u8]) -> Vec<u8> {
+    let mut message = Vec::new();
+    let mut room = vec![0; 64 * 1024];
+    loop {
+        let done = inflate_stream(inflater, data, &mut room, MZFlush::None);
+        data = &data[done.bytes_consumed..];
+        message.extend_from_slice(&room[..done.bytes_written]);
+        if (done.bytes_consumed, done.bytes_written) == (0, 0) {
+            assert!(data.is_empty(), "miniz_oxide inflates it");
+            return message;
+        }
+    }
+}
+
+/// What a client gets whose messages are these payloads.
 fn echoes(parameters: Parameters, first: u8, payloads: &[&[u8]]) -> Vec<Vec<u8>> {
     let frames: Vec<_> = payloads.iter().flat_map(|payload| frame(first, payload)).collect();
     let (output, closed) = converse(parameters, &frames);
-    assert_eq!(closed, None);
-    let frames = inflated(&output).into_iter();
+    assert_eq!(closed, None, "{parameters:?}");
+    let frames = inflated(parameters, &output).into_iter();
     frames.map(|(its, payload)| if its == first { payload } else { panic!("{its:X}") }).collect()
 }
 
 #[test]
 fn section_7_2_3_the_examples_are_inflated() {
     const HELLO: &[u8] = &[0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00];
-    // §7.2.3.1, in one frame and in two.
-    assert_eq!(echoes(STATELESS, TEXT, &[HELLO]), [b"Hello"]);
-    let fragments =
-        [frame(FIRST_TEXT, &HELLO[..3]), frame(0x89, b"?"), frame(LAST, &HELLO[3..])].concat();
-    let (output, _) = converse(STATELESS, &fragments);
-    assert_eq!(inflated(&output), [(0x8A, b"?".to_vec()), (TEXT, b"Hello".to_vec())]);
-    // §7.2.3.2: the second message refers to the first.
-    let (output, closed) = converse(TAKEOVER, &[frame(TEXT, HELLO), frame(TEXT, AGAIN)].concat());
-    assert_eq!(closed, None);
-    let mut rest = &output[..];
-    let payloads = [read_frame(&mut rest).1, TAIL.into(), read_frame(&mut rest).1, TAIL.into()];
-    let stream = [&payloads.concat()[..], &FINAL_BLOCK].concat();
-    assert_eq!(decompress_to_vec(&stream).unwrap(), b"HelloHello");
     // §7.2.3.3: a block with no compression.
     let stored: &[u8] = &[0x00, 0x05, 0x00, 0xFA, 0xFF, 0x48, 0x65, 0x6C, 0x6C, 0x6F, 0x00];
     // §7.2.3.4: a block with BFINAL set to 1.
@@ -320,15 +382,26 @@ fn section_7_2_3_the_examples_are_inflated() {
     // §7.2.3.5: two blocks.
     let two: &[u8] =
         &[0xF2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xCA, 0xC9, 0xC9, 0x07, 0x00];
-    for parameters in [STATELESS, Parameters { server_no_context_takeover: true, ..TAKEOVER }] {
+    for parameters in all_parameters() {
+        // §7.2.3.1, in one frame and in two.
+        assert_eq!(echoes(parameters, TEXT, &[HELLO]), [b"Hello"]);
+        let fragments =
+            [frame(FIRST_TEXT, &HELLO[..3]), frame(0x89, b"?"), frame(LAST, &HELLO[3..])].concat();
+        let (output, _) = converse(parameters, &fragments);
+        let expected = [(0x8A, b"?".to_vec()), (TEXT, b"Hello".to_vec())];
+        assert_eq!(inflated(parameters, &output), expected);
+        // §7.2.3.2: the second message refers to the first.
+        if parameters.client_no_context_takeover {
+            let (_, closed) =
+                converse(parameters, &[frame(TEXT, HELLO), frame(TEXT, AGAIN)].concat());
+            assert_eq!(closed, refused(ContextKept));
+        } else {
+            assert_eq!(echoes(parameters, TEXT, &[HELLO, AGAIN]), [b"Hello"; 2]);
+        }
         assert_eq!(echoes(parameters, TEXT, &[stored, last, two, HELLO]), [b"Hello"; 4]);
         // §7.2.3.6: an empty message.
         assert_eq!(echoes(parameters, TEXT, &[&[0x00], &[0x00]]), [b"", b""]);
     }
-    assert_eq!(
-        converse(TAKEOVER, &frame(TEXT, &[0x00]).repeat(2)).0,
-        server_frame(TEXT, &[0]).repeat(2)
-    );
 }
 
 #[test]
@@ -336,12 +409,14 @@ fn a_message_may_end_with_a_final_block_and_go_on_behind_one() {
     let last: &[u8] = &[0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00];
     // It refers to what is before the final block.
     let behind = [last, AGAIN].concat();
-    let server_side = Parameters { server_no_context_takeover: true, ..TAKEOVER };
-    for parameters in [STATELESS, server_side] {
+    // An empty final block, which lacks its length.
+    let empty: &[u8] = &[0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x04];
+    for parameters in all_parameters() {
         assert_eq!(echoes(parameters, BINARY, &[last, last]), [b"Hello"; 2]);
         let replies = echoes(parameters, BINARY, &[&[last, last, last].concat()]);
         assert_eq!(replies, [b"HelloHelloHello"]);
-        assert_eq!(echoes(parameters, BINARY, &[&behind]), [b"HelloHello"]);
+        assert_eq!(echoes(parameters, BINARY, &[&behind, last]), [&b"HelloHello"[..], b"Hello"]);
+        assert_eq!(echoes(parameters, BINARY, &[empty, last]), [b"Hello"; 2]);
     }
 }
 
@@ -349,11 +424,12 @@ fn a_message_may_end_with_a_final_block_and_go_on_behind_one() {
 fn each_message_is_answered_as_it_came() {
     let frames =
         [frame(0x81, b"plain"), frame(TEXT, &compressed(b"not plain")), frame(0x82, b"plain")];
-    for parameters in [STATELESS, TAKEOVER] {
+    for parameters in all_parameters() {
         let (output, closed) = converse(parameters, &frames.concat());
         assert_eq!(closed, None);
         let expected = [(0x81, &b"plain"[..]), (TEXT, b"not plain"), (0x82, b"plain")];
-        assert_eq!(inflated(&output), expected.map(|(first, payload)| (first, payload.to_vec())));
+        let expected = expected.map(|(first, payload)| (first, payload.to_vec()));
+        assert_eq!(inflated(parameters, &output), expected);
     }
 }
 
@@ -374,20 +450,21 @@ fn section_6_rsv1_is_allowed_on_the_first_frame_of_a_message_only() {
         (vec![frame(FIRST_TEXT, head), frame(TEXT, &hello)], UnfinishedMessage),
         (vec![frame(FIRST_TEXT, head), frame(0x81, b"a")], UnfinishedMessage),
     ] {
-        let (output, closed) = converse(STATELESS, &frames.concat());
-        assert_eq!(closed, refused(error), "{frames:02X?}");
-        assert_eq!(output[..1], [0x88]);
+        for parameters in all_parameters() {
+            let (output, closed) = converse(parameters, &frames.concat());
+            assert_eq!(closed, refused(error), "{frames:02X?}");
+            assert_eq!(output[..1], [0x88]);
+        }
     }
-    let settings = settings(LIMIT);
-    let mut driver = Driver::new(&settings, &Arc::new(Budget::new(0)), LARGE_INPUT);
+    let service = service(LIMIT, 0);
+    let mut driver = Driver::open(&service);
     driver.receive(&frame(TEXT, &hello));
-    assert_eq!(driver.conversation.closed(), refused(ReservedBits).as_ref());
+    assert_eq!(driver.closed(), refused(ReservedBits));
 }
 
 #[test]
 fn section_7_2_2_data_that_is_not_deflate_or_breaks_off_is_refused() {
-    let long = compressed(&Random(7).text(5_000).into_bytes());
-    let tables: [&[u8]; 9] = [
+    let tables: [&[u8]; 7] = [
         b"",
         b"\xFF",
         b"not compressed",
@@ -395,200 +472,327 @@ fn section_7_2_2_data_that_is_not_deflate_or_breaks_off_is_refused() {
         &[0x00, 0x05, 0x00, 0xFB, 0xFF, 0x48, 0x65, 0x6C, 0x6C, 0x6F, 0x00],
         // A block of 5 bytes with 3.
         &[0x00, 0x05, 0x00, 0xFA, 0xFF, 0x48, 0x65, 0x6C],
-        &long[..long.len() / 2],
-        &long[..long.len() - 1],
-        // The tail that is left out, sent all the same, is an error in what follows it.
-        &[0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07],
+        // The same with 1: the tail would complete it.
+        &[0x00, 0x05, 0x00, 0xFA, 0xFF, 0x48],
         AGAIN,
     ];
-    for payload in tables {
-        let (_, closed) = converse(STATELESS, &frame(BINARY, payload));
-        assert_eq!(closed, refused(InvalidDeflate), "{payload:02X?}");
+    for parameters in all_parameters() {
+        for payload in tables {
+            let (output, closed) = converse(parameters, &frame(BINARY, payload));
+            assert_eq!(closed, refused(InvalidDeflate), "{parameters:?} {payload:02X?}");
+            assert_eq!(output[0], 0x88, "nothing is echoed");
+        }
     }
-    let endless = [0x03, 0x00].repeat(20_000);
-    let (_, closed) = converse(STATELESS, &frame(BINARY, &endless));
-    assert_eq!(closed, refused(InvalidDeflate), "each final block costs a copy of the window");
-    assert_eq!(echoes(STATELESS, BINARY, &[&endless[..20_000]]), [b""]);
+}
+
+#[test]
+fn section_7_2_2_a_message_that_is_cut_or_has_its_tail_is_never_echoed() {
+    let text = Random(7).text(300).repeat(2);
+    for level in [0, 1, 6] {
+        let payload = Client::new(level).message(text.as_bytes());
+        let with_tail = [&payload[..], &TAIL].concat();
+        for parameters in all_parameters() {
+            // A whole message comes before it, so that there is a context.
+            let before = frame(TEXT, &Client::new(level).message(b"Hello"));
+            let (expected, _) = converse(parameters, &before);
+            let check = |payload: &[u8]| {
+                let frames = [&before[..], &frame(BINARY, payload)].concat();
+                let (output, closed) = converse(parameters, &frames);
+                let case = format!("{parameters:?}, level {level}, {} bytes", payload.len());
+                assert_eq!(closed, refused(InvalidDeflate), "{case}");
+                assert_eq!(output[..expected.len()], expected, "{case}");
+                assert_eq!(output[expected.len()], 0x88, "{case}");
+            };
+            // The first byte of a stored block is an empty message.
+            let cuts = (0..payload.len()).map(|len| &payload[..len]);
+            cuts.filter(|cut| **cut != [0x00]).for_each(check);
+            check(&with_tail);
+            assert_eq!(echoes(parameters, BINARY, &[&payload]), [text.as_bytes()]);
+        }
+    }
+}
+
+#[test]
+fn a_message_has_no_more_streams_and_blocks_than_its_length_needs() {
+    let empty_streams = |number| [0x03, 0x00].repeat(number);
+    let empty_blocks = |number| [&[0x00, 0x00, 0x00, 0xFF, 0xFF].repeat(number)[..], &[0]].concat();
+    let sent_byte_by_byte = {
+        let mut client = Client::new(6);
+        let mut payload: Vec<u8> =
+            (0..4000).flat_map(|_| client.flushed(b"x", MZFlush::Sync)).collect();
+        payload.truncate(payload.len() - TAIL.len());
+        payload
+    };
+    for parameters in all_parameters() {
+        for (payload, reply) in [
+            (empty_streams(99), Some(vec![])),
+            (empty_streams(102), None),
+            (empty_blocks(16_000), Some(vec![])),
+            (empty_blocks(17_000), None),
+            (sent_byte_by_byte.clone(), Some(vec![b'x'; 4000])),
+        ] {
+            if let Some(reply) = reply {
+                assert_eq!(echoes(parameters, BINARY, &[&payload]), [reply]);
+            } else {
+                let (_, closed) = converse(parameters, &frame(BINARY, &payload));
+                assert_eq!(closed, refused(TooManyBlocks), "{} bytes", payload.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_that_keeps_its_context_though_it_agreed_not_to_is_told_so() {
+    for parameters in all_parameters().filter(|parameters| parameters.client_no_context_takeover) {
+        let mut client = Client::new(6);
+        let hello = b"Hello, Hello, Hello";
+        let [first, second] = [(); 2].map(|()| frame(TEXT, &client.message(hello)));
+        let (output, closed) = converse(parameters, &[&first[..], &second].concat());
+        assert_eq!(closed, refused(ContextKept));
+        assert_eq!(inflated(parameters, &output)[0], (TEXT, hello.to_vec()));
+        // Nothing was sent that it could refer to.
+        assert_eq!(converse(parameters, &second).1, refused(InvalidDeflate));
+        let (_, closed) = converse(parameters, &[&first[..], &frame(TEXT, b"\xFF")].concat());
+        assert_eq!(closed, refused(InvalidDeflate), "something else is wrong with it");
+    }
 }
 
 #[test]
 fn section_8_1_text_is_checked_once_it_is_inflated() {
-    let text = "Grüße, 日本, 🚀".repeat(20_000);
-    assert_eq!(echoes(STATELESS, TEXT, &[&compressed(text.as_bytes())]), [text.as_bytes()]);
-    for wrong in [&b"\xFF"[..], b"\xC3", b"ab\xED\xA0\x80cd", &text.as_bytes()[..3]] {
-        let (_, closed) = converse(STATELESS, &frame(TEXT, &compressed(wrong)));
-        assert_eq!(closed, refused(InvalidUtf8), "{wrong:02X?}");
-        assert_eq!(echoes(STATELESS, BINARY, &[&compressed(wrong)]), [wrong]);
-    }
+    let text = "Grüße, 日本, 🚀".repeat(5_000);
+    let right = compressed(text.as_bytes());
     // At the first wrong byte, not after all of what is too much.
-    let wrong = [b"\xFF", &vec![0; 2 * LIMIT][..]].concat();
-    let (_, closed) = converse(STATELESS, &frame(TEXT, &compressed(&wrong)));
-    assert_eq!(closed, refused(InvalidUtf8));
+    let too_much = compressed(&[b"\xFF", &vec![0; 2 * LIMIT][..]].concat());
+    for parameters in all_parameters() {
+        assert_eq!(echoes(parameters, TEXT, &[&right]), [text.as_bytes()]);
+        for wrong in [&b"\xFF"[..], b"\xC3", b"ab\xED\xA0\x80cd", &text.as_bytes()[..3]] {
+            let (_, closed) = converse(parameters, &frame(TEXT, &compressed(wrong)));
+            assert_eq!(closed, refused(InvalidUtf8), "{wrong:02X?}");
+            assert_eq!(echoes(parameters, BINARY, &[&compressed(wrong)]), [wrong]);
+        }
+        let (_, closed) = converse(parameters, &frame(TEXT, &too_much));
+        assert_eq!(closed, refused(InvalidUtf8));
+    }
 }
 
 #[test]
 fn a_message_may_be_as_large_as_the_limit_once_inflated_and_not_a_byte_larger() {
-    let random = Random(1).bytes(LIMIT + 1);
-    for message in [vec![0; LIMIT + 1], random] {
-        for (len, fits) in [(LIMIT - 1, true), (LIMIT, true), (LIMIT + 1, false)] {
-            let payload = compressed(&message[..len]);
-            let (output, closed) = converse(STATELESS, &frame(BINARY, &payload));
-            if fits {
-                assert_eq!(closed, None);
-                assert!(inflated(&output) == [(BINARY, message[..len].to_vec())]);
-            } else {
-                assert_eq!(closed, too_big(LIMIT + 1, LIMIT));
+    let converse = |limit, bytes: &[u8], parameters| {
+        converse_in_pieces(parameters, limit, bytes, &[usize::MAX])
+    };
+    for limit in [1, 300, UNMETERED - 1, UNMETERED, UNMETERED + 1, 100_000] {
+        for message in [vec![0; limit + 1], Random(1).bytes(limit + 1)] {
+            for (len, fits) in [(limit - 1, true), (limit, true), (limit + 1, false)] {
+                let bytes = frame(BINARY, &compressed(&message[..len]));
+                for parameters in all_parameters() {
+                    let (output, closed) = converse(limit, &bytes, parameters);
+                    if fits {
+                        assert_eq!(closed, None, "{parameters:?}, {len} of {limit}");
+                        let replies = inflated(parameters, &output);
+                        assert!(replies.len() == 1 && replies[0].1 == message[..len]);
+                    } else {
+                        assert_eq!(closed, too_big(limit + 1, limit));
+                    }
+                }
             }
         }
     }
     // On the wire: what can't be compressed grows by less than an eighth.
-    let most = LIMIT + LIMIT / 8 + 64;
+    let (limit, most) = (8_000, 8_000 + 1_000 + 64);
     let stored = [&[0x00, 0x00, 0x00, 0xFF, 0xFF].repeat(most / 5)[..], &[0x00; 5][..most % 5]];
     let stored = stored.concat();
     let cut = stored.len() / 2;
-    for frames in [
-        frame(BINARY, &[&stored[..], &[0]].concat()),
-        [frame(FIRST_BINARY, &stored[..cut]), frame(LAST, &[&stored[cut..], &[0]].concat())]
-            .concat(),
-    ] {
-        let (_, closed) = converse(STATELESS, &frames);
-        assert_eq!(closed, too_big(most + 1, most));
+    for parameters in all_parameters() {
+        for frames in [
+            frame(BINARY, &[&stored[..], &[0]].concat()),
+            [frame(FIRST_BINARY, &stored[..cut]), frame(LAST, &[&stored[cut..], &[0]].concat())]
+                .concat(),
+        ] {
+            let (_, closed) = converse(limit, &frames, parameters);
+            assert_eq!(closed, too_big(most + 1, most));
+        }
+        let whole = frame(BINARY, &stored[..most - most % 5 - 4]);
+        let (output, _) = converse(limit, &whole, parameters);
+        assert_eq!(inflated(parameters, &output), [(BINARY, vec![])]);
     }
-    let whole = &stored[..most - most % 5 - 4];
-    assert_eq!(echoes(STATELESS, BINARY, &[whole]), [b""]);
+}
+
+#[test]
+fn a_large_reply_that_does_not_get_shorter_is_sent_as_it_is() {
+    let noise = Random(1).bytes(300_000);
+    let text = Random(2).text(200).repeat(1_000).into_bytes();
+    // Repeated farther back than a small window reaches.
+    let far = Random(3).bytes(600).repeat(500);
+    for parameters in all_parameters() {
+        let bits = parameters.server_max_window_bits.unwrap_or(15);
+        for (message, first) in [
+            (&noise[..], 0x82),
+            (&text, BINARY),
+            (&far, if bits < 10 { 0x82 } else { BINARY }),
+            // What a small one takes is no matter, and later ones may refer to it.
+            (&noise[..UNMETERED], BINARY),
+        ] {
+            let frames = frame(BINARY, &compressed(message)).repeat(2);
+            let (output, closed) = converse(parameters, &frames);
+            assert_eq!(closed, None);
+            let replies = inflated(parameters, &output);
+            assert_eq!(replies.len(), 2);
+            for (its, reply) in replies {
+                assert_eq!(its, first, "{parameters:?}, {} bytes", message.len());
+                assert!(reply == message, "{parameters:?}, {} bytes", message.len());
+            }
+        }
+    }
 }
 
 #[test]
 fn a_bomb_costs_what_its_output_may_cost() {
-    let bomb = compressed(&vec![0; 100 * LIMIT]);
-    let settings = settings(LIMIT);
-    let budget = Arc::new(Budget::new(LIMIT + UNMETERED));
-    let mut driver = driver(&settings, STATELESS, &budget, LARGE_INPUT);
-    driver.receive(&frame(BINARY, &bomb));
-    assert_eq!(driver.conversation.closed(), too_big(LIMIT + 1, LIMIT).as_ref());
-    assert_eq!(budget.left(), LIMIT + UNMETERED, "nothing is held after the close");
+    let bomb = frame(BINARY, &compressed(&vec![0; 20 * LIMIT]));
+    for parameters in all_parameters() {
+        let service = compressing(LIMIT, 2 * LIMIT);
+        let mut driver = driver(&service, parameters);
+        let before = service.budget.left();
+        driver.receive(&bomb);
+        assert_eq!(driver.closed(), too_big(LIMIT + 1, LIMIT));
+        assert_eq!(service.budget.left(), before, "nothing is held after the close");
+    }
 }
 
 #[test]
 fn memory_that_is_short_for_a_message_closes_and_for_a_reply_sends_it_plain() {
-    let settings = settings(LIMIT);
-    // No repetition in it, so that the reply is as long.
-    let message = Random(3).bytes(UNMETERED + STEP);
-    let payload = compressed(&message);
-    let converse = |total, parameters| {
-        let budget = Arc::new(Budget::new(total));
-        let mut driver = driver(&settings, parameters, &budget, LARGE_INPUT);
-        driver.receive(&frame(BINARY, &payload));
-        (driver.output.clone(), driver.conversation.closed().cloned())
-    };
-    let short = Some(Close::ByServer(OVER_BUDGET));
-    assert_eq!(converse(2 * STEP, STATELESS).1, short);
-    let (output, closed) = converse(4 * STEP, STATELESS);
-    assert_eq!(closed, None);
-    assert!(inflated(&output) == [(BINARY, message.clone())]);
+    let message = [Random(3).bytes(8_000), vec![b'x'; UNMETERED]].concat();
+    let payload = frame(BINARY, &compressed(&message));
+    // The client's compressor gets it shorter than the server's.
+    let mut random = Random(4);
+    let long: Vec<_> = (0..200_000).map(|_| b'a' + random.below(4) as u8).collect();
+    let long_payload = compressed(&long);
+    assert!(long_payload.len() < UNMETERED);
+    let long_payload = frame(BINARY, &long_payload);
+    for parameters in all_parameters() {
+        let converse = |total, frames: &[u8]| {
+            let service = compressing(LIMIT, total);
+            let mut driver = driver(&service, parameters);
+            driver.receive(frames);
+            let closed = driver.closed();
+            let replies =
+                if closed.is_none() { inflated(parameters, &driver.sent) } else { vec![] };
+            (replies, closed)
+        };
+        assert_eq!(converse(4 * 1024, &payload).1, Some(Closed::by_server(OVER_BUDGET)));
+        assert_eq!(converse(8 * STEP, &payload), (vec![(BINARY, message.clone())], None));
+        // Enough to inflate it, and not to deflate the reply.
+        let (replies, closed) = converse(STEP + 49 * 1024, &long_payload);
+        assert_eq!(closed, None);
+        assert!(replies == [(0x82, long.clone())], "{parameters:?}");
+    }
+}
 
-    // A small message needs nothing but the context, with context takeover.
-    let small = frame(TEXT, &compressed(b"Hello"));
-    let takeover = |total: usize| {
-        let budget = Arc::new(Budget::new(total));
-        let mut driver = driver(&settings, TAKEOVER, &budget, LARGE_INPUT);
-        driver.receive(&small);
-        (driver.output.clone(), driver.conversation.closed().cloned(), budget.left())
-    };
-    assert_eq!(takeover(40 * 1024).1, short);
-    let (output, closed, left) = takeover(64 * 1024);
-    assert_eq!((output, closed), (server_frame(0x81, b"Hello"), None));
-    assert_eq!(left, 16 * 1024);
-    let (output, closed, left) = takeover(1 << 20);
-    assert_eq!((inflated(&output), closed), (vec![(TEXT, b"Hello".to_vec())], None));
-    // All that a deflater with the largest window takes is charged.
-    assert_eq!((1 << 20) - left, (48 + 132 + 128 + 112) * 1024);
+#[test]
+fn a_small_message_is_answered_though_others_hold_the_whole_budget() {
+    let hello = frame(TEXT, &compressed(b"Hello"));
+    for parameters in all_parameters() {
+        for total in [0, 40 * 1024, LIMIT, 16 * LIMIT] {
+            let service = compressing(LIMIT, total);
+            let offer = format!("Sec-WebSocket-Extensions: {parameters}\r\n");
+            let mut clients: Vec<_> = (0..60)
+                .map(|_| {
+                    let mut driver = Driver::new(&service);
+                    driver.receive(upgrade_with(&offer).as_bytes());
+                    let response = driver.forget_response();
+                    let client_no_context_takeover = response.contains(CLIENT);
+                    let agreed = Parameters { client_no_context_takeover, ..parameters };
+                    assert!(response.contains(&format!(": {agreed}\r\n")), "{response}");
+                    (agreed, driver)
+                })
+                .collect();
+            for (agreed, driver) in &mut clients {
+                driver.receive(&hello);
+                assert_eq!(inflated(*agreed, &driver.take()), [(TEXT, b"Hello".to_vec())]);
+            }
+            assert!(service.budget.left() >= total / 2, "half of it stays for messages");
+            let _others = service.budget.charge(service.budget.left()).unwrap();
+            for (agreed, driver) in &mut clients {
+                driver.receive(&frame(TEXT, &[0x00]));
+                assert_eq!(inflated(*agreed, &driver.take()), [(TEXT, vec![])]);
+            }
+        }
+    }
 }
 
 #[test]
 fn a_silent_client_keeps_only_what_its_next_message_may_refer_to() {
-    let settings = settings(LIMIT);
-    let budget = Arc::new(Budget::new(LIMIT));
-    let mut driver = driver(&settings, TAKEOVER, &budget, LARGE_INPUT);
-    let mut client = Client::new(6);
-    driver.receive(&frame(TEXT, &client.message(b"Hello, Hello")));
-    driver.output.clear();
-    driver.wait_until(PING_INTERVAL);
-    assert_eq!(budget.left(), LIMIT - 48 * 1024);
-    driver.output.clear();
-    driver.receive(&frame(TEXT, &client.message(b"Hello, Hello")));
-    // It begins anew, so that it can be inflated alone.
-    assert_eq!(inflated(&driver.output), [(TEXT, b"Hello, Hello".to_vec())]);
+    const INFLATER: usize = 48 * 1024;
+    for bits in (8..=15_u8).map(Some).chain([None]) {
+        let service = compressing(LIMIT, LIMIT);
+        let charged = || LIMIT - service.budget.left();
+        let parameters = Parameters { server_max_window_bits: bits, ..TAKEOVER };
+        let mut driver = driver(&service, parameters);
+        assert_eq!(charged(), INFLATER, "it is charged before it is made");
+        let mut client = Client::new(6);
+        driver.receive(&frame(TEXT, &client.message(b"Hello, Hello")));
+        let window = 4 << bits.unwrap_or(15).max(9);
+        assert_eq!(charged(), INFLATER + (132 + 112) * 1024 + window);
+        driver.wait_until(PING_INTERVAL);
+        assert_eq!(charged(), INFLATER);
+        driver.take();
+        driver.receive(&frame(TEXT, &client.message(b"Hello, Hello")));
+        // It begins anew, so that it can be inflated alone.
+        assert_eq!(inflated(STATELESS, &driver.sent), [(TEXT, b"Hello, Hello".to_vec())]);
+    }
 }
 
 #[test]
 fn nothing_of_one_client_shows_in_another() {
-    let settings = settings(LIMIT);
-    let budget = Arc::new(Budget::new(LIMIT));
-    let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
-    let converse = |frames: &[u8]| {
-        let deflate = PerMessageDeflate::new(STATELESS, Arc::clone(&pool));
-        let mut driver = Driver::compressing(&settings, &budget, LARGE_INPUT, Some(deflate));
-        driver.receive(frames);
-        (driver.output.clone(), driver.conversation.closed().cloned())
-    };
     let secret = frame(TEXT, &compressed(b"a secret, a secret, a secret"));
     let guess = frame(TEXT, &compressed(b"a secret, a guess"));
-    let alone = converse(&guess);
-    for _ in 0..20 {
-        converse(&secret);
-        assert_eq!(converse(&guess), alone, "what was compressed before makes no difference");
-        // A distance into the past.
-        let (output, closed) = converse(&frame(BINARY, AGAIN));
-        assert_eq!(closed, refused(InvalidDeflate), "{output:02X?}");
-        // A message that breaks off leaves nothing behind either.
-        converse(&frame(BINARY, &[0xF2, 0x48, 0xCD]));
-        assert_eq!(converse(&guess), alone);
+    for parameters in all_parameters() {
+        let service = compressing(LIMIT, LIMIT);
+        let converse = |frames: &[u8]| {
+            let mut driver = driver(&service, parameters);
+            driver.receive(frames);
+            (driver.sent.clone(), driver.closed())
+        };
+        let alone = converse(&guess);
+        for _ in 0..5 {
+            converse(&secret);
+            assert_eq!(converse(&guess), alone, "what was compressed before makes no difference");
+            // A distance into the past.
+            let (output, closed) = converse(&frame(BINARY, AGAIN));
+            assert_eq!(closed, refused(InvalidDeflate), "{output:02X?}");
+            // A message that breaks off leaves nothing behind either.
+            converse(&frame(BINARY, &[0xF2, 0x48, 0xCD]));
+            assert_eq!(converse(&guess), alone);
+        }
+        if parameters.server_no_context_takeover {
+            // Nor does the same client's message before.
+            let (output, _) = converse(&[&secret[..], &guess].concat());
+            assert_eq!(output, [converse(&secret).0, alone.0].concat());
+        }
     }
-    // The same client's next message, without context takeover.
-    let (output, _) = converse(&[secret.clone(), guess.clone()].concat());
-    assert_eq!(output, [converse(&secret).0, alone.0].concat());
 }
 
 #[test]
 fn a_reply_that_its_peer_does_not_read_keeps_no_context() {
     // Too long to be copied to the output, compressed as well.
-    let message = Random(5).bytes(UNMETERED + 10);
+    let message = Random(5).bytes(UNMETERED);
     let bytes = frame(BINARY, &compressed(&message));
     let (last, before) = bytes.split_last().unwrap();
-    let settings = settings(LIMIT);
     let hello = frame(TEXT, &compressed(b"Hello"));
-    for (parameters, total, first) in [
-        (STATELESS, LIMIT, BINARY),
-        (TAKEOVER, LIMIT, BINARY),
-        // Enough to inflate it, but not to deflate the reply.
-        (STATELESS, STEP + 4096, 0x82),
-        (TAKEOVER, STEP + UNMETERED, 0x82),
-    ] {
-        let budget = Arc::new(Budget::new(total));
-        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
-        let connect = |parameters| {
-            let deflate = PerMessageDeflate::new(parameters, Arc::clone(&pool));
-            Driver::compressing(&settings, &budget, LARGE_INPUT, Some(deflate))
-        };
-        let mut slow = connect(parameters);
-        slow.receive(before);
-        slow.conversation.input()[0] = *last;
-        slow.conversation.received(1, Duration::ZERO);
-        let output = slow.conversation.next_output().unwrap();
-        assert_eq!(output.head[0], first, "{parameters:?}");
-
-        // While the only context is held, it would wait for ever.
-        let mut quick = connect(STATELESS);
+    for parameters in [STATELESS, TAKEOVER] {
+        let service = compressing(LIMIT, 64 * LIMIT);
+        // More than there are contexts apart from the budget.
+        let mut slow: Vec<_> = (0..40).map(|_| driver(&service, parameters)).collect();
+        for driver in &mut slow {
+            driver.receive(before);
+            driver.connection.input()[0] = *last;
+            driver.connection.received(1, Duration::ZERO);
+            let Step::Send { head, .. } = driver.connection.next(Duration::ZERO) else { panic!() };
+            assert_eq!(head[0], BINARY);
+        }
+        let mut quick = driver(&service, parameters);
+        let _others = service.budget.charge(service.budget.left()).unwrap();
         quick.receive(&hello);
-        assert_eq!(inflated(&quick.output), [(TEXT, b"Hello".to_vec())]);
-        let payload = match first {
-            BINARY => decompress_to_vec(&[output.payload, &TAIL, &FINAL_BLOCK].concat()).unwrap(),
-            _ => output.payload.to_vec(),
-        };
-        assert!(payload == message, "{parameters:?}");
-        drop((slow, quick));
-        assert_eq!(budget.left(), total);
+        assert_eq!(inflated(parameters, &quick.sent), [(TEXT, b"Hello".to_vec())]);
     }
 }
 
@@ -606,8 +810,8 @@ fn section_7_1_2_1_no_reply_refers_back_farther_than_the_window() {
         for no_takeover in [true, false] {
             let parameters = Parameters {
                 server_no_context_takeover: no_takeover,
-                client_no_context_takeover: true,
                 server_max_window_bits: Some(bits),
+                ..STATELESS
             };
             let frames: Vec<_> = message
                 .chunks(30_011)
@@ -745,11 +949,10 @@ proptest! {
     fn compression_changes_nothing_but_the_bytes_on_the_wire(
         messages in vec(sent(), 1..6),
         level in 0..10_u8,
-        takeover in any::<bool>(),
+        parameters in select(all_parameters().collect::<Vec<_>>()),
         pieces in vec(prop_oneof![1..4_usize, 1..200_usize, 1..100_000_usize], 1..8),
-        input in prop_oneof![Just(LARGE_INPUT), Just(TINY_INPUT), TINY_INPUT..5_000_usize],
     ) {
-        let parameters = if takeover { TAKEOVER } else { STATELESS };
+        let takeover = !parameters.client_no_context_takeover;
         let mut client = Client::new(level);
         let frames: Vec<u8> = messages
             .iter()
@@ -757,30 +960,19 @@ proptest! {
             .collect();
         let whole = converse(parameters, &frames);
         prop_assert_eq!(&whole.1, &None);
-        let split = converse_in_pieces(parameters, LIMIT, &frames, &pieces, input);
+        let split = converse_in_pieces(parameters, LIMIT, &frames, &pieces);
         prop_assert!(split == whole, "in pieces the replies differ");
 
-        let mut rest = &whole.0[..];
-        let mut stream = Vec::new();
-        let mut before = 0;
-        for message in &messages {
-            let (first, payload) = read_frame(&mut rest);
+        let replies = inflated(parameters, &whole.0);
+        prop_assert_eq!(replies.len(), messages.len());
+        for (message, (first, payload)) in messages.iter().zip(replies) {
             let opcode = if message.is_text { 0x81 } else { 0x82 };
-            prop_assert_eq!(first, if message.is_compressed { opcode | 0x40 } else { opcode });
-            if !message.is_compressed {
-                prop_assert!(payload == message.message());
-                continue;
-            }
-            if !takeover {
-                (stream, before) = (Vec::new(), 0);
-            }
-            stream.extend([&payload[..], &TAIL].concat());
-            let inflated = decompress_to_vec(&[&stream[..], &FINAL_BLOCK].concat());
-            let inflated = inflated.expect("miniz_oxide inflates it");
-            prop_assert!(inflated[before..] == message.message());
-            before = inflated.len();
+            let is_compressed = first & 0x40 != 0;
+            prop_assert_eq!(first & !0x40, opcode);
+            // A large one may be sent as it is.
+            prop_assert!(is_compressed == message.is_compressed || message.len > UNMETERED);
+            prop_assert!(payload == message.message());
         }
-        prop_assert!(rest.is_empty());
     }
 
     /// Bytes that are no DEFLATE data end in the same way however they are split.
@@ -789,9 +981,8 @@ proptest! {
         sent in sent(),
         changes in vec((any::<Index>(), any::<u8>()), 1..4),
         pieces in vec(1..50_usize, 1..8),
-        takeover in any::<bool>(),
+        parameters in select(all_parameters().collect::<Vec<_>>()),
     ) {
-        let parameters = if takeover { TAKEOVER } else { STATELESS };
         let mut payload = compressed(&sent.message());
         for (at, byte) in changes {
             let at = at.index(payload.len());
@@ -799,8 +990,8 @@ proptest! {
         }
         let first = if sent.is_text { TEXT } else { BINARY };
         let frames = [frame(first, &payload), frame(first, &payload), close(1000)].concat();
-        let whole = converse_in_pieces(parameters, 100_000, &frames, &[usize::MAX], LARGE_INPUT);
-        let split = converse_in_pieces(parameters, 100_000, &frames, &pieces, TINY_INPUT);
+        let whole = converse_in_pieces(parameters, 100_000, &frames, &[usize::MAX]);
+        let split = converse_in_pieces(parameters, 100_000, &frames, &pieces);
         prop_assert!(split == whole);
         prop_assert!(whole.1.is_some());
     }

@@ -1,0 +1,184 @@
+//! The answer to a command of the control protocol: a message at most, then a close frame.
+
+use std::mem;
+use std::time::Duration;
+
+use crate::app::cases::Cases;
+use crate::app::cases::control::Command;
+use crate::app::cases::results::State;
+use crate::app::incoming::Incoming;
+use crate::app::json;
+use crate::app::step::Step;
+use crate::websocket::close::{CloseFrame, Reason, STOPPING};
+use crate::websocket::frame::{self, Opcode};
+use crate::websocket::session::Session;
+
+/// The first pause between two looks at whether a case has ended, and the longest. A client that ends TCP
+/// may ask before the thread of the case has seen that.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const MAX_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the reports wait for the end of the agent's cases.
+const MAX_RUNNING: Duration = Duration::from_secs(2);
+
+/// An answer to a command.
+pub struct Answer<'s> {
+    cases: &'s Cases,
+    command: Command,
+    incoming: Incoming,
+    output: Vec<u8>,
+    /// How much of the output was handed out, in bytes.
+    handed_out: usize,
+    pause: Duration,
+    /// When nothing is waited for any more.
+    until: Duration,
+}
+
+/// What a command needs.
+enum Need {
+    /// That a case ends.
+    Time,
+    Reports,
+    Nothing,
+}
+
+impl<'s> Answer<'s> {
+    /// Answers `command` once `opening` is sent, which is the 101.
+    pub fn new(
+        cases: &'s Cases,
+        command: Command,
+        incoming: Incoming,
+        opening: Vec<u8>,
+        now: Duration,
+    ) -> Self {
+        let until = now
+            + match &command {
+                Command::CaseStatus(case, _) => case.max_duration(),
+                Command::UpdateReports(_) | Command::Stop(Some(_)) => MAX_RUNNING,
+                Command::CaseCount | Command::CaseInfo(_) | Command::Stop(None) => Duration::ZERO,
+            };
+        Answer {
+            cases,
+            command,
+            incoming,
+            output: opening,
+            handed_out: 0,
+            pause: FIRST_PAUSE,
+            until,
+        }
+    }
+
+    /// What to do at `now`.
+    pub fn next(&mut self, now: Duration) -> Step<'_> {
+        self.output.drain(..mem::take(&mut self.handed_out));
+        if self.incoming.session.closed().is_none() {
+            match (self.answer(now), &self.command) {
+                // The 101 is sent first.
+                _ if !self.output.is_empty() => {}
+                // Before a look at what came: some clients close at once.
+                (Need::Reports, Command::UpdateReports(agent) | Command::Stop(Some(agent))) => {
+                    return Step::Report(agent);
+                }
+                _ => {
+                    let pause = self.pause;
+                    self.pause = (2 * pause).min(MAX_PAUSE);
+                    return Step::Pause(pause);
+                }
+            }
+        } else {
+            // Nothing is expected but a close frame.
+            while self.incoming.next().is_some() {}
+        }
+        self.handed_out = self.output.len();
+        if self.incoming.session.closed().is_none() {
+            return Step::Send { head: &self.output, payload: b"" };
+        }
+        if self.incoming.is_over(now) {
+            return Step::SendLast(&self.output);
+        }
+        if self.incoming.has_sent_close() {
+            return Step::Receive(self.incoming.wait(now));
+        }
+        self.incoming.sent_close(now);
+        Step::SendClose(&self.output)
+    }
+
+    /// Where the next bytes go.
+    pub fn input(&mut self) -> &mut [u8] {
+        self.incoming.input()
+    }
+
+    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    pub fn received(&mut self, bytes: usize, now: Duration) {
+        self.incoming.received(bytes, now);
+    }
+
+    /// Takes note that nothing came until `now`.
+    pub fn waited(&mut self, now: Duration) {
+        self.incoming.waited(now);
+    }
+
+    /// Takes note that the reports were written, or of why not.
+    pub fn reported(&mut self, result: Result<(), String>) {
+        match (result, &self.command) {
+            (Err(why), _) => self.close(CloseFrame { code: Some(1011), reason: why.into() }),
+            (Ok(()), Command::Stop(_)) => self.close(CANNOT_STOP),
+            (Ok(()), _) => self.close(NO_CODE),
+        }
+    }
+
+    /// Tells the client that the server stops.
+    pub fn stop(&mut self) {
+        if self.incoming.session.closed().is_none() {
+            self.close(STOPPING);
+        }
+    }
+
+    pub fn session(&self) -> &Session {
+        &self.incoming.session
+    }
+
+    /// Answers, unless something is missing for it.
+    fn answer(&mut self, now: Duration) -> Need {
+        let is_late = now >= self.until;
+        let message = match &self.command {
+            Command::CaseCount => self.cases.suite.ids().len().to_string(),
+            Command::CaseInfo(case) => format!(
+                "{{\"id\": \"{}\", \"description\": {}}}",
+                case.id,
+                json::string(format!("{} {}", case.description(), case.expectation()).as_bytes())
+            ),
+            Command::CaseStatus(case, agent) => match self.cases.results.state(agent, case.id) {
+                Some(State::Judged(report)) => {
+                    format!("{{\"behavior\": \"{}\"}}", report.behavior.as_str())
+                }
+                Some(State::Running) if !is_late => return Need::Time,
+                _ => {
+                    self.close(NO_VERDICT);
+                    return Need::Nothing;
+                }
+            },
+            Command::UpdateReports(agent) | Command::Stop(Some(agent)) => {
+                let is_running = self.cases.results.is_running(agent);
+                return if is_running && !is_late { Need::Time } else { Need::Reports };
+            }
+            Command::Stop(None) => {
+                self.close(CANNOT_STOP);
+                return Need::Nothing;
+            }
+        };
+        frame::encode_header(Opcode::Text, message.len(), &mut self.output);
+        self.output.extend_from_slice(message.as_bytes());
+        self.close(NO_CODE);
+        Need::Nothing
+    }
+
+    fn close(&mut self, close: CloseFrame) {
+        close.encode(&mut self.output);
+        self.incoming.close(close);
+    }
+}
+
+const NO_CODE: CloseFrame = CloseFrame { code: None, reason: Reason::NONE };
+const NO_VERDICT: CloseFrame = CloseFrame::new(1008, "there is no verdict on this case");
+const CANNOT_STOP: CloseFrame = CloseFrame::new(1008, "a client can't stop wsecho");

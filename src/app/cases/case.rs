@@ -1,0 +1,415 @@
+//! A case as data: what is sent and when, what may come back, and how it has to end.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::app::cases::data::Data;
+use crate::websocket::frame::{FIN, Opcode};
+use crate::websocket::message::Kind;
+use crate::websocket::negotiation::Parameters;
+
+/// The number of a case, such as 7.9.3. Some have two parts only, such as 2.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id([u8; 3]);
+
+/// One case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    pub id: Id,
+    pub play: Play,
+    pub close: ExpectedClose,
+    pub limit: Limit,
+    pub judging: Judging,
+    /// The server's terms for compression, the first possible. Without any it declines.
+    pub terms: &'static [Parameters],
+    /// What is disputed about the case, or empty.
+    pub note: &'static str,
+}
+
+/// What is sent, and what has to come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Play {
+    /// The actions one after the other, whatever comes meanwhile. All that came has to be one of the
+    /// lists.
+    Script {
+        actions: Vec<Action>,
+        expected: Vec<(Behavior, Vec<Event>)>,
+    },
+    RoundTrips(RoundTrips),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    Frame(Frame),
+    /// Bytes that are a part of a frame.
+    Bytes(Vec<u8>),
+    /// A close frame with this payload, which begins the closing handshake.
+    Close(Payload),
+    /// Ends the script if the connection is closing when the time is over.
+    Wait(Duration),
+    /// Adds [`Event::Open`].
+    Mark,
+}
+
+/// A frame, which may be wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// FIN, the reserved bits and the opcode.
+    pub first: u8,
+    pub payload: Payload,
+    pub writes: Writes,
+}
+
+/// How a frame is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// With its neighbors, as far as they fit.
+    Together,
+    /// On its own.
+    Alone,
+    /// This many bytes at a time.
+    Chopped(usize),
+}
+
+/// A pattern that is repeated up to a length.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload {
+    pattern: Cow<'static, [u8]>,
+    /// Where in the pattern it begins.
+    start: usize,
+    len: usize,
+}
+
+/// Something that the client did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Message(Kind, Payload),
+    Pong(Payload),
+    /// It had not closed at [`Action::Mark`].
+    Open,
+}
+
+/// Messages that are sent one at a time, each when the echo of the one before has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoundTrips {
+    pub kind: Kind,
+    pub data: Data,
+    /// Of each message, in bytes.
+    pub size: usize,
+    pub count: u32,
+    /// The size of the fragments in bytes, if there are any.
+    pub fragment: Option<usize>,
+    pub writes: Writes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Client,
+    Server,
+}
+
+/// How the connection has to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpectedClose {
+    /// Who sends the first close frame.
+    pub by: Side,
+    /// The codes that the client may send. It may always send none.
+    pub codes: Vec<u16>,
+    /// Whether both have to send a close frame.
+    pub clean: bool,
+}
+
+/// What happens when this much time has passed since all was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Close 1001, or the end of TCP if closing already.
+    Kill(Duration),
+    /// A close frame without a code.
+    Close(Duration),
+}
+
+/// What decides the verdict beside the events and the close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judging {
+    Usual,
+    /// A wrong close code fails the behavior, too.
+    CodeMatters,
+    /// The wrong side closing first fails the behavior, too.
+    SideMatters,
+    Informational,
+}
+
+/// The verdict on what came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behavior {
+    Ok,
+    /// Allowed, but not advisable.
+    NonStrict,
+    Informational,
+    /// The client did not agree to the compression that the case needs.
+    Unimplemented,
+    Failed,
+}
+
+/// The verdict on how it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseBehavior {
+    Ok,
+    Informational,
+    /// The wrong side closed first.
+    Failed,
+    Unclean,
+    WrongCode,
+}
+
+impl Id {
+    /// An id with two parts has 0 as its third.
+    pub const fn new(group: u8, section: u8, number: u8) -> Self {
+        Id([group, section, number])
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = [0; 3];
+        let mut given = text.split('.');
+        for (place, part) in given.by_ref().take(3).enumerate() {
+            parts[place] = part.parse().ok()?;
+        }
+        // Another way to write a number would be another name for the case.
+        Some(Id(parts)).filter(|id| given.next().is_none() && id.to_string() == text)
+    }
+
+    pub const fn group(self) -> u8 {
+        self.0[0]
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [group, number, 0] => write!(f, "{group}.{number}"),
+            [group, section, number] => write!(f, "{group}.{section}.{number}"),
+        }
+    }
+}
+
+impl Case {
+    /// A case that declines compression, and about which nothing is disputed.
+    pub fn script(
+        id: Id,
+        actions: Vec<Action>,
+        expected: Vec<(Behavior, Vec<Event>)>,
+        close: ExpectedClose,
+        limit: Limit,
+    ) -> Self {
+        let play = Play::Script { actions, expected };
+        Case { id, play, close, limit, judging: Judging::Usual, terms: &[], note: "" }
+    }
+
+    /// The longest time that the case may take, without that to send.
+    pub fn max_duration(&self) -> Duration {
+        /// For the answer to the close.
+        const CLOSE: Duration = Duration::from_secs(1);
+        let (Limit::Kill(limit) | Limit::Close(limit)) = self.limit;
+        let waits = match &self.play {
+            Play::Script { actions, .. } => actions.iter().filter_map(Action::wait).sum(),
+            Play::RoundTrips(_) => Duration::ZERO,
+        };
+        waits + limit + CLOSE
+    }
+}
+
+impl Action {
+    /// A frame that is a whole message, or a control frame.
+    pub fn frame(opcode: Opcode, payload: impl Into<Payload>) -> Self {
+        Action::raw(FIN | opcode as u8, payload)
+    }
+
+    /// A frame whose `first` byte has any FIN, reserved bits and opcode.
+    pub fn raw(first: u8, payload: impl Into<Payload>) -> Self {
+        Action::Frame(Frame { first, payload: payload.into(), writes: Writes::Together })
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        match self {
+            Action::Wait(time) => Some(*time),
+            _ => None,
+        }
+    }
+}
+
+/// The same frames, each written in this way.
+pub fn written(mut actions: Vec<Action>, writes: Writes) -> Vec<Action> {
+    for action in &mut actions {
+        if let Action::Frame(frame) = action {
+            frame.writes = writes;
+        }
+    }
+    actions
+}
+
+/// The frames of a fragmented message (RFC 6455 §5.4), one for each of the fragments.
+pub fn fragmented<P: Into<Payload>>(
+    opcode: Opcode,
+    fragments: impl IntoIterator<Item = P>,
+) -> Vec<Action> {
+    let mut first = opcode as u8;
+    let mut frames: Vec<_> = fragments
+        .into_iter()
+        .map(|fragment| Action::raw(std::mem::take(&mut first), fragment))
+        .collect();
+    if let Some(Action::Frame(last)) = frames.last_mut() {
+        last.first |= FIN;
+    }
+    frames
+}
+
+impl Payload {
+    pub fn repeated(pattern: &'static [u8], len: usize) -> Self {
+        Payload { pattern: Cow::Borrowed(pattern), start: 0, len }
+    }
+
+    /// In bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// A range of its bytes.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        if let Cow::Borrowed(pattern) = self.pattern {
+            let (start, len) = (self.start + range.start, range.len());
+            return Payload { pattern: Cow::Borrowed(pattern), start, len };
+        }
+        let mut bytes = Vec::with_capacity(range.len());
+        self.append(range, &mut bytes);
+        bytes.into()
+    }
+
+    /// Appends a range of its bytes.
+    pub fn append(&self, range: Range<usize>, out: &mut Vec<u8>) {
+        let mut at = range.start;
+        while at < range.end {
+            let rest = &self.pattern[(self.start + at) % self.pattern.len()..];
+            let taken = rest.len().min(range.end - at);
+            out.extend_from_slice(&rest[..taken]);
+            at += taken;
+        }
+    }
+
+    /// All of its bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len);
+        self.append(0..self.len, &mut bytes);
+        bytes
+    }
+}
+
+/// Whether these are its bytes.
+impl PartialEq<[u8]> for Payload {
+    fn eq(&self, bytes: &[u8]) -> bool {
+        let period = self.pattern.len().min(self.len);
+        let mut begin = Vec::with_capacity(period);
+        self.append(0..period, &mut begin);
+        // What is equal to itself, moved by the length of the pattern, repeats it.
+        bytes.len() == self.len
+            && bytes[..period] == begin
+            && bytes[period..] == bytes[..self.len - period]
+    }
+}
+
+impl From<&'static [u8]> for Payload {
+    fn from(bytes: &'static [u8]) -> Self {
+        Payload::repeated(bytes, bytes.len())
+    }
+}
+
+impl<const N: usize> From<&'static [u8; N]> for Payload {
+    fn from(bytes: &'static [u8; N]) -> Self {
+        Payload::repeated(bytes, N)
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Payload { len: bytes.len(), pattern: Cow::Owned(bytes), start: 0 }
+    }
+}
+
+/// A short payload as text or in hexadecimal digits, and the length of a longer one.
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MAX_SHOWN: usize = 24;
+        match self.len {
+            0 => f.write_str("empty"),
+            1..=MAX_SHOWN => {
+                let bytes = self.to_vec();
+                match str::from_utf8(&bytes) {
+                    Ok(text) if bytes.iter().all(|&byte| matches!(byte, b' '..=b'~')) => {
+                        write!(f, "\"{text}\"")
+                    }
+                    _ => bytes.iter().try_for_each(|byte| write!(f, "{byte:02X}")),
+                }
+            }
+            len => write!(f, "{len} bytes"),
+        }
+    }
+}
+
+impl ExpectedClose {
+    /// The server closes with 1000 once all has come, and the client answers.
+    pub fn by_server() -> Self {
+        Self::answered(&[1000])
+    }
+
+    /// The client fails the connection with this code, or by ending TCP.
+    pub fn by_client(code: u16) -> Self {
+        ExpectedClose { by: Side::Client, codes: vec![code], clean: false }
+    }
+
+    /// The client answers the script's close frame with one of these codes.
+    pub fn answered(codes: &[u16]) -> Self {
+        ExpectedClose { by: Side::Server, codes: codes.to_vec(), clean: true }
+    }
+
+    /// The client fails the connection at the script's close frame, with one of these codes or by
+    /// ending TCP.
+    pub fn refused(codes: &[u16]) -> Self {
+        ExpectedClose { by: Side::Server, codes: codes.to_vec(), clean: false }
+    }
+}
+
+impl Behavior {
+    /// The word of the reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Behavior::Ok => "OK",
+            Behavior::NonStrict => "NON-STRICT",
+            Behavior::Informational => "INFORMATIONAL",
+            Behavior::Unimplemented => "UNIMPLEMENTED",
+            Behavior::Failed => "FAILED",
+        }
+    }
+}
+
+impl CloseBehavior {
+    pub fn is_good(self) -> bool {
+        matches!(self, CloseBehavior::Ok | CloseBehavior::Informational)
+    }
+
+    /// The word of the reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseBehavior::Ok => "OK",
+            CloseBehavior::Informational => "INFORMATIONAL",
+            CloseBehavior::Failed => "FAILED",
+            CloseBehavior::Unclean => "UNCLEAN",
+            CloseBehavior::WrongCode => "WRONG CODE",
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The control protocol: a path and its query → what a runner asks for.
+
+use crate::app::cases::Suite;
+use crate::app::cases::case::{Case, Id};
+use crate::app::query::Query;
+
+/// The longest name of an agent, in characters.
+const MAX_AGENT: usize = 100;
+
+/// What a runner asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// To play a case to an agent.
+    Run(Box<Case>, String),
+    Ask(Command),
+}
+
+/// What is answered by a message at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    CaseCount,
+    CaseInfo(Box<Case>),
+    CaseStatus(Box<Case>, String),
+    UpdateReports(String),
+    /// To stop the server, after updating the reports of an agent if there is one.
+    Stop(Option<String>),
+}
+
+/// Parses what a path and its query ask for. `None` for a path that is not of the control protocol.
+///
+/// # Errors
+///
+/// A sentence that says what is wrong.
+pub fn parse(path: &str, query: &str, suite: &Suite) -> Option<Result<Control, String>> {
+    type Parse = fn(&Query, &Suite) -> Result<Control, String>;
+    let parse: Parse = match path {
+        "/runCase" => |query, suite| Ok(Control::Run(case(query, suite)?, agent(query)?)),
+        "/getCaseCount" => |_, _| Ok(Control::Ask(Command::CaseCount)),
+        "/getCaseInfo" => |query, suite| Ok(Control::Ask(Command::CaseInfo(case(query, suite)?))),
+        "/getCaseStatus" => {
+            |query, suite| Ok(Control::Ask(Command::CaseStatus(case(query, suite)?, agent(query)?)))
+        }
+        "/updateReports" => |query, _| {
+            let agent = agent(query)?;
+            Ok(Control::Ask(match query.get("shutdownOnComplete") {
+                Some("true" | "True" | "yes") => Command::Stop(Some(agent)),
+                _ => Command::UpdateReports(agent),
+            }))
+        },
+        "/stopServer" => |_, _| Ok(Control::Ask(Command::Stop(None))),
+        _ => return None,
+    };
+    Some(Query::parse(query).and_then(|query| parse(&query, suite)))
+}
+
+/// The case that a query names: by its place among those that are selected, or by its id.
+fn case(query: &Query, suite: &Suite) -> Result<Box<Case>, String> {
+    let id = match (query.get("case"), query.get("casetuple")) {
+        (Some(place), _) => {
+            let ids = suite.ids();
+            let place = place.parse().ok().and_then(|place: usize| ids.get(place.checked_sub(1)?));
+            *place.ok_or(format!("case is not a number from 1 to {}", ids.len()))?
+        }
+        (None, Some(id)) => {
+            Id::parse(id.trim()).ok_or("casetuple is not the id of a case, such as 7.9.3")?
+        }
+        (None, None) => return Err("case or casetuple is missing, for example case=1".into()),
+    };
+    suite.case(id).map(Box::new).ok_or(format!("there is no case {id}"))
+}
+
+/// The agent that a query names.
+///
+/// # Errors
+///
+/// A sentence that says what an agent is.
+pub fn agent(query: &Query) -> Result<String, String> {
+    match query.get("agent") {
+        None => Err("agent is missing, for example agent=mylib".into()),
+        Some(agent)
+            if (1..=MAX_AGENT).contains(&agent.chars().count())
+                && !agent.chars().any(char::is_control) =>
+        {
+            Ok(agent.into())
+        }
+        Some(_) => {
+            Err(format!("agent is a name of up to {MAX_AGENT} characters, no control characters"))
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The verdicts of each agent: the only state that outlives a connection, and bounded.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::app::cases::case::{Behavior, Case, CloseBehavior, Event, Id, Play, Side};
+use crate::app::cases::verdict::{Came, ClosePayload, Ending};
+use crate::app::json;
+
+/// The most agents. The one that was not seen for longest gives way to a new one.
+const MAX_AGENTS: usize = 32;
+
+/// The last results of each agent.
+#[derive(Default)]
+pub struct Results {
+    /// The agent that was seen last is the last.
+    agents: Mutex<Vec<Agent>>,
+}
+
+struct Agent {
+    name: String,
+    cases: BTreeMap<Id, State>,
+}
+
+/// What became of a case.
+#[derive(Clone)]
+pub enum State {
+    /// It is being played.
+    Running,
+    Judged(Arc<Report>),
+}
+
+/// The result of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub id: Id,
+    /// Since the Unix epoch.
+    pub started: Duration,
+    pub duration: Duration,
+    pub behavior: Behavior,
+    pub result: String,
+    pub close: CloseBehavior,
+    pub close_result: String,
+    /// A JSON array of at most 1 KiB.
+    pub received: String,
+    pub ending: Ending,
+    /// The heads of the handshake, cut to 1 KiB each.
+    pub request: String,
+    pub response: String,
+}
+
+impl Results {
+    /// Records that a case is being played. The result of an earlier run is gone.
+    pub fn begin(&self, agent: &str, id: Id) {
+        self.insert(agent, id, State::Running);
+    }
+
+    pub fn finish(&self, agent: &str, report: Report) {
+        self.insert(agent, report.id, State::Judged(Arc::new(report)));
+    }
+
+    fn insert(&self, name: &str, id: Id, state: State) {
+        let mut agents = self.lock();
+        let mut agent = match agents.iter().position(|agent| agent.name == name) {
+            Some(place) => agents.remove(place),
+            None => Agent { name: name.into(), cases: BTreeMap::new() },
+        };
+        agent.cases.insert(id, state);
+        if agents.len() == MAX_AGENTS {
+            agents.remove(0);
+        }
+        agents.push(agent);
+    }
+
+    pub fn state(&self, agent: &str, id: Id) -> Option<State> {
+        let agents = self.lock();
+        agents.iter().find(|known| known.name == agent)?.cases.get(&id).cloned()
+    }
+
+    /// What became of each case of an agent, if it is known.
+    pub fn states(&self, agent: &str) -> Option<BTreeMap<Id, State>> {
+        let agents = self.lock();
+        agents.iter().find(|known| known.name == agent).map(|agent| agent.cases.clone())
+    }
+
+    /// Whether a case of the agent is being played.
+    pub fn is_running(&self, agent: &str) -> bool {
+        let agents = self.lock();
+        let agent = agents.iter().find(|known| known.name == agent);
+        agent.is_some_and(|agent| agent.cases.values().any(|state| matches!(state, State::Running)))
+    }
+
+    /// The names of all agents and their reports, both sorted.
+    pub fn reports(&self) -> BTreeMap<String, Vec<Arc<Report>>> {
+        let agents = self.lock();
+        agents
+            .iter()
+            .map(|agent| (agent.name.clone(), agent.reports().cloned().collect()))
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Agent>> {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Agent {
+    fn reports(&self) -> impl Iterator<Item = &Arc<Report>> {
+        self.cases.values().filter_map(|state| match state {
+            State::Judged(report) => Some(report),
+            State::Running => None,
+        })
+    }
+}
+
+impl Report {
+    /// The verdicts, and what they rest on if they are not good.
+    pub fn describe(&self) -> String {
+        let mut text = String::from(self.behavior.as_str());
+        if self.behavior == Behavior::Failed && self.close != CloseBehavior::WrongCode {
+            text += &format!(": {}", self.result);
+        }
+        if !self.close.is_good() {
+            text += &format!(", close {}: {}", self.close.as_str(), self.close_result);
+        }
+        text
+    }
+}
+
+/// The name of the file with a report, by the suite's rule: of an agent's name only letters and digits of
+/// ASCII are left.
+pub fn file_name(agent: &str, id: Id) -> String {
+    let agent: String = agent
+        .to_ascii_lowercase()
+        .chars()
+        .map(|char| if char.is_ascii_alphanumeric() { char } else { '_' })
+        .collect();
+    let id = id.to_string().replace('.', "_");
+    format!("{}_case_{id}.json", agent.trim_matches('_'))
+}
+
+/// `index.json`: the verdicts of all agents.
+pub fn index(reports: &BTreeMap<String, Vec<Arc<Report>>>) -> String {
+    let mut index = String::from("{");
+    for (number, (agent, reports)) in reports.iter().enumerate() {
+        let comma = if number == 0 { "" } else { "," };
+        let _ = write!(index, "{comma}\n  {}: {{", json::string(agent.as_bytes()));
+        for (number, report) in reports.iter().enumerate() {
+            let comma = if number == 0 { "" } else { "," };
+            let code = report.ending.received.as_ref().and_then(|close| close.code);
+            let _ = write!(
+                index,
+                "{comma}\n    \"{}\": {{\"behavior\": \"{}\", \"behaviorClose\": \"{}\", \
+                 \"duration\": {}, \"remoteCloseCode\": {}, \"reportfile\": \"{}\"}}",
+                report.id,
+                report.behavior.as_str(),
+                report.close.as_str(),
+                report.duration.as_millis(),
+                code.map_or("null".into(), |code| code.to_string()),
+                file_name(agent, report.id),
+            );
+        }
+        index += "\n  }";
+    }
+    index + "\n}\n"
+}
+
+/// The file with the report on a case, which has this place among those that are selected.
+pub fn file(agent: &str, case: &Case, place: Option<usize>, report: &Report) -> String {
+    let ending = &report.ending;
+    let string = |text: &str| json::string(text.as_bytes());
+    let code = |close: &Option<ClosePayload>| {
+        let code = close.as_ref().and_then(|close| close.code);
+        code.map_or("null".into(), |code| code.to_string())
+    };
+    let reason = |close: &Option<ClosePayload>| {
+        close.as_ref().map_or("null".into(), |close| json::string(&close.reason))
+    };
+    let expected = match &case.play {
+        Play::Script { expected, .. } => expected.as_slice(),
+        Play::RoundTrips(_) => &[],
+    };
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(behavior, events)| format!("\"{}\": {}", behavior.as_str(), events_to_json(events)))
+        .collect();
+    let members = [
+        ("case", place.map_or("null".into(), |place| place.to_string())),
+        ("id", format!("\"{}\"", case.id)),
+        ("agent", string(agent)),
+        ("description", string(&case.description())),
+        ("expectation", string(&case.expectation())),
+        (
+            "started",
+            format!("\"{}\"", humantime::format_rfc3339_millis(UNIX_EPOCH + report.started)),
+        ),
+        ("duration", report.duration.as_millis().to_string()),
+        ("behavior", format!("\"{}\"", report.behavior.as_str())),
+        ("behaviorClose", format!("\"{}\"", report.close.as_str())),
+        ("expected", format!("{{{}}}", expected.join(", "))),
+        (
+            "expectedClose",
+            format!(
+                "{{\"closedByMe\": {}, \"closeCode\": {:?}, \"requireClean\": {}}}",
+                case.close.by == Side::Server,
+                case.close.codes,
+                case.close.clean
+            ),
+        ),
+        ("received", report.received.clone()),
+        ("result", string(&report.result)),
+        ("resultClose", string(&report.close_result)),
+        ("closedByMe", (ending.closed_by == Some(Side::Server)).to_string()),
+        ("failedByMe", ending.failed.is_some().to_string()),
+        ("droppedByMe", (ending.dropped_by == Some(Side::Server)).to_string()),
+        ("wasClean", ending.unclean.is_none().to_string()),
+        ("wasNotCleanReason", ending.unclean.map_or("null".into(), string)),
+        ("localCloseCode", code(&ending.sent)),
+        ("localCloseReason", reason(&ending.sent)),
+        ("remoteCloseCode", code(&ending.received)),
+        ("remoteCloseReason", reason(&ending.received)),
+        ("httpRequest", string(&report.request)),
+        ("httpResponse", string(&report.response)),
+    ];
+    let members = members.map(|(name, value)| format!("  \"{name}\": {value}"));
+    format!("{{\n{}\n}}\n", members.join(",\n"))
+}
+
+fn events_to_json(events: &[Event]) -> String {
+    let events: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            Event::Message(kind, payload) => Came::Message(*kind, &payload.to_vec()).to_json(),
+            Event::Pong(payload) => Came::Pong(&payload.to_vec()).to_json(),
+            Event::Open => Came::Open.to_json(),
+        })
+        .collect();
+    format!("[{}]", events.join(", "))
+}

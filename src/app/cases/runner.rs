@@ -1,0 +1,126 @@
+//! What a runner of the cases is served: a trial, or the answer to a command.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::cases::Cases;
+use crate::app::cases::answer::Answer;
+use crate::app::cases::control::Control;
+use crate::app::cases::trial::Trial;
+use crate::app::incoming::Incoming;
+use crate::app::step::Step;
+use crate::buffer::Budget;
+use crate::websocket::session::Session;
+
+/// The handshake of a runner.
+pub struct Handshake {
+    /// The client's number in the log.
+    pub client: u64,
+    /// When it was answered, since the Unix epoch.
+    pub started: Duration,
+    /// The head of the request.
+    pub request: String,
+    /// The 101, which is still to be sent.
+    pub response: String,
+}
+
+/// What a runner is served.
+pub enum Runner<'s> {
+    Trial(Box<Trial<'s>>),
+    Answer(Box<Answer<'s>>),
+}
+
+impl<'s> Runner<'s> {
+    /// Serves what the runner asks for, from `now` on.
+    pub fn new(
+        cases: &'s Cases,
+        control: Control,
+        handshake: Handshake,
+        incoming: Incoming,
+        budget: &Arc<Budget>,
+        now: Duration,
+    ) -> Self {
+        match control {
+            Control::Run(case, agent) => {
+                let Cases { results, .. } = cases;
+                let budget = Arc::clone(budget);
+                let trial = Trial::new(*case, agent, handshake, results, incoming, budget, now);
+                Runner::Trial(Box::new(trial))
+            }
+            Control::Ask(command) => {
+                let opening = handshake.response.into_bytes();
+                let answer = Answer::new(cases, command, incoming, opening, now);
+                Runner::Answer(Box::new(answer))
+            }
+        }
+    }
+
+    /// What to do at `now`.
+    pub fn next(&mut self, now: Duration) -> Step<'_> {
+        match self {
+            Runner::Trial(trial) => trial.next(now),
+            Runner::Answer(answer) => answer.next(now),
+        }
+    }
+
+    /// Where the next bytes go.
+    pub fn input(&mut self) -> &mut [u8] {
+        match self {
+            Runner::Trial(trial) => trial.input(),
+            Runner::Answer(answer) => answer.input(),
+        }
+    }
+
+    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    pub fn received(&mut self, bytes: usize, now: Duration) {
+        match self {
+            Runner::Trial(trial) => trial.received(bytes, now),
+            Runner::Answer(answer) => answer.received(bytes, now),
+        }
+    }
+
+    /// Takes note that nothing came until `now`.
+    pub fn waited(&mut self, now: Duration) {
+        match self {
+            Runner::Trial(trial) => trial.waited(now),
+            Runner::Answer(answer) => answer.waited(now),
+        }
+    }
+
+    /// Takes note that the client has ended its stream, or that the connection is lost.
+    pub fn ended(&mut self, now: Duration) {
+        if let Runner::Trial(trial) = self {
+            trial.ended(now);
+        }
+    }
+
+    /// Takes note that the reports were written, or of why not.
+    pub fn reported(&mut self, result: Result<(), String>) {
+        if let Runner::Answer(answer) = self {
+            answer.reported(result);
+        }
+    }
+
+    /// Tells the client that the server stops.
+    pub fn stop(&mut self) {
+        match self {
+            Runner::Trial(trial) => trial.stop(),
+            Runner::Answer(answer) => answer.stop(),
+        }
+    }
+
+    pub fn session(&self) -> &Session {
+        match self {
+            Runner::Trial(trial) => trial.session(),
+            Runner::Answer(answer) => answer.session(),
+        }
+    }
+
+    /// The verdict as a line for the log, once there is one.
+    pub fn verdict(&self) -> Option<&str> {
+        match self {
+            Runner::Trial(trial) => trial.line(),
+            Runner::Answer(_) => None,
+        }
+    }
+}

@@ -1,0 +1,597 @@
+//! A case played to one client, and judged, without a socket or a clock.
+//!
+//! Frames leave in their order, and one that has begun is completed before anything else. Whatever the
+//! client does, the script continues up to its next pause. If the connection is closing then, it ends
+//! there.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::cases::case::{
+    Action, Behavior, Case, Frame, Limit, Payload, Play, RoundTrips, Side, Writes,
+};
+use crate::app::cases::results::{Report, Results};
+use crate::app::cases::runner::Handshake;
+use crate::app::cases::verdict::{Came, ClosePayload, Ending, Received, judge};
+use crate::app::incoming::{Incoming, Next};
+use crate::app::step::Step;
+use crate::buffer::{Budget, Buffer, Charge, OverBudget};
+use crate::escape::Quoted;
+use crate::websocket::close::{CloseFrame, OVER_BUDGET, Reason, STOPPING};
+use crate::websocket::frame::{self, FIN, Opcode};
+use crate::websocket::message::Kind;
+use crate::websocket::session::{Answer, Close, Event, Session};
+
+/// How long the client may take to answer a close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Frames are written together up to this size, in bytes.
+const FLUSH: usize = 16 * 1024;
+
+/// No action of a script has this place.
+const END: usize = usize::MAX;
+
+/// A case that is played to a client.
+pub struct Trial<'s> {
+    agent: String,
+    handshake: Handshake,
+    results: &'s Results,
+    incoming: Incoming,
+    budget: Arc<Budget>,
+    course: Course,
+    opened: Duration,
+    now: Duration,
+    /// When the case's limit is reached, once it counts.
+    limit: Option<Duration>,
+    /// When the answer to the server's close frame has to be there.
+    close_limit: Option<Duration>,
+    /// When the script's pause is over.
+    pause: Option<Duration>,
+    /// The next action of the script, or where in the message the next fragment begins.
+    place: usize,
+    /// The message of a round trip as it is sent, while it is.
+    wire: Option<Payload>,
+    /// For that and the message.
+    charge: Option<Charge>,
+    writing: Option<Writing>,
+    /// Pongs.
+    controls: Vec<u8>,
+    output: Vec<u8>,
+    /// How much of the output was handed out, in bytes.
+    handed_out: usize,
+    /// Whether something was sent since the last look at what came.
+    has_sent: bool,
+    stage: Stage,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    Playing,
+    /// The server stops, so that there will be no verdict.
+    Stopping,
+    /// The verdict, for the log.
+    Judged(String),
+}
+
+/// A frame that is being written.
+struct Writing {
+    header: Vec<u8>,
+    payload: Payload,
+    writes: Writes,
+    /// In bytes, of both.
+    written: usize,
+}
+
+/// What came, and what it leads to.
+struct Course {
+    case: Case,
+    received: Received,
+    behavior: Behavior,
+    ending: Ending,
+    due: Due,
+    /// How many round trips have begun.
+    round: u32,
+    /// What the last one carries.
+    message: Payload,
+}
+
+/// What the server does as soon as no frame is in the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Due {
+    Nothing,
+    /// Send the message of the next round trip.
+    RoundTrip,
+    /// Begin the closing handshake.
+    Close(CloseFrame),
+    /// Send a close frame, and end TCP.
+    CloseAndEnd(CloseFrame),
+    End,
+}
+
+impl<'s> Trial<'s> {
+    /// Plays `case` to the client of `agent`.
+    pub fn new(
+        case: Case,
+        agent: String,
+        handshake: Handshake,
+        results: &'s Results,
+        incoming: Incoming,
+        budget: Arc<Budget>,
+        now: Duration,
+    ) -> Self {
+        results.begin(&agent, case.id);
+        let (Limit::Kill(limit) | Limit::Close(limit)) = case.limit;
+        let (due, limit) = match &case.play {
+            Play::Script { .. } => (Due::Nothing, None),
+            Play::RoundTrips(_) => (Due::RoundTrip, Some(now + limit)),
+        };
+        let mut course = Course {
+            case,
+            received: Received::default(),
+            behavior: Behavior::Failed,
+            ending: Ending { unclean: Some("a close frame is missing"), ..Ending::default() },
+            due,
+            round: 0,
+            message: b"".into(),
+        };
+        if !course.case.terms.is_empty() && !incoming.session.is_compressible() {
+            course.behavior = Behavior::Unimplemented;
+            course.close(NORMAL);
+        }
+        Trial {
+            agent,
+            results,
+            incoming,
+            budget,
+            course,
+            opened: now,
+            now,
+            limit,
+            close_limit: None,
+            pause: None,
+            place: 0,
+            wire: None,
+            charge: None,
+            writing: None,
+            controls: Vec::new(),
+            output: handshake.response.clone().into_bytes(),
+            handed_out: 0,
+            has_sent: false,
+            stage: Stage::Playing,
+            handshake,
+        }
+    }
+
+    /// What to do at `now`.
+    pub fn next(&mut self, now: Duration) -> Step<'_> {
+        self.now = now;
+        self.output.drain(..mem::take(&mut self.handed_out));
+        self.take_events();
+        self.check_time();
+        if self.course.due == Due::End {
+            self.judge(Side::Server);
+            return Step::SendLast(b"");
+        }
+        // A client that can't send may not read. And what it sent is lost once it has reset the connection.
+        if mem::take(&mut self.has_sent) {
+            return Step::Receive(Some(Duration::ZERO));
+        }
+        if self.writing.is_none() {
+            self.output.append(&mut self.controls);
+            if let Due::CloseAndEnd(close) = &self.course.due {
+                close.encode(&mut self.output);
+                self.course.ending.sent = Some(close.into());
+                self.judge(Side::Server);
+                return Step::SendLast(&self.output);
+            }
+        }
+        self.play();
+        self.handed_out = self.output.len();
+        if !self.output.is_empty() {
+            self.has_sent = true;
+            return Step::Send { head: &self.output, payload: b"" };
+        }
+        if let Due::Close(close) = &self.course.due {
+            close.encode(&mut self.output);
+            let sent = close.into();
+            self.course.due = Due::Nothing;
+            self.begin_close(sent);
+            self.handed_out = self.output.len();
+            return Step::SendClose(&self.output);
+        }
+        Step::Receive(self.wait())
+    }
+
+    /// Where the next bytes go.
+    pub fn input(&mut self) -> &mut [u8] {
+        self.incoming.input()
+    }
+
+    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    pub fn received(&mut self, bytes: usize, now: Duration) {
+        self.incoming.received(bytes, now);
+    }
+
+    /// Takes note that nothing came until `now`.
+    pub fn waited(&mut self, now: Duration) {
+        // Of what may be due because of the time, a trial has its own.
+        self.incoming.waited(now);
+    }
+
+    /// Takes note that the client has ended its stream, or that the connection is lost.
+    pub fn ended(&mut self, now: Duration) {
+        self.now = now;
+        self.judge(Side::Client);
+    }
+
+    /// Tells the client that the server stops. There will be no verdict.
+    pub fn stop(&mut self) {
+        if self.stage == Stage::Playing {
+            self.stage = Stage::Stopping;
+            self.end_script();
+            self.course.close(STOPPING);
+        }
+    }
+
+    /// The verdict as a line for the log, once there is one.
+    pub fn line(&self) -> Option<&str> {
+        match &self.stage {
+            Stage::Judged(line) => Some(line),
+            Stage::Playing | Stage::Stopping => None,
+        }
+    }
+
+    pub fn session(&self) -> &Session {
+        &self.incoming.session
+    }
+
+    /// How long to wait for more bytes.
+    fn wait(&self) -> Option<Duration> {
+        let times = [self.limit, self.close_limit, self.pause, self.incoming.next_release()];
+        times.into_iter().flatten().min().map(|time| time.saturating_sub(self.now))
+    }
+
+    fn take_events(&mut self) {
+        let Self { incoming, course, controls, .. } = self;
+        while let Some(Next { event, session, .. }) = incoming.next() {
+            match event {
+                Event::InInput(kind, payload) => course.came(Came::Message(kind, payload)),
+                Event::Assembled(kind) => course.came(Came::Message(kind, session.assembled())),
+                Event::Inflated(kind, inflated) => {
+                    course.came(Came::Message(kind, inflated.message()));
+                }
+                Event::Pong(payload) => course.came(Came::Pong(payload)),
+                Event::Ping(payload) if course.ending.closed_by.is_none() => {
+                    frame::encode_header(Opcode::Pong, payload.len(), controls);
+                    controls.extend_from_slice(payload);
+                }
+                Event::Ping(_) => {}
+                Event::Close => course.take_close(session),
+            }
+        }
+        if incoming.check_progress().is_some() {
+            course.take_close(&incoming.session);
+        }
+        course.take_answer(&incoming.session);
+    }
+
+    /// Lets happen what is due because of the time.
+    fn check_time(&mut self) {
+        if self.close_limit.is_some_and(|limit| self.now >= limit) {
+            self.course.ending.unclean = Some("the close frame was not answered in time");
+            self.course.due = Due::End;
+        }
+        if self.limit.is_some_and(|limit| self.now >= limit) {
+            self.limit = None;
+            self.end_script();
+            match self.course.case.limit {
+                Limit::Kill(_) if self.course.is_closing() => self.course.due = Due::End,
+                Limit::Kill(_) => {
+                    self.course.fail(&CloseFrame::new(1001, "the case's time is over"));
+                }
+                Limit::Close(_) => self.course.close(close_frame(None)),
+            }
+        }
+    }
+
+    /// Fills the output.
+    fn play(&mut self) {
+        while self.output.len() < FLUSH && (self.writing.is_some() || self.advance()) {
+            let Some(writing) = &mut self.writing else { continue };
+            let is_together = writing.writes == Writes::Together;
+            if !is_together && !self.output.is_empty() {
+                break;
+            }
+            if writing.write(&mut self.output) {
+                self.writing = None;
+            }
+            if !is_together {
+                break;
+            }
+        }
+    }
+
+    /// Begins what comes next. Returns whether there was something.
+    fn advance(&mut self) -> bool {
+        let Play::Script { actions, .. } = &self.course.case.play else {
+            return self.advance_round_trip();
+        };
+        let place = self.place;
+        self.place = place.saturating_add(1);
+        match actions.get(place) {
+            Some(Action::Frame(frame)) => self.writing = Some(Writing::new(frame.clone())),
+            Some(Action::Bytes(bytes)) => self.writing = Some(Writing::raw(bytes.clone())),
+            Some(Action::Close(payload)) => {
+                let first = FIN | Opcode::Close as u8;
+                let (payload, writes) = (payload.clone(), Writes::Together);
+                self.begin_close(ClosePayload::decode(&payload.to_vec()));
+                self.writing = Some(Writing::new(Frame { first, payload, writes }));
+            }
+            Some(Action::Mark) => self.course.came(Came::Open),
+            Some(Action::Wait(_)) if self.course.is_closing() => self.place = END,
+            Some(Action::Wait(time)) => {
+                let until = *self.pause.get_or_insert(self.now + *time);
+                if self.now < until {
+                    self.place = place;
+                    return false;
+                }
+                self.pause = None;
+            }
+            None => {
+                if place == actions.len() {
+                    let (Limit::Kill(limit) | Limit::Close(limit)) = self.course.case.limit;
+                    self.limit = Some(self.now + limit);
+                }
+                self.place = END;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Begins the next fragment of a message. Returns whether there was one.
+    fn advance_round_trip(&mut self) -> bool {
+        let Play::RoundTrips(trips) = self.course.case.play else { return false };
+        if self.course.due == Due::RoundTrip {
+            self.course.due = Due::Nothing;
+            self.course.round += 1;
+            self.course.message = trips.data.message(self.course.round, trips.size);
+            self.place = 0;
+            match self.encode_message(&trips) {
+                Ok(wire) => self.wire = Some(wire),
+                Err(OverBudget) => self.course.fail(&OVER_BUDGET),
+            }
+        }
+        let Some(wire) = &self.wire else { return false };
+        let at = self.place;
+        let end = trips.fragment.map_or(wire.len(), |size| wire.len().min(at + size));
+        let mut first = if end == wire.len() { FIN } else { 0 };
+        if at == 0 {
+            first |= match trips.kind {
+                Kind::Text => Opcode::Text as u8,
+                Kind::Binary => Opcode::Binary as u8,
+            };
+            first |= if self.course.case.terms.is_empty() { 0 } else { frame::RSV1 };
+        }
+        let (payload, writes) = (wire.slice(at..end), trips.writes);
+        self.writing = Some(Writing::new(Frame { first, payload, writes }));
+        self.place = end;
+        if end == wire.len() {
+            self.wire = None;
+        }
+        true
+    }
+
+    /// The message of a round trip as it is sent.
+    fn encode_message(&mut self, trips: &RoundTrips) -> Result<Payload, OverBudget> {
+        let message = &self.course.message;
+        if self.course.case.terms.is_empty() {
+            return Ok(message.clone());
+        }
+        if self.charge.is_none() {
+            // The message, and what is sent of it.
+            self.charge = Some(self.budget.charge(2 * trips.size)?);
+        }
+        let mut deflated = Buffer::new(Arc::clone(&self.budget));
+        self.incoming.session.deflate_message(&message.to_vec(), &mut deflated)?;
+        Ok(deflated.filled().to_vec().into())
+    }
+
+    fn begin_close(&mut self, sent: ClosePayload) {
+        let ending = &mut self.course.ending;
+        ending.closed_by.get_or_insert(Side::Server);
+        ending.sent = Some(sent);
+        self.close_limit = Some(self.now + CLOSE_TIMEOUT);
+    }
+
+    fn end_script(&mut self) {
+        self.place = END;
+        self.wire = None;
+    }
+
+    /// Records the verdict, unless there is one. TCP was ended by this side first.
+    #[cold]
+    fn judge(&mut self, dropped_by: Side) {
+        if self.stage != Stage::Playing {
+            return;
+        }
+        let Course { case, received, behavior, ending, .. } = &mut self.course;
+        ending.dropped_by = Some(dropped_by);
+        if let Play::Script { .. } = case.play {
+            *behavior = received.behavior(case);
+        }
+        let result = match &ending.failed {
+            Some(why) => format!("the server failed the connection: {why}"),
+            None => format!("received {}", received.to_json()),
+        };
+        let (behavior, close, close_result) = judge(case, *behavior, ending);
+        let report = Report {
+            id: case.id,
+            started: self.handshake.started,
+            duration: self.now.saturating_sub(self.opened),
+            behavior,
+            result,
+            close,
+            close_result,
+            received: received.to_json(),
+            ending: mem::take(ending),
+            request: mem::take(&mut self.handshake.request),
+            response: mem::take(&mut self.handshake.response),
+        };
+        self.stage = Stage::Judged(format!(
+            "client {}: case {} of {}: {}",
+            self.handshake.client,
+            case.id,
+            Quoted(self.agent.as_bytes()),
+            report.describe(),
+        ));
+        self.results.finish(&self.agent, report);
+    }
+}
+
+impl Writing {
+    fn new(frame: Frame) -> Self {
+        let Frame { first, payload, writes } = frame;
+        let mut header = Vec::with_capacity(10);
+        frame::encode_raw_header(first, payload.len(), &mut header);
+        Writing { header, payload, writes, written: 0 }
+    }
+
+    /// Bytes that are no whole frame.
+    fn raw(header: Vec<u8>) -> Self {
+        Writing { header, payload: b"".into(), writes: Writes::Alone, written: 0 }
+    }
+
+    /// Appends as much as is written at a time. Returns whether that was the rest.
+    fn write(&mut self, output: &mut Vec<u8>) -> bool {
+        let header = self.header.len();
+        let len = header + self.payload.len();
+        let most = match self.writes {
+            Writes::Together => FLUSH,
+            Writes::Alone => len,
+            Writes::Chopped(size) => size,
+        };
+        let range = self.written..len.min(self.written + most);
+        output.extend_from_slice(&self.header[range.start.min(header)..range.end.min(header)]);
+        let payload = range.start.max(header) - header..range.end.max(header) - header;
+        self.payload.append(payload, output);
+        self.written = range.end;
+        range.end == len
+    }
+}
+
+impl Course {
+    fn is_closing(&self) -> bool {
+        self.ending.closed_by.is_some()
+    }
+
+    /// Takes an event.
+    fn came(&mut self, event: Came) {
+        // What came after the server has failed the connection is no message any more.
+        if self.ending.failed.is_some() && matches!(event, Came::Message(..)) {
+            return;
+        }
+        match (&self.case.play, event) {
+            (Play::Script { .. }, event) => {
+                self.received.add(&self.case, event);
+                if self.case.close.by == Side::Server && self.received.is_complete(&self.case) {
+                    self.close(NORMAL);
+                }
+            }
+            (Play::RoundTrips(trips), Came::Message(kind, payload))
+                if kind == trips.kind && self.message == *payload =>
+            {
+                if self.round == trips.count {
+                    self.behavior = Behavior::Ok;
+                    self.close(NORMAL);
+                } else if !self.is_closing() {
+                    self.due = Due::RoundTrip;
+                }
+            }
+            (Play::RoundTrips(_), event) => {
+                self.received.add(&self.case, event);
+                if let Came::Message(..) = event {
+                    self.behavior = Behavior::Failed;
+                }
+                self.close(NORMAL);
+            }
+        }
+    }
+
+    /// Begins the closing handshake, unless it has begun.
+    fn close(&mut self, close: CloseFrame) {
+        if !self.is_closing() {
+            self.ending.closed_by = Some(Side::Server);
+            self.due = Due::Close(close);
+        }
+    }
+
+    /// Fails the connection, for which a second reason ends TCP.
+    fn fail(&mut self, close: &CloseFrame) {
+        self.ending.failed = Some(close.reason.as_str().into());
+        if self.is_closing() {
+            self.due = Due::End;
+        } else {
+            self.close(close.clone());
+        }
+    }
+
+    /// Takes the client's close frame, or what is wrong with something that it sent.
+    fn take_close(&mut self, session: &Session) {
+        match session.closed() {
+            Some(Close::ByPeer(close)) if !matches!(close.code, Some(1012..=1014)) => {
+                self.ending.received = Some(close.into());
+                self.ending.unclean = None;
+                self.due = match mem::replace(&mut self.due, Due::Nothing) {
+                    Due::Close(own) => Due::CloseAndEnd(own),
+                    _ if self.is_closing() => Due::End,
+                    _ => Due::CloseAndEnd(NORMAL),
+                };
+                self.ending.closed_by.get_or_insert(Side::Client);
+            }
+            // The suite accepts no code that was registered later.
+            Some(Close::ByPeer(close)) => self.refuse_close(close.into()),
+            Some(Close::ByServer(close, _)) => match session.refused_close() {
+                Some(code) => {
+                    self.refuse_close(ClosePayload { code: Some(code), ..ClosePayload::default() });
+                }
+                None => self.fail(close),
+            },
+            None => {}
+        }
+    }
+
+    /// Takes a close frame whose code or reason is wrong. Both sides have sent one then, but for the suite
+    /// it is no answer.
+    fn refuse_close(&mut self, close: ClosePayload) {
+        const REFUSAL: CloseFrame = CloseFrame::new(1002, "close code or reason is wrong");
+        self.ending.received = Some(close);
+        self.ending.failed = Some(REFUSAL.reason.as_str().into());
+        if self.is_closing() {
+            self.ending.unclean = Some("the client's close frame is wrong");
+            self.due = Due::End;
+        } else {
+            self.ending.closed_by = Some(Side::Server);
+            self.ending.unclean = None;
+            self.due = Due::CloseAndEnd(REFUSAL);
+        }
+    }
+
+    /// Takes the answer to the close frame by which the server has failed the connection.
+    fn take_answer(&mut self, session: &Session) {
+        if let Some(Close::ByServer(_, Answer::Received(close))) = session.closed()
+            && self.ending.received.is_none()
+        {
+            self.ending.received = Some(close.into());
+            self.ending.unclean = None;
+            self.due = Due::End;
+        }
+    }
+}
+
+const NORMAL: CloseFrame = close_frame(Some(1000));
+
+const fn close_frame(code: Option<u16>) -> CloseFrame {
+    CloseFrame { code, reason: Reason::NONE }
+}

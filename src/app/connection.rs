@@ -1,0 +1,881 @@
+//! One connection from its first byte to its last, waiting included, without a socket or a clock.
+//!
+//! ```text
+//!             head is whole    admitted      delay is over
+//!   ┌─────────┐    ┌───────────┐    ┌─────────┐    ┌──────┐ last bytes are sent  ┌──────────┐
+//!   │ Request │ ──▶│ Admission │ ──▶│ Delayed │ ──▶│ Open │ ────────────────────▶│ Draining │
+//!   └─────────┘    └───────────┘    └─────────┘    └──────┘                      └──────────┘
+//!        │               │               │        ┌────────────┐                       ▲
+//!        └───────────────┴───────────────┴───────▶│ Responding │ ──────────────────────┘
+//!                   no WebSocket                  └────────────┘
+//! ```
+//!
+//! Behind a proxy in TCP mode its header comes before all that.
+//!
+//! Whoever drives it does each [`next`](Connection::next) step, and records the result of a wait by
+//! [`received`](Connection::received), [`waited`](Connection::waited) or [`ended`](Connection::ended).
+//! Times count from the start of the connection.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use log::{Level, log_enabled, trace};
+
+use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
+use crate::app::cases::Cases;
+use crate::app::cases::control::Control;
+use crate::app::cases::runner::{Handshake, Runner};
+use crate::app::conversation::Conversation;
+use crate::app::dump;
+use crate::app::end::{End, Lost};
+use crate::app::incoming::{Incoming, LARGE_INPUT, SMALL_INPUT};
+use crate::app::peer::Peer;
+use crate::app::routes::{self, Opening};
+use crate::app::scripted::Scripted;
+use crate::app::settings::Settings;
+use crate::app::step::{Step, Topic};
+use crate::app::trace::{Reader, Side};
+use crate::buffer::{Budget, Buffer};
+use crate::escape::{Count, Quoted};
+use crate::http::request::{self, Request};
+use crate::http::response::{self, Response};
+use crate::proxy_protocol::{self, Parsed};
+use crate::websocket::deflate::{PerMessageDeflate, Pool, Sizes};
+use crate::websocket::frame::{self, Opcode};
+use crate::websocket::handshake::{Policy, Upgrade};
+use crate::websocket::negotiation::Negotiation;
+use crate::websocket::session::{Answer, Close, Session};
+
+/// How long a peer may take to end its stream once both close frames were exchanged. Its last bytes are
+/// read meanwhile: a socket that is closed with unread input resets the connection, and the close frame
+/// could be lost.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// What all connections share.
+pub struct Service {
+    pub settings: Settings,
+    pub policy: Policy,
+    pub behaviors: Behaviors,
+    pub budget: Arc<Budget>,
+    pub contexts: Arc<Pool>,
+    pub draws: Draws,
+    pub cases: Cases,
+}
+
+/// One connection.
+pub struct Connection<'s> {
+    service: &'s Service,
+    peer: Peer,
+    proxy_header: Option<proxy_protocol::Header>,
+    /// When it began, since the Unix epoch.
+    began: Duration,
+    now: Duration,
+    /// When the client has to have asked for something, and read the response to it.
+    until: Duration,
+    phase: Phase<'s>,
+    log: Log,
+    /// Whether the last step ends the stream.
+    is_last: bool,
+    /// The WebSocket, once there was one.
+    opened: Option<Opened>,
+    /// Decodes each frame that is sent, if the log shows them.
+    sent_frames: Option<Box<Reader>>,
+}
+
+enum Phase<'s> {
+    ProxyHeader(ProxyHeader),
+    /// The PROXY header is whole.
+    Forwarded,
+    Request(Head),
+    /// It waits to be admitted.
+    Admission(Box<Accepted>),
+    Delayed(Box<Delayed>),
+    /// The last bytes.
+    Responding(Vec<u8>),
+    Open(Open<'s>),
+    Draining(Drain),
+    Over,
+}
+
+/// A PROXY header, as it comes.
+struct ProxyHeader {
+    input: Buffer,
+    /// How much longer it is at least, in bytes.
+    missing: usize,
+}
+
+/// The head of a request, as it comes.
+struct Head {
+    input: Buffer,
+    /// How much of the input is known not to end the head, in bytes.
+    searched: usize,
+    protocol: Protocol,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Right,
+    /// HTTP where TLS is spoken.
+    PlainHttp,
+}
+
+/// A request that may open a WebSocket.
+struct Accepted {
+    opening: Opening,
+    input: Buffer,
+    head_len: usize,
+    /// Who asks for what, for the log.
+    who: String,
+}
+
+/// An admitted handshake, which is answered when its time has come.
+struct Delayed {
+    until: Duration,
+    who: String,
+    response: Response,
+    /// Bytes after the head.
+    input: Buffer,
+    /// What opens, unless the response is an error.
+    websocket: Pending,
+}
+
+/// A WebSocket that is about to open.
+struct Pending {
+    number: u64,
+    upgrade: Upgrade,
+    deflate: Option<PerMessageDeflate>,
+    script: Script,
+    /// The first message, which tells what the request was.
+    dump: Option<String>,
+    /// What a runner of the cases asks for, and the head of its request.
+    control: Option<(Control, String)>,
+}
+
+/// An open WebSocket.
+enum Open<'s> {
+    Echo(Conversation<'s>),
+    Script(Box<Scripted>),
+    Runner(Runner<'s>),
+}
+
+/// Bytes that are received and mean nothing, after the stream was ended.
+struct Drain {
+    since: Duration,
+    until: Duration,
+    scratch: Buffer,
+    /// The end of a WebSocket, whose line in the log tells whether the peer has ended its stream.
+    end: Option<End>,
+}
+
+/// A WebSocket, for the line in the log about its end.
+struct Opened {
+    number: u64,
+    since: Duration,
+    /// The length of the 101, which is sent with the first frames, in bytes.
+    response_len: u64,
+    received: u64,
+    sent: u64,
+    messages: u64,
+    compressed: Option<Sizes>,
+    /// The topic of the line: a runner of the cases opens many.
+    ended: Topic,
+    /// The line instead, if a case was played.
+    verdict: Option<String>,
+}
+
+/// A line for the log.
+enum Log {
+    Nothing,
+    Due(Topic, String),
+    HandedOut(String),
+}
+
+impl<'s> Connection<'s> {
+    /// A connection with `peer` that begins at `began`, since the Unix epoch.
+    pub fn new(service: &'s Service, peer: Peer, began: Duration) -> Self {
+        Connection {
+            service,
+            peer,
+            proxy_header: None,
+            began,
+            now: Duration::ZERO,
+            until: service.settings.timeouts.handshake,
+            phase: Phase::Request(Head::new(service)),
+            log: Log::Nothing,
+            is_last: false,
+            opened: None,
+            sent_frames: None,
+        }
+    }
+
+    /// Waits for a PROXY header before anything else, since `peer` is a proxy that has to send it.
+    pub fn expect_proxy_header(&mut self) {
+        let input = small_buffer(self.service);
+        let header = ProxyHeader { input, missing: proxy_protocol::MIN_LEN };
+        self.phase = Phase::ProxyHeader(header);
+    }
+
+    /// What to do at `now`.
+    pub fn next(&mut self, now: Duration) -> Step<'_> {
+        self.now = now;
+        if self.is_last {
+            self.is_last = false;
+            self.end_stream();
+        }
+        if !matches!(self.phase, Phase::Open(_)) {
+            self.pass_time();
+            if let Phase::Forwarded = self.phase {
+                self.phase = Phase::Request(Head::new(self.service));
+                return Step::Forwarded(self.peer);
+            }
+        }
+        if !matches!(self.log, Log::Nothing)
+            && let Log::Due(topic, line) = mem::replace(&mut self.log, Log::Nothing)
+        {
+            self.log = Log::HandedOut(line);
+            let Log::HandedOut(line) = &self.log else { return Step::Over };
+            return Step::Log(topic, line);
+        }
+        let step = match &mut self.phase {
+            Phase::Open(Open::Echo(conversation)) => conversation.next(now),
+            Phase::Open(Open::Script(scripted)) => scripted.next(now),
+            Phase::Open(Open::Runner(runner)) => runner.next(now),
+            Phase::ProxyHeader(_) | Phase::Request(_) => {
+                Step::Receive(Some(self.until.saturating_sub(now)))
+            }
+            Phase::Admission(_) => Step::Admit,
+            Phase::Delayed(delayed) => Step::Pause(delayed.until.saturating_sub(now)),
+            Phase::Responding(response) => Step::SendLast(response),
+            Phase::Draining(drain) => Step::Receive(Some(drain.until.saturating_sub(now))),
+            Phase::Forwarded | Phase::Over => Step::Over,
+        };
+        let sent = match step {
+            Step::Send { head, payload } => head.len() + payload.len(),
+            Step::SendClose(bytes) => bytes.len(),
+            Step::SendLast(bytes) => {
+                self.is_last = true;
+                bytes.len()
+            }
+            Step::Reset => {
+                self.is_last = true;
+                0
+            }
+            _ => 0,
+        };
+        if let Some(opened) = &mut self.opened {
+            if let Some(frames) = &mut self.sent_frames {
+                log_sent(frames, step, opened, now);
+            }
+            opened.sent += sent as u64;
+        }
+        step
+    }
+    /// Where the next bytes go.
+    pub fn input(&mut self) -> &mut [u8] {
+        match &mut self.phase {
+            Phase::Open(Open::Echo(conversation)) => conversation.input(),
+            Phase::Open(Open::Script(scripted)) => scripted.input(),
+            Phase::Open(Open::Runner(runner)) => runner.input(),
+            Phase::Request(head) => head.input.spare_mut(),
+            Phase::ProxyHeader(header) => {
+                // Its end may be followed by TLS, which is not received here.
+                let spare = header.input.spare_mut();
+                let len = spare.len().min(header.missing);
+                &mut spare[..len]
+            }
+            Phase::Draining(drain) => drain.scratch.spare_mut(),
+            Phase::Forwarded
+            | Phase::Admission(_)
+            | Phase::Delayed(_)
+            | Phase::Responding(_)
+            | Phase::Over => &mut [],
+        }
+    }
+
+    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`. None come with a part of
+    /// a TLS handshake or record.
+    pub fn received(&mut self, bytes: usize, now: Duration) {
+        self.now = now;
+        match &mut self.phase {
+            Phase::Open(open) => {
+                if let Some(opened) = &mut self.opened {
+                    opened.received += bytes as u64;
+                }
+                match open {
+                    Open::Echo(conversation) => conversation.received(bytes, now),
+                    Open::Script(scripted) => scripted.received(bytes, now),
+                    Open::Runner(runner) => runner.received(bytes, now),
+                }
+            }
+            Phase::Request(_) => self.received_head(bytes),
+            Phase::ProxyHeader(_) => self.received_proxy_header(bytes),
+            Phase::Forwarded
+            | Phase::Admission(_)
+            | Phase::Delayed(_)
+            | Phase::Responding(_)
+            | Phase::Draining(_)
+            | Phase::Over => {}
+        }
+    }
+
+    /// Takes note that nothing came until `now`.
+    pub fn waited(&mut self, now: Duration) {
+        self.now = now;
+        match &mut self.phase {
+            Phase::Open(Open::Echo(conversation)) => conversation.waited(now),
+            Phase::Open(Open::Script(scripted)) => scripted.waited(now),
+            Phase::Open(Open::Runner(runner)) => runner.waited(now),
+            _ => {}
+        }
+    }
+
+    /// Takes note that the peer has ended its stream.
+    #[cold]
+    pub fn ended(&mut self, now: Duration) {
+        self.now = now;
+        match &mut self.phase {
+            Phase::Request(head) if head.input.filled().is_empty() => self.leave_without_request(),
+            Phase::Request(_) => self.refuse(Response::text(400, "the head breaks off")),
+            Phase::ProxyHeader(header) if header.input.filled().is_empty() => {
+                self.leave_without_request();
+            }
+            Phase::ProxyHeader(_) => self.refuse_proxy_header("the PROXY header ends early"),
+            Phase::Delayed(delayed) => {
+                let who = mem::take(&mut delayed.who);
+                self.log(
+                    Topic::Request,
+                    format!("{who}: peer left before the handshake was answered"),
+                );
+                self.phase = Phase::Over;
+            }
+            Phase::Open(open) => {
+                if let Open::Runner(runner) = open {
+                    runner.ended(now);
+                }
+                let end = End::of(open.session());
+                self.count();
+                self.log_end(&end, "");
+                // TLS has an end of its own, which the peer may wait for.
+                self.phase = Phase::Responding(Vec::new());
+            }
+            Phase::Draining(_) => self.end_drain(None),
+            Phase::Responding(_) => {}
+            Phase::Forwarded | Phase::Admission(_) | Phase::Over => self.phase = Phase::Over,
+        }
+    }
+
+    /// Takes note that the connection is lost. The last `unsent` bytes were not sent.
+    #[cold]
+    pub fn lost(&mut self, lost: Lost, unsent: usize) {
+        if let Some(opened) = &mut self.opened {
+            opened.sent = opened.sent.saturating_sub(unsent as u64);
+        }
+        self.is_last = false;
+        // The peer has yet to read the alert or the close frame that says why.
+        let has_yet_to_read = matches!(lost, Lost::Tls(_) | Lost::Panicked);
+        match &mut self.phase {
+            Phase::Open(open) => {
+                if let Open::Runner(runner) = open {
+                    runner.ended(self.now);
+                }
+                self.count();
+                self.log_end(&End::Lost(lost), "");
+            }
+            Phase::Draining(_) => return self.end_drain(Some(lost)),
+            Phase::Over => return,
+            Phase::Request(Head { input, .. }) | Phase::ProxyHeader(ProxyHeader { input, .. })
+                if input.filled().is_empty() && !has_yet_to_read =>
+            {
+                self.leave_without_request();
+            }
+            _ => self.log(Topic::Detail, format!("{}: {lost}", self.peer)),
+        }
+        let can_read = has_yet_to_read && !matches!(self.phase, Phase::Responding(_));
+        let time = if can_read { self.service.settings.timeouts.close } else { Duration::ZERO };
+        self.drain(time, None);
+    }
+
+    /// Takes note that the peer speaks HTTP where it has to speak TLS.
+    #[cold]
+    pub fn spoke_plain_http(&mut self) {
+        if let Phase::Request(head) = &mut self.phase {
+            head.protocol = Protocol::PlainHttp;
+        }
+    }
+
+    /// Ends the connection as soon as its protocol allows, because of what `why` says.
+    #[cold]
+    pub fn stop(&mut self, why: &'static str) {
+        match &mut self.phase {
+            Phase::Request(_) | Phase::Admission(_) => self.refuse(routes::unavailable(why)),
+            // Whether HTTP or TLS would follow is unknown.
+            Phase::ProxyHeader(_) | Phase::Forwarded => self.leave_without_request(),
+            // One that is due opens, and is closed like all that are open.
+            Phase::Delayed(delayed) if delayed.until > self.now => {
+                (delayed.response, delayed.until) = (routes::unavailable(why), self.now);
+            }
+            Phase::Open(Open::Echo(conversation)) => conversation.stop(),
+            Phase::Open(Open::Script(scripted)) => scripted.stop(),
+            Phase::Open(Open::Runner(runner)) => runner.stop(),
+            Phase::Delayed(_) | Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
+        }
+    }
+
+    /// Takes the answer to [`Step::Admit`]: the client's number in the log, or why it has to leave.
+    // Neither this nor what it calls is inlined, so that stack frames don't add up.
+    #[inline(never)]
+    pub fn admitted(&mut self, admitted: Result<u64, &'static str>) {
+        let Phase::Admission(accepted) = mem::replace(&mut self.phase, Phase::Over) else { return };
+        match admitted {
+            Ok(number) => self.accept(*accepted, number),
+            Err(why) => {
+                self.respond(&accepted.who, None, &routes::unavailable(why), "GET");
+            }
+        }
+    }
+
+    /// Takes the answer to [`Step::Report`]: why the reports were not written, if they were not.
+    #[cold]
+    pub fn reported(&mut self, result: Result<(), String>) {
+        if let Phase::Open(Open::Runner(runner)) = &mut self.phase {
+            runner.reported(result);
+        }
+    }
+
+    /// Whether a WebSocket is open, so that a close frame can be sent.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Lets happen what is due.
+    fn pass_time(&mut self) {
+        match &mut self.phase {
+            Phase::Request(head) if self.now >= self.until => {
+                if head.input.filled().is_empty() {
+                    self.leave_without_request();
+                } else {
+                    self.refuse(routes::timeout());
+                }
+            }
+            Phase::ProxyHeader(header) if self.now >= self.until => {
+                if header.input.filled().is_empty() {
+                    self.leave_without_request();
+                } else {
+                    self.refuse_proxy_header("the PROXY header was not complete in time");
+                }
+            }
+            Phase::Delayed(delayed) if self.now >= delayed.until => {
+                self.until = self.now + self.service.settings.timeouts.handshake;
+                if let Phase::Delayed(delayed) = mem::replace(&mut self.phase, Phase::Over) {
+                    self.answer(*delayed);
+                }
+            }
+            Phase::Draining(drain) if self.now >= drain.until => self.end_drain(None),
+            _ => {}
+        }
+    }
+
+    #[inline(never)]
+    fn received_proxy_header(&mut self, bytes: usize) {
+        let Phase::ProxyHeader(ProxyHeader { input, missing }) = &mut self.phase else { return };
+        input.advance(bytes);
+        match proxy_protocol::parse(input.filled()) {
+            Ok(Parsed::Complete(header)) => {
+                self.peer = header.source.map_or(self.peer, Peer::Tcp);
+                self.proxy_header = Some(header);
+                self.phase = Phase::Forwarded;
+            }
+            Ok(Parsed::Incomplete(len)) => {
+                *missing = len;
+                let is_granted = input.reserve(input.filled().len() + len).is_ok()
+                    && (!input.spare_mut().is_empty() || input.charge_ahead().is_ok());
+                if !is_granted {
+                    self.refuse_proxy_header("there is no memory for the PROXY header");
+                }
+            }
+            Err(wrong) => self.refuse_proxy_header(wrong),
+        }
+    }
+
+    /// Ends a connection that begins with something else than a PROXY header.
+    #[inline(never)]
+    fn refuse_proxy_header(&mut self, wrong: &'static str) {
+        /// Enough to recognize another protocol.
+        const SHOWN: usize = 16;
+        let Phase::ProxyHeader(ProxyHeader { input, .. }) = &self.phase else { return };
+        let bytes = input.filled();
+        let start = Quoted(&bytes[..bytes.len().min(SHOWN)]);
+        let line = format!("{}: refused, {wrong}: {start}", self.peer);
+        // For people who try the port out. A TLS client could not read it.
+        if bytes.first().is_some_and(u8::is_ascii_alphabetic) {
+            let response = routes::proxy_header_required(wrong);
+            self.respond(&line, None, &response, method(bytes));
+        } else {
+            self.phase = Phase::Responding(Vec::new());
+        }
+        self.log(Topic::Request, line);
+    }
+
+    fn received_head(&mut self, bytes: usize) {
+        let Phase::Request(head) = &mut self.phase else { return };
+        head.input.advance(bytes);
+        match request::head_len(head.input.filled(), head.searched) {
+            Ok(Some(len)) => self.take_request(len),
+            Ok(None) => {
+                head.searched = head.input.filled().len();
+                if head.input.spare_mut().is_empty() {
+                    // So small a buffer has no map that the system could refuse.
+                    let _ = head.input.reserve(LARGE_INPUT);
+                }
+            }
+            Err(error) => self.refuse(routes::refuse(error)),
+        }
+    }
+
+    /// Routes the request, whose head has this length.
+    #[inline(never)]
+    fn take_request(&mut self, head_len: usize) {
+        let Phase::Request(head) = mem::replace(&mut self.phase, Phase::Over) else { return };
+        let Head { input, protocol, .. } = head;
+        let request = Request::parse(&input.filled()[..head_len]);
+        let who = describe(self.peer, request.as_ref().ok());
+        let routed = match &request {
+            _ if protocol == Protocol::PlainHttp => Err(routes::tls_required()),
+            Ok(request) => {
+                let Service { policy, behaviors, cases, .. } = self.service;
+                routes::route(request, policy, *behaviors, cases)
+            }
+            Err(error) => Err(routes::refuse(*error)),
+        };
+        match routed {
+            Ok(opening) => {
+                self.phase = Phase::Admission(Box::new(Accepted { opening, input, head_len, who }));
+            }
+            Err(response) => {
+                let path = request.ok().and_then(|request| request.path());
+                self.respond(&who, path, &response, method(input.filled()));
+            }
+        }
+    }
+
+    /// Prepares the answer to the handshake of client `number`.
+    #[inline(never)]
+    fn accept(&mut self, accepted: Accepted, number: u64) {
+        let Accepted { opening, mut input, head_len, mut who } = accepted;
+        let Opening { mut upgrade, behavior, control } = opening;
+        let control = control.map(|control| {
+            let head = String::from_utf8_lossy(&input.filled()[..head_len]).into_owned();
+            (control, head)
+        });
+        let deflate = self.deflate(&mut upgrade.compression);
+        let mut response = upgrade.response();
+        let mut until = self.now;
+        let (mut script, mut dump) = (Script::default(), None);
+        if let Some(behavior) = behavior
+            && let Ok(request) = Request::parse(&input.filled()[..head_len])
+            && let Some(behavior) = self.draw(behavior, &request, &mut who)
+        {
+            response = routes::open(&request, &upgrade, behavior.handshake);
+            until += behavior.delay;
+            script = behavior.script;
+            if script.dump {
+                let header = self.proxy_header.as_ref();
+                dump =
+                    Some(dump::dump(self.peer, header, &request, &self.service.policy, &response));
+            }
+        }
+        self.proxy_header = None;
+        let end = input.filled().len();
+        input.keep(head_len..end);
+        let websocket = Pending { number, upgrade, deflate, script, dump, control };
+        self.phase = Phase::Delayed(Box::new(Delayed { until, who, response, input, websocket }));
+    }
+
+    /// What compresses messages, if that was agreed. What is agreed is changed to what there is memory for.
+    fn deflate(&self, agreed: &mut Negotiation) -> Option<PerMessageDeflate> {
+        let Negotiation::Agreed(parameters) = agreed else { return None };
+        let deflate = PerMessageDeflate::new(*parameters, Arc::clone(&self.service.contexts));
+        *parameters = deflate.parameters();
+        Some(deflate)
+    }
+
+    /// The behavior that was asked for, unless it happens to other connections.
+    fn draw(
+        &self,
+        behavior: Box<Behavior>,
+        request: &Request,
+        who: &mut String,
+    ) -> Option<Box<Behavior>> {
+        *who += &format!(", behavior {}", Quoted(request.query().as_bytes()));
+        let is_drawn = behavior.rate.is_none_or(|rate| self.service.draws.is_drawn(rate));
+        if !is_drawn {
+            *who += " not drawn";
+        }
+        is_drawn.then_some(behavior)
+    }
+
+    /// Answers a handshake: opens the WebSocket, unless the response is an error.
+    #[inline(never)]
+    fn answer(&mut self, delayed: Delayed) {
+        let Delayed { who, response, input, websocket, .. } = delayed;
+        if response.status != 101 {
+            return self.respond(&who, None, &response, "GET");
+        }
+        let Pending { number, upgrade, deflate, script, dump, control } = websocket;
+        let (opened, ended) = match control {
+            None => (Topic::Opened, Topic::Ended),
+            Some(_) => (Topic::Detail, Topic::Detail),
+        };
+        self.log(opened, describe_opening(number, &who, &upgrade));
+        let mut opening = response.encode("GET", "");
+        let response_len = opening.len() as u64;
+        if let Some(dump) = dump {
+            frame::encode_header(Opcode::Text, dump.len(), &mut opening);
+            opening.extend_from_slice(dump.as_bytes());
+        }
+        self.opened = Some(Opened {
+            number,
+            since: self.now,
+            response_len,
+            received: input.filled().len() as u64,
+            sent: 0,
+            messages: 0,
+            compressed: None,
+            ended,
+            verdict: None,
+        });
+        let Service { settings, budget, .. } = self.service;
+        let timeouts = script.timeouts(settings.timeouts);
+        let mut incoming =
+            Incoming::new(settings.max_message_size, timeouts, input, budget, deflate, self.now);
+        if script.trace || log_enabled!(Level::Trace) {
+            incoming.trace();
+        }
+        if log_enabled!(Level::Trace) {
+            self.sent_frames = Some(Box::new(Reader::new(Side::Server)));
+        }
+        self.phase = Phase::Open(if let Some((control, request)) = control {
+            let response = String::from_utf8_lossy(&opening).into_owned();
+            let started = self.began + self.now;
+            let handshake = Handshake { client: number, started, request, response };
+            let cases = &self.service.cases;
+            Open::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
+        } else if script == Script::default() {
+            Open::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
+        } else {
+            let prefix = script.prefix.clone().unwrap_or_else(|| settings.prefix.clone());
+            let budget = Arc::clone(budget);
+            let scripted =
+                Scripted::new(number, script, prefix, incoming, budget, opening, self.now);
+            Open::Script(Box::new(scripted))
+        });
+    }
+
+    fn leave_without_request(&mut self) {
+        // A probe, or a browser that has connected ahead of time.
+        self.log(Topic::Detail, format!("{}: sent no request", self.peer));
+        self.phase = Phase::Responding(Vec::new());
+    }
+
+    /// Ends the connection by `response`, whatever has come of the request.
+    #[cold]
+    fn refuse(&mut self, response: Response) {
+        let phase = mem::replace(&mut self.phase, Phase::Over);
+        match phase {
+            Phase::Request(Head { input, protocol, .. }) => {
+                let who = describe(self.peer, None);
+                let is_plain = protocol == Protocol::PlainHttp;
+                let response = if is_plain { routes::tls_required() } else { response };
+                self.respond(&who, None, &response, method(input.filled()));
+            }
+            Phase::Admission(accepted) => self.respond(&accepted.who, None, &response, "GET"),
+            phase => self.phase = phase,
+        }
+    }
+
+    /// Ends the connection by `response` to `who`, who has asked for `path`.
+    #[inline(never)]
+    fn respond(&mut self, who: &str, path: Option<&str>, response: &Response, method: &str) {
+        let what = match response.status {
+            200 => response::described(200),
+            status => {
+                let reason = response.body.lines().next().unwrap_or_default();
+                format!("{}, {reason}", response::described(status))
+            }
+        };
+        let is_health = response.status == 200 && path.is_some_and(routes::is_health_check);
+        let topic = if is_health { Topic::Detail } else { Topic::Request };
+        self.log(topic, format!("{who}: {what}"));
+        let date = httpdate::fmt_http_date(UNIX_EPOCH + self.began + self.now);
+        self.phase = Phase::Responding(response.encode(method, &date));
+    }
+
+    /// Lets the connection be over, or drain, once its stream is ended.
+    #[cold]
+    fn end_stream(&mut self) {
+        let timeout = self.service.settings.timeouts.close;
+        let Phase::Open(open) = &self.phase else {
+            return self.drain(timeout.min(self.until.saturating_sub(self.now)), None);
+        };
+        let end = match open {
+            Open::Script(scripted) => scripted.end(),
+            Open::Echo(_) | Open::Runner(_) => End::of(open.session()),
+        };
+        self.count();
+        match end {
+            // The line waits for what the peer does.
+            End::EndedStream => return self.drain(timeout, Some(end)),
+            End::Reset => self.phase = Phase::Over,
+            // A peer that broke the protocol may be sending yet.
+            End::Closed(Close::ByServer(_, Answer::Ignored)) => self.drain(timeout, None),
+            _ => self.drain(LINGER.min(timeout), None),
+        }
+        self.log_end(&end, "");
+    }
+
+    /// Keeps what the log says of a WebSocket that is open no longer.
+    fn count(&mut self) {
+        if let (Phase::Open(open), Some(opened)) = (&self.phase, &mut self.opened) {
+            (opened.messages, opened.compressed) = match open {
+                Open::Echo(conversation) => {
+                    (conversation.messages(), conversation.session().compressed_total())
+                }
+                Open::Script(scripted) => {
+                    (scripted.messages(), scripted.session().compressed_total())
+                }
+                Open::Runner(runner) => {
+                    opened.verdict = runner.verdict().map(Into::into);
+                    (0, runner.session().compressed_total())
+                }
+            };
+        }
+    }
+
+    fn drain(&mut self, time: Duration, end: Option<End>) {
+        let scratch = small_buffer(self.service);
+        let drain = Drain { since: self.now, until: self.now + time, scratch, end };
+        self.phase = Phase::Draining(drain);
+    }
+
+    /// Ends the drain: in time, because the peer has ended its stream, or because the connection is lost.
+    #[cold]
+    fn end_drain(&mut self, lost: Option<Lost>) {
+        let Phase::Draining(drain) = mem::replace(&mut self.phase, Phase::Over) else { return };
+        let Some(end) = drain.end else { return };
+        let then = match lost {
+            Some(lost) => format!("; {lost}"),
+            None if self.now >= drain.until => {
+                let time = drain.until - drain.since;
+                format!("; peer did not end the stream within {time:?}")
+            }
+            None => {
+                let later = (self.now - drain.since).as_secs_f64();
+                format!("; peer ended the stream {later:.3} s later")
+            }
+        };
+        self.log_end(&end, &then);
+    }
+
+    fn log_end(&mut self, end: &End, then: &str) {
+        let Some(opened) = &mut self.opened else { return };
+        if let Some(verdict) = opened.verdict.take() {
+            return self.log(Topic::Verdict, verdict);
+        }
+        let percent = opened
+            .compressed
+            .map(|Sizes { plain, compressed }| compressed.saturating_mul(100) / plain);
+        let ratio = percent.filter(|percent| *percent < 100);
+        let ratio = ratio.map_or(String::new(), |percent| format!(", compressed to {percent} %"));
+        let line = format!(
+            "client {} ended: {end}{then}; {}, {} in, {} out, {:.3} s{ratio}",
+            opened.number,
+            Count(opened.messages, "message"),
+            Count(opened.received, "byte"),
+            Count(opened.sent.saturating_sub(opened.response_len), "byte"),
+            (self.now - opened.since).as_secs_f64(),
+        );
+        let topic = opened.ended;
+        self.log(topic, line);
+    }
+
+    fn log(&mut self, topic: Topic, line: String) {
+        self.log = Log::Due(topic, line);
+    }
+}
+
+impl Head {
+    fn new(service: &Service) -> Self {
+        Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right }
+    }
+}
+
+impl Open<'_> {
+    fn session(&self) -> &Session {
+        match self {
+            Open::Echo(conversation) => conversation.session(),
+            Open::Script(scripted) => scripted.session(),
+            Open::Runner(runner) => runner.session(),
+        }
+    }
+}
+
+/// Logs the frames that `step` sends or completes.
+#[cold]
+fn log_sent(reader: &mut Reader, step: Step, opened: &Opened, now: Duration) {
+    let [head, payload] = match step {
+        Step::Send { head, payload } => [head, payload],
+        Step::SendClose(bytes) | Step::SendLast(bytes) => [bytes, b""],
+        _ => return,
+    };
+    // The 101 comes first.
+    let response = opened.response_len.saturating_sub(opened.sent) as usize;
+    let mut frames = Vec::new();
+    reader.read(&head[response.min(head.len())..], now, &mut frames);
+    reader.read(payload, now, &mut frames);
+    for frame in frames {
+        trace!("client {}: {frame}", opened.number);
+    }
+}
+
+/// A buffer of [`SMALL_INPUT`] bytes.
+fn small_buffer(service: &Service) -> Buffer {
+    let mut buffer = Buffer::new(Arc::clone(&service.budget));
+    // So small a buffer has no map that the system could refuse.
+    let _ = buffer.reserve(SMALL_INPUT);
+    buffer
+}
+
+/// The method of a request, whatever else is wrong with it, as far as it decides on the response.
+fn method(head: &[u8]) -> &'static str {
+    if request::skip_empty_line(head).starts_with(b"HEAD ") { "HEAD" } else { "GET" }
+}
+
+/// Who asks for what.
+#[inline(never)]
+fn describe(peer: Peer, request: Option<&Request>) -> String {
+    let mut who = peer.to_string();
+    if let Some(request) = request {
+        // Behind a proxy the peer is the proxy, which names the client in this header.
+        let chain: Vec<_> = request.values("X-Forwarded-For").collect();
+        if !chain.is_empty() {
+            who += &format!(" forwarded for {}", Quoted(&chain.join(&b", "[..])));
+        }
+        let path = request.path().unwrap_or_default();
+        who += &format!(", path {}", Quoted(path.as_bytes()));
+    }
+    who
+}
+
+/// What the log says about a WebSocket that opens.
+fn describe_opening(number: u64, who: &str, upgrade: &Upgrade) -> String {
+    let subprotocol = upgrade.subprotocol.as_ref();
+    let subprotocol = subprotocol.map(|name| format!(", subprotocol {}", Quoted(name.as_bytes())));
+    let subprotocol = subprotocol.unwrap_or_default();
+    let compression = match &upgrade.compression {
+        Negotiation::NotOffered => String::new(),
+        Negotiation::Declined(why) => format!(", permessage-deflate declined: {why}"),
+        Negotiation::Agreed(parameters) => format!(", {parameters}"),
+    };
+    format!("client {number} connected: {who}{subprotocol}{compression}")
+}

@@ -1,0 +1,108 @@
+//! What the threads of all clients share.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread;
+
+use log::warn;
+
+use crate::app::behavior::Draws;
+use crate::app::cases::Cases;
+use crate::app::connection::Service;
+use crate::app::settings::{Settings, Timeouts};
+use crate::buffer::Budget;
+use crate::cli::Config;
+use crate::logging::RateLimit;
+use crate::server::limits::Limits;
+use crate::server::registry::Registry;
+use crate::server::reports::Reports;
+use crate::server::tls::Acceptor;
+use crate::websocket::deflate;
+use crate::websocket::handshake::Policy;
+
+/// How many lines a second requests that open no WebSocket may add to the log.
+const REQUEST_LINES: u32 = 100;
+
+/// How many clients a second may be logged, by a line for the start and one for the end.
+const CLIENT_LINES: u32 = 1000;
+
+/// How many clients can have a message compressed or inflated at the same moment, on however many
+/// processors. What each takes, up to 480 KiB, stays.
+const MOST_CONTEXTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
+
+/// What all threads share.
+pub struct Shared {
+    pub config: Config,
+    /// `Some` enables TLS.
+    pub acceptor: Option<Acceptor>,
+    pub service: Service,
+    pub reports: Option<Reports>,
+    pub request_log: RateLimit,
+    pub client_log: RateLimit,
+    pub registry: Arc<Registry>,
+}
+
+impl Shared {
+    /// What the flags and the limits of the kernel make of it.
+    pub fn new(
+        config: Config,
+        acceptor: Option<Acceptor>,
+        limits: Limits,
+        cases: Cases,
+        reports: Option<Reports>,
+    ) -> Self {
+        let Config { listening, messages, timeouts, .. } = &config;
+        let lowered = |flag, asked, allowed| {
+            if allowed < asked {
+                warn!("{flag} is {allowed} instead of {asked}, because of {limits}");
+            }
+            allowed
+        };
+        let asked = listening.max_connections.get();
+        let max_connections =
+            lowered("--max-connections", asked, limits.clients(asked, messages.compression));
+        let asked = messages.max_buffered;
+        let max_buffered = lowered("--max-buffered", asked, limits.buffered(asked));
+        let reservable = limits.reservable(max_connections, messages.compression);
+        let budget = Arc::new(Budget::limited(max_buffered, reservable, messages.prefix.len()));
+        Shared {
+            acceptor,
+            reports,
+            service: Service {
+                settings: Settings {
+                    prefix: messages.prefix.clone(),
+                    max_message_size: messages.max_message_size,
+                    timeouts: Timeouts {
+                        handshake: timeouts.handshake_timeout,
+                        ping_interval: Some(timeouts.ping_interval).filter(|time| !time.is_zero()),
+                        ping: timeouts.ping_timeout,
+                        write: timeouts.write_timeout,
+                        close: timeouts.close_timeout,
+                    },
+                },
+                policy: Policy {
+                    origins: listening.origin.clone(),
+                    subprotocols: listening.subprotocol.clone(),
+                    compression: messages.compression.terms(),
+                },
+                behaviors: messages.behaviors,
+                contexts: Arc::new(deflate::Pool::new(
+                    thread::available_parallelism()
+                        .map_or(NonZeroUsize::MIN, |n| n.min(MOST_CONTEXTS)),
+                    Arc::clone(&budget),
+                )),
+                budget,
+                draws: Draws::default(),
+                cases,
+            },
+            request_log: RateLimit::new(REQUEST_LINES, "on requests"),
+            client_log: RateLimit::new(CLIENT_LINES, "on clients"),
+            registry: Arc::new(Registry::new(
+                max_connections,
+                limits.http_only(messages.compression),
+                listening.max_connections_per_ip,
+            )),
+            config,
+        }
+    }
+}

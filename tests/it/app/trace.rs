@@ -1,0 +1,163 @@
+//! What a client is shown of the frames that it sent, and of those that answered them.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use wsecho::app::connection::Service;
+use wsecho::websocket::negotiation::Mode;
+
+use crate::driver::{Driver, Ended, service, upgrade};
+use crate::frames::{close, frame, masked_frame, server_frame};
+use crate::support::read_frame;
+
+const KEY: &str = "37fa213d";
+
+fn opened<'s>(service: &'s Service, query: &str, fields: &str) -> Driver<'s> {
+    let mut driver = Driver::new(service);
+    driver.receive(upgrade(&format!("/do?trace{query}"), fields).as_bytes());
+    driver.forget_response();
+    driver
+}
+
+/// The frames that are no traces, and the traces.
+fn split(mut sent: &[u8]) -> (Vec<u8>, Vec<Value>) {
+    let (mut frames, mut traces) = (Vec::new(), Vec::new());
+    while !sent.is_empty() {
+        let before = sent;
+        let (first, payload) = read_frame(&mut sent);
+        match serde_json::from_slice::<Value>(&payload) {
+            Ok(trace) if trace["wsecho"] == "trace" => {
+                assert_eq!(first, 0x81);
+                assert!(!payload.contains(&b'\n'));
+                traces.push(trace["frames"].clone());
+            }
+            _ => frames.extend(&before[..before.len() - sent.len()]),
+        }
+    }
+    (frames, traces)
+}
+
+#[test]
+fn each_message_and_control_frame_is_followed_by_its_frames_and_those_that_answer_it() {
+    let service = service(1 << 20, 1 << 20);
+    let sent = [
+        frame(0x81, b"hi"),
+        frame(0x01, b"a"),
+        frame(0x89, b"now"),
+        frame(0x8A, b""),
+        frame(0x80, b"b"),
+        close(4000),
+    ]
+    .concat();
+    let client = |fin: bool, opcode: u8, name: &str, header: &str, bytes: &str| {
+        json!({
+            "from": "client", "at": 1.5, "fin": fin, "rsv": 0, "opcode": opcode, "name": name,
+            "mask": KEY, "length": bytes.len() / 2, "header": format!("{header}{KEY}"),
+            "bytes": bytes,
+        })
+    };
+    let server = |opcode: u8, name: &str, header: &str, bytes: &str| {
+        json!({
+            "from": "server", "at": 1.5, "fin": true, "rsv": 0, "opcode": opcode, "name": name,
+            "mask": null, "length": bytes.len() / 2, "header": header, "bytes": bytes,
+        })
+    };
+    let expected = [
+        json!([client(true, 1, "text", "8182", "6869"), server(1, "text", "8102", "6869")]),
+        json!([client(true, 9, "ping", "8983", "6e6f77"), server(10, "pong", "8a03", "6e6f77")]),
+        json!([client(true, 10, "pong", "8a80", "")]),
+        json!([
+            client(false, 1, "text", "0181", "61"),
+            client(true, 0, "continuation", "8081", "62"),
+            server(1, "text", "8102", "6162"),
+        ]),
+        json!([client(true, 8, "close", "8882", "0fa0"), server(8, "close", "8802", "0fa0")]),
+    ];
+    for piece in (1..=sent.len()).chain([usize::MAX]) {
+        let mut driver = opened(&service, "", "");
+        driver.now = Duration::from_millis(1500);
+        driver.receive_in_pieces(&sent, &[piece]);
+        let (frames, traces) = split(&driver.sent);
+        let replies = [
+            server_frame(0x81, b"hi"),
+            server_frame(0x8A, b"now"),
+            server_frame(0x81, b"ab"),
+            server_frame(0x88, &4000_u16.to_be_bytes()),
+        ];
+        assert_eq!(frames, replies.concat(), "{piece}");
+        assert_eq!(traces, expected, "{piece}");
+        assert!(driver.sent.ends_with(&replies[3]), "the last trace comes before the close frame");
+        assert_eq!(driver.ended, Some(Ended::Stream));
+    }
+}
+
+#[test]
+fn fragments_and_drips_are_shown_as_they_were_sent() {
+    let service = service(1 << 20, 1 << 20);
+    let mut driver = opened(&service, "&fragment=2&drip=1s&count=1&interval=5s", "");
+    driver.receive(&frame(0x82, b"12345"));
+    driver.wait_until(Duration::from_secs(6));
+    driver.receive(&frame(0x8A, b""));
+    let (_, traces) = split(&driver.sent);
+    let shown = |trace: &Value| -> Vec<_> {
+        let frames = trace.as_array().unwrap();
+        let shown = frames.iter().map(|frame| {
+            let [name, header] =
+                ["name", "header"].map(|key| frame[key].as_str().unwrap().to_owned());
+            (name, header, frame["at"].as_f64().unwrap())
+        });
+        shown.collect()
+    };
+    let [reply, later] = &traces[..] else { panic!("{traces:?}") };
+    let reply = shown(reply);
+    let headers: Vec<_> = reply.iter().map(|(name, header, _)| (&**name, &**header)).collect();
+    let sent = [("binary", "0202"), ("continuation", "0002"), ("continuation", "8001")];
+    assert_eq!(headers[1..], sent);
+    assert!(reply[1..].windows(2).all(|pair| pair[0].2 < pair[1].2), "{reply:?}");
+    let later: Vec<_> = shown(later).into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(later, ["pong", "text"]);
+}
+
+#[test]
+fn of_a_compressed_message_the_size_is_shown_once_inflated() {
+    let mut service = service(1 << 20, 1 << 20);
+    service.policy.compression = Mode::NoContextTakeover.terms();
+    let fields = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let mut driver = opened(&service, "", fields);
+    // "Hello" (RFC 7692 §7.2.3.1).
+    driver.receive(&frame(0xC1, b"\xF2\x48\xCD\xC9\xC9\x07\x00"));
+    let (_, traces) = split(&driver.sent);
+    assert_eq!((&traces[0][0]["rsv"], &traces[0][0]["inflated"]), (&json!(4), &json!(5)));
+}
+
+#[test]
+fn of_many_frames_64_are_shown_and_the_others_counted() {
+    let service = service(1 << 20, 1 << 20);
+    for piece in [7, 1000, usize::MAX] {
+        let mut driver = opened(&service, "", "");
+        let fragments =
+            [frame(0x01, b"x"), frame(0x00, b"x").repeat(999), frame(0x80, b"x")].concat();
+        driver.receive_in_pieces(&fragments, &[piece]);
+        let text = String::from_utf8_lossy(&driver.sent).into_owned();
+        assert!(text.ends_with(r#"],"more":938}"#), "{piece}: {}", &text[text.len() - 30..]);
+        let (_, traces) = split(&driver.sent);
+        assert_eq!(traces[0].as_array().unwrap().len(), 64);
+    }
+}
+
+#[test]
+fn a_wrong_frame_is_shown_before_the_close_frame_that_it_causes() {
+    let service = service(1 << 20, 1 << 20);
+    for (wrong, name, header) in [
+        (masked_frame(0x83, b"?", [0; 4]), "reserved", "838100000000"),
+        (vec![0x81, 0x02, b'h', b'i'], "text", "8102"),
+        (frame(0x09, b"part"), "ping", "098437fa213d"),
+    ] {
+        let mut driver = opened(&service, "", "");
+        driver.receive(&wrong);
+        let (_, traces) = split(&driver.sent);
+        let [seen, close] = &traces[0].as_array().unwrap()[..] else { panic!("{traces:?}") };
+        assert_eq!((&seen["name"], &seen["header"]), (&json!(name), &json!(header)));
+        assert_eq!(close["name"], "close");
+    }
+}
