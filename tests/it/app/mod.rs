@@ -1,7 +1,7 @@
 //! What the server says, to a request and after it.
 
 mod behavior;
-mod cases;
+pub mod cases;
 mod conversation;
 mod copies;
 mod forwarded;

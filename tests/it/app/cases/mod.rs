@@ -1,6 +1,6 @@
 //! The Autobahn cases: which there are, how they are played and how they are judged.
 
-mod client;
+pub mod client;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ use crate::driver::{self, Driver, Ended};
 use crate::frames;
 
 /// Plays a case to a client, and returns the verdict.
-fn play(service: &Service, id: Id, flaw: Flaw) -> (Behavior, CloseBehavior) {
+pub fn play(service: &Service, id: Id, flaw: Flaw) -> (Behavior, CloseBehavior) {
     play_as(service, id, "client", flaw)
 }
 
