@@ -538,6 +538,42 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_done_without_leaves_half_of_the_budget() {
+        let budget = Arc::new(Budget::new(1000));
+        let half = budget.charge_optional(500).unwrap();
+        assert_eq!(budget.charge_optional(1).err(), Some(OverBudget));
+        let other = budget.charge(500).unwrap();
+        drop(half);
+        assert_eq!(budget.charge_optional(1).err(), Some(OverBudget));
+        drop(other);
+        assert_eq!(budget.left(), 1000);
+    }
+
+    #[test]
+    fn a_charge_moves_to_another_budget_that_has_enough() {
+        let budgets = [10, 9, 10].map(|bytes| Arc::new(Budget::new(bytes)));
+        let left = || budgets.each_ref().map(|budget| budget.left());
+        let mut charge = budgets[0].charge(10).unwrap();
+        for (to, expected) in [(0, [0, 9, 10]), (1, [0, 9, 10]), (2, [10, 9, 0])] {
+            charge.move_to(&budgets[to]);
+            assert_eq!(left(), expected, "to {to}");
+        }
+        drop(charge);
+        assert_eq!(left(), [10, 9, 10]);
+    }
+
+    #[test]
+    fn a_charge_for_what_the_allocator_maps_takes_a_map() {
+        let reservable = Reservable { maps: 1, ..Reservable::UNLIMITED };
+        let budget = Arc::new(Budget::limited(usize::MAX, reservable, 0));
+        let small = budget.charge(MALLOC_MAPS - 1).unwrap();
+        let large = budget.charge(MALLOC_MAPS).unwrap();
+        assert_eq!(budget.charge(MALLOC_MAPS).err(), Some(OverBudget));
+        drop((small, large));
+        budget.charge(MALLOC_MAPS).unwrap();
+    }
+
+    #[test]
     fn addresses_that_the_system_does_not_have_are_refused() {
         let mut buffer = Buffer::new(Arc::new(Budget::new(usize::MAX)));
         buffer.reserve(4).unwrap();

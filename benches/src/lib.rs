@@ -7,6 +7,8 @@ use wsecho::app::step::Step;
 
 #[path = "../../tests/it/driver.rs"]
 pub mod driver;
+#[path = "../../tests/it/frames.rs"]
+pub mod frames;
 pub mod kernel_copy;
 pub mod messages;
 pub mod program;
@@ -32,11 +34,9 @@ pub fn converse(connection: &mut Connection, mut received: &[u8], read: usize) -
         input[..bytes].copy_from_slice(part);
         received = rest;
         connection.received(bytes, Duration::ZERO);
-        driver::run(connection, Duration::ZERO, |step| {
-            if let Step::Send { head, payload } = step {
-                sent += head.len() + payload.len();
-            }
-        });
+        while let Step::Send { head, payload } = connection.next(Duration::ZERO) {
+            sent += head.len() + payload.len();
+        }
     }
     sent
 }

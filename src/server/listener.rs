@@ -290,9 +290,6 @@ fn hint(addr: &str, error: &io::Error) -> &'static str {
         (ErrorKind::InvalidInput, false) => {
             "; a link-local address needs its interface, for example [fe80::1%eth0]:1222"
         }
-        (_, false) if addr.starts_with("*:") => {
-            "; all addresses of this machine are 0.0.0.0, or [::] for IPv6 too"
-        }
         (_, false) if addr.contains('%') => "; no interface of this machine has that name",
         _ if Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT) => {
             "; this machine has no IPv6"
@@ -507,6 +504,18 @@ fn set_send_timeout(socket: impl AsFd, write_timeout: Duration) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_addresses_of_a_name_are_those_that_getent_prints() {
+        let printed =
+            b"::1             STREAM localhost\n::1             DGRAM\n127.0.0.1       STREAM\n";
+        let [first, .., last] = addresses(printed, 80).unwrap()[..] else { panic!("several") };
+        assert_eq!(
+            (first.to_string(), last.to_string()),
+            ("[::1]:80".into(), "127.0.0.1:80".into())
+        );
+        assert!(addresses(b"", 80).is_err());
+    }
 
     /// Root is permitted everything, so that the tests over sockets may not see it.
     #[test]

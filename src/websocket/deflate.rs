@@ -392,6 +392,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn contexts_beyond_the_reserve_are_charged_and_only_some_are_kept() {
+        let budget = Arc::new(Budget::new(2 * CONTEXTS_MEMORY));
+        let max_idle = NonZeroUsize::new(2).unwrap();
+        let pool = Arc::new(Pool::new(max_idle, Arc::clone(&budget)));
+        for _ in 0..2 {
+            let taken: Vec<_> = (0..RESERVED + 2).map(|_| pool.take(0).unwrap()).collect();
+            assert_eq!((pool.reserve.left(), budget.left()), (0, 0));
+            assert_eq!(pool.take(0).err(), Some(OverBudget));
+            drop(taken);
+            assert_eq!(budget.left(), 2 * CONTEXTS_MEMORY);
+            assert_eq!(pool.reserve.left(), (RESERVED - 2) * CONTEXTS_MEMORY);
+        }
+    }
+
+    #[test]
+    fn a_message_that_becomes_large_leaves_the_reserve_to_small_ones() {
+        let budget = Arc::new(Budget::new(1 << 30));
+        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
+        let mut deflate = PerMessageDeflate::new(Parameters::default(), Arc::clone(&pool));
+        let mut payload = Buffer::new(Arc::clone(&budget));
+        for (len, is_large) in [(UNMETERED - 1, false), (UNMETERED + 1, true)] {
+            let mut client = new_deflater(MAX_WINDOW_BITS);
+            super::deflate(&mut client, b"", &vec![0; len], &mut payload).unwrap();
+            let inflated = deflate.inflate(Kind::Binary, payload.filled(), len).unwrap();
+            let reserved = RESERVED * CONTEXTS_MEMORY - pool.reserve.left();
+            assert_eq!(reserved, if is_large { 0 } else { CONTEXTS_MEMORY });
+            let charged = (1 << 30) - budget.left() - INFLATER_MEMORY;
+            // With the byte that would show that it is too large.
+            assert_eq!(charged, if is_large { CONTEXTS_MEMORY + 2 } else { 0 });
+            drop(inflated);
+        }
+    }
+
+    #[test]
     fn after_a_reply_that_did_not_fit_the_next_one_refers_to_nothing() {
         let budget = Arc::new(Budget::new(4 << 20));
         let parameters = Parameters::default();

@@ -1,7 +1,7 @@
 // What the tests stand on: the real server, a stand-in for what it never does, and a page to ask.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -14,14 +14,21 @@ import { WebSocketServer } from 'ws';
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
 export const PAGE = here('../../static/client.html');
-export const WSECHO = process.env.WSECHO ?? here('../../target/release/wsecho');
+export const WSECHO = process.env.WSECHO ?? build();
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const SOON = 15_000; // milliseconds for what happens at once; machines can be busy
+
+/** Builds the program, unless it is up to date, and returns its path. */
+function build() {
+  const cargo = ['build', '--release', '--locked', '--message-format=json-render-diagnostics'];
+  const messages = execFileSync('cargo', cargo, { cwd: here('../..'), encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
+  return messages.trim().split('\n').map((line) => JSON.parse(line).executable).find(Boolean);
+}
 
 export class Server {
   /** Starts wsecho and resolves once it has said where it listens. */
   static async start({ port = 0, flags = [] } = {}) {
-    assert.ok(existsSync(WSECHO), `no server at ${WSECHO}: run "cargo build --release", or set WSECHO`);
+    assert.ok(existsSync(WSECHO), `no server at ${WSECHO}`);
     const child = spawn(WSECHO, ['--addr', `127.0.0.1:${port}`, ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
     const said = [];
     const lines = createInterface({ input: child.stderr });

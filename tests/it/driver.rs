@@ -8,6 +8,7 @@ use std::time::Duration;
 use wsecho::app::behavior::{Behaviors, Draws};
 use wsecho::app::cases::Cases;
 use wsecho::app::connection::{Connection, Service};
+use wsecho::app::end::Lost;
 use wsecho::app::peer::Peer;
 use wsecho::app::settings::{Settings, Timeouts};
 use wsecho::app::step::{Step, Topic};
@@ -21,7 +22,6 @@ use wsecho::websocket::handshake::Policy;
 pub enum Waits {
     ToReceive(Option<Duration>),
     Paused(Duration),
-    ToBeAdmitted,
     /// It is over.
     Over,
 }
@@ -51,10 +51,14 @@ pub enum Ended {
     Reset,
 }
 
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const PING_INTERVAL: Duration = Duration::from_secs(20);
 pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(3600);
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a peer may take to end its stream after both close frames.
+pub const LINGER: Duration = Duration::from_millis(200);
 
 /// A verbatim echo of messages of up to `max_message_size` bytes, which together may hold `max_buffered`.
 pub fn service(max_message_size: usize, max_buffered: usize) -> Service {
@@ -68,7 +72,7 @@ pub fn with_budget(max_message_size: usize, budget: Arc<Budget>) -> Service {
             prefix: String::new(),
             max_message_size,
             timeouts: Timeouts {
-                handshake: Duration::from_secs(10),
+                handshake: HANDSHAKE_TIMEOUT,
                 ping_interval: Some(PING_INTERVAL),
                 ping: PING_TIMEOUT,
                 write: WRITE_TIMEOUT,
@@ -105,6 +109,14 @@ pub struct Driver<'s> {
     pub ended: Option<Ended>,
     /// What a whole PROXY header made the peer.
     pub forwarded: Option<Peer>,
+    /// Whether it may become a WebSocket.
+    pub admission: Result<u64, &'static str>,
+    /// The steps that were taken.
+    pub steps: usize,
+    /// From which step on the server stops.
+    pub stops_at: usize,
+    /// From which step on nothing can be sent or received any more.
+    pub lost_at: Option<(usize, Lost)>,
     has_closed: bool,
 }
 
@@ -129,6 +141,10 @@ impl<'s> Driver<'s> {
             waits: Waits::Over,
             ended: None,
             forwarded: None,
+            admission: Ok(1),
+            steps: 0,
+            stops_at: usize::MAX,
+            lost_at: None,
             has_closed: false,
         };
         driver.run();
@@ -196,7 +212,7 @@ impl<'s> Driver<'s> {
         match self.waits {
             Waits::ToReceive(wait) => wait,
             Waits::Paused(wait) => Some(wait),
-            Waits::ToBeAdmitted | Waits::Over => None,
+            Waits::Over => None,
         }
     }
 
@@ -230,7 +246,13 @@ impl<'s> Driver<'s> {
 
     /// The server stops.
     pub fn stop(&mut self) {
-        self.connection.stop("the server is stopping");
+        self.stops_at = self.steps;
+        self.run();
+    }
+
+    /// Nothing can be sent or received any more.
+    pub fn lose(&mut self, lost: Lost) {
+        self.lost_at = Some((self.steps, lost));
         self.run();
     }
 
@@ -259,55 +281,44 @@ impl<'s> Driver<'s> {
 
     /// Does all that can be done at once.
     pub fn run(&mut self) {
-        let Driver { connection, now, sent, writes, log, ended, forwarded, has_closed, .. } = self;
-        self.waits = loop {
-            let waits = run(connection, *now, |step| match step {
-                Step::Log(topic, line) => log.push((topic, line.into())),
-                Step::Reset => *ended = Some(Ended::Reset),
-                Step::Forwarded(peer) => *forwarded = Some(peer),
-                Step::Send { head, payload } => {
-                    assert!(!*has_closed && ended.is_none(), "§5.5.1: a frame after a close frame");
-                    assert!(!head.is_empty() || !payload.is_empty(), "nothing is sent");
-                    writes.push((*now, head.len() + payload.len()));
-                    sent.extend([head, payload].concat());
-                }
-                Step::SendClose(bytes) | Step::SendLast(bytes) => {
-                    assert!(ended.is_none(), "it is sent after the end of the stream");
-                    assert!(
-                        !*has_closed || bytes.is_empty(),
-                        "§5.5.1: a frame after a close frame"
-                    );
-                    sent.extend_from_slice(bytes);
-                    if !bytes.is_empty() {
-                        writes.push((*now, bytes.len()));
-                    }
-                    match step {
-                        Step::SendLast(_) => *ended = Some(Ended::Stream),
-                        _ => *has_closed = true,
-                    }
-                }
-                _ => unreachable!("the others wait"),
-            });
-            match waits {
-                Waits::ToBeAdmitted => connection.admitted(Ok(1)),
-                waits => break waits,
+        loop {
+            if self.steps >= self.stops_at {
+                self.connection.stop("the server is stopping");
+            }
+            self.steps += 1;
+            assert!(self.steps < 10_000_000, "it does not end");
+            let step = self.connection.next(self.now);
+            let (head, payload) = match step {
+                Step::Send { head, payload } => (head, payload),
+                Step::SendClose(bytes) | Step::SendLast(bytes) => (bytes, &b""[..]),
+                _ => (&b""[..], &b""[..]),
+            };
+            let len = head.len() + payload.len();
+            let is_io = len > 0 || matches!(step, Step::Receive(_) | Step::Pause(_));
+            if is_io && let Some((_, lost)) = self.lost_at.take_if(|(at, _)| *at < self.steps) {
+                self.connection.lost(lost, len);
+                continue;
+            }
+            if len > 0 {
+                assert!(!self.has_closed, "§5.5.1: a frame after a close frame");
+                assert_eq!(self.ended, None, "it is sent after the end of the stream");
+                self.sent.extend([head, payload].concat());
+                self.writes.push((self.now, len));
+            }
+            match step {
+                Step::Send { .. } => assert!(len > 0, "nothing is sent"),
+                Step::SendClose(_) => self.has_closed = true,
+                Step::SendLast(_) => self.ended = Some(Ended::Stream),
+                Step::Reset => self.ended = Some(Ended::Reset),
+                Step::Admit => self.connection.admitted(self.admission),
+                // Without files there is nothing that could go wrong.
+                Step::Report(_) => self.connection.reported(Ok(())),
+                Step::Forwarded(peer) => self.forwarded = Some(peer),
+                Step::Log(topic, line) => self.log.push((topic, line.into())),
+                Step::Receive(wait) => return self.waits = Waits::ToReceive(wait),
+                Step::Pause(wait) => return self.waits = Waits::Paused(wait),
+                Step::Over => return self.waits = Waits::Over,
             }
         }
     }
-}
-
-/// Does what can be done at once, and returns what is waited for. Everything else goes to `act`.
-pub fn run(connection: &mut Connection, now: Duration, mut act: impl FnMut(Step)) -> Waits {
-    for _ in 0..10_000_000 {
-        match connection.next(now) {
-            Step::Receive(wait) => return Waits::ToReceive(wait),
-            Step::Pause(wait) => return Waits::Paused(wait),
-            Step::Admit => return Waits::ToBeAdmitted,
-            Step::Over => return Waits::Over,
-            // Without files there is nothing that could go wrong.
-            Step::Report(_) => connection.reported(Ok(())),
-            step => act(step),
-        }
-    }
-    panic!("it does not end")
 }

@@ -1,4 +1,5 @@
-//! What is installed beside the program: the man page and the completions, made from the flags.
+//! The files around the program: the man page, the completions and the README's flags are made from the flags,
+//! and versions and descriptions are those of Cargo.toml.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,8 +15,18 @@ use crate::support::has_programs;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+const DESCRIPTION: &str = env!("CARGO_PKG_DESCRIPTION");
+
+fn path(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
+}
+
 fn packaging(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(file)
+    path("packaging").join(file)
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(path(file)).expect(file)
 }
 
 /// The flags as the program reads them, in the order of its help.
@@ -32,13 +43,16 @@ fn command() -> clap::Command {
 
 /// Fails unless the file has this text. With `RENEW` in the environment it is written.
 fn assert_is_current(file: &str, text: &str) {
-    let path = packaging(file);
+    let path = path(file);
     if std::env::var_os("RENEW").is_some() {
-        fs::write(&path, text).unwrap();
+        // At once, since other tests read it.
+        let new = path.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, &path).unwrap();
     }
     assert!(
         fs::read_to_string(&path).unwrap_or_default() == text,
-        "packaging/{file} is not made from the present flags: run\n    \
+        "{file} is not made from the present flags: run\n    \
          RENEW=1 cargo test --test it packaging::"
     );
 }
@@ -51,14 +65,14 @@ fn run(program: &str, args: &[&str], path: &Path) -> Output {
 
 #[test]
 fn the_man_page_has_the_present_flags_and_version() {
-    let page = fs::read_to_string(packaging("wsecho.1")).unwrap();
+    let page = read("packaging/wsecho.1");
     let (_, from_name) = page.split_once(".SH NAME\n").unwrap();
     let (before, rest) = from_name.split_once(".SH OPTIONS\n").unwrap();
     let (_, after) = rest.split_once(".SH SIGNALS\n").unwrap();
     let title = format!(".TH WSECHO 1 {} \"wsecho {VERSION}\" \"User Commands\"", released());
     let options = options();
     assert_is_current(
-        "wsecho.1",
+        "packaging/wsecho.1",
         &format!("{title}\n.SH NAME\n{before}.SH OPTIONS\n{options}.SH SIGNALS\n{after}"),
     );
 }
@@ -133,7 +147,7 @@ fn describe(flag: &Arg, page: &mut Roff) {
 
 #[test]
 fn the_man_page_names_each_flag_once_and_only_flags_that_there_are() {
-    let page = fs::read_to_string(packaging("wsecho.1")).unwrap();
+    let page = read("packaging/wsecho.1");
     let page = page.replace(r"\-", "-").replace(r"\fB", "");
     let longs: BTreeSet<_> = command()
         .get_arguments()
@@ -158,12 +172,79 @@ fn the_man_page_is_rendered_without_a_warning() {
     }
 }
 
-// The Debian package
+// The README
 
 #[test]
-fn the_debian_package_has_the_present_version() {
-    let log = include_str!("../../packaging/debian/changelog");
-    assert!(log.starts_with(&format!("wsecho ({VERSION}-1) ")), "{log}");
+fn the_readme_has_the_short_help() {
+    let readme = read("README.md");
+    let (before, rest) = readme.split_once("details of each flag:\n\n```text\n").unwrap();
+    let (_, after) = rest.split_once("```").unwrap();
+    let help = command().term_width(80).render_help();
+    assert_is_current(
+        "README.md",
+        &format!("{before}details of each flag:\n\n```text\n{help}```{after}"),
+    );
+}
+
+/// The README is a part of the crate.
+#[test]
+fn the_readme_links_to_files_that_the_crate_has() {
+    let list = Command::new(env!("CARGO"))
+        .args(["package", "--list", "--allow-dirty", "--offline", "--quiet"])
+        .current_dir(path(""))
+        .output()
+        .unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    let files: BTreeSet<_> = list.lines().collect();
+    let readme = read("README.md");
+    let links = readme.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    let links: BTreeSet<_> = links.collect();
+    assert!(links.contains("static/screenshot.png") && links.contains("docs/releasing.md"));
+    let missing: Vec<_> = links.difference(&files).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+// Versions and descriptions
+
+#[test]
+fn the_version_is_that_of_cargo_toml_everywhere() {
+    let heading = format!("# Changelog\n\n## {VERSION} (");
+    assert!(read("CHANGELOG.md").starts_with(&heading), "the change log begins with {VERSION}");
+    let first = format!("wsecho ({VERSION}-1) ");
+    assert!(read("packaging/debian/changelog").starts_with(&first), "and Debian's");
+    for lock in ["Cargo.lock", "benches/Cargo.lock", "fuzz/Cargo.lock"] {
+        let package = format!("name = \"wsecho\"\nversion = \"{VERSION}\"\n");
+        assert!(read(lock).contains(&package), "{lock}: run cargo check in its folder");
+    }
+    // The names of files in guides.
+    for guide in ["README.md", "docs/install.md", "docs/releasing.md"] {
+        for (index, _) in
+            read(guide).match_indices("wsecho-0").chain(read(guide).match_indices("wsecho_0"))
+        {
+            let name: String = read(guide)[index..].chars().take(7 + VERSION.len()).collect();
+            assert_eq!(&name[7..], VERSION, "{guide}: {name}");
+        }
+    }
+    // These take it from Cargo.toml when they are built.
+    assert!(read("packaging/python/pyproject.toml").contains("\ndynamic = [\"version\"]\n"));
+    assert!(!read("packaging/npm/package.json").contains("\"version\""));
+}
+
+#[test]
+fn the_description_is_that_of_cargo_toml_everywhere() {
+    assert_eq!(command().get_about().unwrap().to_string(), DESCRIPTION);
+    for file in [
+        "README.md",
+        "packaging/npm/README.md",
+        "packaging/python/README.md",
+        "packaging/wsecho.1",
+        "packaging/Containerfile",
+    ] {
+        assert!(read(file).contains(DESCRIPTION), "{file}");
+    }
+    // The Debian package, the wheel and the npm packages take it from Cargo.toml.
+    assert!(!read("packaging/python/pyproject.toml").contains("\ndescription"));
+    assert!(!read("packaging/npm/package.json").contains("\"description\""));
 }
 
 // The completions
@@ -171,9 +252,9 @@ fn the_debian_package_has_the_present_version() {
 #[test]
 fn the_completions_have_the_present_flags() {
     for (shell, file) in [
-        (Shell::Bash, "completions/wsecho.bash"),
-        (Shell::Zsh, "completions/_wsecho"),
-        (Shell::Fish, "completions/wsecho.fish"),
+        (Shell::Bash, "packaging/completions/wsecho.bash"),
+        (Shell::Zsh, "packaging/completions/_wsecho"),
+        (Shell::Fish, "packaging/completions/wsecho.fish"),
     ] {
         let mut command = command();
         if shell == Shell::Zsh {
@@ -246,6 +327,8 @@ fn zsh_has_a_well_formed_specification_of_each_flag() {
         flags.insert(flag.trim_matches(['*', '=']).to_owned());
         let rest = rest.replace(r"\]", "").replace(r"\:", "");
         let (_, value) = rest.split_once(']').unwrap();
+        // Two colons come before a value that may be left out.
+        let value = value.strip_prefix(':').filter(|rest| rest.starts_with(':')).unwrap_or(value);
         let action = value.rsplit_once(':').map_or("", |(_, action)| action);
         assert!(matches!(value.matches(':').count(), 0 | 2), "{specification}");
         assert!(matches!(action, "" | "_files") || action.starts_with('('), "{specification}");

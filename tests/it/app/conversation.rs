@@ -10,7 +10,8 @@ use wsecho::app::step::Step;
 use wsecho::buffer::{Budget, Reservable, STEP, UNMETERED};
 
 use crate::driver::{
-    CLOSE_TIMEOUT, Driver, Ended, PING_INTERVAL, PING_TIMEOUT, Waits, service, upgrade, with_budget,
+    CLOSE_TIMEOUT, Driver, Ended, LINGER, PING_INTERVAL, PING_TIMEOUT, Waits, service, upgrade,
+    with_budget,
 };
 use crate::frames::{close, frame, server_frame};
 
@@ -129,9 +130,6 @@ fn nothing_follows_the_answer_to_a_close_frame() {
     assert_eq!(driver.sent, b"\x81\x01a\x88\x02\x03\xE8");
     assert_eq!(driver.waits, Waits::Over);
 }
-
-/// How long the peer may take to end its stream after both close frames.
-const LINGER: Duration = Duration::from_millis(200);
 
 #[test]
 fn after_both_close_frames_the_peer_has_a_moment_to_end_its_stream() {

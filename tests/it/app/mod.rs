@@ -2,6 +2,7 @@
 
 mod behavior;
 pub mod cases;
+mod connection;
 mod conversation;
 mod copies;
 mod forwarded;

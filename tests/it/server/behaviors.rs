@@ -55,7 +55,7 @@ fn the_log_has_the_behaviour_and_what_the_client_did_with_it() {
             1,
             "close=4000&reason=bye",
             (|stream| assert_eq!(read_close(stream), 4000)) as fn(&mut TcpStream),
-            "closed by server, 4000 bye; peer ended the stream 0.",
+            r#"closed by server, 4000 "bye", not answered; 0 messages"#,
         ),
         (
             2,
@@ -65,7 +65,7 @@ fn the_log_has_the_behaviour_and_what_the_client_did_with_it() {
                 stream.write_all(&close(1002)).unwrap();
                 stream.read_to_end(&mut Vec::new()).unwrap();
             },
-            "closed by peer, 1002; peer ended the stream 0.",
+            "closed by peer, 1002; 1 message",
         ),
         (3, "close=fin", assert_end, "stream ended by server without a close frame; peer ended"),
         (

@@ -122,44 +122,84 @@ fn is_answered(mut interpreter: Command, script: &str) -> String {
         let Output { status, stdout, stderr } = command.output().unwrap();
         assert!(status.success() && stdout == b"ok\n", "{}", String::from_utf8_lossy(&stderr));
         let ended = server.wait_for_log(" ended: ");
-        assert!(ended.contains("closed by peer, 4000; "), "{ended}");
+        assert!(ended.contains("closed by peer, 4000"), "{ended}");
         all += ended.trim_end();
         all += "\n";
     }
     all
 }
 
+/// The start of the guide, and the recipes.
+fn guide() -> (&'static str, &'static str) {
+    TESTING.split_once("\n# Ten recipes\n").unwrap()
+}
+
 #[test]
 fn the_recipes_for_testing_clients_run_as_they_are_printed() {
     let Some(mut python) = python() else { return };
     let dir = TempDir::new();
-    let recipes: String = code_blocks("```python\n").collect();
+    let recipes: String = code_blocks(guide().1, "```python\n").collect();
     assert_eq!(recipes.matches("async def test_").count(), 10);
     fs::write(dir.path("recipes.py"), recipes).unwrap();
-    is_ok(python.arg(dir.path("recipes.py")), &dir);
+    let output = run(python.arg("recipes.py").env("PYTHONPATH", data("../packaging/python")), &dir);
+    assert_eq!(output.stdout, b"ok\n", "{output:?}");
+}
+
+#[test]
+fn the_pytest_fixture_serves_the_tests_as_they_are_printed() {
+    let (Some(mut python), Some(_)) = (python_with("pytest"), python()) else { return };
+    let dir = TempDir::new();
+    let tests: String = code_blocks(guide().0, "```python\n").collect();
+    fs::write(dir.path("test_guide.py"), &tests).unwrap();
+    python.args(["-m", "pytest", "-q", "-p", "wsecho.pytest_plugin", "test_guide.py"]);
+    let output = run(python.env("PYTHONPATH", data("../packaging/python")), &dir);
+    let passed = format!("{} passed", tests.matches("\ndef test_").count());
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&passed), "{output:?}");
+}
+
+#[test]
+fn the_node_package_serves_the_tests_as_they_are_printed() {
+    if !has_npm_package("ws") {
+        return;
+    }
+    let dir = TempDir::new();
+    let tests: String = code_blocks(guide().0, "```js\n").collect();
+    fs::write(dir.path("guide.test.mjs"), tests).unwrap();
+    // As npm installs them.
+    for package in ["wsecho", "wsecho-linux-x64/bin"] {
+        fs::create_dir_all(dir.path("node_modules").join(package)).unwrap();
+    }
+    for file in ["package.json", "index.js"] {
+        let from = data("../packaging/npm").join(file);
+        fs::copy(from, dir.path("node_modules/wsecho").join(file)).unwrap();
+    }
+    symlink(wsecho_path(), dir.path("node_modules/wsecho-linux-x64/bin/wsecho")).unwrap();
+    symlink(data("clients/node_modules/ws"), dir.path("node_modules/ws")).unwrap();
+    let output = run(Command::new("node").args(["--test", "guide.test.mjs"]), &dir);
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]
 fn the_shell_recipe_finds_the_port_and_stops_the_server() {
     let dir = TempDir::new();
-    let script: String = code_blocks("```sh\n").collect();
+    let script: String = code_blocks(guide().0, "```sh\n").collect();
     assert!(script.contains("\nnpm test\n"));
     let port_is_found = r"[[ $WSECHO_URL =~ ^ws://127.0.0.1:[1-9][0-9]+$ ]] && echo ok";
     fs::write(dir.path("recipe"), script.replace("npm test", port_is_found)).unwrap();
-    is_ok(Command::new("bash").arg("-e").arg(dir.path("recipe")), &dir);
+    let output = run(Command::new("bash").args(["-e", "recipe"]), &dir);
+    assert_eq!(output.stdout, b"ok\n", "{output:?}");
     let log = dir.path("wsecho.log");
-    wait_for_line(&log, "stopped: 0 clients");
+    wait_for_line(&log, "stopped");
 }
 
-/// The code of the guide's blocks that begin with `fence`.
-fn code_blocks(fence: &'static str) -> impl Iterator<Item = &'static str> {
-    TESTING.split(fence).skip(1).map(|after| after.split("```").next().unwrap())
+/// The code of the blocks that begin with `fence`.
+fn code_blocks(guide: &'static str, fence: &'static str) -> impl Iterator<Item = &'static str> {
+    guide.split(fence).skip(1).map(|after| after.split("```").next().unwrap())
 }
 
-/// Fails unless `command` says that all went well. It finds wsecho as a user's would.
-fn is_ok(command: &mut Command, dir: &TempDir) {
+/// Runs `command` in `dir`, where it finds wsecho as a user's would.
+fn run(command: &mut Command, dir: &TempDir) -> Output {
     symlink(wsecho_path(), dir.path("wsecho")).unwrap();
     let path = format!("{}:{}", dir.path("").display(), env::var("PATH").unwrap());
-    let output = command.current_dir(dir.path("")).env("PATH", path).output().unwrap();
-    assert_eq!(output.stdout, b"ok\n", "{}", String::from_utf8_lossy(&output.stderr));
+    command.current_dir(dir.path("")).env("PATH", path).output().unwrap()
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::frames::{close, frame};
+use crate::frames::{Random, close, frame};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, UPGRADE, ask, assert_end, assert_is_503, assert_took, connect_from,
     demand, eventually, need_descriptors, open_taking, read_close, read_frame, tolerance, upgraded,
@@ -36,38 +36,39 @@ fn assert_exits_at_once(server: &mut Server) {
 
 #[test]
 fn on_either_signal_each_client_gets_1001_whatever_it_has_sent_and_however_it_ends() {
-    type Ending = fn(TcpStream);
-    let sent = [
-        vec![],
-        vec![0x81],
-        frame(0x81, &vec![b'x'; 90_000])[..50_000].to_vec(),
-        frame(0x01, b"the first fragment"),
-        [frame(0x01, b"the first fragment"), frame(0x00, &vec![b'x'; 30_000])[..2_000].to_vec()]
-            .concat(),
+    /// With what the client has yet to send before it may close.
+    type Ending = fn(TcpStream, &[u8]);
+    let messages = [
+        (vec![], 0),
+        (frame(0x81, b"hi"), 1),
+        (frame(0x81, &vec![b'x'; 90_000]), 50_000),
+        (frame(0x01, b"the first fragment"), 24),
+        ([frame(0x01, b"first"), frame(0x00, &vec![b'x'; 30_000])].concat(), 2_000),
     ];
     let endings: [(_, &[&str], Ending); 3] = [
-        (Signal::TERM, &["--close-timeout=1m"], |mut answers| {
-            answers.write_all(&close(1001)).unwrap();
+        (Signal::TERM, &["--close-timeout=1m"], |mut answers, rest| {
+            answers.write_all(&[rest, &close(1001)].concat()).unwrap();
             assert_end(&mut answers);
         }),
-        (Signal::INT, PATIENT, |mut ends_its_stream| {
+        (Signal::INT, PATIENT, |mut ends_its_stream, _| {
             ends_its_stream.shutdown(Shutdown::Write).unwrap();
             assert_end(&mut ends_its_stream);
         }),
-        (Signal::TERM, PATIENT, drop),
+        (Signal::TERM, PATIENT, |leaves, _| drop(leaves)),
     ];
     for (signal, flags, end) in endings {
         let mut server = Server::start(flags);
-        let clients = sent.each_ref().map(|bytes| {
+        let clients = messages.each_ref().map(|(bytes, sent)| {
             let mut stream = server.open();
-            stream.write_all(bytes).unwrap();
-            stream
+            let (sent, rest) = bytes.split_at(*sent);
+            stream.write_all(sent).unwrap();
+            (stream, rest)
         });
         server.wait_until_asleep();
         server.signal(signal);
-        for mut stream in clients {
+        for (mut stream, rest) in clients {
             assert_eq!(read_close(&mut stream), 1001);
-            end(stream);
+            end(stream, rest);
         }
         assert_exits_at_once(&mut server);
         server.wait_for_log("stopped: 5 clients were connected, 0 of them had to be aborted");
@@ -105,11 +106,11 @@ fn a_client_may_take_the_close_timeout_to_answer() {
 }
 
 #[test]
-fn a_client_that_was_closed_before_gets_nothing_more_and_has_its_time_to_end() {
+fn a_client_that_was_answered_before_gets_nothing_more_and_has_its_time_to_end() {
     let mut server = Server::start(PATIENT);
-    let mut closed = server.open();
-    closed.write_all(&close(1000)).unwrap();
-    assert_eq!(read_close(&mut closed), 1000);
+    let mut wrong = server.open();
+    wrong.write_all(b"\x81\x01 not masked").unwrap();
+    assert_eq!(read_close(&mut wrong), 1002);
     let mut answered = server.connect();
     answered.write_all(HEALTH_CHECK.as_bytes()).unwrap();
     answered.read_to_string(&mut String::new()).unwrap();
@@ -117,9 +118,9 @@ fn a_client_that_was_closed_before_gets_nothing_more_and_has_its_time_to_end() {
     server.signal(Signal::TERM);
     server.wait_for_log("stopping");
     server.wait_until_asleep();
-    assert_end(&mut closed);
+    assert_end(&mut wrong);
     assert_eq!(server.client_threads(), 2);
-    drop((closed, answered));
+    drop((wrong, answered));
     assert_exits_at_once(&mut server);
 }
 
@@ -209,7 +210,7 @@ fn the_server_exits_at_the_close_deadline_though_clients_neither_read_nor_answer
     assert_eq!(server.wait(SOON).code(), Some(0));
     assert_took(asked, Duration::from_secs(1));
     server.wait_for_log("stopped: 2 clients were connected, ");
-    server.wait_for_log("ended: closed by server, 1001 server is stopping");
+    server.wait_for_log(r#"ended: closed by server, 1001 "server is stopping", not answered; "#);
 }
 
 #[test]
@@ -257,6 +258,36 @@ fn three_thousand_clients_in_every_state_get_their_answer_within_the_close_timeo
 }
 
 #[test]
+fn each_client_gets_1001_though_others_keep_the_processors_busy() {
+    const BUSY: usize = 300;
+    const HONEST: usize = 20;
+    let mut server = Server::start(&[]);
+    // What repeats outside of the window that the reply may have, so that compressing it is in vain.
+    let repeated = Random(1).bytes(4096).repeat(4096);
+    let bomb = frame(0xC2, &miniz_oxide::deflate::compress_to_vec(&repeated, 1));
+    let offer = "permessage-deflate; server_max_window_bits=9";
+    let hello = frame(0xC1, &miniz_oxide::deflate::compress_to_vec(b"hello", 1));
+    let mut honest: Vec<_> =
+        (0..HONEST).map(|_| server.open_offering("permessage-deflate")).collect();
+    let mut busy: Vec<_> = (0..BUSY).map(|_| server.open_offering(offer)).collect();
+    for stream in &mut busy {
+        stream.write_all(&bomb).unwrap();
+    }
+    for stream in &mut honest {
+        stream.write_all(&hello).unwrap();
+    }
+    server.signal(Signal::TERM);
+    for stream in &mut honest {
+        let mut last = read_frame(stream);
+        if last.0 == 0xC1 {
+            last = read_frame(stream);
+        }
+        assert_eq!((last.0, &last.1[..2]), (0x88, &1001_u16.to_be_bytes()[..]));
+    }
+    assert_eq!(server.wait(SOON).code(), Some(0));
+}
+
+#[test]
 fn signals_that_come_together_are_one_stop() {
     for signals in [[Signal::TERM, Signal::INT], [Signal::INT, Signal::TERM], [Signal::TERM; 2]] {
         let mut server = Server::start(PATIENT);
@@ -301,6 +332,7 @@ fn a_restart_binds_the_same_port_at_once() {
     first.signal(Signal::TERM);
     // The server has closed first, so that its end is the one in TIME_WAIT.
     assert_eq!(read_close(&mut client), 1001);
+    client.write_all(&close(1001)).unwrap();
     assert_end(&mut client);
     drop(client);
     assert_exits_at_once(&mut first);

@@ -694,8 +694,7 @@ fn python_and_npms_ws_are_answered_over_wss() {
         commands.push(python);
     }
     let ws = data("clients/node_modules/ws").exists();
-    if has_programs(&["node"]) && (ws || crate::support::is_missing("ws (npm ci in tests/clients)"))
-    {
+    if has_programs(&["node"]) && (ws || crate::support::is_missing("ws of npm")) {
         let mut node = Command::new("node");
         node.arg(data("clients/echo.mjs")).arg(&url).env("NODE_EXTRA_CA_CERTS", &ca);
         commands.push(node);

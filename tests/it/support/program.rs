@@ -143,33 +143,37 @@ pub fn python_with(package: &str) -> Option<Command> {
 #[track_caller]
 pub fn has_npm_package(name: &str) -> bool {
     let is_installed = data("clients/node_modules").join(name).exists();
-    has_programs(&["node"])
-        && (is_installed || is_missing(&format!("{name} (npm ci in tests/clients)")))
+    has_programs(&["node"]) && (is_installed || is_missing(&format!("{name} of npm")))
 }
 
 /// Is `false`, and the test skipped.
 #[track_caller]
 pub fn is_missing(what: &str) -> bool {
     assert!(!is_ci(), "{what} is missing");
-    skip(&format!("{what} is not installed"));
+    skip(what);
     false
 }
 
-/// Says, when all tests have ended, that the running one was skipped, and how many were.
+/// Names the running test when all have ended, with the reasons why it was skipped, or a part of it.
 #[track_caller]
 pub fn skip(why: &str) {
     // No code runs here after the last test, so a child waits for the end of its input.
-    const REPORT: &str = r#"all=$(sort) && echo "$(echo "$all" | wc -l) SKIPPED:
-$all" >&2"#;
+    const REPORT: &str = r#"sort -u | awk -F '\t' '
+        $1 == test { list = list ", " $2; next }
+        { test = $1; list = list "\n" test ": " $2; tests++ }
+        END {
+            print tests " tests were skipped, since something is missing. On Debian this installs it and runs them:"
+            print "    .ci/install cargo test" list
+        }' >&2"#;
     static REPORTER: LazyLock<Child> = LazyLock::new(|| {
         Command::new("sh").args(["-c", REPORT]).stdin(Stdio::piped()).spawn().expect("sh starts")
     });
-    // A thread has its test's name, unless all run on the main one.
+    // A thread has its test's name, unless the test has started it, or all run on the main one.
     let thread = thread::current();
     let test = match thread.name() {
-        Some("main") | None => Location::caller().to_string(),
-        Some(name) => name.into(),
+        Some(name) if name.contains("::") => name.into(),
+        _ => Location::caller().to_string(),
     };
-    let line = format!("{test}: {why}\n");
+    let line = format!("{test}\t{why}\n");
     REPORTER.stdin.as_ref().expect("it is piped").write_all(line.as_bytes()).unwrap();
 }

@@ -1,0 +1,80 @@
+"""Starts wsecho for a test: `with wsecho.serve("--prefix", "") as server: connect(server.url)`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sysconfig
+import threading
+from collections.abc import Iterable, Iterator
+
+# The guard stops the server when its standard input ends, so also when this process is killed.
+_GUARD = '"$0" "$@" & exec 2>&-; read -r _; kill $!; wait $!'
+
+
+class Server:
+    """A running wsecho: its `url`, such as ws://127.0.0.1:49152, its `http_url`, and its `log`."""
+
+    def __init__(self) -> None:
+        self.url = self.http_url = ""
+        self.log: list[str] = []
+        self._has_ended = False
+        self._log_grew = threading.Condition()
+
+    def _read_log(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            with self._log_grew:
+                self.log.append(line.rstrip("\n"))
+                self._log_grew.notify_all()
+        with self._log_grew:
+            self._has_ended = True
+            self._log_grew.notify_all()
+
+    def wait_for(self, text: str, timeout: float = 5) -> str:
+        """Returns the first line of the log that contains `text`, or waits for it."""
+        with self._log_grew:
+            self._log_grew.wait_for(lambda: self._has_ended or text in "\n".join(self.log), timeout)
+            for line in self.log:
+                if text in line:
+                    return line
+            raise RuntimeError("\n".join([f"wsecho did not log {text!r}:", *self.log[-20:]]))
+
+
+@contextlib.contextmanager
+def serve(*flags: str) -> Iterator[Server]:
+    """Runs wsecho with `flags` on a free port of 127.0.0.1 until the block ends."""
+    server = Server()
+    # Only the flags configure the server. Ctrl-C ends the test, which then stops it.
+    guard = subprocess.Popen(
+        ["/bin/sh", "-c", _GUARD, _program(), "--addr", "127.0.0.1:0", *flags],
+        env={k: v for k, v in os.environ.items() if not k.startswith(("WSECHO_", "RUST_LOG"))},
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        encoding="utf-8", errors="replace", start_new_session=True,
+    )  # fmt: skip
+    assert guard.stdin and guard.stderr
+    reader = threading.Thread(target=server._read_log, args=[guard.stderr])
+    reader.start()
+    try:
+        listening = server.wait_for("listening on ", timeout=10)
+        server.url = listening.partition("listening on ")[2].split()[0].rstrip("/,")
+        server.http_url = server.url.replace("ws", "http", 1)
+        yield server
+    finally:
+        # A line, since a child that was forked meanwhile may hold the pipe open.
+        with contextlib.suppress(BrokenPipeError), guard.stdin:
+            guard.stdin.write("\n")
+        guard.wait()
+        reader.join()
+        guard.stderr.close()
+
+
+def _program() -> str:
+    """The wsecho of this installation, or else the one on PATH."""
+    target = os.path.join(os.path.dirname(__file__), "..", "bin")  # pip install --target
+    scripts = [sysconfig.get_path("scripts"), sysconfig.get_path("scripts", "posix_user"), target]
+    for folder in [*scripts, None]:
+        if program := shutil.which("wsecho", path=folder):
+            return program
+    raise FileNotFoundError("wsecho is neither installed with this module nor on PATH")
