@@ -26,7 +26,7 @@ _wsecho() {
 
     case "${cmd}" in
         wsecho)
-            opts="-v -q -h -V --addr --tls-cert --tls-key --max-connections --max-connections-per-ip --origin --proxy-protocol --proxy-protocol-from --subprotocol --prefix --behaviors --compression --max-message-size --max-buffered --handshake-timeout --ping-interval --ping-timeout --write-timeout --close-timeout --log-file --verbose --quiet --help --version"
+            opts="-v -q -h -V --addr --tls-cert --tls-key --max-connections --max-connections-per-ip --origin --proxy-protocol --proxy-protocol-from --subprotocol --prefix --behaviors --compression --max-message-size --max-buffered --cases --exclude-cases --case-messages --reports --handshake-timeout --ping-interval --ping-timeout --write-timeout --close-timeout --log-file --verbose --quiet --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -122,6 +122,31 @@ _wsecho() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --cases)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --exclude-cases)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --case-messages)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --reports)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --handshake-timeout)

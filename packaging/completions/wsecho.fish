@@ -9,13 +9,17 @@ off\t''"
 complete -c wsecho -l proxy-protocol-from -d 'Who sends it, repeatable [default: all]' -r -f
 complete -c wsecho -l subprotocol -d 'Subprotocol [default: the first offered]' -r -f
 complete -c wsecho -l prefix -d 'Text prefix' -r -f
-complete -c wsecho -l behaviors -d 'Misbehave at /do as asked' -r -f -a "on\t''
+complete -c wsecho -l behaviors -d 'Misbehave at /do as asked, judge clients' -r -f -a "on\t''
 off\t''"
 complete -c wsecho -l compression -d 'Compression [default: no-context-takeover]' -r -f -a "no-context-takeover\t''
 context-takeover\t''
 off\t''"
 complete -c wsecho -l max-message-size -d 'Maximum message, inflated' -r -f
 complete -c wsecho -l max-buffered -d 'Memory for all messages' -r -f
+complete -c wsecho -l cases -d 'Autobahn cases to select [default: 517]' -r -f
+complete -c wsecho -l exclude-cases -d 'Cases to leave out' -r -f
+complete -c wsecho -l case-messages -d 'Round trips in cases with many' -r -f
+complete -c wsecho -l reports -d 'Directory for reports [default: none]' -r -F
 complete -c wsecho -l handshake-timeout -d 'For the HTTP request' -r -f
 complete -c wsecho -l ping-interval -d 'Silence before a ping; 0: never' -r -f
 complete -c wsecho -l ping-timeout -d 'For an answer to a ping' -r -f
