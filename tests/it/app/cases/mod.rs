@@ -10,7 +10,7 @@ use client::{Client, Flaw};
 use wsecho::app::behavior::Behaviors;
 use wsecho::app::cases::case::{Behavior, CloseBehavior, Id};
 use wsecho::app::cases::results::State;
-use wsecho::app::cases::{Pattern, Suite};
+use wsecho::app::cases::suite::{Pattern, Suite};
 use wsecho::app::connection::Service;
 
 use crate::driver::{self, Driver, Ended};
