@@ -3,7 +3,10 @@
 use std::fmt;
 
 use crate::app::cases::case::{Case, Id};
-use crate::app::cases::{closing, framing, text, volume};
+use crate::app::cases::closing;
+use crate::app::cases::framing;
+use crate::app::cases::text;
+use crate::app::cases::volume;
 
 /// The most round trips of a case, which are those of the suite.
 pub const MAX_MESSAGES: u32 = 1000;
