@@ -81,8 +81,8 @@ pub struct Listening {
 
     /// Maximum per IP; 0: no limit
     ///
-    /// The maximum number of WebSockets at once from one IP address, or 0 for no limit. Behind a proxy
-    /// all clients have the proxy's address.
+    /// The maximum number of WebSockets at once from one IP address, or 0 for no limit. IPv6 addresses
+    /// with the same first 64 bits count as one. Behind a proxy all clients have the proxy's address.
     #[arg(long, value_name = "N", default_value = "0", value_parser = count)]
     pub max_connections_per_ip: usize,
 

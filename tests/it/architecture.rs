@@ -25,7 +25,7 @@ const IO: [&str; 16] = [
 fn dependencies_point_down_without_circles_and_the_protocol_does_no_io() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let layer = |file: &str| LAYERS.iter().position(|layer| file.split('/').next() == Some(layer));
-    let (mut wrong, mut uses) = (Vec::new(), BTreeMap::new());
+    let (mut wrong, mut uses) = (Vec::new(), BTreeMap::<String, _>::new());
     for path in files(&src) {
         let file = path.strip_prefix(&src).unwrap().with_extension("").to_str().unwrap().to_owned();
         let Some(own) = layer(&file) else {
@@ -55,16 +55,20 @@ fn dependencies_point_down_without_circles_and_the_protocol_does_no_io() {
         uses.insert(file, names);
     }
     assert_eq!(uses.keys().map(|file| layer(file)).collect::<BTreeSet<_>>().len(), LAYERS.len());
-    // A file that names none of the others is in no circle.
-    while let Some(leaf) =
-        uses.iter().find_map(|(file, names)| names.is_empty().then(|| file.clone()))
-    {
-        uses.remove(&leaf);
+    for (file, names) in &uses {
+        let both = names.iter().filter(|other| *other > file && uses[*other].contains(file));
+        wrong.extend(both.map(|other| format!("{file} and {other} name each other")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // A file that names none of those that are left is in no circle.
+    while let Some((end, _)) = uses.iter().find(|(_, names)| names.is_empty()) {
+        let end = end.clone();
+        uses.remove(&end);
         for names in uses.values_mut() {
-            names.remove(&leaf);
+            names.remove(&end);
         }
     }
-    assert!(wrong.is_empty() && uses.is_empty(), "{wrong:#?}, in circles or above them: {uses:#?}");
+    assert!(uses.is_empty(), "in a circle, or above one: {uses:#?}");
 }
 
 /// The file, without its extension, that has what this path from the root names.

@@ -6,17 +6,15 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::frames::{close, frame, server_frame};
+use crate::frames::{close, frame};
 use crate::support::{
-    PREFIX, SOON, Server, ask, assert_echoes, assert_end, assert_is_503, assert_status,
-    assert_took, demand, eventually, read_close, read_frame, read_head, reset, tolerance, upgraded,
+    SOON, Server, ask, assert_echoes, assert_end, assert_is_503, assert_status, assert_took,
+    demand, eventually, read_close, read_frame, read_head, reset, tolerance, upgraded,
 };
 
 /// A client that has asked for a WebSocket that does what `query` says.
 fn request(server: &Server, query: &str) -> TcpStream {
-    let mut stream = server.connect();
-    stream.write_all(demand(query).as_bytes()).unwrap();
-    stream
+    server.send(demand(query))
 }
 
 #[track_caller]
@@ -26,25 +24,6 @@ fn open(server: &Server, query: &str) -> TcpStream {
 
 fn text(payload: &str) -> Vec<u8> {
     frame(0x81, payload.as_bytes())
-}
-
-#[test]
-fn a_fault_at_once_comes_with_the_101() {
-    let server = Server::start(&[]);
-    for (query, end) in [
-        ("close=4000&reason=bye", server_frame(0x88, b"\x0F\xA0bye")),
-        ("close=fin", vec![]),
-        ("count=2&close=none", b"\x81\x011\x81\x012\x88\x00".to_vec()),
-    ] {
-        let mut stream = request(&server, query);
-        let mut first = vec![0; 4096];
-        // One read gets what one write sent.
-        let len = stream.read(&mut first).unwrap();
-        let (_, after) = first[..len].split_at(len - end.len());
-        assert_eq!(after, end, "{query}");
-        assert!(first[..len - end.len()].ends_with(b"\r\n\r\n"), "{query}");
-        assert_end(&mut stream);
-    }
 }
 
 #[test]
@@ -184,42 +163,6 @@ fn replies_are_delayed_and_dripped_by_the_clock() {
     assert!(asked.elapsed() >= Duration::from_millis(500 + 200));
     assert_eq!(read_frame(&mut stream), (0x80, b"5678".into()));
     assert_took(asked, Duration::from_secs(1));
-}
-
-#[test]
-fn a_large_message_comes_whole_through_latency_and_fragments() {
-    let server = Server::start(&[]);
-    let payload: Vec<u8> = (0..=255).cycle().take(4 << 20).collect();
-    let mut stream = open(&server, "latency=10ms&fragment=65536");
-    stream.write_all(&frame(0x82, &payload)).unwrap();
-    let mut replied = Vec::new();
-    loop {
-        let (first, fragment) = read_frame(&mut stream);
-        replied.extend(fragment);
-        if first & 0x80 != 0 {
-            break;
-        }
-    }
-    assert!(replied == payload);
-    drop(stream);
-    eventually(SOON, || server.client_threads() == 0);
-}
-
-#[test]
-fn messages_are_pushed_and_pings_left_unanswered_while_the_echo_goes_on() {
-    let server = Server::start(&[]);
-    let asked = Instant::now();
-    let mut stream = server.connect();
-    // Together, so that the server has the message before its first push is due.
-    let upgrade = demand("count=2&interval=200ms&bytes=3&pong=off&ping=700ms").into_bytes();
-    stream.write_all(&[upgrade, frame(0x89, b"?"), text("hi")].concat()).unwrap();
-    let mut stream = upgraded(stream).unwrap();
-    assert_eq!(read_frame(&mut stream), (0x81, format!("{PREFIX}hi").into()));
-    assert_eq!(read_frame(&mut stream), (0x81, b"1  ".into()));
-    assert_eq!(read_frame(&mut stream), (0x81, b"2  ".into()));
-    assert_took(asked, Duration::from_millis(400));
-    assert_eq!(read_frame(&mut stream), (0x89, vec![]));
-    assert_took(asked, Duration::from_millis(700));
 }
 
 #[test]

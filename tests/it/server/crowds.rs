@@ -26,6 +26,7 @@ fn two_thousand_clients_at_once_are_each_answered_on_the_default_settings() {
         assert_eq!(read_frame(stream), (0x81, reply));
     }
     drop(open);
+    eventually(SOON, || server.client_threads() == 0);
     server.has_recovered(before);
 }
 
@@ -57,6 +58,6 @@ fn more_clients_than_the_kernel_carries_do_not_abort_the_process() {
     let warnings = server.log().iter().filter(|line| line.contains(" WARN ")).count();
     assert_eq!(warnings, 1, "only that of the limit");
     drop(open);
-    eventually(SOON * 3, || server.client_threads() == 0);
+    eventually(SOON, || server.client_threads() == 0);
     server.has_recovered(before);
 }

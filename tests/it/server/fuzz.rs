@@ -190,7 +190,8 @@ impl Plan {
         let mut ending = Ending::Open;
         if request == Request::Upgrade {
             for _ in 0..random.below(12) {
-                add_message(random, &mut sent, &mut replies);
+                let longest = [10, 126, 2_000, 70_000, 400_000][random.below(5)];
+                add_message(random, longest, &mut sent, &mut replies);
             }
             ending = add_ending(random, &mut sent);
         }
@@ -254,9 +255,14 @@ fn cut(random: &mut Random, mut bytes: &[u8]) -> Vec<(Duration, Vec<u8>)> {
     pieces
 }
 
-/// Adds a message or a control frame, and what is due for it.
-fn add_message(random: &mut Random, sent: &mut Vec<u8>, replies: &mut Vec<(usize, (u8, Vec<u8>))>) {
-    let longest = [10, 126, 2_000, 70_000, 400_000][random.below(5)];
+/// Adds a message of up to `longest` bytes or a control frame, and the replies to it with how much has to be
+/// sent for each.
+pub(super) fn add_message(
+    random: &mut Random,
+    longest: usize,
+    sent: &mut Vec<u8>,
+    replies: &mut Vec<(usize, (u8, Vec<u8>))>,
+) {
     let len = random.below(longest + 1);
     match random.below(5) {
         0 => {

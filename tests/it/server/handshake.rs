@@ -1,14 +1,14 @@
 //! The opening handshake, as far as it is about the socket: how the request's bytes come, and how the
 //! response ends.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::Shutdown;
 use std::process::Command;
 use std::time::SystemTime;
 
 use crate::frames::{close, frame};
 use crate::support::{
-    HEALTH_CHECK, PREFIX, SOON, Server, UPGRADE, assert_status, has_programs, read_close,
+    HEALTH_CHECK, PREFIX, SOON, Server, UPGRADE, assert_status, has_programs, read_all, read_close,
     read_frame, read_head,
 };
 
@@ -34,8 +34,7 @@ fn the_first_frames_may_come_in_the_same_packet_as_the_request() {
     let frames = [frame(0x81, b"one"), frame(0x89, b"two"), close(1000)].concat();
     for split in 0..=frames.len() {
         let (with_it, after) = frames.split_at(split);
-        let mut stream = server.connect();
-        stream.write_all(&[UPGRADE.as_bytes(), with_it].concat()).unwrap();
+        let mut stream = server.send([UPGRADE.as_bytes(), with_it].concat());
         assert!(read_head(&mut stream).contains(ACCEPT));
         stream.write_all(after).unwrap();
         assert_eq!(read_frame(&mut stream), (0x81, format!("{PREFIX}one").into()));
@@ -47,8 +46,7 @@ fn the_first_frames_may_come_in_the_same_packet_as_the_request() {
     let longest = format!("\r\nX: {}\r\n\r\n", "x".repeat(16 * 1024 - UPGRADE.len() - 5));
     let longest = UPGRADE.replace("\r\n\r\n", &longest);
     let payload = vec![b'x'; 40_000];
-    let mut stream = server.connect();
-    stream.write_all(&[longest.as_bytes(), &frame(0x82, &payload)].concat()).unwrap();
+    let mut stream = server.send([longest.as_bytes(), &frame(0x82, &payload)].concat());
     assert!(read_head(&mut stream).contains(ACCEPT));
     assert_eq!(read_frame(&mut stream), (0x82, payload));
 }
@@ -57,11 +55,9 @@ fn the_first_frames_may_come_in_the_same_packet_as_the_request() {
 fn a_head_that_breaks_off_gets_400() {
     let server = Server::start(&[]);
     for len in [1, 14, UPGRADE.len() - 1] {
-        let mut stream = server.connect();
-        stream.write_all(&UPGRADE.as_bytes()[..len]).unwrap();
+        let mut stream = server.send(&UPGRADE.as_bytes()[..len]);
         stream.shutdown(Shutdown::Write).unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
+        let response = read_all(&mut stream);
         assert_status(&response, 400);
         assert!(response.ends_with("\r\n\r\nthe head breaks off\n"), "{response}");
     }
@@ -108,10 +104,8 @@ fn every_response_is_complete_and_nothing_follows_it() {
 #[test]
 fn a_response_is_not_lost_to_a_reset_though_the_client_goes_on_sending() {
     let server = Server::start(&[]);
-    let mut stream = server.connect();
-    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).unwrap();
+    let mut stream = server.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+    let response = read_all(&mut stream);
     assert_status(&response, 405);
     server.answers_at_once();
     // The first piece would be answered by a reset, the second would not be sent any more.

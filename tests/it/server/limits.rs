@@ -22,8 +22,8 @@ use super::listening::command_with;
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_is_503, assert_status,
-    connect_taking, crowd, eventually, has_programs, read_close, reset, tolerance, upgraded,
-    write_until_stuck, wsecho_path,
+    connect_taking, crowd, eventually, has_programs, read_all, read_close, reset, tolerance,
+    upgraded, write_until_stuck, wsecho_path,
 };
 
 // The limit of WebSockets
@@ -160,15 +160,12 @@ fn silent(server: &Server) -> TcpStream {
 }
 
 fn dripping(server: &Server) -> TcpStream {
-    let mut stream = server.connect();
-    stream.write_all(&UPGRADE.as_bytes()[..40]).unwrap();
-    stream
+    server.send(&UPGRADE.as_bytes()[..40])
 }
 
 fn answered(server: &Server) -> TcpStream {
-    let mut stream = server.connect();
-    stream.write_all(HEALTH_CHECK.as_bytes()).unwrap();
-    stream.read_to_string(&mut String::new()).unwrap();
+    let mut stream = server.send(HEALTH_CHECK);
+    read_all(&mut stream);
     stream
 }
 
@@ -268,8 +265,7 @@ fn silent_connections_make_room_first_and_then_the_oldest() {
     for stream in &mut silent {
         // It is answered in place of a silent one, and makes room itself.
         assert_status(&server.response(HEALTH_CHECK), 200);
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
+        let response = read_all(stream);
         assert_is_503(&response, LIMIT_REACHED);
         eventually(SOON, || server.client_threads() < 1 + SLOTS);
         youngest.push(dripping(&server));
@@ -279,30 +275,6 @@ fn silent_connections_make_room_first_and_then_the_oldest() {
     assert_status(&server.response(HEALTH_CHECK), 200);
     assert_is_503(&upgraded(oldest).unwrap_err(), LIMIT_REACHED);
     assert!(youngest.iter_mut().all(is_open));
-}
-
-#[test]
-fn a_connection_that_gets_no_websocket_ends_though_the_client_stays() {
-    let server = Server::start(&["--handshake-timeout=1s", "--close-timeout=300ms"]);
-    let before = server.idle_usage();
-    let kept: Vec<_> = [
-        ("", ""),
-        ("GET / HT", "HTTP/1.1 408 "),
-        ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 "),
-        ("nonsense\r\n\r\n", "HTTP/1.1 400 "),
-    ]
-    .into_iter()
-    .map(|(request, status)| {
-        let mut stream = server.connect();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
-        assert!(response.starts_with(status), "{request:?}: {response:?}");
-        stream
-    })
-    .collect();
-    server.has_recovered(before);
-    drop(kept);
 }
 
 // What the kernel refuses
@@ -337,8 +309,7 @@ fn without_a_descriptor_the_server_waits_for_one_and_does_not_spin() {
     let mut first = server.open();
     // Standard input, output and error are all that it may have now, and what is open stays.
     limit_descriptors(Some(3));
-    let mut outside = server.connect();
-    outside.write_all(UPGRADE.as_bytes()).unwrap();
+    let outside = server.send(UPGRADE);
     server.wait_for_log("cannot accept clients for now: ");
     assert_echoes(&mut first, "I am in");
 

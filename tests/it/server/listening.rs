@@ -163,8 +163,7 @@ fn a_lock_on_the_directory_that_another_user_holds_does_not_keep_the_server_from
     let mut server = Server::start(&[&addr_of(&path)]);
     server.wait_for_log("WARN");
     assert_echoes(&mut open_unix(&path), "hi");
-    server.signal(Signal::TERM);
-    assert!(server.wait(SOON).success());
+    server.stop();
     assert!(!path.exists());
 }
 
@@ -252,8 +251,7 @@ fn at_exit_only_its_own_file_is_removed() {
     fs::remove_file(&path).unwrap();
     let _other = UnixListener::bind(&path).unwrap();
     let other = fs::metadata(&path).unwrap();
-    server.signal(Signal::TERM);
-    assert!(server.wait(SOON).success());
+    server.stop();
     let left = fs::metadata(&path).expect("another program's socket is left");
     assert!(left.file_type().is_socket() && left.ino() == other.ino());
 }

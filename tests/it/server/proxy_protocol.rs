@@ -12,28 +12,14 @@ use crate::frames::close;
 use crate::proxy_protocol::{ADDRESSES, v2, value};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_end, assert_is_503,
-    assert_status, assert_took, demand, eventually, read_close, read_frame, read_head, skip,
-    upgraded, wsecho,
+    assert_status, assert_took, demand, eventually, read_all, read_close, read_frame, read_head,
+    skip, upgraded, wsecho,
 };
 
 const LINE: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n";
 
 fn start(flags: &[&str]) -> Server {
     Server::start(&[&["--proxy-protocol"], flags].concat())
-}
-
-/// A connection on which this has been sent.
-fn sent(server: &Server, bytes: impl AsRef<[u8]>) -> TcpStream {
-    let mut stream = server.connect();
-    stream.write_all(bytes.as_ref()).unwrap();
-    stream
-}
-
-/// What comes until the server ends the stream.
-fn rest(mut stream: TcpStream) -> String {
-    let mut rest = Vec::new();
-    stream.read_to_end(&mut rest).expect("the server closes");
-    String::from_utf8_lossy(&rest).into_owned()
 }
 
 #[test]
@@ -50,7 +36,7 @@ fn the_source_is_the_peer_in_the_log_and_the_dump() {
         (v2(0x21, 0x11, &padding(536)), "192.0.2.1:1000"),
         (v2(0x21, 0x11, &padding(16 + 65_535)), "192.0.2.1:1000"),
     ] {
-        let mut stream = upgraded(sent(&server, [header, demand("dump").into()].concat())).unwrap();
+        let mut stream = upgraded(server.send([header, demand("dump").into()].concat())).unwrap();
         let (_, dump) = read_frame(&mut stream);
         let dump: serde_json::Value = serde_json::from_slice(&dump).unwrap();
         assert_eq!(
@@ -68,7 +54,7 @@ fn the_source_is_the_peer_in_the_log_and_the_dump() {
         value(0x20, &tls),
     ];
     let header = v2(0x21, 0x11, &[&ADDRESSES[..], &values.concat()].concat());
-    let mut stream = upgraded(sent(&server, [header, demand("dump").into()].concat())).unwrap();
+    let mut stream = upgraded(server.send([header, demand("dump").into()].concat())).unwrap();
     let dump: serde_json::Value = serde_json::from_slice(&read_frame(&mut stream).1).unwrap();
     let expected = serde_json::json!({
         "alpn": "http/1.1",
@@ -90,9 +76,9 @@ fn without_a_source_the_peer_is_the_real_one() {
         v2(0x21, 0x31, &[b'x'; 216]),
     ] {
         // A proxy's own health check is one.
-        let stream = sent(&server, [&header, HEALTH_CHECK.as_bytes()].concat());
+        let stream = server.send([&header, HEALTH_CHECK.as_bytes()].concat());
         let peer = stream.local_addr().unwrap();
-        assert_status(&rest(stream), 200);
+        assert_status(&read_all(stream), 200);
         server.wait_for_log(&format!("{peer}, path \"/healthz\": 200 OK"));
     }
 }
@@ -134,7 +120,7 @@ fn a_header_has_to_come_within_the_handshake_timeout() {
 
     // The request has no time of its own.
     let started = Instant::now();
-    assert_end(&mut sent(&server, LINE));
+    assert_end(&mut server.send(LINE));
     assert_took(started, TIMEOUT);
 }
 
@@ -154,7 +140,7 @@ fn what_is_no_header_is_refused_with_a_line_in_the_log() {
         (&v2(0x21, 0x11, &ADDRESSES[1..]), "", "too short for the addresses"),
         (&v2(0x21, 0x11, &[&ADDRESSES[..], &[1]].concat()), "", "ends inside one of its values"),
     ] {
-        let stream = sent(&server, bytes);
+        let stream = server.send(bytes);
         let peer = stream.local_addr().unwrap();
         let mut stream = stream;
         let mut received = Vec::new();
@@ -173,10 +159,10 @@ fn what_is_no_header_is_refused_with_a_line_in_the_log() {
         assert!(line.contains(" INFO ") && line.contains(logged), "{line}");
     }
     // A part of one.
-    let stream = sent(&server, &LINE[..20]);
+    let stream = server.send(&LINE[..20]);
     let peer = stream.local_addr().unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
-    assert_status(&rest(stream), 400);
+    assert_status(&read_all(stream), 400);
     server.wait_for_log(&format!("{peer}: refused, the PROXY header ends early: "));
     // A check of the port alone.
     let stream = server.connect();
@@ -190,7 +176,7 @@ fn what_is_no_header_is_refused_with_a_line_in_the_log() {
 fn refusals_beyond_a_hundred_a_second_are_logged_at_debug() {
     let server = start(&["-v"]);
     for _ in 0..150 {
-        let mut stream = sent(&server, b"x");
+        let mut stream = server.send(b"x");
         let _ = stream.read(&mut [0]);
     }
     let lines = |level: &str| {
@@ -205,7 +191,7 @@ fn refusals_beyond_a_hundred_a_second_are_logged_at_debug() {
 fn without_the_flag_a_header_is_refused_and_the_flag_named() {
     let server = Server::start(&[]);
     for header in [LINE, &v2(0x21, 0x11, &ADDRESSES)] {
-        let response = rest(sent(&server, [header, UPGRADE.as_bytes()].concat()));
+        let response = read_all(server.send([header, UPGRADE.as_bytes()].concat()));
         assert_status(&response, 400);
         assert!(response.contains("--proxy-protocol"), "{response}");
     }
@@ -222,7 +208,7 @@ fn from_others_no_header_is_expected_and_none_believed() {
     );
     assert_echoes(&mut server.open(), "hi");
     server.wait_for_log(" connected: 127.0.0.1:");
-    let response = rest(sent(&server, [LINE, UPGRADE.as_bytes()].concat()));
+    let response = read_all(server.send([LINE, UPGRADE.as_bytes()].concat()));
     assert_status(&response, 400);
 
     let mut stream = UnixStream::connect(&path).unwrap();
@@ -235,10 +221,7 @@ fn from_others_no_header_is_expected_and_none_believed() {
     server.wait_for_log("unix: refused, no PROXY header");
 
     let loopback = start(&["--proxy-protocol-from=127.0.0.0/8"]);
-    assert_echoes(
-        &mut upgraded(sent(&loopback, [LINE, UPGRADE.as_bytes()].concat())).unwrap(),
-        "hi",
-    );
+    assert_echoes(&mut upgraded(loopback.send([LINE, UPGRADE.as_bytes()].concat())).unwrap(), "hi");
     assert_status(&ask(loopback.connect()).unwrap_err(), 400);
 }
 
@@ -247,7 +230,7 @@ fn the_limit_for_an_address_counts_clients_and_not_their_proxy() {
     let server = start(&["--max-connections-per-ip=1"]);
     let client = |address: &str| {
         let line = format!("PROXY TCP4 {address} 192.0.2.2 1000 443\r\n");
-        upgraded(sent(&server, line + UPGRADE))
+        upgraded(server.send(line + UPGRADE))
     };
     let _first = client("192.0.2.1").unwrap();
     let second = client("192.0.2.7").unwrap();
@@ -263,8 +246,8 @@ fn the_limit_for_an_address_counts_clients_and_not_their_proxy() {
 fn an_eviction_and_a_stop_come_before_a_header_that_is_not_whole() {
     let mut server = start(&[]);
     let silent = server.connect();
-    let partial = sent(&server, &LINE[..10]);
-    let mut open = upgraded(sent(&server, [LINE, UPGRADE.as_bytes()].concat())).unwrap();
+    let partial = server.send(&LINE[..10]);
+    let mut open = upgraded(server.send([LINE, UPGRADE.as_bytes()].concat())).unwrap();
     server.signal(Signal::TERM);
     assert_eq!(read_close(&mut open), 1001);
     open.write_all(&close(1001)).unwrap();
@@ -301,14 +284,14 @@ mod over_tls {
         let server = tls::start("ec", &["--proxy-protocol"]);
         for header in [LINE, &v2(0x21, 0x11, &ADDRESSES)] {
             let config = tls::config(&data("tls/ec.crt"), &[&TLS13]);
-            let mut client = tls::over(sent(&server, header), config);
+            let mut client = tls::over(server.send(header), config);
             client.write_all(UPGRADE.as_bytes()).unwrap();
             assert!(read_head(&mut client).starts_with("HTTP/1.1 101 "));
             tls::assert_echoes(&mut client, b"hi");
         }
         server.wait_for_log(" connected: 192.0.2.1:1000, ");
         // It is not encrypted itself.
-        let response = rest(sent(&server, UPGRADE));
+        let response = read_all(server.send(UPGRADE));
         assert_status(&response, 400);
     }
 
@@ -316,7 +299,7 @@ mod over_tls {
     fn without_the_flag_a_header_before_tls_is_refused_and_the_flag_named() {
         let server = tls::start("ec", &[]);
         for header in [LINE, &v2(0x21, 0x11, &ADDRESSES)] {
-            let response = rest(sent(&server, [header, b"\r\n\r\n"].concat()));
+            let response = read_all(server.send([header, b"\r\n\r\n"].concat()));
             assert_status(&response, 400);
             assert!(response.contains("--proxy-protocol"), "{response}");
         }

@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 
 use crate::frames::frame;
-use crate::support::{Server, TempDir, UPGRADE, assert_status, wait_for_line};
+use crate::support::{Server, TempDir, UPGRADE, assert_status, read_all, wait_for_line};
 
 const PAGE: &str = include_str!("../../../static/client.html");
 
@@ -255,10 +255,7 @@ fn upgrade(target: &str, name: &str, value: &[u8]) -> Vec<u8> {
 
 /// The response to a request after which the client's stream ends.
 fn response_to(server: &Server, request: &[u8]) -> String {
-    let mut stream = server.connect();
-    stream.write_all(request).unwrap();
+    let stream = server.send(request);
     stream.shutdown(Shutdown::Write).unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).unwrap();
-    response
+    read_all(stream)
 }

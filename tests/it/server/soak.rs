@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::fuzz::add_message;
 use crate::frames::{Random, frame};
 use crate::support::{
-    PREFIX, SOON, Server, TempDir, UPGRADE, ask, connect_from, demand, from_env, is_ended_within,
+    SOON, Server, TempDir, UPGRADE, ask, connect_from, demand, from_env, is_ended_within,
     open_taking, read_frame, reset, seed_from_env, write_until_stuck,
 };
 
@@ -85,7 +86,7 @@ fn clients_that_behave_well_notice_nothing_of_the_others() {
     assert!(alarming.is_empty(), "{alarming:#?}");
 }
 
-/// A payload that is text as well.
+/// A payload that is text, too.
 fn payload(random: &mut Random) -> Vec<u8> {
     let longest = [10, 126, 2_000, 64 * 1024][random.below(4)];
     let len = random.below(longest + 1);
@@ -115,10 +116,13 @@ fn behave_well(server: &Server, random: &mut Random) -> usize {
     for _ in 0..random.below(20) {
         // All at once, and then all the replies.
         let (mut sent, mut due) = (Vec::new(), Vec::new());
-        (0..=random.below(5)).for_each(|_| add_message(random, &mut sent, &mut due));
+        for _ in 0..=random.below(5) {
+            let longest = [10, 126, 2_000, 64 * 1024][random.below(4)];
+            add_message(random, longest, &mut sent, &mut due);
+        }
         stream.write_all(&sent).unwrap();
         replies += due.len();
-        for expected in due {
+        for (_, expected) in due {
             let reply = next_reply(&mut stream);
             assert!(reply == expected, "{} instead of {}", show(&reply), show(&expected));
         }
@@ -132,32 +136,6 @@ fn behave_well(server: &Server, random: &mut Random) -> usize {
     assert_eq!(next_reply(&mut stream), (0x88, code.to_vec()));
     assert!(is_ended_within(SOON, &mut stream));
     replies + 1
-}
-
-/// Adds one message, or a ping, to what is sent, and what is due for it to the replies.
-fn add_message(random: &mut Random, sent: &mut Vec<u8>, due: &mut Vec<(u8, Vec<u8>)>) {
-    let payload = payload(random);
-    match random.below(4) {
-        0 => {
-            sent.extend(frame(0x81, &payload));
-            due.push((0x81, [PREFIX.as_bytes(), &payload].concat()));
-        }
-        1 => {
-            sent.extend(frame(0x82, &payload));
-            due.push((0x82, payload));
-        }
-        2 => {
-            let short = payload[..payload.len().min(125)].to_vec();
-            sent.extend(frame(0x89, &short));
-            due.push((0x8A, short));
-        }
-        _ => {
-            // In fragments, with a ping between them, whose pong comes first.
-            let (one, other) = payload.split_at(random.below(payload.len() + 1));
-            sent.extend([frame(0x02, one), frame(0x89, b"between"), frame(0x80, other)].concat());
-            due.extend([(0x8A, b"between".to_vec()), (0x82, payload)]);
-        }
-    }
 }
 
 /// The next frame that is no ping. Pings are answered.

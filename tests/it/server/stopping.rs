@@ -11,8 +11,8 @@ use rustix::process::Signal;
 use crate::frames::{Random, close, frame};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, UPGRADE, ask, assert_end, assert_is_503, assert_took, connect_from,
-    demand, eventually, need_descriptors, open_taking, read_close, read_frame, tolerance, upgraded,
-    write_until_stuck, wsecho,
+    demand, eventually, need_descriptors, open_taking, read_all, read_close, read_frame, tolerance,
+    upgraded, write_until_stuck, wsecho,
 };
 
 const PATIENT: &[&str] =
@@ -111,9 +111,8 @@ fn a_client_that_was_answered_before_gets_nothing_more_and_has_its_time_to_end()
     let mut wrong = server.open();
     wrong.write_all(b"\x81\x01 not masked").unwrap();
     assert_eq!(read_close(&mut wrong), 1002);
-    let mut answered = server.connect();
-    answered.write_all(HEALTH_CHECK.as_bytes()).unwrap();
-    answered.read_to_string(&mut String::new()).unwrap();
+    let mut answered = server.send(HEALTH_CHECK);
+    read_all(&mut answered);
     server.wait_until_asleep();
     server.signal(Signal::TERM);
     server.wait_for_log("stopping");
@@ -131,16 +130,14 @@ fn a_request_that_is_unfinished_or_has_not_begun_gets_503() {
     let mut server = Server::start(PATIENT);
     // It holds up the stop, but not the others.
     let mut silent = server.open();
-    let mut halfway = server.connect();
-    halfway.write_all(&UPGRADE.as_bytes()[..40]).unwrap();
+    let mut halfway = server.send(&UPGRADE.as_bytes()[..40]);
     let mut early = server.connect();
     eventually(SOON, || server.client_threads() == 3);
     server.wait_until_asleep();
     server.signal(Signal::TERM);
     assert_eq!(read_close(&mut silent), 1001);
     for stream in [&mut early, &mut halfway] {
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
+        let response = read_all(stream);
         assert_is_503(&response, "the server is stopping");
     }
     drop((silent, early, halfway));
@@ -152,13 +149,7 @@ fn a_client_that_has_just_connected_gets_1001_or_503() {
     let mut server = Server::start(PATIENT);
     // It holds up the stop until all the others have been asked what they got.
     let mut first = server.open();
-    let asked: Vec<_> = (0..200)
-        .map(|_| {
-            let mut stream = server.connect();
-            stream.write_all(UPGRADE.as_bytes()).unwrap();
-            stream
-        })
-        .collect();
+    let asked: Vec<_> = (0..200).map(|_| server.send(UPGRADE)).collect();
     server.signal(Signal::TERM);
     assert_eq!(read_close(&mut first), 1001);
     let mut open = vec![first];
@@ -251,7 +242,7 @@ fn three_thousand_clients_in_every_state_get_their_answer_within_the_close_timeo
     for stream in halfway {
         assert_is_503(&upgraded(stream).unwrap_err(), "the server is stopping");
     }
-    assert!(asked.elapsed() < tolerance(), "the last one was answered after {:?}", asked.elapsed());
+    // Nobody had to be aborted but those that are stuck.
     assert_eq!(server.wait(SOON).code(), Some(0));
     assert_took(asked, Duration::from_secs(5));
     server.wait_for_log("stopped: 3000 clients were connected, ");

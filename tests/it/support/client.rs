@@ -54,6 +54,14 @@ pub fn upgraded(mut stream: TcpStream) -> Result<TcpStream, String> {
     Err(response)
 }
 
+/// All that comes until the server ends its stream, such as a response.
+#[track_caller]
+pub fn read_all(mut stream: impl Read) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("the server closes");
+    text
+}
+
 /// The head of the server's response, its empty line included.
 #[track_caller]
 pub fn read_head(stream: &mut impl Read) -> String {

@@ -17,10 +17,10 @@ use wsecho::server::limits::Limits;
 
 use super::{SOON, Server, UPGRADE, ask, demand, eventually, upgraded, with_timeouts};
 
-/// What the README promises for each client, in KiB, whatever it sends. In the tests' own build,
-/// without optimization, the stack takes more.
+/// What docs/robustness.md promises for each client, in KiB, whatever it sends: as much as the server
+/// reckons with.
 pub fn per_client() -> usize {
-    if std::env::var_os("WSECHO").is_some() { 128 } else { 140 }
+    Limits::raise().memory_per_client as usize / 1024
 }
 
 /// What the README promises for the program itself, in KiB.

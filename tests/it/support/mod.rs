@@ -18,7 +18,7 @@ pub use program::*;
 pub use server::*;
 
 /// How long anything may take that is expected to happen at once. Machines can be busy.
-pub const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// How late a deadline may be noticed: a second or two, and more where machines are shared.
 pub fn tolerance() -> Duration {

@@ -1,7 +1,7 @@
 //! A wsecho of the test's own on a free port, and its log.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{ChildStderr, Command, ExitStatus, Stdio};
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{
-    Program, SOON, UPGRADE, ask, connect, eventually, read_frame, read_head, tolerance, wsecho,
+    Program, SOON, UPGRADE, ask, connect, eventually, read_all, read_frame, read_head, tolerance,
+    wsecho,
 };
 use crate::frames::frame;
 
@@ -96,6 +97,13 @@ impl Server {
         connect(self.addr)
     }
 
+    /// A connection on which `bytes` are sent.
+    pub fn send(&self, bytes: impl AsRef<[u8]>) -> TcpStream {
+        let mut stream = self.connect();
+        stream.write_all(bytes.as_ref()).unwrap();
+        stream
+    }
+
     /// A connection on which a WebSocket is open.
     #[track_caller]
     pub fn open(&self) -> TcpStream {
@@ -105,9 +113,8 @@ impl Server {
     /// A connection on which a WebSocket is open, and this extension agreed.
     #[track_caller]
     pub fn open_offering(&self, extension: &str) -> TcpStream {
-        let mut stream = self.connect();
         let offer = format!("\r\nSec-WebSocket-Extensions: {extension}\r\n\r\n");
-        stream.write_all(UPGRADE.replace("\r\n\r\n", &offer).as_bytes()).unwrap();
+        let mut stream = self.send(UPGRADE.replace("\r\n\r\n", &offer));
         let head = read_head(&mut stream);
         assert!(head.contains("\r\nSec-WebSocket-Extensions: "), "{head}");
         stream
@@ -116,11 +123,7 @@ impl Server {
     /// The whole response to `request`, until the server closes.
     #[track_caller]
     pub fn response(&self, request: impl AsRef<[u8]>) -> String {
-        let mut stream = self.connect();
-        stream.write_all(request.as_ref()).unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).expect("the server closes");
-        response
+        read_all(&mut self.send(request))
     }
 
     /// Fails unless a new client is answered at once. Until then it may get 503 from a server that
@@ -142,6 +145,13 @@ impl Server {
 
     pub fn signal(&self, signal: Signal) {
         self.program.signal(signal);
+    }
+
+    /// Has it stop, and fails unless that succeeds.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        assert!(self.wait(SOON).success());
     }
 
     /// Waits until it has exited.
