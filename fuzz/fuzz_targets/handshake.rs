@@ -9,7 +9,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tungstenite::HandshakeError;
 use tungstenite::error::{Error, ProtocolError};
-use wsecho::app::cases::Cases;
+use wsecho::app::cases::results::Cases;
 use wsecho::app::behavior::Behaviors;
 use wsecho::app::routes::{self, Opening};
 use wsecho::http::origin::Origin;

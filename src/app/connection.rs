@@ -23,9 +23,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use log::{Level, log_enabled};
 
 use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
-use crate::app::cases::Cases;
 use crate::app::cases::control::Control;
-use crate::app::cases::runner::{Handshake, Runner};
+use crate::app::cases::results::Cases;
+use crate::app::cases::runner::Runner;
+use crate::app::cases::trial::Handshake;
 use crate::app::conversation::Conversation;
 use crate::app::dump;
 use crate::app::end::{End, Lost};

@@ -27,7 +27,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use crate::app::cases::{Cases, Suite};
+use crate::app::cases::results::Cases;
+use crate::app::cases::suite::Suite;
 use crate::app::routes;
 use crate::cli::{self, Config};
 use crate::escape::Count;

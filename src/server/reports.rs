@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::app::cases::{Cases, results};
+use crate::app::cases::results::{self, Cases};
 
 /// The directory for reports.
 pub struct Reports {

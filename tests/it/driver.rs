@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wsecho::app::behavior::{Behaviors, Draws};
-use wsecho::app::cases::Cases;
+use wsecho::app::cases::results::Cases;
 use wsecho::app::connection::{Connection, Service};
 use wsecho::app::end::Lost;
 use wsecho::app::peer::Peer;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::cases::case::{
-    Action, Behavior, Case, Frame, Limit, Payload, Play, RoundTrips, Side, Writes,
+    Action, Behavior, Case, Frame, Limit, Play, RoundTrips, Side, Writes,
 };
+use crate::app::cases::payload::Payload;
 use crate::app::cases::results::{Report, Results};
-use crate::app::cases::runner::Handshake;
 use crate::app::cases::verdict::{Came, ClosePayload, Ending, Received, judge};
 use crate::app::incoming::{Incoming, Next};
 use crate::app::step::Step;
@@ -63,6 +63,18 @@ pub struct Trial<'s> {
     /// Whether something was sent since the last look at what came.
     has_sent: bool,
     stage: Stage,
+}
+
+/// The handshake of a runner.
+pub struct Handshake {
+    /// The client's number in the log.
+    pub client: u64,
+    /// When it was answered, since the Unix epoch.
+    pub started: Duration,
+    /// The head of the request.
+    pub request: String,
+    /// The 101, which is still to be sent.
+    pub response: String,
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What a plain GET is answered: verdicts, reports, and what a WebSocket would do.
 
-use crate::app::cases::Cases;
 use crate::app::cases::case::Id;
 use crate::app::cases::control::{self, Command, Control};
+use crate::app::cases::results::Cases;
 use crate::app::cases::results::{self, State};
 use crate::app::cases::summary::{Check, Summary};
 use crate::http::response::Response;
