@@ -1,5 +1,5 @@
-//! Memory for what a client sends. It is charged to a budget that all clients share, step by step as
-//! bytes come, and goes back to the system when it is given up.
+//! Memory for messages. It is charged step by step, as bytes come, to one budget for all clients, and goes
+//! back to the system on release.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use memmap2::{MmapMut, MmapOptions};
 
 use crate::placement;
 
-/// What each buffer may hold without charging the budget, in bytes.
+/// The part of a buffer that is not charged, in bytes.
 pub const UNMETERED: usize = 64 * 1024;
 
-/// How far ahead of the bytes that came the budget is charged, in bytes.
+/// Memory is charged in steps of this size ahead of the bytes that come.
 pub const STEP: usize = 256 * 1024;
 
 /// The same where a huge page begins and the message may fill it, in bytes. The system provides one in
@@ -23,36 +23,36 @@ pub const HUGE_STEP: usize = 2 * 1024 * 1024;
 /// three, and only so many maps are kept free for that (see `server::limits`).
 const HUGE_PAGES_WITHIN: usize = 1 << 30;
 
-/// From this capacity on a buffer is a memory map of its own, in bytes: the allocator would keep what
-/// it once held. Just above the input of a client, so that a quiet one has no map.
+/// Buffers of this capacity and more are memory maps of their own, since the allocator would keep large
+/// blocks. Just above the input of a client, so that a quiet one has no map.
 const MMAP_THRESHOLD: usize = 20 * 1024;
 
-/// From this size on the allocator makes a memory map of its own, in bytes.
+/// The allocator may use a memory map for blocks of this size and more, in bytes.
 const MALLOC_MAPS: usize = 128 * 1024;
 
-/// From this capacity on a buffer is [placed](placement) in its page, in bytes.
+/// Buffers of this capacity and more are [placed](placement) in their page.
 const PLACED: usize = 4 * 1024;
 
-/// What all clients together may hold above [`UNMETERED`] each, in bytes.
+/// The memory for all clients' buffers, beyond [`UNMETERED`] for each.
 #[derive(Debug)]
 pub struct Budget {
     total: usize,
     left: AtomicUsize,
-    /// What may still be reserved, in bytes.
+    /// How many bytes of addresses may still be reserved.
     addresses: AtomicUsize,
-    /// How many memory maps there may still be.
+    /// How many memory maps may still be made.
     maps: AtomicUsize,
-    /// How many bytes a reply has before a text.
+    /// Length of the reply prefix in bytes.
     prefix_len: usize,
 }
 
-/// What all clients together may reserve, however little of it they hold: the system's limits would
-/// otherwise be reached by messages that have not come.
+/// Limits on what all clients reserve. Messages that are declared, and have not come yet, would otherwise
+/// reach the system's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservable {
-    /// Above [`UNMETERED`] each, in bytes.
+    /// Beyond [`UNMETERED`] for each buffer, in bytes.
     pub addresses: usize,
-    /// How many memory maps.
+    /// The number of memory maps.
     pub maps: usize,
 }
 
@@ -67,8 +67,8 @@ impl Budget {
         Budget::limited(bytes, Reservable::UNLIMITED, 0)
     }
 
-    /// A budget of `bytes`, for which as much as `reservable` may be reserved. Its memory is
-    /// [placed](placement) for texts that are sent back after a prefix of `prefix_len` bytes.
+    /// A budget of `bytes` within the limits of `reservable`. Buffers are [placed](placement) for texts that
+    /// are sent back after a prefix of `prefix_len` bytes.
     pub fn limited(bytes: usize, reservable: Reservable, prefix_len: usize) -> Self {
         let Reservable { addresses, maps } = reservable;
         Budget {
@@ -80,7 +80,7 @@ impl Budget {
         }
     }
 
-    /// Charges `bytes` of the allocator's until what is returned is dropped.
+    /// Charges `bytes` of the allocator's memory until the result is dropped.
     ///
     /// # Errors
     ///
@@ -89,7 +89,7 @@ impl Budget {
         self.charge_above(0, bytes)
     }
 
-    /// Charges `bytes` for something that can be done without, as long as half of the budget is left.
+    /// Charges `bytes` for something optional: half of the budget has to be left afterwards.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl Budget {
         Ok(Charge { budget: Arc::clone(self), bytes, _map: map })
     }
 
-    /// What may still be charged, in bytes.
+    /// How many bytes may still be charged.
     pub fn left(&self) -> usize {
         self.left.load(Ordering::Relaxed)
     }
@@ -120,7 +120,7 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Charges `budget` instead, if it has so much left.
+    /// Charges `budget` instead, unless that is exhausted.
     pub fn move_to(&mut self, budget: &Arc<Budget>) {
         if !Arc::ptr_eq(&self.budget, budget)
             && let Ok(charge) = budget.charge(self.bytes)
@@ -147,7 +147,7 @@ fn give_back(to: &AtomicUsize, bytes: usize) {
     to.fetch_add(bytes, Ordering::Relaxed);
 }
 
-/// Neither the budget nor the system has this memory.
+/// The budget or the system's memory is exhausted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverBudget;
 
@@ -159,7 +159,7 @@ pub struct OverBudget;
 /// 0        len       granted                              capacity
 /// ```
 ///
-/// What is granted may be touched. What is granted above [`UNMETERED`] is charged.
+/// Granted memory may be touched, and is charged beyond [`UNMETERED`].
 pub struct Buffer {
     memory: Memory,
     len: usize,
@@ -169,7 +169,7 @@ pub struct Buffer {
 
 struct Memory {
     block: Block,
-    /// Where in the block it begins.
+    /// The offset in the block.
     start: usize,
     capacity: usize,
 }
@@ -179,13 +179,13 @@ enum Block {
     Map(Map),
 }
 
-/// A memory map, and what is reserved for it, which is given back after it.
+/// A memory map and its reservation, which is dropped after it.
 struct Map {
     bytes: MmapMut,
     _reserved: Reserved,
 }
 
-/// A map and addresses, in bytes.
+/// The reservation of a map and of bytes of addresses.
 #[derive(Debug)]
 struct Reserved {
     budget: Arc<Budget>,
@@ -213,7 +213,7 @@ impl Memory {
     }
 
     fn new(capacity: usize, budget: &Arc<Budget>) -> Result<Self, OverBudget> {
-        // Only large copies are worth a place.
+        // Placement pays only for large copies.
         let slack = if capacity < PLACED { 0 } else { placement::MAX_SHIFT };
         let len = capacity.saturating_add(slack);
         let block = if len < MMAP_THRESHOLD {
@@ -253,10 +253,10 @@ impl Memory {
 
 impl Map {
     fn new(len: usize, reserved: Reserved) -> Result<Self, OverBudget> {
-        // The system counts no swap space for it, and gives it a page when one is first touched.
+        // No swap space is reserved for it, and it gets its pages when they are first touched.
         let bytes = MmapOptions::new().len(len).no_reserve_swap().map_anon();
         let bytes = bytes.map_err(|_| OverBudget)?;
-        // A huge page would be held whole for its first byte. Not every kernel has them.
+        // A huge page would be held for its first byte. The advice fails where the kernel has none.
         #[cfg(target_os = "linux")]
         let _ = bytes.advise(memmap2::Advice::NoHugePage);
         Ok(Map { bytes, _reserved: reserved })
@@ -278,22 +278,22 @@ impl Buffer {
         Buffer { memory: Memory::none(), len: 0, granted: 0, budget }
     }
 
-    /// Makes the capacity at least `capacity` bytes, or as many as the whole budget allows. What is
-    /// filled stays.
+    /// Makes the capacity at least `capacity` bytes, or as much as the whole budget allows. Keeps the filled
+    /// bytes.
     ///
     /// # Errors
     ///
-    /// [`OverBudget`] if the system has no such range of addresses, or no memory map for it.
+    /// [`OverBudget`] if there are no addresses or no memory map for it.
     pub fn reserve(&mut self, capacity: usize) -> Result<(), OverBudget> {
         let capacity = capacity.min(UNMETERED.saturating_add(self.budget.total));
         if capacity > self.capacity() { self.replace(capacity) } else { Ok(()) }
     }
 
-    /// Makes the capacity `capacity` bytes, if it is more. What is filled stays as far as it fits.
+    /// Makes the capacity at most `capacity` bytes. Keeps as many of the filled bytes as fit.
     pub fn shrink(&mut self, capacity: usize) {
         if capacity < self.capacity() {
-            // A smaller buffer is granted no more, so that nothing is charged for it. Without memory
-            // for it, the larger one serves as well.
+            // Only charged buffers are larger than UNMETERED, so nothing more is charged. Without memory
+            // for a smaller one the larger one stays.
             let _ = self.replace(capacity);
         }
     }
@@ -301,7 +301,7 @@ impl Buffer {
     fn replace(&mut self, capacity: usize) -> Result<(), OverBudget> {
         debug_assert!(self.len <= UNMETERED, "what is charged never moves");
         if self.len == 0 {
-            // So that never two maps are held.
+            // So that there are never two maps.
             self.release();
         }
         let mut memory = Memory::new(capacity, &self.budget)?;
@@ -312,11 +312,11 @@ impl Buffer {
         Ok(())
     }
 
-    /// Adds a step to what is granted, and charges it.
+    /// Grants and charges another step.
     ///
     /// # Errors
     ///
-    /// [`OverBudget`], and the buffer is as it was.
+    /// [`OverBudget`], and nothing changes.
     pub fn charge_ahead(&mut self) -> Result<(), OverBudget> {
         let step = self.next_step();
         if step == 0 {
@@ -346,58 +346,58 @@ impl Buffer {
         }
     }
 
-    /// What it is charged to.
+    /// The budget that is charged.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
-    /// The most that it may hold, in bytes.
+    /// In bytes.
     pub fn capacity(&self) -> usize {
         self.memory.capacity
     }
 
-    /// The bytes that came.
+    /// The filled bytes.
     pub fn filled(&self) -> &[u8] {
         self.memory.bytes(0..self.len)
     }
 
-    /// The bytes that came, to change in place.
+    /// The filled bytes, to change in place.
     pub fn filled_mut(&mut self) -> &mut [u8] {
         self.memory.bytes_mut(0..self.len)
     }
 
-    /// Where the next bytes go.
+    /// The granted memory after the filled bytes.
     pub fn spare_mut(&mut self) -> &mut [u8] {
         self.memory.bytes_mut(self.len..self.granted)
     }
 
-    /// Counts the first `bytes` of the spare memory as filled.
+    /// Marks the first `bytes` of the spare memory as filled.
     pub fn advance(&mut self, bytes: usize) {
         self.len += bytes;
         debug_assert!(self.len <= self.granted);
     }
 
-    /// Keeps of what is filled only `range`, moved to the front.
+    /// Keeps only `range` of the filled bytes, at the front.
     pub fn keep(&mut self, range: Range<usize>) {
         let len = range.len();
         self.filled_mut().copy_within(range, 0);
         self.len = len;
     }
 
-    /// Keeps of what is filled only the first `len` bytes.
+    /// Keeps only the first `len` of the filled bytes.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// Forgets what is filled and keeps the memory.
+    /// Removes the filled bytes and keeps the memory.
     pub fn clear(&mut self) {
         self.len = 0;
     }
 
-    /// Gives everything up, the memory too.
+    /// Removes the filled bytes and frees the memory.
     pub fn release(&mut self) {
         self.memory = Memory::none();
-        // Only now, or another buffer could be granted what is still held.
+        // After the memory is freed: another buffer may be granted it at once.
         give_back(&self.budget.left, above_unmetered(self.granted));
         (self.len, self.granted) = (0, 0);
     }

@@ -1,16 +1,15 @@
-//! How the log and errors show what a peer sent: its words, escaped, and how much there was.
+//! The display of a peer's words and of counts in the log and in errors.
 
 use std::fmt::{self, Write as _};
 
-/// Displays bytes that a peer sent: in quotes, cut after 200 characters as escaped, and with everything that
-/// could forge a line or change its order (controls, line ends, bidirectional overrides, quotes)
-/// escaped. What is not UTF-8 shows as U+FFFD.
+/// Displays a peer's bytes in quotes, cut after 200 characters. Escapes everything that could forge a line
+/// or change its order: controls, line ends, bidirectional overrides, quotes. Invalid UTF-8 becomes U+FFFD.
 pub struct Quoted<'a>(pub &'a [u8]);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const MAX_CHARS: usize = 200;
-        // Cut before decoding, so that the cost does not grow with what the peer sent.
+        // Cut before decoding, so that the cost does not grow with the input.
         let start = &self.0[..self.0.len().min(4 * MAX_CHARS)];
         let mut left = MAX_CHARS;
         f.write_char('"')?;

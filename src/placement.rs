@@ -1,19 +1,19 @@
-//! Where in its page a payload begins, so that the kernel copies it at full speed.
+//! The offset of a payload in its page at which the kernel copies it at full speed.
 //!
 //! The kernel copies between buffers and sockets with `rep movsb`. Some processors (AMD Zen 4 among
 //! them) run it at a tenth of its speed if the destination is 1 to 15 bytes after the source, both
-//! modulo a page. A header before the payload makes just such differences, because a socket that its
-//! peer has read empty puts the next bytes at the start of a page:
+//! modulo a page. A header before the payload causes just such differences, because a socket that was
+//! read empty puts the next bytes at the start of a page:
 //!
 //! ```text
 //! receive   socket page │header│payload…        send   buffer           │payload…
 //!           buffer          │payload…                  socket page │header│prefix│payload…
 //! ```
 
-/// How far into its memory a payload begins at most, in bytes.
+/// The largest offset of a payload in its memory, in bytes.
 pub const MAX_SHIFT: usize = 2 * STEP;
 
-/// More than the differences that one place in a page has to keep away from.
+/// More than the slow differences after one place in a page.
 const STEP: usize = 64;
 
 const PAGE: usize = 4096;
@@ -23,19 +23,18 @@ pub fn is_slow(source: usize, destination: usize) -> bool {
     (1..16).contains(&(destination.wrapping_sub(source) % PAGE))
 }
 
-/// How far into the memory at `address`, a multiple of 16, payloads are to begin, in bytes. A text is
-/// sent back after a prefix of `prefix_len` bytes.
+/// The offset in bytes at which payloads should begin in the memory at `address`, a multiple of 16. A text
+/// is sent back after a prefix of `prefix_len` bytes.
 pub fn shift(address: usize, prefix_len: usize) -> usize {
-    // Each of the two places to keep away from, the start of a page and the end of the prefix, rules out
-    // one of the three at most.
+    // Two places are to be avoided, the start of a page and the end of the prefix. Each rules out at most
+    // one of the three.
     let shifts = [0, STEP, MAX_SHIFT];
     shifts.into_iter().find(|shift| is_fast(address + shift, prefix_len)).unwrap_or(0)
 }
 
 fn is_fast(begin: usize, prefix_len: usize) -> bool {
-    // RFC 6455 §5.2: a masked header has 6, 8 or 14 bytes, and one without a masking key 2, 4 or 10. Input
-    // that is received with its header begins with it. From there a payload is sent only if it is long
-    // for the input and short for a message, so that its header has 8 bytes.
+    // RFC 6455 §5.2: a header has 6, 8 or 14 bytes with a masking key, and 2, 4 or 10 without one. Input may
+    // begin with a header. A payload in the input that is sent from there has a header of 8 bytes.
     let receives = [0, 6, 8, 14].into_iter().all(|header| !is_slow(header, begin));
     let sends = |begin| {
         let heads = [2, 4, 10].into_iter().flat_map(|header| [header, header + prefix_len]);

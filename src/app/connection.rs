@@ -194,16 +194,6 @@ enum Log {
 impl<'s> Connection<'s> {
     /// A connection with `peer` that begins at `began`, since the Unix epoch.
     pub fn new(service: &'s Service, peer: Peer, began: Duration) -> Self {
-        Self::in_phase(Phase::Request(Head::new(service)), service, peer, began)
-    }
-
-    /// The same, but `peer` is a proxy that has to send a PROXY header first.
-    pub fn forwarded(service: &'s Service, peer: Peer, began: Duration) -> Self {
-        let header = ProxyHeader { input: small_buffer(service), missing: proxy_protocol::MIN_LEN };
-        Self::in_phase(Phase::ProxyHeader(header), service, peer, began)
-    }
-
-    fn in_phase(phase: Phase<'s>, service: &'s Service, peer: Peer, began: Duration) -> Self {
         Connection {
             service,
             peer,
@@ -211,12 +201,19 @@ impl<'s> Connection<'s> {
             began,
             now: Duration::ZERO,
             until: service.settings.timeouts.handshake,
-            phase,
+            phase: Phase::Request(Head::new(service)),
             log: Log::Nothing,
             is_last: false,
             opened: None,
             sent_frames: None,
         }
+    }
+
+    /// Waits for a PROXY header before anything else, since `peer` is a proxy that has to send it.
+    pub fn expect_proxy_header(&mut self) {
+        let input = small_buffer(self.service);
+        let header = ProxyHeader { input, missing: proxy_protocol::MIN_LEN };
+        self.phase = Phase::ProxyHeader(header);
     }
 
     /// What to do at `now`.
@@ -479,6 +476,7 @@ impl<'s> Connection<'s> {
         }
     }
 
+    #[inline(never)]
     fn received_proxy_header(&mut self, bytes: usize) {
         let Phase::ProxyHeader(ProxyHeader { input, missing }) = &mut self.phase else { return };
         input.advance(bytes);
@@ -501,7 +499,7 @@ impl<'s> Connection<'s> {
     }
 
     /// Ends a connection that begins with something else than a PROXY header.
-    #[cold]
+    #[inline(never)]
     fn refuse_proxy_header(&mut self, wrong: &'static str) {
         /// Enough to recognize another protocol.
         const SHOWN: usize = 16;

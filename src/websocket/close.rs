@@ -1,4 +1,4 @@
-//! Close frames: what they say, and why the server sends one (RFC 6455 §5.5.1, §7.4).
+//! Close frames and the server's reasons for one (RFC 6455 §5.5.1, §7.4).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,12 +7,12 @@ use crate::escape::Quoted;
 use crate::websocket::error::ProtocolError;
 use crate::websocket::frame::{self, Opcode};
 
-/// What a close frame says.
+/// The payload of a close frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseFrame {
     /// A code that §7.4 lets an endpoint send, or none.
     pub code: Option<u16>,
-    /// At most 123 bytes, none without a code.
+    /// At most 123 bytes; empty without a code.
     pub reason: Reason,
 }
 
@@ -24,10 +24,10 @@ pub struct Reason(Cow<'static, str>);
 pub const STOPPING: CloseFrame = CloseFrame::new(1001, "server is stopping");
 /// The peer sent nothing, not even the answer to a ping.
 pub const PING_TIMEOUT: CloseFrame = CloseFrame::new(1001, "no answer to a ping");
-/// All clients together hold as much memory as they may (1013 is registered under §11.7).
+/// The memory for all clients is exhausted (1013 is registered under §11.7).
 pub const OVER_BUDGET: CloseFrame = CloseFrame::new(1013, "memory is short, try again later");
 
-/// A message has begun and does not go on, while it holds memory that others wait for.
+/// An unfinished message does not grow, and holds memory that others need.
 pub const NO_PROGRESS: CloseFrame = CloseFrame::new(1008, "message makes no progress");
 /// A thread panicked.
 pub const INTERNAL_ERROR: CloseFrame = CloseFrame::new(1011, "internal error");
@@ -73,8 +73,7 @@ impl CloseFrame {
         out.extend_from_slice(reason.as_bytes());
     }
 
-    /// Whether this close frame tells a peer that it broke the protocol, so that the connection fails
-    /// (§7.1.7).
+    /// Whether this close frame fails the connection, because the peer broke the protocol (§7.1.7).
     pub fn is_failure(&self) -> bool {
         matches!(self.code, Some(1002 | 1007))
     }
@@ -108,7 +107,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What the peer is sent (§7.4.1).
+/// The close frame that names the error (§7.4.1).
 impl From<ProtocolError> for CloseFrame {
     fn from(error: ProtocolError) -> Self {
         use ProtocolError as E;

@@ -1,8 +1,8 @@
-//! permessage-deflate: who has the contexts, and messages inflated and deflated (RFC 7692).
+//! Compresses and decompresses the messages of permessage-deflate (RFC 7692).
 //!
-//! A context is what one direction needs to compress or to decompress: the window and, to compress, the
-//! tables that find its bytes again. Without context takeover each message begins with a fresh one, so
-//! that the contexts of a small [`Pool`] serve all clients. With it a client has its own.
+//! A context is the state of one direction: the window and, to compress, the tables that find its bytes
+//! again. Without context takeover each message begins with a fresh one, so that a small [`Pool`] of
+//! contexts serves all clients. With it a client has its own.
 
 use std::mem;
 use std::num::NonZeroUsize;
@@ -17,26 +17,26 @@ use crate::websocket::inflate::{Inflating, MAX_WINDOW_BITS, TAIL};
 use crate::websocket::message::{Encoding, Kind};
 use crate::websocket::negotiation::Parameters;
 
-/// How hard the compressor looks for repetitions, of 9. For an echo the time counts: level 3 takes two to
-/// four times as long, for a quarter less bytes (docs/performance.md).
+/// The compression level, of 9. For an echo the time counts: level 3 takes two to four times as long, for
+/// a quarter less bytes (docs/performance.md).
 const LEVEL: i32 = 1;
 
-/// The memory of an inflater, in bytes.
+/// The size of an inflater in bytes.
 const INFLATER_MEMORY: usize = 48 * 1024;
 
-/// All that [`Contexts`] hold at most, in bytes. What a message has above [`UNMETERED`] is charged apart.
+/// The largest size of [`Contexts`] in bytes, without the part of a message above [`UNMETERED`].
 const CONTEXTS_MEMORY: usize = INFLATER_MEMORY + deflater_memory(MAX_WINDOW_BITS) + UNMETERED;
 
-/// How many contexts are not charged to the budget of the messages, in use or not.
+/// How many contexts are kept apart from the budget, in use or idle.
 const RESERVED: usize = 32;
 
-/// What all clients share to inflate and to deflate a message.
+/// The contexts that all clients share.
 ///
-/// A client's thread holds contexts only while it computes, never while it waits for its peer, so that
-/// thousands of clients need those of a few. It never waits for another client's, either: where none are
-/// idle it makes its own. Small messages have a reserve for them, which no large one keeps.
+/// A client's thread holds contexts only while it computes, never while it waits for its peer. It never
+/// waits for another client's contexts, either: if none are idle, it makes its own. A reserve for small
+/// messages remains while large ones use up the budget.
 pub struct Pool {
-    /// Each with its part of the reserve. The last one to come is the first to go: its memory is likely
+    /// Each with its part of the reserve. The last one returned is taken first, since its memory is likely
     /// still in the cache.
     idle: Mutex<Vec<(Contexts, Charge)>>,
     max_idle: NonZeroUsize,
@@ -47,13 +47,13 @@ pub struct Pool {
 /// Each context is made when it is first used.
 struct Contexts {
     inflater: Option<Inflate>,
-    /// With the bits of its window. A client that asked for another window gets a new one.
+    /// With the base-2 logarithm of its window. For another window a new one is made.
     deflater: Option<(u8, Deflate)>,
-    /// The message, inflated. Up to [`UNMETERED`] its memory stays.
+    /// The inflated message. Up to [`UNMETERED`] its memory is kept.
     message: Buffer,
 }
 
-/// A message that was inflated. Its contexts go back to the [`Pool`] when it is dropped.
+/// An inflated message. Returns its contexts to the [`Pool`] on drop.
 pub struct Inflated {
     contexts: Contexts,
     charge: Charge,
@@ -62,8 +62,8 @@ pub struct Inflated {
 }
 
 impl Pool {
-    /// A pool that keeps up to `max_idle` contexts. They have no memory before they are used. Messages and
-    /// contexts that clients have of their own are charged to `budget`.
+    /// A pool that keeps up to `max_idle` contexts. `budget` is charged for messages, for contexts of a
+    /// client's own, and for those beyond the reserve.
     pub fn new(max_idle: NonZeroUsize, budget: Arc<Budget>) -> Self {
         let reserve = Arc::new(Budget::new(RESERVED * CONTEXTS_MEMORY));
         Pool { idle: Mutex::default(), max_idle, reserve, budget }
@@ -71,7 +71,7 @@ impl Pool {
 
     /// Takes contexts for a message of `compressed_size` bytes.
     fn take(self: &Arc<Self>, compressed_size: usize) -> Result<Inflated, OverBudget> {
-        // Another thread that has the lock just now is not waited for.
+        // Never waits for a thread that holds the lock.
         let idle = self.idle.try_lock().ok().and_then(|mut idle| idle.pop());
         let (contexts, charge) = if let Some(idle) = idle {
             idle
@@ -102,12 +102,12 @@ impl Inflated {
         self.contexts.message.filled()
     }
 
-    /// How many bytes the message had before.
+    /// In bytes.
     pub fn compressed_size(&self) -> usize {
         self.compressed_size
     }
 
-    /// The message alone.
+    /// The message, without the contexts.
     pub(super) fn into_message(mut self) -> Buffer {
         mem::replace(&mut self.contexts.message, Buffer::new(Arc::clone(&self.pool.budget)))
     }
@@ -130,19 +130,19 @@ fn new_inflater() -> Inflate {
     Inflate::new(false, MAX_WINDOW_BITS)
 }
 
-/// A window of 9 bits does for 8 as well: the compressor refers back at most 262 bytes less than its
-/// window is long, which are 250.
+/// A window of 9 bits serves for 8, too: the compressor refers back at most 262 bytes less than its window
+/// has, which is 250.
 fn new_deflater(bits: u8) -> Deflate {
     Deflate::new(LEVEL, false, bits.max(9))
 }
 
-/// The memory of a deflater, in bytes: tables, the window twice with its index, and what is pending.
+/// The size of a deflater in bytes: tables, the window twice with its index, and pending output.
 const fn deflater_memory(bits: u8) -> usize {
     let bits = if bits < 9 { 9 } else { bits };
     132 * 1024 + (4 << bits) + 7 * 16 * 1024
 }
 
-/// A deflater that one client has to itself.
+/// A deflater of a client's own.
 struct OwnDeflater {
     deflater: Deflate,
     _charge: Charge,
@@ -152,16 +152,16 @@ struct OwnDeflater {
 pub struct PerMessageDeflate {
     parameters: Parameters,
     pool: Arc<Pool>,
-    /// Made for the first message, and only with context takeover.
+    /// Only with context takeover. Made for the first message.
     inflater: Option<Box<Inflate>>,
-    /// For the client's own inflater. It is charged at once, so that no message is refused for it.
+    /// For the inflater, charged before there is one, so that no message is refused for it.
     _inflater_charge: Option<Charge>,
-    /// Only with context takeover. Without memory for it each reply is compressed on its own.
+    /// Only with context takeover, and if the budget allows. Otherwise each reply is compressed on its own.
     deflater: Option<Box<OwnDeflater>>,
     total: Sizes,
 }
 
-/// What messages and their replies have in bytes, before and after compression.
+/// Total sizes of messages and replies in bytes, before and after compression.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
     pub plain: u64,
@@ -169,8 +169,8 @@ pub struct Sizes {
 }
 
 impl PerMessageDeflate {
-    /// What compresses as `parameters` say, except that the client takes no context over where memory for
-    /// it is short: [`parameters`](Self::parameters) are what has to be answered.
+    /// Compression by `parameters`, except that the client has to do without context takeover if memory is
+    /// short. Answer with [`parameters`](Self::parameters).
     pub fn new(mut parameters: Parameters, pool: Arc<Pool>) -> Self {
         let inflater_charge = (!parameters.client_no_context_takeover)
             .then(|| pool.budget.charge_optional(INFLATER_MEMORY).ok())
@@ -186,7 +186,7 @@ impl PerMessageDeflate {
         }
     }
 
-    /// What both sides have to keep to.
+    /// The parameters that both sides keep to.
     pub fn parameters(&self) -> Parameters {
         self.parameters
     }
@@ -195,7 +195,7 @@ impl PerMessageDeflate {
     ///
     /// # Errors
     ///
-    /// The close frame that says why the message is refused.
+    /// The close frame that names the reason.
     pub(super) fn inflate(
         &mut self,
         kind: Kind,
@@ -228,8 +228,8 @@ impl PerMessageDeflate {
         Ok(inflated)
     }
 
-    /// Deflates `prefix` and the message as one message to `out`. Where memory is short or it does not get
-    /// shorter, `out` is the message as it is.
+    /// Deflates `prefix` and the message as one message to `out`. If memory is short or it does not get
+    /// shorter, `out` becomes the message alone, as it is.
     pub(super) fn deflate(
         &mut self,
         prefix: &[u8],
@@ -272,7 +272,7 @@ impl PerMessageDeflate {
         let bits = self.parameters.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS);
         let Contexts { deflater: shared, message, .. } = contexts;
         if let Some(mut own) = self.take_own_deflater(bits) {
-            // One that fails has to go: it knows a message that the client does not.
+            // Dropped if it fails, since it refers to a message that the client never gets.
             deflate(&mut own.deflater, prefix, message.filled(), out)?;
             self.deflater = Some(own);
             return Ok(());
@@ -283,7 +283,7 @@ impl PerMessageDeflate {
         deflate(deflater, prefix, message.filled(), out)
     }
 
-    /// The client's own deflater, if its messages take the context over and there is memory for it.
+    /// The client's own deflater, if there is context takeover and memory for it.
     fn take_own_deflater(&mut self, bits: u8) -> Option<Box<OwnDeflater>> {
         if self.parameters.server_no_context_takeover {
             return None;
@@ -299,19 +299,19 @@ impl PerMessageDeflate {
         self.total.compressed += compressed as u64;
     }
 
-    /// The sizes of all compressed messages, in both directions.
+    /// The sizes of all compressed messages and replies.
     pub fn total(&self) -> Sizes {
         self.total
     }
 
-    /// Gives up the contexts that the protocol lets go: a new deflater refers to nothing earlier, which
-    /// is always valid. What the client's next message refers to has to stay.
+    /// Drops the deflater: a new one refers to nothing earlier, which is always valid. The inflater has to
+    /// stay, since the client's next message may refer to earlier ones.
     pub(super) fn release_deflater(&mut self) {
         self.deflater = None;
     }
 }
 
-/// Memory is short, or the message does not get shorter.
+/// Memory is short, or the reply does not get shorter.
 #[derive(Debug, PartialEq, Eq)]
 struct NotDeflated;
 
@@ -321,24 +321,23 @@ impl From<OverBudget> for NotDeflated {
     }
 }
 
-/// Deflates `prefix` and `message` as one message, to `out` (§7.2.1).
+/// Deflates `prefix` and `message` as one message to `out` (§7.2.1).
 ///
-/// A small message is compressed even if it gets longer: later ones may refer to it. A large one takes too
-/// much time for that.
+/// A large one is given up when it does not get shorter. A small one is not: later replies may refer to it.
 fn deflate(
     deflater: &mut Deflate,
     prefix: &[u8],
     message: &[u8],
     out: &mut Buffer,
 ) -> Result<(), NotDeflated> {
-    /// After so many bytes it is looked whether they got shorter.
+    /// After each chunk it is checked whether the message gets shorter.
     const CHUNK: usize = 64 * 1024;
     let len = prefix.len() + message.len();
     out.clear();
-    // More than any level makes of bytes that can't be compressed.
+    // Enough for incompressible data at any level.
     out.reserve(len + len / 8 + len / 64 + 64)?;
     if len == 0 {
-        // §7.2.3.6. A compressor would write nothing for a second empty message.
+        // §7.2.3.6. A compressor writes nothing for a second empty message.
         out.spare_mut()[0] = 0x00;
         out.advance(1);
         return Ok(());

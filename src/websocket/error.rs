@@ -1,6 +1,6 @@
-//! What a peer may do wrong (RFC 6455 and RFC 7692).
+//! A peer's violations of the protocol or the limits (RFC 6455, RFC 7692).
 
-/// What a client sent that RFC 6455 or the configured limits forbid.
+/// Something that the RFCs or the configured limits forbid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
     /// RSV1, RSV2 or RSV3 set, though no extension that uses it was agreed (§5.2).
@@ -34,7 +34,7 @@ pub enum ProtocolError {
     /// A compressed message that refers to an earlier one, though `client_no_context_takeover` was
     /// agreed (RFC 7692 §7.1.1.2).
     ContextKept,
-    /// A compressed message whose blocks take too much work for what they contain.
+    /// A compressed message with so many blocks that it takes more work than its length explains.
     TooManyBlocks,
     /// A message of at least `size` bytes, over the configured `limit` (§10.4).
     MessageTooBig { size: u64, limit: usize },

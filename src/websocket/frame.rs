@@ -2,16 +2,16 @@
 
 use crate::websocket::error::ProtocolError;
 
-/// What a frame carries (§5.2, §11.8).
+/// The interpretation of a payload (§5.2, §11.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
-    /// A further fragment of the message that is under way.
+    /// A later fragment of a message.
     Continuation = 0x0,
     /// The first fragment of a text message.
     Text = 0x1,
     /// The first fragment of a binary message.
     Binary = 0x2,
-    /// The closing handshake, by either side.
+    /// Begins or answers the closing handshake.
     Close = 0x8,
     /// Asks for a pong.
     Ping = 0x9,
@@ -27,31 +27,28 @@ pub const RSV1: u8 = 0x40;
 
 /// The header of a client's frame.
 ///
-/// It always has a masking key, since a client must mask every frame (§5.1): a frame without one
-/// never becomes a `Header`.
+/// It always has a masking key: a client must mask every frame (§5.1), and a frame without one never
+/// becomes a `Header`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Whether this is the message's last fragment.
+    /// Whether this is the last fragment of a message.
     pub fin: bool,
-    /// The reserved bits RSV1, RSV2 and RSV3, which extensions give a meaning to, where the first byte has
-    /// them.
+    /// RSV1, RSV2 and RSV3, at their places in the first byte.
     pub rsv: u8,
-    /// What the frame carries.
     pub opcode: Opcode,
-    /// The key that the payload is masked with.
     pub masking_key: [u8; 4],
-    /// The payload's length in bytes, below 2^63.
+    /// In bytes, below 2^63.
     pub payload_len: u64,
 }
 
-/// Decodes the header that `input` begins with, and tells its length in bytes (6 to 14).
+/// Decodes the header at the start of `input`. Returns it with its length in bytes (6 to 14).
 ///
 /// `Ok(None)` means that more bytes are needed.
 ///
 /// # Errors
 ///
 /// A reserved opcode, a frame without a mask, and a length that is not in its shortest form or has
-/// its top bit set (§5.2), each as soon as the bytes that show it are there.
+/// its top bit set (§5.2), each as soon as its bytes are there.
 #[inline]
 pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
     let &[first, second, ref rest @ ..] = input else {
@@ -124,9 +121,8 @@ pub fn encode_raw_header(first: u8, payload_len: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Unmasks `payload` in place (§5.3). Returns the key rotated to the next byte, so that a payload can be
-/// unmasked piece by piece, and whether all of this piece is ASCII, which saves most texts a second
-/// pass.
+/// Unmasks `payload` in place (§5.3). Returns the key rotated to the next byte, so that the next piece can
+/// be unmasked, and whether this piece is ASCII, which saves most texts a second pass.
 #[inline]
 pub fn unmask(payload: &mut [u8], mut masking_key: [u8; 4]) -> ([u8; 4], bool) {
     let key = u32::from_ne_bytes(masking_key);

@@ -1,5 +1,5 @@
-//! The server's opening handshake: a request → what was agreed, or the response that says what to
-//! fix (RFC 6455 §4.2).
+//! The server's opening handshake: a request → an agreement, or a response that names the mistake
+//! (RFC 6455 §4.2).
 
 use std::borrow::Cow;
 
@@ -13,25 +13,25 @@ use crate::http::request::{self, Request};
 use crate::http::response::Response;
 use crate::websocket::negotiation::{self, Negotiation, Parameters};
 
-/// What the operator allows, beyond what the protocol does.
+/// The operator's restrictions.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// The origins whose pages may connect, beside the bundled page. Empty for any.
+    /// The origins whose pages may connect, besides the bundled page. Empty: any.
     pub origins: Vec<Origin>,
-    /// The subprotocols that may be agreed. Empty for any.
+    /// The subprotocols that may be agreed on. Empty: any.
     pub subprotocols: Vec<String>,
-    /// What both sides have to keep to if messages are compressed. `None`: they are not.
+    /// The terms for compressed messages. `None`: no compression.
     pub compression: Option<Parameters>,
 }
 
-/// What was agreed.
+/// An accepted handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade {
     /// The value of Sec-WebSocket-Accept.
     pub accept: String,
-    /// A token of the client's offer, if any.
+    /// One of the client's offers.
     pub subprotocol: Option<String>,
-    /// What became of the offers to compress messages.
+    /// The answer to the client's offers of compression.
     pub compression: Negotiation,
 }
 
@@ -50,7 +50,7 @@ impl Upgrade {
             Negotiation::Agreed(parameters) => {
                 response.with("Sec-WebSocket-Extensions", parameters.to_string())
             }
-            // An extension is declined by leaving its header out (§9.1).
+            // §9.1: an extension is declined by silence.
             Negotiation::Declined(_) | Negotiation::NotOffered => response,
         }
     }
@@ -60,7 +60,7 @@ impl Upgrade {
 ///
 /// # Errors
 ///
-/// The response that says what is missing or wrong.
+/// The response that names what is missing or wrong.
 pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     let bad_request = |wrong| Err(Response::text(400, wrong));
     if request.version == (1, 0) {
@@ -102,8 +102,7 @@ pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     let Some(offered) = offered.collect::<Option<Vec<_>>>() else {
         return bad_request("Sec-WebSocket-Protocol has a name that is not a token");
     };
-    // §4.3: 1#token, so that a list has at least one. As with every violation of the grammar, §4.2.1
-    // wants an error.
+    // §4.3: `1#token`, at least one. §4.2.1 demands an error for "any violations of the ABNF grammar".
     if offered.is_empty() && request.has("Sec-WebSocket-Protocol") {
         return bad_request("Sec-WebSocket-Protocol is empty; without a subprotocol leave it out");
     }
@@ -120,9 +119,8 @@ pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     Ok(Upgrade { accept, subprotocol, compression })
 }
 
-/// The response to a version that is not spoken. §4.4: an "appropriate HTTP error code (such as 426
-/// Upgrade Required)" and the version that is spoken. RFC 9110 §7.8: Upgrade goes with a Connection
-/// that names it.
+/// The response to an unsupported version. §4.4: an "appropriate HTTP error code (such as 426 Upgrade
+/// Required)" and the supported version. RFC 9110 §7.8: the sender of Upgrade has to name it in Connection.
 pub fn wrong_version(reason: impl Into<Cow<'static, str>>) -> Response {
     Response::text(426, reason)
         .with("Sec-WebSocket-Version", "13")
@@ -147,7 +145,7 @@ fn has_body(request: &Request) -> bool {
         || request.values("Content-Length").any(|len| len != b"0")
 }
 
-/// Whether a page may connect: it is of a listed origin, or it is the bundled page.
+/// Whether a page may connect: its origin is listed, or it is the bundled page.
 fn allows(origins: &[Origin], value: &[u8], request: &Request) -> bool {
     let is_allowed = |origin: Origin| {
         let mut hosts = request.values("Host");
@@ -158,8 +156,7 @@ fn allows(origins: &[Origin], value: &[u8], request: &Request) -> bool {
 
 /// §4.2.1: "a base64-encoded value that, when decoded, is 16 bytes in length".
 fn is_key(key: &[u8]) -> bool {
-    // 16 bytes leave four bits of the last digit unused. Clients that draw the digits at random set
-    // them.
+    // 16 bytes leave four bits of the last digit unused. Clients that choose random digits set them.
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &base64::alphabet::STANDARD,
         GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
@@ -167,7 +164,7 @@ fn is_key(key: &[u8]) -> bool {
     LENIENT.decode(key).is_ok_and(|nonce| nonce.len() == 16)
 }
 
-/// The value of Sec-WebSocket-Accept for a key (§4.2.2): it proves that the server read the key.
+/// The value of Sec-WebSocket-Accept for a key (§4.2.2), which proves that the server has read the key.
 pub fn accept_value(key: &[u8]) -> String {
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();

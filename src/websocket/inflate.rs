@@ -1,4 +1,4 @@
-//! A compressed message inflated (RFC 7692 §7.2.2), with bounds on what comes out and on the work.
+//! Inflates a message (RFC 7692 §7.2.2), with limits on its size and on the work that it takes.
 
 use zlib_rs::{Inflate, InflateFlush, Status};
 
@@ -7,11 +7,10 @@ use crate::websocket::close::{self, CloseFrame};
 use crate::websocket::error::ProtocolError;
 use crate::websocket::message::{Kind, check_utf8};
 
-/// The largest window, as the base-2 logarithm of its bytes. Inflaters always have it: it serves every
-/// smaller one.
+/// The base-2 logarithm of the largest window. All inflaters have it, since it serves smaller ones, too.
 pub(super) const MAX_WINDOW_BITS: u8 = 15;
 
-/// What the sender removes from the end of each message: the length of an empty block (§7.2.1).
+/// The end of each message, which its sender removes: the length of an empty block (§7.2.1).
 pub(super) const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 
 /// A message that is being inflated.
@@ -19,11 +18,10 @@ pub(super) struct Inflating<'m> {
     pub(super) context: &'m mut Inflate,
     pub(super) kind: Kind,
     pub(super) max_size: usize,
-    /// What is inflated.
     pub(super) message: &'m mut Buffer,
-    /// For the contexts. A message that becomes large moves it to the budget of its memory.
+    /// For the contexts. A message that becomes large charges them to the budget of its own memory.
     pub(super) charge: &'m mut Charge,
-    /// How much of a text is known to be UTF-8, in bytes.
+    /// How many bytes of a text are known to be UTF-8.
     pub(super) checked: usize,
 }
 
@@ -32,17 +30,16 @@ impl Inflating<'_> {
     ///
     /// # Errors
     ///
-    /// The close frame for data that is not DEFLATE or breaks off, text that is not UTF-8, a message
-    /// that is too big or takes too much work, or memory that is short. Each is found as soon as the bytes that
-    /// show it are inflated.
+    /// The close frame for invalid or incomplete DEFLATE data, text that is not UTF-8, a message that is
+    /// too big or takes too much work, or a lack of memory, each as soon as it is inflated so far.
     pub(super) fn run(&mut self, mut payload: &[u8]) -> Result<(), CloseFrame> {
-        /// Each costs a copy of the window, and two bytes are enough to ask for it.
+        /// Each costs a copy of the window, and can be as short as two bytes.
         const MAX_STREAMS: usize = 100;
-        /// To read the codes of an empty block takes about a microsecond.
+        /// Reading the codes of an empty block takes about a microsecond.
         const MAX_BLOCKS: usize = 16 * 1024;
-        /// A large message may have a further block for so many bytes.
+        /// A large message may have one more block for each of these.
         const BYTES_PER_BLOCK: usize = 64;
-        // The header of the block whose length is removed takes at least a bit.
+        // At least the header of the block remains whose length is removed.
         if payload.is_empty() {
             return Err(ProtocolError::InvalidDeflate.into());
         }
@@ -64,9 +61,9 @@ impl Inflating<'_> {
         Ok(check_utf8(self.kind, self.message.filled(), &mut self.checked, true)?)
     }
 
-    /// Inflates up to the end of a block, of its stream, or of `input`, which is left with what follows.
+    /// Inflates up to the end of a block, of a stream, or of `input`, and advances `input`.
     fn block(&mut self, input: &mut &[u8]) -> Result<Status, CloseFrame> {
-        /// Few enough to be still in the processor's cache when they are checked.
+        /// Still in the processor's cache when it is checked.
         const PIECE: usize = 64 * 1024;
         loop {
             if self.message.spare_mut().is_empty() {
@@ -89,14 +86,14 @@ impl Inflating<'_> {
                 return Err(ProtocolError::MessageTooBig { size, limit }.into());
             }
             check_utf8(self.kind, self.message.filled(), &mut self.checked, false)?;
-            // Where room is left, nothing is pending.
+            // Output is pending only if there was no room for it.
             if status == Status::StreamEnd || written < room_len {
                 return Ok(status);
             }
         }
     }
 
-    /// With room for a byte more than may come, which shows whether it does.
+    /// With room for one byte over the limit, which shows that the limit is exceeded.
     fn max_len(&self) -> usize {
         self.max_size.saturating_add(1)
     }
@@ -108,8 +105,8 @@ impl Inflating<'_> {
         Ok(())
     }
 
-    /// Begins a new stream that may refer to what is inflated so far. What was inflated before this
-    /// message is lost for it: the client's encoder has ended its stream, too.
+    /// Begins a new stream, which may refer to this message, and not to earlier ones: the client's encoder
+    /// has ended its stream, too.
     fn restart(&mut self) -> Result<(), ProtocolError> {
         const MAX_WINDOW: usize = 1 << MAX_WINDOW_BITS;
         self.context.reset(false);
@@ -120,16 +117,15 @@ impl Inflating<'_> {
         Ok(())
     }
 
-    /// Appends the tail, and refuses a message that it does not complete to whole blocks, or that has more
-    /// in it: such a message was cut.
+    /// Appends the tail. If it does not complete the last block, or has content, the message was cut.
     fn end(&mut self) -> Result<(), CloseFrame> {
-        // The byte after it is read only if the tail has ended inside a block.
+        // The byte after the tail is read only inside a block.
         let [a, b, c, d] = TAIL;
         let tail = [a, b, c, d, 0x00];
         let mut rest = &tail[..];
         let len = self.message.filled().len();
         match self.block(&mut rest)? {
-            // §7.2.3.4: a final block needs no tail.
+            // §7.2.3.4: the last block is a final one, and needs no tail.
             Status::StreamEnd if rest.len() == tail.len() => self.restart()?,
             _ if rest.len() == 1 && self.message.filled().len() == len => {}
             _ => return Err(ProtocolError::InvalidDeflate.into()),

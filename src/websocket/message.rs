@@ -1,24 +1,23 @@
-//! What messages carry, and the check of their text (RFC 6455 §5.6).
+//! Text and binary messages (RFC 6455 §5.6).
 
 use crate::websocket::error::ProtocolError;
 
-/// What a message carries (§5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,
     Binary,
 }
 
-/// What a message's payload is on the wire.
+/// The form of a message on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     Plain,
-    /// Compressed, which RSV1 marks (RFC 7692 §6).
+    /// Compressed, and marked by RSV1 (RFC 7692 §6).
     Deflated,
 }
 
-/// Refuses a text message at its first wrong byte, however much of it is still to come (§8.1). The first
-/// `checked` bytes are known to be right.
+/// Refuses a text message at its first wrong byte, before the rest has come (§8.1). Its first `checked`
+/// bytes are known to be valid.
 pub(super) fn check_utf8(
     kind: Kind,
     text: &[u8],
@@ -30,7 +29,7 @@ pub(super) fn check_utf8(
     }
     match str::from_utf8(&text[*checked..]) {
         Ok(right) => *checked += right.len(),
-        // The last character is cut, and its rest may still come.
+        // The last character is incomplete, and the rest of it may come.
         Err(error) if error.error_len().is_none() && !complete => *checked += error.valid_up_to(),
         Err(_) => return Err(ProtocolError::InvalidUtf8),
     }

@@ -1,4 +1,4 @@
-//! permessage-deflate: the client's offers, and what is agreed (RFC 7692 §5 and §7.1).
+//! The negotiation of permessage-deflate: offers of the client, terms of the server (RFC 7692 §5, §7.1).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,19 +9,19 @@ use crate::http::request::{self, Request};
 /// The name that the extension is registered under (§8.1).
 const NAME: &str = "permessage-deflate";
 
-/// What the operator allows.
+/// The operator's choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Each message is compressed on its own.
     #[default]
     NoContextTakeover,
-    /// What was said in one message shortens the next one.
+    /// A message may refer to earlier ones, which makes it shorter.
     ContextTakeover,
     Off,
 }
 
 impl Mode {
-    /// What the server asks of both sides, if messages may be compressed.
+    /// The terms of the server, if it agrees to compression at all.
     pub fn terms(self) -> Option<Parameters> {
         let no_context_takeover = match self {
             Mode::Off => return None,
@@ -36,54 +36,54 @@ impl Mode {
     }
 }
 
-/// What became of the client's offers.
+/// The answer to the client's offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Negotiation {
     #[default]
     NotOffered,
-    /// None is accepted. The text says why, for the log.
+    /// No offer is accepted, and why, for the log.
     Declined(Cow<'static, str>),
     Agreed(Parameters),
 }
 
-/// What both sides keep to, as the answer says it (§7.1). All are off by default.
+/// The parameters that both sides keep to (§7.1). By default there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
-    /// Each of the server's messages is compressed on its own.
+    /// The server compresses each message on its own.
     pub server_no_context_takeover: bool,
-    /// Each of the client's messages is compressed on its own.
+    /// The client compresses each message on its own.
     pub client_no_context_takeover: bool,
-    /// The base-2 logarithm of the window that the server keeps to, 8 to 15.
+    /// The base-2 logarithm of the server's window, 8 to 15.
     pub server_max_window_bits: Option<u8>,
-    /// The same of the client.
+    /// The base-2 logarithm of the client's window, 8 to 15.
     pub client_max_window_bits: Option<u8>,
 }
 
 /// An extension's name and its parameters.
 type Offer<'h> = (&'h str, Vec<(&'h str, Option<String>)>);
 
-/// Chooses among what `request` offers (RFC 6455 §9.1, RFC 7692 §5 and §7.1): the first offer that is
-/// acceptable and meets the `terms` of the server. Other extensions are declined by silence.
+/// Answers the offers of `request` (RFC 6455 §9.1, RFC 7692 §5, §7.1): accepts the first one that is valid
+/// and can meet the `terms` of the server. Other extensions are declined by silence.
 ///
 /// # Errors
 ///
-/// A header that is not in the grammar of RFC 6455 §9.1. The text says so.
+/// The reason if the header is not in the grammar of RFC 6455 §9.1.
 pub fn negotiate(
     request: &Request,
     terms: Option<Parameters>,
 ) -> Result<Negotiation, &'static str> {
     const HEADER: &str = "Sec-WebSocket-Extensions";
     const MALFORMED: &str =
-        "Sec-WebSocket-Extensions is not a valid list of extensions (RFC 6455 §9.1)";
+        "Sec-WebSocket-Extensions is not a valid extension list (RFC 6455 §9.1)";
     let mut negotiation = Negotiation::NotOffered;
     let mut offers = request.list(HEADER).peekable();
-    // §9.1: 1#extension, so that a list has at least one.
+    // §9.1: `1#extension`, at least one.
     if offers.peek().is_none() && request.has(HEADER) {
         return Err(MALFORMED);
     }
     for offer in offers {
         let (name, parameters) = extension(offer).ok_or(MALFORMED)?;
-        // What follows an acceptable offer has to be in the grammar as well.
+        // The grammar holds for the offers after the accepted one, too.
         if name == NAME && !matches!(negotiation, Negotiation::Agreed(_)) {
             negotiation = match (accept(&parameters, terms), negotiation) {
                 (Ok(parameters), _) => Negotiation::Agreed(parameters),
@@ -95,8 +95,8 @@ pub fn negotiate(
     Ok(negotiation)
 }
 
-/// `token *( ";" token [ "=" ( token | quoted-string ) ] )`. A quoted string has to be a token once it
-/// is unquoted, so that no separator can be inside one.
+/// `token *( ";" token [ "=" ( token | quoted-string ) ] )`. The unquoted form of a quoted
+/// string has to be a token, too, so it can't contain a separator.
 fn extension(member: &[u8]) -> Option<Offer<'_>> {
     let mut parts = member.split(|&byte| byte == b';').map(request::trim);
     let name = request::token(parts.next()?)?;
@@ -107,7 +107,7 @@ fn parameter(part: &[u8]) -> Option<(&str, Option<String>)> {
     let Some(equals) = part.iter().position(|&byte| byte == b'=') else {
         return Some((request::token(part)?, None));
     };
-    // RFC 6455 §9.1 takes over the "implied *LWS rule" of RFC 2616.
+    // RFC 6455 §9.1 keeps the "implied *LWS rule" of RFC 2616.
     let (name, value) = (request::trim(&part[..equals]), request::trim(&part[equals + 1..]));
     let value = match value {
         [b'"', quoted @ .., b'"'] => {
@@ -123,13 +123,17 @@ fn parameter(part: &[u8]) -> Option<(&str, Option<String>)> {
     Some((request::token(name)?, Some(value)))
 }
 
-/// The answer to one offer, or why it is declined.
+/// The answer to one offer.
+///
+/// # Errors
+///
+/// The reason why it is declined.
 fn accept(
     offer: &[(&str, Option<String>)],
     terms: Option<Parameters>,
 ) -> Result<Parameters, Cow<'static, str>> {
     let terms = terms.ok_or("compression is off")?;
-    // A limit on the client's window only if it offers to keep to one.
+    // §7.1.2.2: only a client that offers it can be asked for a smaller window.
     let mut answer = Parameters { client_max_window_bits: None, ..terms };
     let lowest = |own: Option<u8>, offered: u8| own.map_or(offered, |own| own.min(offered));
     for (number, (name, value)) in offer.iter().enumerate() {
@@ -147,7 +151,7 @@ fn accept(
                 answer.server_max_window_bits = Some(lowest(terms.server_max_window_bits, offered));
             }
             ("server_max_window_bits", None) => return Err(format!("{name} has no value").into()),
-            // Without a limit in the terms it is not answered: any window can be inflated.
+            // Without terms for it there is no answer to it: the server inflates any window.
             ("client_max_window_bits", None) => {
                 answer.client_max_window_bits = terms.client_max_window_bits;
             }
@@ -173,7 +177,7 @@ fn window_bits(name: &str, value: &str) -> Result<u8, Cow<'static, str>> {
     }
 }
 
-/// The extension with its parameters, as the answer has it.
+/// The extension with its parameters, as in the answer.
 impl fmt::Display for Parameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(NAME)?;

@@ -128,7 +128,9 @@ impl<'s> Driver<'s> {
 
     /// One on which a PROXY header has to come first.
     pub fn forwarded(service: &'s Service) -> Self {
-        Self::of(Connection::forwarded(service, Peer::Unix, Duration::ZERO))
+        let mut connection = Connection::new(service, Peer::Unix, Duration::ZERO);
+        connection.expect_proxy_header();
+        Self::of(connection)
     }
 
     fn of(connection: Connection<'s>) -> Self {

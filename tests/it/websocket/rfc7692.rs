@@ -98,8 +98,7 @@ fn section_5_offers_are_answered_declined_or_refused() {
             Err(body) => format!("400: {}", body.trim_end()),
         }
     };
-    let malformed =
-        "400: Sec-WebSocket-Extensions is not a valid list of extensions (RFC 6455 §9.1)";
+    let malformed = "400: Sec-WebSocket-Extensions is not a valid extension list (RFC 6455 §9.1)";
     for (offer, answer) in [
         ("permessage-deflate", NOTHING),
         ("x-webkit-deflate-frame", "not offered"),
