@@ -34,7 +34,7 @@ use crate::app::incoming::{Incoming, LARGE_INPUT, SMALL_INPUT};
 use crate::app::peer::Peer;
 use crate::app::routes::{self, Opening};
 use crate::app::scripted::Scripted;
-use crate::app::settings::Settings;
+use crate::app::settings::{Settings, Timeouts};
 use crate::app::step::{Step, Topic};
 use crate::app::websocket::{Content, Line, WebSocket};
 use crate::buffer::{Budget, Buffer};
@@ -560,7 +560,11 @@ impl<'s> Connection<'s> {
             opening.extend_from_slice(dump.as_bytes());
         }
         let Service { settings, budget, .. } = self.service;
-        let timeouts = script.timeouts(settings.timeouts);
+        let timeouts = match control {
+            // A case has its own times, and a ping would be no part of it.
+            Some(_) => Timeouts { ping_interval: None, ..settings.timeouts },
+            None => script.timeouts(settings.timeouts),
+        };
         let mut incoming =
             Incoming::new(settings.max_message_size, timeouts, input, budget, deflate, self.now);
         if script.trace || log_enabled!(Level::Trace) {

@@ -4,14 +4,16 @@ pub mod client;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Client, Flaw};
 use wsecho::app::behavior::Behaviors;
 use wsecho::app::cases::case::{Behavior, CloseBehavior, Id};
-use wsecho::app::cases::results::State;
+use wsecho::app::cases::results::{Report, State};
 use wsecho::app::cases::suite::{Pattern, Suite};
 use wsecho::app::connection::Service;
+use wsecho::app::step::Topic;
 
 use crate::driver::{self, Driver, Ended};
 use crate::frames;
@@ -740,4 +742,149 @@ fn memory_that_is_short_fails_a_case_and_says_so() {
     assert_eq!(play(&service, id, Flaw::None), (Behavior::Failed, CloseBehavior::WrongCode));
     let Some(State::Judged(report)) = service.cases.results.state("client", id) else { panic!() };
     assert_eq!(report.result, "the server failed the connection: memory is short, try again later");
+}
+
+/// A trial of the agent `x`, of which everything is sent that is sent at once.
+fn open<'s>(service: &'s Service, id: &str) -> Driver<'s> {
+    let mut driver = Driver::new(service);
+    let target = format!("/runCase?casetuple={id}&agent=x");
+    driver.receive(driver::upgrade(&target, "").as_bytes());
+    settle(&mut driver);
+    driver.forget_response();
+    driver
+}
+
+/// Lets pass what takes no time.
+fn settle(driver: &mut Driver) {
+    while driver.wait() == Some(Duration::ZERO) {
+        driver.suspend_until(driver.now);
+    }
+}
+
+/// The report on the agent `x`.
+fn report(service: &Service, id: &str) -> Arc<Report> {
+    match service.cases.results.state("x", Id::parse(id).unwrap()) {
+        Some(State::Judged(report)) => report,
+        _ => panic!("no verdict on {id}"),
+    }
+}
+
+#[test]
+fn large_echoes_are_compared_byte_by_byte() {
+    for (id, first, len) in [("9.1.2", 0x81, 256 << 10), ("9.4.5", 0x82, 4 << 20)] {
+        for wrong_at in [None, Some(0), Some(len / 2), Some(len - 1)] {
+            let service = driver::service(1 << 24, 1 << 30);
+            let mut driver = open(&service, id);
+            let pattern: &[u8] =
+                if first == 0x81 { b"0123456789" } else { b"\x00\xFE\x23\xFA\xF0" };
+            let mut echo: Vec<_> = pattern.iter().copied().cycle().take(len).collect();
+            if let Some(at) = wrong_at {
+                echo[at] ^= 1;
+            }
+            driver.receive(&frames::frame(first, &echo));
+            driver.receive(&frames::close(1000));
+            let expected = if wrong_at.is_none() { Behavior::Ok } else { Behavior::Failed };
+            let report = report(&service, id);
+            assert_eq!((report.behavior, report.close), (expected, CloseBehavior::Ok), "{id}");
+        }
+    }
+}
+
+#[test]
+fn compressed_cases_are_unimplemented_without_an_agreement() {
+    let service = driver::service(1 << 24, 1 << 30);
+    for id in [Id::new(12, 1, 1), Id::new(13, 7, 18)] {
+        let verdict = play(&service, id, Flaw::None);
+        assert_eq!(verdict, (Behavior::Unimplemented, CloseBehavior::Ok));
+    }
+}
+
+#[test]
+fn the_server_agrees_as_the_case_has_it() {
+    const TAKEOVER: &str = "; client_no_context_takeover";
+    let service = driver::service(1 << 24, 1 << 30);
+    let agreed = |id: &str, offer: &str| {
+        let mut driver = Driver::new(&service);
+        let target = format!("/runCase?casetuple={id}&agent=x");
+        let offer = format!("Sec-WebSocket-Extensions: permessage-deflate{offer}\r\n");
+        driver.receive(driver::upgrade(&target, &offer).as_bytes());
+        let response = driver.forget_response();
+        let (_, agreed) = response.split_once("Extensions: permessage-deflate")?;
+        Some(agreed.lines().next().unwrap().to_owned())
+    };
+    let bits = |bits: u8| format!("; client_max_window_bits={bits}");
+    for (id, plain, with_window) in [
+        ("1.1.1", None, None),
+        ("12.3.1", Some(String::new()), Some(String::new())),
+        ("13.1.1", Some(String::new()), Some(String::new())),
+        ("13.2.1", Some(TAKEOVER.into()), Some(TAKEOVER.into())),
+        ("13.3.1", None, Some(bits(9))),
+        ("13.4.1", None, Some(bits(15))),
+        ("13.5.1", None, Some(TAKEOVER.to_owned() + &bits(9))),
+        ("13.6.1", None, Some(TAKEOVER.to_owned() + &bits(15))),
+        ("13.7.1", Some(TAKEOVER.into()), Some(TAKEOVER.to_owned() + &bits(9))),
+    ] {
+        assert_eq!(agreed(id, ""), plain, "{id}");
+        assert_eq!(agreed(id, "; client_max_window_bits"), with_window, "{id}");
+    }
+}
+
+#[test]
+fn a_client_may_be_silent_for_as_long_as_the_case_lasts() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let mut driver = open(&service, "9.7.2");
+    driver.wait_until(Duration::from_secs(59));
+    for _ in 0..1000 {
+        driver.take();
+        driver.receive(&frames::frame(0x81, b"0123456789012345"));
+        settle(&mut driver);
+    }
+    driver.receive(&frames::close(1000));
+    assert_eq!(report(&service, "9.7.2").behavior, Behavior::Ok);
+}
+
+#[test]
+fn a_trial_that_only_waits_takes_few_steps() {
+    let service = driver::service(1 << 24, 1 << 30);
+    // The client breaks the protocol in the first pause, and says nothing more.
+    let mut driver = open(&service, "6.4.1");
+    driver.receive(&frames::frame(0x83, b""));
+    let mut waits = 0;
+    while let Some(wait) = driver.wait() {
+        waits += 1;
+        driver.suspend_until(driver.now + wait);
+    }
+    assert!(waits < 10, "{waits}");
+}
+
+#[test]
+fn pings_beside_a_long_message_are_answered_and_hold_little_memory() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let mut driver = open(&service, "5.19");
+    driver.receive(&frames::frame(0x89, b"client's"));
+    assert!(driver.take().ends_with(b"\x8A\x08client's"));
+
+    let mut driver = Driver::new(&service);
+    driver.receive(driver::upgrade("/runCase?casetuple=9.5.1&agent=x", "").as_bytes());
+    let pings = frames::frame(0x89, &[7; 125]).repeat(100);
+    for _ in 0..100 {
+        driver.receive(&pings);
+        driver.suspend_until(driver.now);
+    }
+    // What waits for the end of the frame is sent in one write.
+    let longest = driver.writes.iter().map(|(_, len)| *len).max();
+    assert!(longest < Some(32 * 1024), "{longest:?}");
+}
+
+#[test]
+fn what_a_client_says_does_not_change_how_the_log_looks() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let mut driver = open(&service, "1.1.1");
+    driver.receive(&frames::frame(0x81, "\n\"\u{202e}\u{2028}\u{1f600}".as_bytes()));
+    driver.end_stream();
+    let (topic, line) = driver.log.last().unwrap();
+    assert_eq!(*topic, Topic::Verdict);
+    let received = r#"[["message", "\u000a\"\u202e\u2028😀", false]]"#;
+    let expected = format!("client 1: case 1.1.1 of \"x\": FAILED: received {received}");
+    assert!(line.starts_with(&expected), "{line}");
 }
