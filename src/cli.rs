@@ -22,7 +22,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory as _, Parser, ValueE
 use log::LevelFilter;
 
 use crate::app::behavior::Behaviors;
-use crate::app::cases::Pattern;
+use crate::app::cases::suite::Pattern;
 use crate::http::origin::Origin;
 use crate::http::request;
 use crate::proxy_protocol;
@@ -149,7 +149,7 @@ pub struct Messages {
     #[arg(long, value_name = "TEXT", default_value = "You have entered: ", value_parser = prefix)]
     pub prefix: String,
 
-    /// Misbehave at /do as asked, judge clients
+    /// Serve /do and the cases
     ///
     /// Whether a WebSocket at /do misbehaves as its query asks, and whether Autobahn cases are played: on
     /// or off. GET /do lists what it can ask for.

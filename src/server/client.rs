@@ -216,7 +216,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::app::cases::Cases;
+    use crate::app::cases::results::Cases;
     use crate::app::peer::Peer;
     use crate::app::settings::WRITE_TIMEOUT_PARTS;
     use crate::cli::Config;

@@ -1,7 +1,7 @@
 //! What the server says, to a request and after it.
 
 mod behavior;
-mod cases;
+pub mod cases;
 mod connection;
 mod conversation;
 mod copies;

@@ -1,7 +1,7 @@
 //! The table of responses: the first row that fits a request is its response.
 
 use wsecho::app::behavior::{self, Behaviors};
-use wsecho::app::cases::Cases;
+use wsecho::app::cases::results::Cases;
 use wsecho::app::routes::{self, Opening, route};
 use wsecho::http::origin::Origin;
 use wsecho::http::request::{Request, head_len};
