@@ -22,7 +22,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory as _, Parser, ValueE
 use log::LevelFilter;
 
 use crate::app::behavior::Behaviors;
-use crate::app::cases::Pattern;
+use crate::app::cases::suite::Pattern;
 use crate::http::origin::Origin;
 use crate::http::request;
 use crate::proxy_protocol;

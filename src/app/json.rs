@@ -1,13 +1,17 @@
 //! JSON, as far as this server writes it (RFC 8259).
 
-/// A string (§7). What is not UTF-8 becomes U+FFFD.
+/// A string (§7). What is not UTF-8 becomes U+FFFD. What could change how a line of the log looks is
+/// escaped: controls, line ends, bidirectional overrides.
 pub fn string(bytes: &[u8]) -> String {
     let mut json = String::from('"');
     for char in String::from_utf8_lossy(bytes).chars() {
         match char {
             '"' | '\\' => json.extend(['\\', char]),
-            control if control.is_control() => {
-                json += &format!("\\u{:04x}", u32::from(control));
+            '\'' => json.push(char),
+            char if char.escape_debug().len() > 1 => {
+                for unit in char.encode_utf16(&mut [0; 2]) {
+                    json += &format!("\\u{unit:04x}");
+                }
             }
             char => json.push(char),
         }

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 use crate::app::behavior::{self, Behavior, Behaviors, Handshake};
 use crate::app::cases::control::{self, Control};
-use crate::app::cases::{self, Cases};
-use crate::app::{dump, page};
+use crate::app::cases::get;
+use crate::app::cases::results::Cases;
+use crate::app::dump;
+use crate::app::page;
 use crate::http::request::{self, ParseError, Request};
 use crate::http::response::Response;
 use crate::websocket::handshake::{self, Policy, Upgrade};
@@ -40,8 +42,7 @@ pub fn route(
     }
     let cases = Some(cases).filter(|_| behaviors == Behaviors::On);
     if !request.has_token("Upgrade", "websocket") {
-        let of_cases =
-            cases.and_then(|cases| cases::document::response(path, request.query(), cases));
+        let of_cases = cases.and_then(|cases| get::response(path, request.query(), cases));
         return Err(match of_cases {
             Some(response) => response,
             None if is_on_demand => explain(request.query()),

@@ -24,30 +24,27 @@ pub fn serve(registration: &Registration, shared: &Shared) {
     let acceptor = shared.acceptor.as_ref();
     let handshake = acceptor.map(|acceptor| Handshake::new(acceptor, &service.budget));
     let is_forwarded = shared.config.listening.expects_proxy_header(socket.peer.ip());
-    let (at_once, after_header) = if is_forwarded { (None, handshake) } else { (handshake, None) };
-    let stream = Stream::new(socket, service.settings.timeouts.write, at_once);
+    let handshake = handshake.filter(|_| !is_forwarded);
+    let stream = Stream::new(socket, service.settings.timeouts.write, handshake);
     let mut client = Client {
         registration,
         shared,
         start: stream.now(),
         stream,
-        after_header,
         tls: if acceptor.is_some() { Tls::Unfinished } else { Tls::None },
         level: Level::Info,
     };
-    client.serve(&mut if is_forwarded {
-        Connection::forwarded(service, socket.peer, began)
-    } else {
-        Connection::new(service, socket.peer, began)
-    });
+    let mut connection = Connection::new(service, socket.peer, began);
+    if is_forwarded {
+        connection.expect_proxy_header();
+    }
+    client.serve(&mut connection);
 }
 
 struct Client<'c> {
     registration: &'c Registration,
     shared: &'c Shared,
     stream: Stream<'c>,
-    /// TLS, where it begins after the PROXY header.
-    after_header: Option<Handshake<'c>>,
     start: Instant,
     tls: Tls,
     /// At which the end of the WebSocket is logged.
@@ -124,9 +121,7 @@ impl Client<'_> {
                 }
                 Step::Forwarded(peer) => {
                     self.registration.set_peer(peer);
-                    if let Some(handshake) = self.after_header.take() {
-                        self.stream.start_tls(handshake);
-                    }
+                    self.start_tls();
                     continue;
                 }
                 Step::Log(topic, line) => {
@@ -163,6 +158,14 @@ impl Client<'_> {
     /// The time since the connection began.
     fn now(&self) -> Duration {
         self.stream.now() - self.start
+    }
+
+    /// Enables TLS, if there is a certificate, behind a PROXY header.
+    #[inline(never)]
+    fn start_tls(&mut self) {
+        if let Some(acceptor) = &self.shared.acceptor {
+            self.stream.start_tls(Handshake::new(acceptor, &self.shared.service.budget));
+        }
     }
 
     /// Records that the TLS handshake is complete, once it is.
@@ -213,7 +216,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::app::cases::Cases;
+    use crate::app::cases::results::Cases;
     use crate::app::peer::Peer;
     use crate::app::settings::WRITE_TIMEOUT_PARTS;
     use crate::cli::Config;
@@ -238,7 +241,6 @@ mod tests {
             shared: &shared,
             start: stream.now(),
             stream,
-            after_header: None,
             tls: Tls::None,
             level: Level::Info,
         };

@@ -7,7 +7,7 @@ use std::thread;
 use log::warn;
 
 use crate::app::behavior::Draws;
-use crate::app::cases::Cases;
+use crate::app::cases::results::Cases;
 use crate::app::connection::Service;
 use crate::app::settings::{Settings, Timeouts};
 use crate::buffer::Budget;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wsecho::app::behavior::{Behaviors, Draws};
-use wsecho::app::cases::Cases;
+use wsecho::app::cases::results::Cases;
 use wsecho::app::connection::{Connection, Service};
 use wsecho::app::end::Lost;
 use wsecho::app::peer::Peer;
@@ -16,6 +16,7 @@ use wsecho::buffer::Budget;
 use wsecho::websocket::close::CloseFrame;
 use wsecho::websocket::deflate::Pool;
 use wsecho::websocket::handshake::Policy;
+use wsecho::websocket::negotiation::Mode;
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +80,8 @@ pub fn with_budget(max_message_size: usize, budget: Arc<Budget>) -> Service {
                 close: CLOSE_TIMEOUT,
             },
         },
-        policy: Policy::default(),
+        // It agrees to whatever is offered.
+        policy: Policy { compression: Mode::ContextTakeover.terms(), ..Policy::default() },
         behaviors: Behaviors::On,
         contexts: Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget))),
         budget,
@@ -128,7 +130,9 @@ impl<'s> Driver<'s> {
 
     /// One on which a PROXY header has to come first.
     pub fn forwarded(service: &'s Service) -> Self {
-        Self::of(Connection::forwarded(service, Peer::Unix, Duration::ZERO))
+        let mut connection = Connection::new(service, Peer::Unix, Duration::ZERO);
+        connection.expect_proxy_header();
+        Self::of(connection)
     }
 
     fn of(connection: Connection<'s>) -> Self {

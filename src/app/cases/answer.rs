@@ -3,8 +3,8 @@
 use std::mem;
 use std::time::Duration;
 
-use crate::app::cases::Cases;
 use crate::app::cases::control::Command;
+use crate::app::cases::results::Cases;
 use crate::app::cases::results::State;
 use crate::app::incoming::Incoming;
 use crate::app::json;

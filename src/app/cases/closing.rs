@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::app::cases::case::{
-    Action, Behavior, Case, Event, ExpectedClose, Id, Judging, Limit, Payload,
-};
+use crate::app::cases::case::{Action, Behavior, Case, Event, ExpectedClose, Id, Judging, Limit};
+use crate::app::cases::payload::Payload;
 use crate::websocket::frame::Opcode;
 use crate::websocket::message::Kind;
 

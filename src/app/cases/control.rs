@@ -1,7 +1,7 @@
 //! The control protocol: a path and its query → what a runner asks for.
 
-use crate::app::cases::Suite;
 use crate::app::cases::case::{Case, Id};
+use crate::app::cases::suite::Suite;
 use crate::app::query::Query;
 
 /// The longest name of an agent, in characters.

@@ -1,6 +1,6 @@
 //! What round trips carry: bytes that compress well or badly, the same in each run.
 
-use crate::app::cases::case::Payload;
+use crate::app::cases::payload::Payload;
 
 /// A kind of data. The ratios are those of messages of 128 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

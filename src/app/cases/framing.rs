@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::app::cases::case::{
-    Action, Behavior, Case, Event, ExpectedClose, Id, Limit, Payload, Writes, fragmented, written,
+    Action, Behavior, Case, Event, ExpectedClose, Id, Limit, Writes, fragmented, written,
 };
+use crate::app::cases::payload::Payload;
 use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::message::Kind;
 

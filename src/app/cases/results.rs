@@ -6,8 +6,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::app::cases::case::{Behavior, Case, CloseBehavior, Event, Id, Play, Side};
+use crate::app::cases::suite::Suite;
 use crate::app::cases::verdict::{Came, ClosePayload, Ending};
 use crate::app::json;
+
+/// The cases of a server and the verdicts on its clients.
+#[derive(Default)]
+pub struct Cases {
+    pub suite: Suite,
+    pub results: Results,
+}
+
+impl Cases {
+    pub fn new(suite: Suite) -> Self {
+        Cases { suite, results: Results::default() }
+    }
+
+    /// The names and contents of the files with the reports on an agent.
+    pub fn files(&self, agent: &str) -> impl Iterator<Item = (String, String)> {
+        let reports = self.results.reports().remove(agent).unwrap_or_default();
+        reports.into_iter().filter_map(move |report| {
+            let case = self.suite.case(report.id)?;
+            let contents = file(agent, &case, self.suite.place(report.id), &report);
+            Some((file_name(agent, report.id), contents))
+        })
+    }
+}
 
 /// The most agents. The one that was not seen for longest gives way to a new one.
 const MAX_AGENTS: usize = 32;

@@ -3,26 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app::cases::Cases;
 use crate::app::cases::answer::Answer;
 use crate::app::cases::control::Control;
-use crate::app::cases::trial::Trial;
+use crate::app::cases::results::Cases;
+use crate::app::cases::trial::{Handshake, Trial};
 use crate::app::incoming::Incoming;
 use crate::app::step::Step;
 use crate::buffer::Budget;
 use crate::websocket::session::Session;
-
-/// The handshake of a runner.
-pub struct Handshake {
-    /// The client's number in the log.
-    pub client: u64,
-    /// When it was answered, since the Unix epoch.
-    pub started: Duration,
-    /// The head of the request.
-    pub request: String,
-    /// The 101, which is still to be sent.
-    pub response: String,
-}
 
 /// What a runner is served.
 pub enum Runner<'s> {

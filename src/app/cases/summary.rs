@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 
 use crate::app::cases::case::{Behavior, CloseBehavior};
+use crate::app::cases::control;
+use crate::app::cases::results::Cases;
 use crate::app::cases::results::State;
-use crate::app::cases::{Cases, Pattern, control};
+use crate::app::cases::suite::Pattern;
 use crate::app::query::Query;
 use crate::escape::Count;
 

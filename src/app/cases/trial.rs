@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::cases::case::{
-    Action, Behavior, Case, Frame, Limit, Payload, Play, RoundTrips, Side, Writes,
+    Action, Behavior, Case, Frame, Limit, Play, RoundTrips, Side, Writes,
 };
+use crate::app::cases::payload::Payload;
 use crate::app::cases::results::{Report, Results};
-use crate::app::cases::runner::Handshake;
 use crate::app::cases::verdict::{Came, ClosePayload, Ending, Received, judge};
 use crate::app::incoming::{Incoming, Next};
 use crate::app::step::Step;
@@ -63,6 +63,18 @@ pub struct Trial<'s> {
     /// Whether something was sent since the last look at what came.
     has_sent: bool,
     stage: Stage,
+}
+
+/// The handshake of a runner.
+pub struct Handshake {
+    /// The client's number in the log.
+    pub client: u64,
+    /// When it was answered, since the Unix epoch.
+    pub started: Duration,
+    /// The head of the request.
+    pub request: String,
+    /// The 101, which is still to be sent.
+    pub response: String,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -174,7 +186,7 @@ impl<'s> Trial<'s> {
             return Step::SendLast(b"");
         }
         // A client that can't send may not read. And what it sent is lost once it has reset the connection.
-        if mem::take(&mut self.has_sent) {
+        if mem::take(&mut self.has_sent) && self.controls.len() < FLUSH {
             return Step::Receive(Some(Duration::ZERO));
         }
         if self.writing.is_none() {
@@ -329,7 +341,7 @@ impl<'s> Trial<'s> {
                 self.writing = Some(Writing::new(Frame { first, payload, writes }));
             }
             Some(Action::Mark) => self.course.came(Came::Open),
-            Some(Action::Wait(_)) if self.course.is_closing() => self.place = END,
+            Some(Action::Wait(_)) if self.course.is_closing() => self.end_script(),
             Some(Action::Wait(time)) => {
                 let until = *self.pause.get_or_insert(self.now + *time);
                 if self.now < until {
@@ -390,8 +402,8 @@ impl<'s> Trial<'s> {
             return Ok(message.clone());
         }
         if self.charge.is_none() {
-            // The message, and what is sent of it.
-            self.charge = Some(self.budget.charge(2 * trips.size)?);
+            // The message twice, and what is sent of it.
+            self.charge = Some(self.budget.charge(3 * trips.size)?);
         }
         let mut deflated = Buffer::new(Arc::clone(&self.budget));
         self.incoming.session.deflate_message(&message.to_vec(), &mut deflated)?;
@@ -407,6 +419,7 @@ impl<'s> Trial<'s> {
 
     fn end_script(&mut self) {
         self.place = END;
+        self.pause = None;
         self.wire = None;
     }
 

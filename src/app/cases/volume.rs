@@ -104,37 +104,41 @@ pub(super) fn plain(messages: u32) -> Vec<Case> {
 }
 
 pub(super) fn compressed(messages: u32) -> Vec<Case> {
-    let data = [
+    [
         (Kind::Text, Data::Json),
         (Kind::Binary, Data::Picture),
         (Kind::Binary, Data::Prose),
         (Kind::Text, Data::Html),
         (Kind::Binary, Data::Document),
-    ];
-    let sections = data
-        .into_iter()
-        .zip(1..)
-        .map(|((kind, data), section)| (12, section, kind, data, &TERMS[..1]));
-    let agreements = TERMS
+    ]
+    .into_iter()
+    .zip(1..)
+    .flat_map(|((kind, data), number)| section([12, number], kind, data, &TERMS[..1], messages))
+    .collect()
+}
+
+pub(super) fn agreements(messages: u32) -> Vec<Case> {
+    TERMS
         .chunks(1)
         .chain([&ANY_TERMS[..]])
         .zip(1..)
-        .map(|(terms, section)| (13, section, Kind::Text, Data::Json, terms));
-    let mut cases = Vec::new();
-    for (group, section, kind, data, terms) in sections.chain(agreements) {
-        for (number, (size, fragment, secs)) in (1..).zip(COMPRESSED) {
-            let trips = RoundTrips {
-                kind,
-                data,
-                size,
-                count: messages,
-                fragment,
-                writes: Writes::Together,
-            };
-            cases.push(case(Id::new(group, section, number), trips, secs, terms));
-        }
-    }
-    cases
+        .flat_map(|(terms, number)| section([13, number], Kind::Text, Data::Json, terms, messages))
+        .collect()
+}
+
+/// The 18 cases of a section.
+fn section(
+    [group, section]: [u8; 2],
+    kind: Kind,
+    data: Data,
+    terms: &'static [Parameters],
+    count: u32,
+) -> impl Iterator<Item = Case> {
+    (1..).zip(COMPRESSED).map(move |(number, (size, fragment, secs))| {
+        let writes = Writes::Together;
+        let trips = RoundTrips { kind, data, size, count, fragment, writes };
+        case(Id::new(group, section, number), trips, secs, terms)
+    })
 }
 
 fn case(id: Id, trips: RoundTrips, secs: u64, terms: &'static [Parameters]) -> Case {

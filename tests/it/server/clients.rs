@@ -8,8 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use crate::support::{
-    Server, TempDir, data, has_programs, is_missing, python, python_with, wait_for_line,
-    wsecho_path,
+    Server, TempDir, data, has_npm_package, python, python_with, wait_for_line, wsecho_path,
 };
 
 const TESTING: &str = include_str!("../../../docs/testing-clients.md");
@@ -57,11 +56,6 @@ fn npms_ws_reports_each_behaviour_as_the_guide_says() {
     if has_npm_package("ws") {
         reports_each_behaviour(Command::new("node"), "behaviors.mjs", |row| row[3]);
     }
-}
-
-fn has_npm_package(name: &str) -> bool {
-    let is_installed = data("clients/node_modules").join(name).exists();
-    has_programs(&["node"]) && (is_installed || is_missing(&format!("{name} of npm")))
 }
 
 /// Fails unless `script` sees in each behaviour what that client's column of the guide says, and not

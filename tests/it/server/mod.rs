@@ -4,6 +4,8 @@
 mod attacks;
 #[cfg(target_os = "linux")]
 mod behaviors;
+#[cfg(target_os = "linux")]
+mod cases;
 mod clients;
 mod command;
 mod conversation;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{eventually, is_ci};
+use super::{data, eventually, is_ci};
 
 /// The whole path of the wsecho under test: the one that `WSECHO` names, such as a release build, or
 /// that of the tests.
@@ -137,6 +137,13 @@ pub fn python_with(package: &str) -> Option<Command> {
         .status()
         .is_ok_and(|status| status.success());
     (has_package || is_missing(&format!("{package} for Python"))).then(|| Command::new(python))
+}
+
+/// Whether Node.js is there, and a package that `npm ci` in `tests/clients` installs.
+#[track_caller]
+pub fn has_npm_package(name: &str) -> bool {
+    let is_installed = data("clients/node_modules").join(name).exists();
+    has_programs(&["node"]) && (is_installed || is_missing(&format!("{name} of npm")))
 }
 
 /// Is `false`, and the test skipped.

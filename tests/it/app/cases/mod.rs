@@ -1,22 +1,32 @@
 //! The Autobahn cases: which there are, how they are played and how they are judged.
 
-mod client;
+pub mod client;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, Flaw, State};
+use client::{Client, Flaw};
+use wsecho::app::behavior::Behaviors;
 use wsecho::app::cases::case::{Behavior, CloseBehavior, Id};
-use wsecho::app::cases::results;
+use wsecho::app::cases::results::{Report, State};
+use wsecho::app::cases::suite::{Pattern, Suite};
 use wsecho::app::connection::Service;
+use wsecho::app::step::Topic;
 
-use crate::driver::{self, Driver};
+use crate::driver::{self, Driver, Ended};
+use crate::frames;
 
 /// Plays a case to a client, and returns the verdict.
-fn play(service: &Service, id: Id, flaw: Flaw) -> (Behavior, CloseBehavior) {
+pub fn play(service: &Service, id: Id, flaw: Flaw) -> (Behavior, CloseBehavior) {
+    play_as(service, id, "client", flaw)
+}
+
+fn play_as(service: &Service, id: Id, agent: &str, flaw: Flaw) -> (Behavior, CloseBehavior) {
     let mut driver = Driver::new(service);
-    let target = format!("/runCase?casetuple={id}&agent=client");
+    let agent_in_query = agent.replace(' ', "+").replace('/', "%2F");
+    let target = format!("/runCase?casetuple={id}&agent={agent_in_query}");
     driver.receive(driver::upgrade(&target, "").as_bytes());
     driver.forget_response();
     let mut client = Client::new(flaw);
@@ -27,7 +37,7 @@ fn play(service: &Service, id: Id, flaw: Flaw) -> (Behavior, CloseBehavior) {
             driver.wait_until(driver.now + Duration::from_secs(2));
         }
         driver.receive(&output);
-        if client.state == State::Ended {
+        if client.state == client::State::Ended {
             driver.end_stream();
             break;
         }
@@ -36,8 +46,8 @@ fn play(service: &Service, id: Id, flaw: Flaw) -> (Behavior, CloseBehavior) {
             driver.suspend_until(driver.now + wait);
         }
     }
-    match service.cases.results.state("client", id) {
-        Some(results::State::Judged(report)) => (report.behavior, report.close),
+    match service.cases.results.state(agent, id) {
+        Some(State::Judged(report)) => (report.behavior, report.close),
         _ => panic!("no verdict on {id}"),
     }
 }
@@ -271,3 +281,610 @@ const FLAWS: [(Flaw, &[&str]); 23] = [
         ],
     ),
 ];
+
+#[test]
+fn there_are_the_517_cases_of_the_suite_in_their_order() {
+    let ids = Suite::default().ids().to_vec();
+    assert_eq!(ids.len(), 517);
+    assert!(ids.is_sorted_by(|one, two| one < two));
+    let count = |pattern: &str| {
+        let pattern = Pattern::parse(pattern).unwrap();
+        ids.iter().filter(|id| pattern.matches(**id)).count()
+    };
+    for (pattern, expected) in [
+        ("*", 517),
+        ("1.*", 16),
+        ("2.*", 11),
+        ("3.*", 7),
+        ("4.*", 10),
+        ("5.*", 20),
+        ("6.*", 145),
+        ("7.*", 37),
+        ("9.*", 54),
+        ("10.*", 1),
+        ("12.*", 90),
+        ("13.*", 126),
+        ("6.*.1", 23),
+        ("*.1.1", 8),
+        ("7.9.3", 1),
+        ("7.9", 0),
+    ] {
+        assert_eq!(count(pattern), expected, "{pattern}");
+    }
+}
+
+#[test]
+fn cases_are_selected_by_patterns() {
+    let select = |patterns: &str, excluded: &str| {
+        let parse = |list: &str| {
+            list.split_whitespace().map(|text| Pattern::parse(text).unwrap()).collect::<Vec<_>>()
+        };
+        let suite = Suite::select(&parse(patterns), &parse(excluded), 1000)?;
+        Ok::<_, String>(suite.ids().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(
+        select("7.9.3 7.1.* 10.*", "7.1.2").unwrap(),
+        "7.1.1 7.1.3 7.1.4 7.1.5 7.1.6 7.9.3 10.1.1"
+    );
+    assert_eq!(select("8.*", "").unwrap_err(), "no case is called 8.*");
+    assert_eq!(select("", "9.9.9").unwrap_err(), "no case is called 9.9.9");
+    assert_eq!(select("1.1.1", "*").unwrap_err(), "no case is left");
+    for wrong in ["", "1.x", "seven"] {
+        Pattern::parse(wrong).unwrap_err();
+    }
+}
+
+#[test]
+fn each_case_describes_itself() {
+    let suite = Suite::default();
+    for id in suite.ids() {
+        let case = suite.case(*id).unwrap();
+        let text = format!("{} {}", case.description(), case.expectation());
+        assert!(text.starts_with("Sends ") && text.ends_with('.'), "{id}: {text}");
+        assert!(text.len() < 700 && !text.contains("  "), "{id}: {text}");
+    }
+    for (id, expected) in [
+        (
+            Id::new(3, 3, 0),
+            "Sends text \"Hello, world!\", text with RSV 011 \"Hello, world!\", ping empty, each frame in a write \
+             of its own. Expects text \"Hello, world!\". For nothing it is NON-STRICT. The client closes with 1002, or \
+             ends TCP, within 1s.",
+        ),
+        (
+            Id::new(6, 2, 4),
+            "Sends text without FIN CE, 9 times continuation without FIN of 1 byte, continuation B5. Expects text \
+             CEBAE1BDB9CF83CEBCCEB5. The client answers the close frame with 1000, within 1s.",
+        ),
+        (
+            Id::new(7, 7, 8),
+            "Sends close 03F2. Expects nothing. The client answers the close frame with 1000 or 1010, within 1s. \
+             Only clients have a use for 1010 (RFC 6455 §7.4.1), and some refuse it.",
+        ),
+        (
+            Id::new(9, 6, 3),
+            "Sends binary of 1048576 bytes, written 256 bytes at a time. Expects the same message. The client answers \
+             the close frame with 1000, within 1000s.",
+        ),
+    ] {
+        let case = suite.case(id).unwrap();
+        assert_eq!(format!("{} {}", case.description(), case.expectation()), expected);
+    }
+}
+
+/// What a WebSocket at `target` is sent after its 101, and what a plain GET of it is answered.
+fn ask(service: &Service, target: &str) -> (Vec<u8>, String) {
+    let mut driver = Driver::new(service);
+    driver.receive(driver::upgrade(target, "").as_bytes());
+    if driver.sent.starts_with(b"HTTP/1.1 101") {
+        driver.forget_response();
+    }
+    (driver.take(), get(service, target))
+}
+
+/// The status and the content that a GET of `target` is answered.
+fn get(service: &Service, target: &str) -> String {
+    let mut driver = Driver::new(service);
+    driver.receive(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+    let response = String::from_utf8(driver.take()).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    format!("{} {body}", &head[9..12])
+}
+
+#[test]
+fn a_runner_is_told_the_number_of_cases_and_what_each_is() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let (message, response) = ask(&service, "/getCaseCount");
+    assert_eq!(message, b"\x81\x03517\x88\x00");
+    assert_eq!(response, "200 517\n");
+    let (message, response) = ask(&service, "/getCaseInfo?case=1");
+    let text = String::from_utf8_lossy(&message);
+    assert!(text.contains("{\"id\": \"1.1.1\", \"description\": \"Sends text empty."), "{text}");
+    assert!(message.ends_with(b"\x88\x00"));
+    assert!(
+        response.starts_with("200 1.1.1: Sends text empty.\nExpects text empty."),
+        "{response}"
+    );
+    for (target, id) in [
+        ("/getCaseInfo?case=517", "13.7.18"),
+        ("/getCaseInfo?casetuple=7.9.3", "7.9.3"),
+        ("/getCaseInfo?case=2&casetuple=7.9.3", "1.1.2"),
+    ] {
+        assert!(ask(&service, target).1.starts_with(&format!("200 {id}: ")), "{target}");
+    }
+}
+
+#[test]
+fn wrong_parameters_get_400_and_what_would_be_right() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let long = "x".repeat(101);
+    for (query, right) in [
+        ("", "case or casetuple is missing"),
+        ("case=1", "agent is missing"),
+        ("case=0&agent=x", "from 1 to 517"),
+        ("case=518&agent=x", "from 1 to 517"),
+        ("case=-1&agent=x", "from 1 to 517"),
+        ("casetuple=1.1&agent=x", "no case 1.1"),
+        ("casetuple=8.1.1&agent=x", "no case 8.1.1"),
+        ("casetuple=01.1.1&agent=x", "such as 7.9.3"),
+        ("case=1&case=2&agent=x", "case is given twice"),
+        ("case=1&agent=x&agent=x", "agent is given twice"),
+        ("case=1&agent=", "up to 100 characters"),
+        ("case=1&agent=%0A", "up to 100 characters"),
+        (&format!("case=1&agent={long}"), "up to 100 characters"),
+        ("case=1&agent=%FF", "not UTF-8"),
+    ] {
+        let target = format!("/runCase?{query}");
+        let (refused, response) = ask(&service, &target);
+        let refused = String::from_utf8(refused).unwrap();
+        for text in [refused.trim_start_matches("HTTP/1.1 "), &response] {
+            assert!(text.starts_with("400 ") && text.contains(right), "{target}: {text}");
+        }
+    }
+    assert!(service.cases.results.reports().is_empty());
+}
+
+#[test]
+fn without_behaviors_there_are_no_cases() {
+    let mut service = driver::service(1 << 24, 1 << 30);
+    service.behaviors = Behaviors::Off;
+    for target in ["/getCaseCount", "/verdict?agent=x", "/reports/index.json"] {
+        let (_, response) = ask(&service, target);
+        assert!(response.starts_with("404 "), "{target}: {response}");
+    }
+    let mut driver = Driver::new(&service);
+    driver.receive(driver::upgrade("/runCase?case=1&agent=x", "").as_bytes());
+    driver.forget_response();
+    driver.receive(&frames::frame(0x81, b"hi"));
+    assert_eq!(driver.take(), frames::server_frame(0x81, b"hi"));
+}
+
+#[test]
+fn a_verdict_is_a_status_and_a_line_for_each_case_that_fails() {
+    let mut service = driver::service(1 << 24, 1 << 30);
+    let patterns = ["2.*", "6.4.1", "7.9.*", "7.13.*"].map(|text| Pattern::parse(text).unwrap());
+    service.cases.suite = Suite::select(&patterns, &[], 1000).unwrap();
+    let play_all = |agent: &str, flaw: Flaw| {
+        for id in service.cases.suite.ids() {
+            play_as(&service, *id, agent, flaw);
+        }
+    };
+    assert_eq!(get(&service, "/verdict?agent=x"), "404 no case was played to this agent\n");
+    play_all("right", Flaw::None);
+    assert_eq!(get(&service, "/verdict?agent=right"), "200 23 cases: 21 OK, 2 INFORMATIONAL\n");
+    play_all("no pong", Flaw::NoPong);
+    let verdict = get(&service, "/verdict?agent=no+pong");
+    let (summary, failures) = verdict.split_once('\n').unwrap();
+    assert_eq!(summary, "422 23 cases: 8 FAILED, 13 OK, 2 INFORMATIONAL");
+    assert_eq!(failures.lines().count(), 8);
+    assert!(failures.starts_with("2.1: FAILED: received []\n2.2: "), "{failures}");
+    assert!(get(&service, "/verdict?agent=no+pong&except=2.*").starts_with("200 12 cases: "));
+
+    play_all("late", Flaw::LateUtf8Check);
+    assert!(get(&service, "/verdict?agent=late").starts_with("200 23 cases: "));
+    let strict = get(&service, "/verdict?agent=late&strict");
+    assert!(strict.starts_with("422 ") && strict.ends_with("\n6.4.1: NON-STRICT\n"), "{strict}");
+
+    play_all("code", Flaw::WrongCode);
+    let verdict = get(&service, "/verdict?agent=code&except=7.*");
+    assert!(
+        verdict.ends_with("\n6.4.1: OK, close WRONG CODE: closed with 1000, expected 1007\n"),
+        "{verdict}"
+    );
+    let allowed = get(&service, "/verdict?agent=code&except=7.*&allow=wrong+code,unclean");
+    assert!(allowed.starts_with("200 "), "{allowed}");
+
+    play_as(&service, Id::new(2, 1, 0), "crashed", Flaw::None);
+    let verdict = get(&service, "/verdict?agent=crashed");
+    assert!(verdict.starts_with("422 23 cases: 1 OK, 22 not run\n2.2: not run\n"), "{verdict}");
+
+    for (query, right) in [
+        ("", "agent is missing"),
+        ("agent=x&allow=FAILED", "UNIMPLEMENTED, UNCLEAN, WRONG CODE"),
+        ("agent=x&except=nine", "except: expected cases"),
+        ("agent=x&strict=1", "without a value"),
+    ] {
+        let response = get(&service, &format!("/verdict?{query}"));
+        assert!(response.starts_with("400 ") && response.contains(right), "{query}: {response}");
+    }
+}
+
+#[test]
+fn the_reports_have_the_shape_of_the_suite() {
+    let service = driver::service(1 << 24, 1 << 30);
+    assert_eq!(get(&service, "/reports/index.json"), "200 {\n}\n");
+    play_as(&service, Id::new(7, 9, 3), "My Lib/2", Flaw::WrongCode);
+    let index = get(&service, "/reports/index.json");
+    assert_eq!(
+        index,
+        "200 {\n  \"My Lib/2\": {\n    \"7.9.3\": {\"behavior\": \"FAILED\", \"behaviorClose\": \"WRONG CODE\", \
+         \"duration\": 0, \"remoteCloseCode\": 1000, \"reportfile\": \"my_lib_2_case_7_9_3.json\"}\n  }\n}\n"
+    );
+    let report = get(&service, "/reports/my_lib_2_case_7_9_3.json");
+    for line in [
+        "\"case\": 238,",
+        "\"id\": \"7.9.3\",",
+        "\"agent\": \"My Lib/2\",",
+        "\"started\": \"1970-01-01T00:00:00.000Z\",",
+        "\"expected\": {\"OK\": []},",
+        "\"expectedClose\": {\"closedByMe\": true, \"closeCode\": [1002], \"requireClean\": false},",
+        "\"received\": [],",
+        "\"resultClose\": \"closed with 1000, expected 1002\",",
+        "\"closedByMe\": true,",
+        "\"failedByMe\": false,",
+        "\"droppedByMe\": true,",
+        "\"wasClean\": true,",
+        "\"wasNotCleanReason\": null,",
+        "\"localCloseCode\": 1004,",
+        "\"remoteCloseCode\": 1000,",
+        "\"remoteCloseReason\": \"\",",
+    ] {
+        assert!(report.contains(line), "{line} in {report}");
+    }
+    assert!(
+        report
+            .contains("\"httpRequest\": \"GET /runCase?casetuple=7.9.3&agent=My+Lib%2F2 HTTP/1.1")
+    );
+    for missing in ["my_lib_2_case_7_9_4.json", "x_case_7_9_3.json", "../Cargo.toml", "index.html"]
+    {
+        assert!(get(&service, &format!("/reports/{missing}")).starts_with("404 "), "{missing}");
+    }
+}
+
+#[test]
+fn the_status_of_a_case_is_told_once_there_is_a_verdict() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let id = Id::new(1, 1, 1);
+    let (message, response) = ask(&service, "/getCaseStatus?casetuple=1.1.1&agent=x");
+    assert_eq!(message, b"\x88\x22\x03\xF0there is no verdict on this case");
+    assert_eq!(response, "404 the case was not played to this agent\n");
+
+    let mut trial = Driver::new(&service);
+    trial.receive(driver::upgrade("/runCase?casetuple=1.1.1&agent=x", "").as_bytes());
+    let mut status = Driver::new(&service);
+    status.receive(driver::upgrade("/getCaseStatus?casetuple=1.1.1&agent=x", "").as_bytes());
+    status.forget_response();
+    status.wait_until(Duration::from_secs(1));
+    assert_eq!(status.take(), b"");
+    assert_eq!(
+        get(&service, "/getCaseStatus?casetuple=1.1.1&agent=x"),
+        "404 the case is being played\n"
+    );
+    trial.end_stream();
+    status.wait_until(Duration::from_millis(1100));
+    assert_eq!(status.take(), b"\x81\x16{\"behavior\": \"FAILED\"}\x88\x00");
+
+    // A later run counts.
+    play_as(&service, id, "x", Flaw::None);
+    let (message, response) = ask(&service, "/getCaseStatus?casetuple=1.1.1&agent=x");
+    assert_eq!(message, b"\x81\x12{\"behavior\": \"OK\"}\x88\x00");
+    assert_eq!(response, "200 {\"behavior\": \"OK\", \"behaviorClose\": \"OK\"}\n");
+}
+
+#[test]
+fn a_status_is_waited_for_as_long_as_the_case_may_take() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let mut trial = Driver::new(&service);
+    trial.receive(driver::upgrade("/runCase?casetuple=1.1.6&agent=x", "").as_bytes());
+    let mut status = Driver::new(&service);
+    status.receive(driver::upgrade("/getCaseStatus?casetuple=1.1.6&agent=x", "").as_bytes());
+    status.forget_response();
+    status.wait_before(Duration::from_secs(11));
+    assert_eq!(status.take(), b"");
+    status.wait_until(Duration::from_millis(11_100));
+    assert!(status.take().starts_with(b"\x88"));
+}
+
+#[test]
+fn a_client_cannot_stop_the_server() {
+    let service = driver::service(1 << 24, 1 << 30);
+    for target in ["/stopServer", "/updateReports?agent=x&shutdownOnComplete=true"] {
+        let (message, response) = ask(&service, target);
+        assert_eq!(message, b"\x88\x1C\x03\xF0a client can't stop wsecho", "{target}");
+        assert_eq!(response, "403 a client can't stop wsecho\n");
+    }
+}
+
+#[test]
+fn reports_wait_for_the_cases_of_the_agent() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let mut trial = Driver::new(&service);
+    trial.receive(driver::upgrade("/runCase?casetuple=1.1.1&agent=x", "").as_bytes());
+    let mut update = Driver::new(&service);
+    update.receive(driver::upgrade("/updateReports?agent=x", "").as_bytes());
+    update.forget_response();
+    update.wait_until(Duration::from_secs(1));
+    assert_eq!(update.take(), b"");
+    trial.end_stream();
+    update.wait_until(Duration::from_millis(1200));
+    assert_eq!(update.take(), b"\x88\x00");
+    // Another agent's are not waited for, and none for ever.
+    let mut trial = Driver::new(&service);
+    trial.receive(driver::upgrade("/runCase?casetuple=1.1.1&agent=x", "").as_bytes());
+    let (message, _) = ask(&service, "/updateReports?agent=y");
+    assert_eq!(message, b"\x88\x00");
+    let mut update = Driver::new(&service);
+    update.receive(driver::upgrade("/updateReports?agent=x", "").as_bytes());
+    update.forget_response();
+    update.wait_until(Duration::from_millis(2200));
+    assert_eq!(update.take(), b"\x88\x00");
+}
+
+#[test]
+fn the_results_of_32_agents_are_kept() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let id = Id::new(2, 7, 0);
+    for agent in 0..1000 {
+        play_as(&service, id, &format!("agent {agent:03}"), Flaw::None);
+        play_as(&service, id, "another", Flaw::None);
+    }
+    let agents: Vec<_> = service.cases.results.reports().into_keys().collect();
+    assert_eq!(agents.len(), 32);
+    assert_eq!((&*agents[0], &*agents[1], &*agents[31]), ("agent 969", "agent 970", "another"));
+}
+
+#[test]
+fn what_is_kept_of_a_case_is_bounded() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let id = Id::new(5, 9, 0);
+    let mut driver = Driver::new(&service);
+    driver.receive(driver::upgrade(&format!("/runCase?casetuple={id}&agent=x"), "").as_bytes());
+    for _ in 0..1000 {
+        driver.receive(&frames::frame(0x82, &[0xFF; 1000]));
+        driver.receive(&frames::frame(0x8A, b"\"\\"));
+    }
+    driver.receive(&frames::frame(0x81, &vec![b'x'; 16 << 20]));
+    driver.end_stream();
+    let Some(State::Judged(report)) = service.cases.results.state("x", id) else { panic!() };
+    assert!(report.received.len() <= 1100, "{}", report.received.len());
+    assert!(report.received.ends_with(", \"…\"]"), "{}", report.received);
+    assert_eq!(service.budget.left(), 1 << 30);
+}
+
+#[test]
+fn a_case_ends_at_its_time_whatever_the_client_does() {
+    // Close 1001 after 1 s, and the end of TCP a second later.
+    let service = driver::service(1 << 24, 1 << 30);
+    let open = |id: &str| {
+        let mut driver = Driver::new(&service);
+        let target = format!("/runCase?casetuple={id}&agent=x");
+        driver.receive(driver::upgrade(&target, "").as_bytes());
+        driver.forget_response();
+        driver.take();
+        driver
+    };
+    let second = Duration::from_secs(1);
+    let mut killed = open("1.1.2");
+    killed.wait_before(second);
+    assert_eq!(killed.take(), b"");
+    killed.suspend_until(second);
+    assert_eq!(killed.take()[..4], [0x88, 0x19, 0x03, 0xE9]);
+    killed.wait_before(2 * second);
+    assert_eq!(killed.ended, None);
+    // Not even a flood keeps it open.
+    killed.receive(&frames::frame(0x89, b"").repeat(1000));
+    killed.suspend_until(2 * second);
+    assert_eq!((killed.take(), killed.ended), (vec![], Some(Ended::Stream)));
+
+    let mut closed = open("2.1");
+    closed.wait_before(second);
+    assert_eq!(closed.take(), b"");
+    closed.suspend_until(second);
+    assert_eq!(closed.take(), b"\x88\x00");
+    closed.receive(&frames::close(1000));
+    assert_eq!(closed.ended, Some(Ended::Stream));
+}
+
+#[test]
+fn frames_are_written_as_the_case_says() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let writes = |id: &str| {
+        let mut driver = Driver::new(&service);
+        let target = format!("/runCase?casetuple={id}&agent=x");
+        driver.receive(driver::upgrade(&target, "").as_bytes());
+        while driver.wait() == Some(Duration::ZERO) {
+            driver.suspend_until(driver.now);
+        }
+        driver.wait_before(Duration::from_millis(900));
+        driver.writes.iter().map(|(_, len)| *len).skip(1).collect::<Vec<_>>()
+    };
+    assert_eq!(writes("3.3"), [15, 15, 2]);
+    assert_eq!(writes("2.6"), [1; 127]);
+    let chopped = writes("1.1.8");
+    assert_eq!((chopped.len(), chopped[0], chopped.iter().sum::<usize>()), (66, 997, 65_546));
+    // Frames that are written together leave with the 101.
+    assert_eq!(writes("3.2"), [0; 0]);
+    assert_eq!(writes("9.5.6"), [[2048; 512].as_slice(), &[10]].concat());
+}
+
+#[test]
+fn the_stop_ends_a_case_between_two_frames_and_without_a_verdict() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let mut driver = Driver::new(&service);
+    driver.receive(driver::upgrade("/runCase?casetuple=9.1.6&agent=x", "").as_bytes());
+    driver.forget_response();
+    driver.stop();
+    while !driver.is_closed() {
+        let wait = driver.wait().unwrap();
+        driver.suspend_until(driver.now + wait);
+    }
+    let sent = driver.take();
+    assert_eq!(sent.len(), 10 + (16 << 20) + 4 + "server is stopping".len());
+    assert!(sent.ends_with(b"\x88\x14\x03\xE9server is stopping"));
+    driver.receive(&frames::close(1001));
+    assert_eq!(driver.ended, Some(Ended::Stream));
+    assert!(matches!(service.cases.results.state("x", Id::new(9, 1, 6)), Some(State::Running)));
+}
+
+#[test]
+fn memory_that_is_short_fails_a_case_and_says_so() {
+    let service = driver::service(1 << 24, 0);
+    let id = Id::new(9, 1, 3);
+    assert_eq!(play(&service, id, Flaw::None), (Behavior::Failed, CloseBehavior::WrongCode));
+    let Some(State::Judged(report)) = service.cases.results.state("client", id) else { panic!() };
+    assert_eq!(report.result, "the server failed the connection: memory is short, try again later");
+}
+
+/// A trial of the agent `x`, of which everything is sent that is sent at once.
+fn open<'s>(service: &'s Service, id: &str) -> Driver<'s> {
+    let mut driver = Driver::new(service);
+    let target = format!("/runCase?casetuple={id}&agent=x");
+    driver.receive(driver::upgrade(&target, "").as_bytes());
+    settle(&mut driver);
+    driver.forget_response();
+    driver
+}
+
+/// Lets pass what takes no time.
+fn settle(driver: &mut Driver) {
+    while driver.wait() == Some(Duration::ZERO) {
+        driver.suspend_until(driver.now);
+    }
+}
+
+/// The report on the agent `x`.
+fn report(service: &Service, id: &str) -> Arc<Report> {
+    match service.cases.results.state("x", Id::parse(id).unwrap()) {
+        Some(State::Judged(report)) => report,
+        _ => panic!("no verdict on {id}"),
+    }
+}
+
+#[test]
+fn large_echoes_are_compared_byte_by_byte() {
+    for (id, first, len) in [("9.1.2", 0x81, 256 << 10), ("9.4.5", 0x82, 4 << 20)] {
+        for wrong_at in [None, Some(0), Some(len / 2), Some(len - 1)] {
+            let service = driver::service(1 << 24, 1 << 30);
+            let mut driver = open(&service, id);
+            let pattern: &[u8] =
+                if first == 0x81 { b"0123456789" } else { b"\x00\xFE\x23\xFA\xF0" };
+            let mut echo: Vec<_> = pattern.iter().copied().cycle().take(len).collect();
+            if let Some(at) = wrong_at {
+                echo[at] ^= 1;
+            }
+            driver.receive(&frames::frame(first, &echo));
+            driver.receive(&frames::close(1000));
+            let expected = if wrong_at.is_none() { Behavior::Ok } else { Behavior::Failed };
+            let report = report(&service, id);
+            assert_eq!((report.behavior, report.close), (expected, CloseBehavior::Ok), "{id}");
+        }
+    }
+}
+
+#[test]
+fn compressed_cases_are_unimplemented_without_an_agreement() {
+    let service = driver::service(1 << 24, 1 << 30);
+    for id in [Id::new(12, 1, 1), Id::new(13, 7, 18)] {
+        let verdict = play(&service, id, Flaw::None);
+        assert_eq!(verdict, (Behavior::Unimplemented, CloseBehavior::Ok));
+    }
+}
+
+#[test]
+fn the_server_agrees_as_the_case_has_it() {
+    const TAKEOVER: &str = "; client_no_context_takeover";
+    let service = driver::service(1 << 24, 1 << 30);
+    let agreed = |id: &str, offer: &str| {
+        let mut driver = Driver::new(&service);
+        let target = format!("/runCase?casetuple={id}&agent=x");
+        let offer = format!("Sec-WebSocket-Extensions: permessage-deflate{offer}\r\n");
+        driver.receive(driver::upgrade(&target, &offer).as_bytes());
+        let response = driver.forget_response();
+        let (_, agreed) = response.split_once("Extensions: permessage-deflate")?;
+        Some(agreed.lines().next().unwrap().to_owned())
+    };
+    let bits = |bits: u8| format!("; client_max_window_bits={bits}");
+    for (id, plain, with_window) in [
+        ("1.1.1", None, None),
+        ("12.3.1", Some(String::new()), Some(String::new())),
+        ("13.1.1", Some(String::new()), Some(String::new())),
+        ("13.2.1", Some(TAKEOVER.into()), Some(TAKEOVER.into())),
+        ("13.3.1", None, Some(bits(9))),
+        ("13.4.1", None, Some(bits(15))),
+        ("13.5.1", None, Some(TAKEOVER.to_owned() + &bits(9))),
+        ("13.6.1", None, Some(TAKEOVER.to_owned() + &bits(15))),
+        ("13.7.1", Some(TAKEOVER.into()), Some(TAKEOVER.to_owned() + &bits(9))),
+    ] {
+        assert_eq!(agreed(id, ""), plain, "{id}");
+        assert_eq!(agreed(id, "; client_max_window_bits"), with_window, "{id}");
+    }
+}
+
+#[test]
+fn a_client_may_be_silent_for_as_long_as_the_case_lasts() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let mut driver = open(&service, "9.7.2");
+    driver.wait_until(Duration::from_secs(59));
+    for _ in 0..1000 {
+        driver.take();
+        driver.receive(&frames::frame(0x81, b"0123456789012345"));
+        settle(&mut driver);
+    }
+    driver.receive(&frames::close(1000));
+    assert_eq!(report(&service, "9.7.2").behavior, Behavior::Ok);
+}
+
+#[test]
+fn a_trial_that_only_waits_takes_few_steps() {
+    let service = driver::service(1 << 24, 1 << 30);
+    // The client breaks the protocol in the first pause, and says nothing more.
+    let mut driver = open(&service, "6.4.1");
+    driver.receive(&frames::frame(0x83, b""));
+    let mut waits = 0;
+    while let Some(wait) = driver.wait() {
+        waits += 1;
+        driver.suspend_until(driver.now + wait);
+    }
+    assert!(waits < 10, "{waits}");
+}
+
+#[test]
+fn pings_beside_a_long_message_are_answered_and_hold_little_memory() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let mut driver = open(&service, "5.19");
+    driver.receive(&frames::frame(0x89, b"client's"));
+    assert!(driver.take().ends_with(b"\x8A\x08client's"));
+
+    let mut driver = Driver::new(&service);
+    driver.receive(driver::upgrade("/runCase?casetuple=9.5.1&agent=x", "").as_bytes());
+    let pings = frames::frame(0x89, &[7; 125]).repeat(100);
+    for _ in 0..100 {
+        driver.receive(&pings);
+        driver.suspend_until(driver.now);
+    }
+    // What waits for the end of the frame is sent in one write.
+    let longest = driver.writes.iter().map(|(_, len)| *len).max();
+    assert!(longest < Some(32 * 1024), "{longest:?}");
+}
+
+#[test]
+fn what_a_client_says_does_not_change_how_the_log_looks() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let mut driver = open(&service, "1.1.1");
+    driver.receive(&frames::frame(0x81, "\n\"\u{202e}\u{2028}\u{1f600}".as_bytes()));
+    driver.end_stream();
+    let (topic, line) = driver.log.last().unwrap();
+    assert_eq!(*topic, Topic::Verdict);
+    let received = r#"[["message", "\u000a\"\u202e\u2028😀", false]]"#;
+    let expected = format!("client 1: case 1.1.1 of \"x\": FAILED: received {received}");
+    assert!(line.starts_with(&expected), "{line}");
+}

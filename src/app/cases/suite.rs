@@ -1,0 +1,131 @@
+//! Which cases there are, and which are selected.
+
+use std::fmt;
+
+use crate::app::cases::case::{Case, Id};
+use crate::app::cases::closing;
+use crate::app::cases::framing;
+use crate::app::cases::text;
+use crate::app::cases::volume;
+
+/// The most round trips of a case, which are those of the suite.
+pub const MAX_MESSAGES: u32 = 1000;
+
+const MAX_GROUP: u8 = 13;
+
+/// The cases that are selected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suite {
+    /// In their order.
+    selected: Vec<Id>,
+    messages: u32,
+}
+
+/// Ids, with `*` for any characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Default for Suite {
+    fn default() -> Self {
+        let selected = all(MAX_MESSAGES).map(|case| case.id).collect();
+        Suite { selected, messages: MAX_MESSAGES }
+    }
+}
+
+impl Suite {
+    /// The cases that one of `patterns` matches, or all without any, but those that one of `excluded`
+    /// matches. The cases with many round trips have as many as `messages`.
+    ///
+    /// # Errors
+    ///
+    /// A pattern that matches no case, or no case that is left.
+    pub fn select(
+        patterns: &[Pattern],
+        excluded: &[Pattern],
+        messages: u32,
+    ) -> Result<Self, String> {
+        let mut selected: Vec<_> = all(messages).map(|case| case.id).collect();
+        let matches_none = |pattern: &&Pattern| !selected.iter().any(|id| pattern.matches(*id));
+        if let Some(Pattern(wrong)) = patterns.iter().chain(excluded).find(matches_none) {
+            return Err(format!("no case is called {wrong}"));
+        }
+        let is_any = |patterns: &[Pattern], id| patterns.iter().any(|pattern| pattern.matches(id));
+        selected.retain(|id| patterns.is_empty() || is_any(patterns, *id));
+        selected.retain(|id| !is_any(excluded, *id));
+        if selected.is_empty() {
+            return Err("no case is left".into());
+        }
+        Ok(Suite { selected, messages })
+    }
+
+    pub fn ids(&self) -> &[Id] {
+        &self.selected
+    }
+
+    /// The place of a case among those that are selected, from 1 on.
+    pub fn place(&self, id: Id) -> Option<usize> {
+        self.selected.iter().position(|selected| *selected == id).map(|place| place + 1)
+    }
+
+    /// A case, whether it is selected or not.
+    pub fn case(&self, id: Id) -> Option<Case> {
+        group(id.group(), self.messages).into_iter().find(|case| case.id == id)
+    }
+}
+
+impl Pattern {
+    /// # Errors
+    ///
+    /// What it has to be.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let is_pattern = |char: char| char.is_ascii_digit() || char == '.' || char == '*';
+        if text.is_empty() || !text.chars().all(is_pattern) {
+            return Err("expected cases, for example 1.*,7.9.3".into());
+        }
+        Ok(Pattern(text.into()))
+    }
+
+    pub fn matches(&self, id: Id) -> bool {
+        let id = id.to_string();
+        let mut parts = self.0.split('*');
+        let Some(mut rest) = id.strip_prefix(parts.next().unwrap_or_default()) else {
+            return false;
+        };
+        let Some(end) = parts.next_back() else { return rest.is_empty() };
+        for part in parts {
+            let Some(at) = rest.find(part) else { return false };
+            rest = &rest[at + part.len()..];
+        }
+        rest.ends_with(end)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The cases of a group, in the order of their ids.
+fn group(number: u8, messages: u32) -> Vec<Case> {
+    match number {
+        1 => framing::messages(),
+        2 => framing::pings(),
+        3 => framing::reserved_bits(),
+        4 => framing::reserved_opcodes(),
+        5 => framing::fragments(),
+        6 => [text::fragments(), text::fail_fast(), text::sequences()].concat(),
+        7 => [closing::order(), closing::payloads(), closing::codes()].concat(),
+        9 => volume::plain(messages),
+        10 => framing::many_fragments(),
+        12 => volume::compressed(messages),
+        13 => volume::agreements(messages),
+        _ => vec![],
+    }
+}
+
+/// Every case, in the order of their ids.
+pub fn all(messages: u32) -> impl Iterator<Item = Case> {
+    (1..=MAX_GROUP).flat_map(move |number| group(number, messages))
+}

@@ -1,0 +1,187 @@
+//! Cases that are played over real sockets, to many clients at once, and by runners that others could have
+//! written.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use serde_json::Value;
+use wsecho::app::cases::case::Id;
+
+use crate::app::cases::client::{Client, Flaw, State};
+use crate::app::cases::play;
+use crate::driver;
+use crate::support::{Server, TempDir, connect, data, has_npm_package, python, read_head, wsecho};
+
+const JUDGING: &str = include_str!("../../../docs/judging-clients.md");
+
+/// The status and the content that a GET of `target` is answered.
+fn get(server: SocketAddr, target: &str) -> (String, String) {
+    let mut stream = connect(server);
+    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let head = read_head(&mut stream);
+    let mut body = String::new();
+    stream.read_to_string(&mut body).unwrap();
+    (head[9..12].into(), body)
+}
+
+/// Runs a case of an agent.
+fn run_case(server: SocketAddr, id: &str, agent: &str, flaw: Flaw) {
+    let mut stream = connect(server);
+    let target = format!("/runCase?casetuple={id}&agent={agent}");
+    stream.write_all(driver::upgrade(&target, "").as_bytes()).unwrap();
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
+    let mut client = Client::new(flaw);
+    let mut buffer = [0; 4096];
+    while client.state != State::Ended {
+        // The server may have ended TCP.
+        let _ = stream.write_all(&client.take_output());
+        match stream.read(&mut buffer) {
+            Ok(len @ 1..) => client.receive(&buffer[..len]),
+            Ok(0) | Err(_) => break,
+        }
+    }
+}
+
+#[test]
+fn two_hundred_cases_at_once_have_the_verdicts_that_they_have_alone() {
+    const IDS: [&str; 10] =
+        ["1.1.2", "2.10", "3.2", "4.1.3", "5.6", "5.18", "6.3.1", "6.23.1", "7.1.1", "7.9.3"];
+    const FLAWS: [Flaw; 20] = [
+        Flaw::None,
+        Flaw::NoPong,
+        Flaw::EmptyPong,
+        Flaw::UnaskedPong,
+        Flaw::NoUtf8Check,
+        Flaw::LateUtf8Check,
+        Flaw::WrongCode,
+        Flaw::SwallowErrors,
+        Flaw::StrayContinuation,
+        Flaw::Interleaved,
+        Flaw::TextAsBinary,
+        Flaw::EchoTwice,
+        Flaw::EchoTruncated,
+        Flaw::EchoFragments,
+        Flaw::Silent,
+        Flaw::CloseAtOnce,
+        Flaw::Unmasked,
+        Flaw::AnyCloseCode,
+        Flaw::NoCloseAnswer,
+        Flaw::LongPing,
+    ];
+    let server = Server::start(&[]);
+    let addr = server.addr;
+    thread::scope(|scope| {
+        for flaw in FLAWS {
+            for id in IDS {
+                scope.spawn(move || run_case(addr, id, &format!("{flaw:?}"), flaw));
+            }
+        }
+    });
+    let index: Value = serde_json::from_str(&get(addr, "/reports/index.json").1).unwrap();
+    let alone = driver::service(1 << 24, 1 << 30);
+    for flaw in FLAWS {
+        for id in IDS {
+            let (behavior, close) = play(&alone, Id::parse(id).unwrap(), flaw);
+            let verdict = &index[format!("{flaw:?}")][id];
+            let found = (verdict["behavior"].as_str(), verdict["behaviorClose"].as_str());
+            let expected = (Some(behavior.as_str()), Some(close.as_str()));
+            assert_eq!(found, expected, "{flaw:?} {id}");
+        }
+    }
+    let line =
+        "case 7.9.3 of \"AnyCloseCode\": FAILED, close WRONG CODE: closed with 1004, expected 1002";
+    assert!(server.log().iter().any(|logged| logged.ends_with(line)));
+}
+
+#[test]
+fn the_runner_for_python_runs_as_it_is_printed() {
+    if let Some(python) = python() {
+        runs(python, "runner.py", "```python\n", "websockets");
+    }
+}
+
+#[test]
+fn the_runner_for_node_runs_as_it_is_printed() {
+    if has_npm_package("undici") {
+        runs(Command::new("node"), "runner.mjs", "```js\n", "undici");
+    }
+}
+
+/// Runs the code of the guide's block that begins with `fence` through some cases, which it passes.
+fn runs(mut interpreter: Command, name: &str, fence: &str, agent: &str) {
+    let (_, code) = JUDGING.split_once(fence).unwrap();
+    let code = code.split("```").next().unwrap();
+    assert!(code.contains(name) && code.lines().count() <= 30);
+    let dir = TempDir::new();
+    // Node looks for packages beside the program.
+    let packages = data("clients/node_modules");
+    let _ = std::os::unix::fs::symlink(packages, dir.path("node_modules"));
+    fs::write(dir.path(name), code).unwrap();
+    let reports = dir.path("reports");
+    let flags =
+        ["--cases=1.*,2.*,6.2.*,7.9.*,9.1.2,9.8.4,12.1.1", "--case-messages=5", "--reports"];
+    let server = Server::start(&[&flags[..], &[reports.to_str().unwrap()]].concat());
+    let url = format!("ws://{}", server.addr);
+    let command = interpreter.arg(dir.path(name)).arg(url).stderr(Stdio::piped());
+    let Output { status, stderr, .. } = command.output().unwrap();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    let (status, text) = get(server.addr, &format!("/verdict?agent={agent}"));
+    assert_eq!((&*status, &*text), ("200", "43 cases: 43 OK\n"));
+
+    let index = fs::read_to_string(reports.join("index.json")).unwrap();
+    assert_eq!(index, get(server.addr, "/reports/index.json").1);
+    let index: Value = serde_json::from_str(&index).unwrap();
+    assert_eq!(index[agent].as_object().unwrap().len(), 43);
+    for (id, case) in index[agent].as_object().unwrap() {
+        let file = case["reportfile"].as_str().unwrap();
+        let report = fs::read_to_string(reports.join(file)).unwrap();
+        assert_eq!(report, get(server.addr, &format!("/reports/{file}")).1);
+        let report: Value = serde_json::from_str(&report).unwrap();
+        assert_eq!((&report["id"], &report["behavior"]), (&Value::from(&**id), &case["behavior"]));
+    }
+    assert_eq!(fs::read_dir(&reports).unwrap().count(), 44, "no temporary file is left");
+}
+
+#[test]
+fn what_can_not_be_is_an_error_at_the_start() {
+    let dir = TempDir::new();
+    let file = dir.path("file");
+    fs::write(&file, "").unwrap();
+    let below = file.join("reports");
+    for (flag, value, complaint) in [
+        ("--reports", file.to_str().unwrap(), "cannot write --reports "),
+        ("--reports", below.to_str().unwrap(), "cannot write --reports "),
+        ("--cases", "8.*", "no case is called 8.*"),
+        ("--exclude-cases", "*", "no case is left"),
+    ] {
+        let output = wsecho(&["--addr", "127.0.0.1:0", flag, value]).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.contains(complaint), "{flag} {value}: {error}");
+        assert!(!error.contains("listening"), "{error}");
+    }
+}
+
+#[test]
+fn an_agent_of_another_form_reaches_neither_the_log_nor_a_path() {
+    let dir = TempDir::new();
+    let reports = dir.path("reports");
+    let server = Server::start(&["--reports", reports.to_str().unwrap()]);
+    run_case(server.addr, "2.7", "..%2F%E2%80%AE%22x", Flaw::None);
+    let mut stream = connect(server.addr);
+    let update = driver::upgrade("/updateReports?agent=..%2F%E2%80%AE%22x", "");
+    stream.write_all(update.as_bytes()).unwrap();
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
+    let mut close = [0; 2];
+    stream.read_exact(&mut close).unwrap();
+    assert_eq!(close, [0x88, 0]);
+    let mut files: Vec<_> =
+        fs::read_dir(&reports).unwrap().map(|file| file.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["index.json", "x_case_2_7.json"]);
+    let line = server.wait_for_log("case 2.7");
+    assert!(line.contains(r#"case 2.7 of "../\u{202e}\"x": OK"#), "{line}");
+}
