@@ -26,6 +26,7 @@
 //!   echo          message → reply
 //!   behavior      a query → how the server misbehaves on demand
 //!   scripted      a conversation that does so
+//!   cases         the Autobahn cases, played to a client and judged
 //!   dump          a request → JSON for its client
 //!   page          the bundled page and its headers
 //! websocket  RFC 6455 and RFC 7692
@@ -72,7 +73,8 @@
 //! - Memory grows with bytes that came, never with a length that was declared. What all clients hold
 //!   beyond their own 64 KiB, and as much for replies held on [`/do`](app::behavior), stays within one
 //!   [`Budget`](buffer::Budget).
-//! - Every wait has a deadline, and no thread polls before the server stops. Only a client that may be
+//! - Every wait has a deadline, and no thread polls before the server stops, but for
+//!   the end of a [case](app::cases) that a runner asks for. Only a client that may be
 //!   silent for ever (`--ping-interval 0`) is waited for without one.
 //! - A client's own thread is the only one that reads or writes its socket. To stop, the
 //!   [`Registry`](server::registry::Registry) interrupts each thread's wait.

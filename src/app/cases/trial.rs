@@ -434,17 +434,12 @@ impl<'s> Trial<'s> {
         if let Play::Script { .. } = case.play {
             *behavior = received.behavior(case);
         }
-        let result = match &ending.failed {
-            Some(why) => format!("the server failed the connection: {why}"),
-            None => format!("received {}", received.to_json()),
-        };
         let (behavior, close, close_result) = judge(case, *behavior, ending);
         let report = Report {
             id: case.id,
             started: self.handshake.started,
             duration: self.now.saturating_sub(self.opened),
             behavior,
-            result,
             close,
             close_result,
             received: received.to_json(),

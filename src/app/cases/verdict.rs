@@ -6,7 +6,7 @@ use crate::websocket::close::CloseFrame;
 use crate::websocket::message::Kind;
 
 /// The most that is kept of what came, in bytes.
-const MAX_KEPT: usize = 1024;
+const MAX_KEPT: usize = 512;
 
 /// The most that is shown of one payload, in bytes.
 const MAX_SHOWN: usize = 64;
