@@ -149,7 +149,7 @@ pub struct Messages {
     #[arg(long, value_name = "TEXT", default_value = "You have entered: ", value_parser = prefix)]
     pub prefix: String,
 
-    /// Misbehave at /do as asked, judge clients
+    /// Serve /do and the cases
     ///
     /// Whether a WebSocket at /do misbehaves as its query asks, and whether Autobahn cases are played: on
     /// or off. GET /do lists what it can ask for.

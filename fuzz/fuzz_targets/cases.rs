@@ -9,11 +9,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use wsecho::app::cases::results::State;
 use wsecho_fuzz::client::ClientBytes;
-
-#[path = "../../tests/it/driver.rs"]
-mod driver;
-
-use driver::{Driver, Waits};
+use wsecho_fuzz::driver::{self, Driver, Waits};
 
 #[derive(Arbitrary, Debug)]
 struct Input {

@@ -3,20 +3,15 @@
 
 #![no_main]
 
-use std::num::NonZeroUsize;
-use std::sync::Arc;
-
 use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use miniz_oxide::MZFlush;
-use wsecho::buffer::Budget;
 use wsecho::websocket::close::OVER_BUDGET;
-use wsecho::websocket::deflate::{PerMessageDeflate, Pool};
 use wsecho::websocket::negotiation::Parameters;
-use wsecho::websocket::session::Close;
-use wsecho_fuzz::client::{binary, rarely, text, valid_frame};
-use wsecho_fuzz::deflate::{Compressor, RSV1, TAIL, inflated_server_frames, parameters};
-use wsecho_fuzz::driver::{Driver, Splits, settings};
+use wsecho_fuzz::client::{Splits, binary, rarely, text};
+use wsecho_fuzz::deflate::{Compressor, RSV1, TAIL, inflated_messages, parameters};
+use wsecho_fuzz::driver::{Closed, Driver, service, upgrade};
+use wsecho_fuzz::frames::masked_frame;
 
 const PREFIX: &str = "> ";
 
@@ -24,8 +19,10 @@ const PREFIX: &str = "> ";
 const AMPLE: usize = 1 << 30;
 
 fuzz_target!(|input: Input| {
-    let ample = converse(&input, AMPLE, &input.splits);
-    let other = converse(&input, AMPLE, &input.other_splits);
+    let [ample, other] = input
+        .splits
+        .each_ref()
+        .map(|splits| converse(&input, AMPLE, splits).expect("there is memory for what is agreed"));
     assert_eq!(ample.closed, other.closed);
     // Not by assert_eq, which would print all of both.
     assert!(ample.output == other.output, "the output depends on the splits");
@@ -40,21 +37,17 @@ fuzz_target!(|input: Input| {
             assert_eq!(replies.len(), input.expected.len());
         }
         End::Refused(code) => {
-            let Some(Close::ByServer(close)) = &ample.closed else { panic!("it is not refused") };
-            assert_eq!(close.code, Some(code));
+            let Some(Closed::ByServer(close)) = &ample.closed else { panic!("it is not refused") };
+            assert_eq!(close[..2], code.to_be_bytes());
             assert_eq!(replies.len(), input.expected.len());
         }
         End::Corrupt => assert!(replies.len() >= input.expected.len()),
     }
 
-    let short = converse(&input, input.max_buffered, &input.splits);
+    let Some(short) = converse(&input, input.max_buffered, &input.splits[0]) else { return };
     let same = self::replies(&short.output, input.parameters);
-    // Without memory a reply may be sent as it is.
-    let payloads = |replies: &[(u8, Vec<u8>)]| -> Vec<_> {
-        replies.iter().map(|(first, payload)| (first & !RSV1, payload.clone())).collect()
-    };
-    assert!(payloads(&replies).starts_with(&payloads(&same)), "a reply that ample memory has not");
-    if short.closed != Some(Close::ByServer(OVER_BUDGET)) {
+    assert!(replies.starts_with(&same), "a reply that ample memory has not");
+    if short.closed != Some(Closed::by_server(OVER_BUDGET)) {
         assert_eq!(short.closed, ample.closed);
         assert_eq!(same.len(), replies.len());
     }
@@ -63,29 +56,33 @@ fuzz_target!(|input: Input| {
 /// What a server sent, and how it ended.
 struct Ended {
     output: Vec<u8>,
-    closed: Option<Close>,
+    closed: Option<Closed>,
 }
 
-fn converse(input: &Input, max_buffered: usize, splits: &Splits) -> Ended {
-    let budget = Arc::new(Budget::new(max_buffered));
-    let settings = settings(input.max_message_size, PREFIX);
-    let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
-    let deflate = PerMessageDeflate::new(input.parameters, pool);
-    let mut driver = Driver::new(&settings, &budget, splits, Some(deflate));
-    for piece in splits.split(&input.bytes) {
-        driver.receive(piece);
+/// `None` if there is no memory for what was to be agreed.
+fn converse(input: &Input, max_buffered: usize, splits: &Splits) -> Option<Ended> {
+    let mut service = service(input.max_message_size, max_buffered);
+    service.settings.prefix = PREFIX.into();
+    let offer = format!("Sec-WebSocket-Extensions: {}\r\n", input.parameters);
+    let mut driver = Driver::new(&service);
+    driver.receive(upgrade("/", &offer).as_bytes());
+    if !driver.forget_response().contains(&offer) {
+        return None;
     }
-    let (output, closed) = (driver.output, driver.conversation.closed().cloned());
-    drop(driver.conversation);
-    assert_eq!(budget.left(), max_buffered, "memory is not given back");
-    Ended { output, closed }
+    splits.receive(&input.bytes, &mut driver);
+    let closed = driver.closed();
+    let output = driver.take();
+    drop(driver);
+    assert_eq!(service.budget.left(), max_buffered, "memory is not given back");
+    Some(Ended { output, closed })
 }
 
-/// The messages of the server, inflated, each after its opcode with RSV1.
+/// The messages of the server, inflated, each after its opcode. One that does not get shorter, or for which
+/// there is no memory, is sent as it is.
 fn replies(output: &[u8], parameters: Parameters) -> Vec<(u8, Vec<u8>)> {
-    let mut frames = inflated_server_frames(output, Some(parameters));
-    frames.retain(|(first, _)| matches!(first & !RSV1, 0x1 | 0x2));
-    frames
+    let messages = inflated_messages(output, Some(parameters)).into_iter();
+    let messages = messages.map(|(first, payload)| (first & !RSV1, payload));
+    messages.filter(|(opcode, _)| matches!(opcode, 0x1 | 0x2)).collect()
 }
 
 /// What a client sends, and what has to become of it.
@@ -94,8 +91,7 @@ struct Input {
     parameters: Parameters,
     max_message_size: usize,
     max_buffered: usize,
-    splits: Splits,
-    other_splits: Splits,
+    splits: [Splits; 2],
     bytes: Vec<u8>,
     /// The replies until the end is reached, as [`replies`] has them.
     expected: Vec<(u8, Vec<u8>)>,
@@ -120,7 +116,6 @@ impl<'a> Arbitrary<'a> for Input {
             max_message_size: *u.choose(&[350_000, 70_000, 4096, 300])?,
             max_buffered: u.int_in_range(0..=1_500_000)?,
             splits: u.arbitrary()?,
-            other_splits: u.arbitrary()?,
             bytes: Vec::new(),
             expected: Vec::new(),
             end: End::Open,
@@ -166,19 +161,19 @@ impl Input {
             };
             if self.end == End::Open {
                 let prefix = if opcode == 0x1 { PREFIX } else { "" };
-                self.expected.push((first, [prefix.as_bytes(), &message].concat()));
+                self.expected.push((opcode, [prefix.as_bytes(), &message].concat()));
             }
         }
         let mut rest = &payload[..];
         for _ in 0..u.int_in_range(0..=3)? {
             let (fragment, tail) = rest.split_at(u.int_in_range(0..=rest.len())?);
-            valid_frame(first, fragment, u.arbitrary()?, &mut self.bytes);
+            self.bytes.extend(masked_frame(first, fragment, u.arbitrary()?));
             if rarely(u)? {
-                valid_frame(0x89, b"?", u.arbitrary()?, &mut self.bytes);
+                self.bytes.extend(masked_frame(0x89, b"?", u.arbitrary()?));
             }
             (first, rest) = (0x0, tail);
         }
-        valid_frame(0x80 | first, rest, u.arbitrary()?, &mut self.bytes);
+        self.bytes.extend(masked_frame(0x80 | first, rest, u.arbitrary()?));
         Ok(message.len())
     }
 }

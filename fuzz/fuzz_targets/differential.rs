@@ -5,19 +5,15 @@
 #![no_main]
 
 use std::io::{self, Read, Write};
-use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
-use wsecho::buffer::Budget;
-use wsecho::websocket::deflate::{PerMessageDeflate, Pool};
+use wsecho::websocket::close::CloseFrame;
 use wsecho::websocket::error::ProtocolError;
-use wsecho::websocket::session::Close;
-use wsecho_fuzz::client::ClientBytes;
-use wsecho_fuzz::deflate::{Client, Compression, RSV1, inflated_server_frames};
-use wsecho_fuzz::driver::{Driver, Splits, settings};
+use wsecho_fuzz::client::{ClientBytes, Splits};
+use wsecho_fuzz::deflate::{Client, Compression, RSV1, inflated_messages, open};
+use wsecho_fuzz::driver::{Closed, service};
 use wsecho_fuzz::reference;
 
 const MAX_MESSAGE_SIZE: usize = 200_000;
@@ -47,8 +43,8 @@ fuzz_target!(|input: (Splits, Option<Compression>, ClientBytes)| {
         theirs.end
     );
     let parameters = compression.map(|compression| compression.parameters);
-    let mut our_echoes = echoes(inflated_server_frames(&ours.output, parameters));
-    let mut their_echoes = echoes(inflated_server_frames(&theirs.output, None));
+    let mut our_echoes = echoes(inflated_messages(&ours.output, parameters));
+    let mut their_echoes = echoes(inflated_messages(&theirs.output, None));
     our_echoes.iter_mut().for_each(|(first, _)| *first &= !RSV1);
     // It accepts a length that wsecho refuses, and goes on.
     if ours.is_refused(ProtocolError::LengthNotMinimal) {
@@ -65,17 +61,15 @@ fuzz_target!(|input: (Splits, Option<Compression>, ClientBytes)| {
 enum End {
     /// More may come.
     Open,
-    ByPeer {
-        code: Option<u16>,
-        reason: String,
-    },
+    /// By a close frame, as the log shows it.
+    ByPeer(String),
     /// By the server for an error of the client's, with this code.
     Refused(u16),
 }
 
 struct Ours<'b> {
     output: Vec<u8>,
-    closed: Option<Close>,
+    closed: Option<Closed>,
     /// The frame that was received last: the one that ended the conversation, if it has ended.
     last_frame: &'b [u8],
     /// Whether the last message that has begun is compressed.
@@ -89,14 +83,12 @@ struct Theirs {
 
 impl Ours<'_> {
     fn end(&self) -> End {
-        match self.closed.clone() {
+        match &self.closed {
             None => End::Open,
-            Some(Close::ByPeer(frame)) => {
-                End::ByPeer { code: frame.code, reason: frame.reason.as_str().into() }
-            }
-            Some(Close::ByServer(frame)) => match frame.code {
-                Some(code @ (1002 | 1007 | 1009)) => End::Refused(code),
-                _ => panic!("{frame} is for no error of the client's"),
+            Some(Closed::ByPeer(shown)) => End::ByPeer(shown.clone()),
+            Some(Closed::ByServer(payload)) => match u16::from_be_bytes([payload[0], payload[1]]) {
+                code @ (1002 | 1007 | 1009) => End::Refused(code),
+                code => panic!("{code} is for no error of the client's"),
             },
         }
     }
@@ -107,7 +99,7 @@ impl Ours<'_> {
     }
 
     fn is_refused(&self, error: ProtocolError) -> bool {
-        self.closed == Some(Close::ByServer(error.into()))
+        self.closed == Some(Closed::by_server(error))
     }
 }
 
@@ -120,7 +112,7 @@ fn is_known(ours: &Ours, theirs: &End) -> bool {
     }
     match (ours.end(), theirs) {
         // 1014, Bad Gateway, was registered in 2017, and tungstenite does not know it.
-        (End::ByPeer { code: Some(1014), .. }, theirs) => is_their_refusal(theirs),
+        (End::ByPeer(shown), theirs) if shown.starts_with("1014") => is_their_refusal(theirs),
         (End::Refused(_), theirs) if ours.is_refused(ProtocolError::CloseCode) => match theirs {
             // It checks the reason before the code.
             End::Refused(1007) => true,
@@ -140,32 +132,27 @@ fn is_known(ours: &Ours, theirs: &End) -> bool {
 
 /// How tungstenite reports a close code that it does not allow: as if the client had sent this.
 fn is_their_refusal(end: &End) -> bool {
-    matches!(end, End::ByPeer { code: Some(1002), reason } if reason == "Protocol violation")
+    *end == End::ByPeer("1002 \"Protocol violation\"".into())
 }
 
 fn wsecho<'b>(bytes: &'b [u8], splits: &Splits, compression: Option<&Compression>) -> Ours<'b> {
-    let budget = Arc::new(Budget::new(AMPLE));
-    let settings = settings(MAX_MESSAGE_SIZE, "");
-    let deflate = compression.map(|compression| {
-        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
-        PerMessageDeflate::new(compression.parameters, pool)
-    });
-    let mut driver = Driver::new(&settings, &budget, splits, deflate);
+    let service = service(MAX_MESSAGE_SIZE, AMPLE);
+    let mut driver = open(&service, compression.map(|compression| compression.parameters));
     let mut client = compression.map(Client::new);
     let mut last_frame = &bytes[..0];
     for frame in reference::frames(bytes) {
         last_frame = frame;
-        let sent = client.as_mut().map_or(frame.into(), |client| client.frame(frame));
-        for piece in splits.split(&sent) {
-            driver.receive(piece);
-        }
-        if driver.conversation.closed().is_some() {
+        splits.receive(
+            &client.as_mut().map_or(frame.into(), |client| client.frame(frame)),
+            &mut driver,
+        );
+        if driver.is_closed() {
             break;
         }
     }
     Ours {
-        closed: driver.conversation.closed().cloned(),
-        output: driver.output,
+        closed: driver.closed(),
+        output: driver.take(),
         last_frame,
         is_compressed: client.is_some_and(|client| client.is_compressed),
     }
@@ -188,10 +175,11 @@ fn tungstenite(bytes: &[u8]) -> Theirs {
             Ok(Message::Ping(_) | Message::Pong(_)) => {}
             Ok(Message::Close(close)) => {
                 let _ = socket.flush();
-                break End::ByPeer {
-                    code: close.as_ref().map(|close| close.code.into()),
-                    reason: close.map_or(String::new(), |close| close.reason.to_string()),
-                };
+                let frame = close.map(|close| CloseFrame {
+                    code: Some(close.code.into()),
+                    reason: close.reason.to_string().into(),
+                });
+                break End::ByPeer(frame.map_or("no code".into(), |frame| frame.to_string()));
             }
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break End::Open,
             Err(Error::Protocol(_)) => break End::Refused(1002),

@@ -1,7 +1,12 @@
 //! What a client may send once the WebSocket is open: mostly valid frames with a few errors, so that a
-//! fuzzer soon gets past the first frame.
+//! fuzzer soon gets past the first frame. And how it comes.
+
+use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
+
+use crate::driver::Driver;
+use crate::frames::{masked_frame, server_frame};
 
 /// The bytes that a client sends.
 #[derive(Debug)]
@@ -107,60 +112,75 @@ fn len(u: &mut Unstructured) -> Result<usize> {
 
 /// A frame, most often a valid one (§5.2).
 fn frame(u: &mut Unstructured, first: u8, payload: &[u8], bytes: &mut Vec<u8>) -> Result<()> {
-    let len = payload.len();
-    let key: [u8; 4] = u.arbitrary()?;
-    let (mut first, mut mask, mut form) = (first, 0x80, len);
-    let mut declared = len as u64;
+    let mut frame = masked_frame(first, payload, u.arbitrary()?);
     if rarely(u)? {
-        match u.int_in_range(0..=5)? {
-            0 => first |= 0x10 << u.int_in_range(0..=2)?,
-            1 => mask = 0,
-            2 => form = form.max(126),
-            3 => form = usize::MAX,
-            4 => (form, declared) = (usize::MAX, 1 << 63 | declared),
-            _ => (form, declared) = (usize::MAX, u.arbitrary()?),
+        let len = payload.len() as u64;
+        let long_form = match u.int_in_range(0..=5)? {
+            0 => {
+                frame[0] |= 0x10 << u.int_in_range(0..=2)?;
+                None
+            }
+            1 => {
+                frame = server_frame(first, payload);
+                None
+            }
+            2 if len < 126 => {
+                frame[1] = 0x80 | 126;
+                frame.splice(2..2, [0, len as u8]);
+                None
+            }
+            2 | 3 => Some(len),
+            4 => Some(1 << 63 | len),
+            _ => Some(u.arbitrary()?),
+        };
+        if let Some(declared) = long_form {
+            let masking_key_at = frame.len() - payload.len() - 4;
+            frame[1] = 0x80 | 127;
+            frame.splice(2..masking_key_at, declared.to_be_bytes());
         }
     }
-    bytes.push(first);
-    match form {
-        0..126 => bytes.push(mask | len as u8),
-        126..65_536 => {
-            bytes.push(mask | 126);
-            bytes.extend((len as u16).to_be_bytes());
-        }
-        65_536.. => {
-            bytes.push(mask | 127);
-            bytes.extend(declared.to_be_bytes());
-        }
-    }
-    if mask == 0 {
-        bytes.extend(payload);
-        return Ok(());
-    }
-    bytes.extend(key);
-    bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    bytes.extend(frame);
     Ok(())
-}
-
-/// A valid frame (§5.2).
-pub fn valid_frame(first: u8, payload: &[u8], key: [u8; 4], bytes: &mut Vec<u8>) {
-    bytes.push(first);
-    match payload.len() {
-        len @ 0..126 => bytes.push(0x80 | len as u8),
-        len @ 126..65_536 => {
-            bytes.push(0x80 | 126);
-            bytes.extend((len as u16).to_be_bytes());
-        }
-        len => {
-            bytes.push(0x80 | 127);
-            bytes.extend((len as u64).to_be_bytes());
-        }
-    }
-    bytes.extend(key);
-    bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
 }
 
 /// True once in 32 times, and never when the fuzzer's bytes are used up.
 pub fn rarely(u: &mut Unstructured) -> Result<bool> {
     Ok(u.int_in_range(0..=31)? == 31)
+}
+
+/// How the network splits what a client sends.
+#[derive(Arbitrary, Debug)]
+pub struct Splits {
+    /// The lengths of the pieces in bytes, over and over. None means all in one.
+    pieces: Vec<u16>,
+    /// For how long nothing comes after each piece, in milliseconds.
+    pause: u8,
+}
+
+impl Splits {
+    /// The bytes in pieces: larger ones after the first thousand, so that a round stays short.
+    pub fn split<'b>(&self, mut bytes: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
+        let mut pieces = self.pieces.iter().cycle().enumerate();
+        std::iter::from_fn(move || {
+            let len = pieces.next().map_or(bytes.len(), |(number, &len)| {
+                usize::from(len).max(if number < 1000 { 1 } else { 1000 })
+            });
+            let (piece, rest) = bytes.split_at(len.min(bytes.len()));
+            bytes = rest;
+            (!piece.is_empty()).then_some(piece)
+        })
+    }
+
+    /// Has nothing come between two pieces.
+    pub fn pause(&self, driver: &mut Driver) {
+        driver.wait_until(driver.now + Duration::from_millis(self.pause.into()));
+    }
+
+    /// Has `bytes` come in pieces.
+    pub fn receive(&self, bytes: &[u8], driver: &mut Driver) {
+        for piece in self.split(bytes) {
+            driver.receive(piece);
+            self.pause(driver);
+        }
+    }
 }

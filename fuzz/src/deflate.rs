@@ -5,10 +5,12 @@ use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_par
 use miniz_oxide::deflate::stream::deflate;
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZError, MZFlush};
+use wsecho::app::connection::Service;
 use wsecho::websocket::negotiation::Parameters;
 
-use crate::client::valid_frame;
-use crate::reference::{self, Header, deflated_server_frames, server_frames};
+use crate::driver::Driver;
+use crate::frames::masked_frame;
+use crate::reference::{self, Header};
 
 pub const RSV1: u8 = 0x40;
 
@@ -126,35 +128,31 @@ impl<'c> Client<'c> {
             assert!(payload.ends_with(&TAIL));
             payload.truncate(payload.len() - TAIL.len());
         }
-        let mut sent = Vec::new();
-        valid_frame(first, &payload, key, &mut sent);
-        sent
+        masked_frame(first, &payload, key)
     }
 }
 
-/// The frames of a server, each after its opcode with RSV1, and the messages inflated, if `parameters` were
-/// agreed.
-pub fn inflated_server_frames(output: &[u8], parameters: Option<Parameters>) -> Vec<(u8, Vec<u8>)> {
-    let frames = match parameters {
-        None => server_frames(output),
-        Some(_) => deflated_server_frames(output),
-    };
+/// A WebSocket with which `parameters` were agreed, if there are any.
+pub fn open(service: &Service, parameters: Option<Parameters>) -> Driver<'_> {
+    let offer = parameters.map(|parameters| format!("Sec-WebSocket-Extensions: {parameters}\r\n"));
+    Driver::open_with(service, &offer.unwrap_or_default())
+}
+
+/// The messages and control frames of a server, each after its opcode with RSV1, and inflated.
+pub fn inflated_messages(output: &[u8], parameters: Option<Parameters>) -> Vec<(u8, Vec<u8>)> {
+    let (mut messages, is_whole) = reference::server_messages(output, None);
+    assert!(is_whole, "the last message is not whole");
     let mut inflater = InflateState::new_boxed(DataFormat::Raw);
-    let frames = frames.into_iter().map(|(first, payload)| {
-        if first & RSV1 == 0 {
-            return (first, payload.to_vec());
-        }
-        if parameters.is_some_and(|parameters| parameters.server_no_context_takeover) {
+    for (first, payload) in messages.iter_mut().filter(|(first, _)| first & RSV1 != 0) {
+        let parameters = parameters.expect("RFC 6455 §5.2: no extension was agreed");
+        if parameters.server_no_context_takeover {
             inflater = InflateState::new_boxed(DataFormat::Raw);
         }
-        let message = inflated(&mut inflater, &[payload, &TAIL].concat());
-        assert!(
-            first & 0x2 != 0 || str::from_utf8(&message).is_ok(),
-            "RFC 6455 §5.6: text is UTF-8"
-        );
-        (first, message)
-    });
-    frames.collect()
+        *payload = inflated(&mut inflater, &[payload, &TAIL[..]].concat());
+        let is_text = *first & 0x2 == 0;
+        assert!(!is_text || str::from_utf8(payload).is_ok(), "RFC 6455 §5.6: text is UTF-8");
+    }
+    messages
 }
 
 fn inflated(inflater: &mut InflateState, mut data: &[u8]) -> Vec<u8> {

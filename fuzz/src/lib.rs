@@ -1,5 +1,5 @@
-//! What the fuzz targets share: what a client may send, plain and compressed, what drives a conversation
-//! with it, and a second decoder to compare with.
+//! What the fuzz targets share: what a client may send, plain and compressed, and a second decoder to
+//! compare with. The driver is the one of the tests.
 //!
 //! `fuzz/run` runs the targets, each from its seeds in `fuzz/seeds`. They are the fewest inputs that
 //! reach all that a long run has reached, and are made from its corpus, in an empty directory:
@@ -10,5 +10,9 @@
 
 pub mod client;
 pub mod deflate;
+#[path = "../../tests/it/driver.rs"]
 pub mod driver;
+#[path = "../../tests/it/frames.rs"]
+pub mod frames;
 pub mod reference;
+pub mod request;

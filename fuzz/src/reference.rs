@@ -85,51 +85,58 @@ pub fn unmask(payload: &mut [u8], masking_key: [u8; 4]) {
     }
 }
 
-/// The frames that a server sent, as opcode and payload, when no extension was agreed.
-///
-/// # Panics
-///
-/// If RFC 6455 lets no server send this.
-pub fn server_frames(bytes: &[u8]) -> Vec<(u8, &[u8])> {
-    let frames = deflated_server_frames(bytes);
-    let is_plain = frames.iter().all(|(first, _)| first & 0x70 == 0);
-    assert!(is_plain, "§5.2: no extension was agreed");
-    frames
-}
-
-/// The frames that a server sent when permessage-deflate was agreed, as opcode with RSV1 (0x40), and
-/// payload. Compressed ones are not inflated.
+/// The messages and the control frames that a server sent, each after its opcode, with RSV1 (0x40) if it is
+/// compressed, and whether the last one is whole. Once, `wrong` may stand between them.
 ///
 /// # Panics
 ///
 /// If RFC 6455 and RFC 7692 let no server send this.
-pub fn deflated_server_frames(bytes: &[u8]) -> Vec<(u8, &[u8])> {
-    let mut frames = Vec::new();
-    for frame in self::frames(bytes) {
-        assert_eq!(whole_frame(frame), Some(frame.len()), "a frame is incomplete: {frame:02X?}");
+pub fn server_messages(mut bytes: &[u8], mut wrong: Option<&[u8]>) -> (Vec<(u8, Vec<u8>)>, bool) {
+    let mut messages: Vec<(u8, Vec<u8>)> = Vec::new();
+    let mut unfinished = None;
+    while !bytes.is_empty() {
+        let closed = messages.last().is_some_and(|&(first, _)| first == 0x8);
+        assert!(!closed, "§5.5.1: nothing is sent after a close frame");
+        if let Some(rest) = wrong.and_then(|wrong| bytes.strip_prefix(wrong)) {
+            assert!(unfinished.is_none(), "it is sent inside a message");
+            (wrong, bytes) = (None, rest);
+            continue;
+        }
+        let Some(len) = whole_frame(bytes) else { break };
+        let (frame, rest) = bytes.split_at(len);
+        bytes = rest;
         let header = Header::read(frame).unwrap();
         let payload = &frame[header.len..];
         assert_eq!(header.masking_key, None, "§5.1: a server must not mask");
         assert!(header.is_minimal(), "§5.2: {header:?}");
-        assert!(header.fin, "no reply is fragmented");
         let first = header.rsv << 4 | header.opcode;
+        let (first, payload) = match (first, unfinished.take()) {
+            (0x8 | 0x9 | 0xA, message) => {
+                assert!(header.fin && payload.len() <= 125, "§5.5: {header:?}");
+                unfinished = message;
+                (first, payload.to_vec())
+            }
+            (0x0, Some((first, start))) => (first, [start, payload.to_vec()].concat()),
+            (0x1 | 0x2 | 0x41 | 0x42, None) => (first, payload.to_vec()),
+            _ => panic!("§5.2, §5.4: {header:?}"),
+        };
         match first {
-            0x1 => assert!(str::from_utf8(payload).is_ok(), "§5.6: text is UTF-8"),
-            0x2 | 0x41 | 0x42 => {}
-            0x8 => check_close(payload),
-            0xA => assert!(payload.len() <= 125, "§5.5: {header:?}"),
-            _ => panic!("a server has no reason to send {first:02X}"),
+            _ if !header.fin => {
+                unfinished = Some((first, payload));
+                continue;
+            }
+            0x1 => assert!(str::from_utf8(&payload).is_ok(), "§5.6: text is UTF-8"),
+            0x8 => check_close(&payload),
+            0x9 => assert!(payload.is_empty(), "a ping with a payload"),
+            _ => {}
         }
-        let closed = frames.last().is_some_and(|&(first, _)| first == 0x8);
-        assert!(!closed, "§5.5.1: nothing is sent after a close frame");
-        frames.push((first, payload));
+        messages.push((first, payload));
     }
-    frames
+    (messages, bytes.is_empty() && unfinished.is_none())
 }
 
 /// §5.5.1 and §7.4, with the codes that were registered since.
 fn check_close(payload: &[u8]) {
-    assert!(payload.len() <= 125, "§5.5: a close of {} bytes", payload.len());
     if payload.is_empty() {
         return;
     }

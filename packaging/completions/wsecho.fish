@@ -9,7 +9,7 @@ off\t''"
 complete -c wsecho -l proxy-protocol-from -d 'Who sends it, repeatable [default: all]' -r -f
 complete -c wsecho -l subprotocol -d 'Subprotocol [default: the first offered]' -r -f
 complete -c wsecho -l prefix -d 'Text prefix' -r -f
-complete -c wsecho -l behaviors -d 'Misbehave at /do as asked, judge clients' -r -f -a "on\t''
+complete -c wsecho -l behaviors -d 'Serve /do and the cases' -r -f -a "on\t''
 off\t''"
 complete -c wsecho -l compression -d 'Compression [default: no-context-takeover]' -r -f -a "no-context-takeover\t''
 context-takeover\t''

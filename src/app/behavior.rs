@@ -1,4 +1,4 @@
-//! Behaviours on demand: what the query of [`PATH`] asks for, what is allowed, and how it is said.
+//! Behaviors on demand: what the query of [`PATH`] asks for, what is allowed, and its description.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -12,7 +12,7 @@ use crate::escape::{Count, Quoted};
 use crate::http::response;
 use crate::websocket::close::{CloseFrame, Reason};
 
-/// The path whose query asks for a behaviour.
+/// The path whose query asks for a behavior.
 pub const PATH: &str = "/do";
 
 /// How long a server that hangs stays silent before it resets the connection.
@@ -42,7 +42,7 @@ pub enum Behaviors {
 pub struct Behavior {
     /// The share of the connections that it happens to. `None` for all.
     pub rate: Option<Rate>,
-    /// How much later the handshake is answered.
+    /// The delay of the answer to the handshake.
     pub delay: Duration,
     pub handshake: Handshake,
     pub script: Script,
@@ -74,13 +74,13 @@ pub enum Handshake {
 /// What goes on once the WebSocket is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script {
-    /// Whether the first message tells what the request was.
+    /// Whether the first message is the request as JSON.
     pub dump: bool,
     /// Whether each message and control frame is followed by a message about its frames.
     pub trace: bool,
     /// Put before each text instead of the operator's.
     pub prefix: Option<String>,
-    /// How long after its message a reply comes.
+    /// The delay of each reply.
     pub latency: Duration,
     /// The size of the fragments of a reply, in bytes.
     pub fragment: Option<usize>,
@@ -93,7 +93,7 @@ pub struct Script {
     pub fault: Option<(After, Fault)>,
 }
 
-/// Messages that the server sends by itself: the numbers from 1 to `count`.
+/// Messages that the server sends unasked: the numbers from 1 to `count`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pushes {
     pub count: u32,
@@ -114,9 +114,9 @@ pub enum Pongs {
 /// The moment of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
-    /// So many messages were answered.
+    /// N messages were answered.
     Replies(u32),
-    /// The WebSocket is open for so long.
+    /// The WebSocket has been open this long.
     Time(Duration),
 }
 
@@ -164,44 +164,70 @@ impl WrongFrame {
     }
 }
 
-struct Parameter {
-    name: &'static str,
-    /// What its value is.
-    value: &'static str,
-    effect: &'static str,
+/// A parameter as `GET /do`, the page and docs/behaviors.md show it.
+pub struct Parameter {
+    pub name: &'static str,
+    pub effect: &'static str,
+    /// The values that are allowed, as an error names them.
+    pub allowed: &'static str,
+    /// The kinds of value, separated by a slash: `N/TIME`, or `WORD` for one of `words`. Empty for a
+    /// parameter without a value.
+    pub form: &'static str,
+    /// The words that are values, each with its effect.
+    pub words: &'static [(&'static str, &'static str)],
 }
 
 #[rustfmt::skip]
-const PARAMETERS: [Parameter; 19] = [
-    Parameter { name: "rate", value: "a share from 0 to 1, for example 0.5", effect: "the rest applies to this share of the connections, the others get a plain echo" },
-    Parameter { name: "seed", value: "a number from 0 to 999, beside rate", effect: "which connections these are is the same each time the server is started" },
-    Parameter { name: "delay", value: "a time of up to 60s, for example 5s", effect: "the handshake is answered so much later" },
-    Parameter { name: "status", value: "200, 301–303, 307, 308 or 400–599 without 407", effect: "this status instead of 101" },
-    Parameter { name: "dump", value: "given without a value", effect: "the first message is JSON: peer, what proxies said of it, request line, all headers, what was agreed" },
-    Parameter { name: "trace", value: "given without a value", effect: "after each message or control frame of the client comes a message with its frames and those that answered it, as JSON" },
-    Parameter { name: "count", value: "a number from 1 to 1000; count times bytes is at most 1 MiB", effect: "the server sends so many messages by itself: 1, 2 …" },
-    Parameter { name: "interval", value: "0 or a time from 10ms to 60s, beside count", effect: "the time before each of them; without it all come at once" },
-    Parameter { name: "bytes", value: "a number from 1 to 65536, beside count; count times bytes is at most 1 MiB", effect: "the size to which each of them is padded by spaces" },
-    Parameter { name: "prefix", value: "at most 100 bytes of text, or nothing", effect: "put before each text that comes back" },
-    Parameter { name: "latency", value: "a time of up to 10s, for example 200ms", effect: "each reply comes so long after its message" },
-    Parameter { name: "fragment", value: "a number of bytes from 1 on", effect: "each reply comes in fragments of this size, the last of at most 1024 with all the rest" },
-    Parameter { name: "drip", value: "a time of up to 10s, for example 2s", effect: "each reply is written in up to 1000 pieces over that time" },
-    Parameter { name: "ping", value: "a time from 100ms to 15m, for example 1s", effect: "the silence after which the server pings" },
-    Parameter { name: "pong", value: "off", effect: "the client's pings are not answered, the echo goes on" },
-    Parameter { name: "close", value: "1000–1003, 1007–1014, 3000–4999, none, fin, rst or hang; 1006 is never sent, it is what a client reports: use fin or rst", effect: "a close frame with this code, or without one; the stream ended, or reset, without a close frame; silence for 60s, then a reset" },
-    Parameter { name: "reason", value: "at most 123 bytes of text, beside close with a code", effect: "the reason in the close frame" },
-    Parameter { name: "bad", value: "accept, protocol, extension, mask, rsv, opcode, utf8, continuation or length", effect: "in the 101 a wrong Sec-WebSocket-Accept, or a subprotocol or extension that was not offered; or a frame that is masked, has a reserved bit, a reserved opcode, text that is not UTF-8, continues nothing, or declares 2^62 bytes" },
-    Parameter { name: "after", value: "a number of messages up to 1000, or a time of up to 10m, for example 3 or 500ms, beside close or a wrong frame", effect: "when that happens: after so many replies, or so long after the opening; without it in the same write as the 101" },
+pub const PARAMETERS: &[Parameter] = &[
+    Parameter { name: "rate", form: "SHARE", words: &[], allowed: "a share from 0 to 1, for example 0.5", effect: "all of it happens to this share of the connections; the others get a plain echo" },
+    Parameter { name: "seed", form: "N", words: &[], allowed: "a number from 0 to 999, beside rate", effect: "the same connections get it each time the server is started" },
+    Parameter { name: "delay", form: "TIME", words: &[], allowed: "a time of at most 60s, for example 5s", effect: "the handshake is answered this much later" },
+    Parameter { name: "status", form: "CODE", words: &[], allowed: "200, 301–303, 307, 308 or 400–599 without 407", effect: "the handshake is refused with this status" },
+    Parameter { name: "dump", form: "", words: &[], allowed: "given without a value", effect: "the first message is the request as JSON: peer, what proxies added, request line, all headers, what was agreed" },
+    Parameter { name: "trace", form: "", words: &[], allowed: "given without a value", effect: "each message or control frame of the client is followed by a message with its frames and those that answered it, as JSON" },
+    Parameter { name: "count", form: "N", words: &[], allowed: "a number from 1 to 1000; count times bytes is at most 1 MiB", effect: "the server sends N messages unasked: 1, 2 …" },
+    Parameter { name: "interval", form: "TIME", words: &[], allowed: "0 or a time from 10ms to 60s, beside count", effect: "the time before each of them; without it all come at once" },
+    Parameter { name: "bytes", form: "N", words: &[], allowed: "a number from 1 to 65536, beside count; count times bytes is at most 1 MiB", effect: "the size of each of them, padded by spaces" },
+    Parameter { name: "prefix", form: "TEXT", words: &[], allowed: "at most 100 bytes of text, or nothing", effect: "put before each text instead of --prefix" },
+    Parameter { name: "latency", form: "TIME", words: &[], allowed: "a time of at most 10s, for example 200ms", effect: "each reply is delayed by this" },
+    Parameter { name: "fragment", form: "N", words: &[], allowed: "a number of bytes, 1 or more", effect: "each reply comes in fragments of N bytes; the last of at most 1024 has all the rest" },
+    Parameter { name: "drip", form: "TIME", words: &[], allowed: "a time of at most 10s, for example 2s", effect: "each reply is written over this time in up to 1000 pieces, one reply after the other" },
+    Parameter { name: "ping", form: "TIME", words: &[], allowed: "a time from 100ms to 15m, for example 1s", effect: "the server pings after this much silence" },
+    Parameter { name: "pong", form: "WORD", allowed: "off", effect: "whether the client's pings are answered", words: &[
+        ("off", "they are not; messages still are"),
+    ] },
+    Parameter { name: "close", form: "CODE", allowed: "1000–1003, 1007–1014, 3000–4999, none, fin, rst or hang; 1006 is never sent, it is what a client reports: use fin or rst", effect: "the server sends a close frame with this code", words: &[
+        ("none", "a close frame without a code: the client reports 1005"),
+        ("fin", "the TCP stream ends without a close frame: the client reports 1006"),
+        ("rst", "the TCP stream is reset without a close frame: the client reports 1006; needs after"),
+        ("hang", "the server neither reads nor writes for 60s, then resets the TCP stream"),
+    ] },
+    Parameter { name: "reason", form: "TEXT", words: &[], allowed: "at most 123 bytes of text, beside close with a code", effect: "the reason in the close frame" },
+    Parameter { name: "bad", form: "WORD", allowed: "accept, protocol, extension, mask, rsv, opcode, utf8, continuation or length", effect: "the handshake or a frame is wrong; messages are still answered until the client ends the connection", words: &[
+        ("accept", "a 101 with the Sec-WebSocket-Accept of another key"),
+        ("protocol", "a 101 with a subprotocol that was not offered"),
+        ("extension", "a 101 with an extension that was not offered"),
+        ("mask", "a frame that is masked"),
+        ("rsv", "a frame with a reserved bit"),
+        ("opcode", "a frame with a reserved opcode"),
+        ("utf8", "a text that is not UTF-8"),
+        ("continuation", "a continuation frame without a message to continue"),
+        ("length", "a frame that declares 2^62 bytes"),
+    ] },
+    Parameter { name: "after", form: "N/TIME", words: &[], allowed: "a number of messages up to 1000, or a time of at most 10m, for example 3 or 500ms, beside close or a wrong frame", effect: "when close or the wrong frame comes: after N replies, or this long after the opening; without it in the same write as the 101" },
 ];
 
 /// The table of parameters as plain text.
 pub fn table() -> String {
     let mut table = String::from(
-        "Behaviours on demand: a WebSocket at /do misbehaves as its query says, for example\n\
-         /do?close=4000&reason=bye&after=3. A plain GET of the same URL tells what will happen.\n",
+        "Behaviors on demand: a WebSocket at /do misbehaves as its query says, for example\n\
+         /do?close=4000&reason=bye&after=3. A plain GET of the same URL explains what will happen.\n",
     );
-    for Parameter { name, value, effect } in PARAMETERS {
-        table += &format!("\n{name}: {effect}\n    {value}\n");
+    for Parameter { name, effect, allowed, words, .. } in PARAMETERS {
+        table += &format!("\n{name}: {effect}\n    {allowed}\n");
+        for (word, effect) in *words {
+            table += &format!("    {word}: {effect}\n");
+        }
     }
     table + "\nParameters combine, but at most one of status, close and bad."
 }
@@ -210,7 +236,7 @@ pub fn table() -> String {
 ///
 /// # Errors
 ///
-/// A sentence that says what is wrong and what is allowed.
+/// A sentence with what is wrong and what is allowed.
 pub fn parse(query: &str) -> Result<Behavior, String> {
     let query = Query::parse(query)?;
     let rate = query.get("rate", share)?;
@@ -253,7 +279,7 @@ pub fn parse(query: &str) -> Result<Behavior, String> {
     };
     if status.is_some() && script != Script::default() {
         return Err(
-            "status opens no WebSocket: only delay, rate and seed can stand beside it".into()
+            "status refuses the handshake: only delay, rate and seed can stand beside it".into()
         );
     }
     let is_nothing =
@@ -275,7 +301,7 @@ impl Query {
             let (name, value) = (decode(name)?, decode(value)?);
             if PARAMETERS.iter().all(|known| known.name != name) {
                 return Err(format!(
-                    "{} is no parameter; GET {PATH} is the table of them",
+                    "{} is not a parameter; GET {PATH} lists them",
                     Quoted(name.as_bytes())
                 ));
             }
@@ -298,10 +324,10 @@ impl Query {
     }
 }
 
-/// What the value of the parameter `name` is.
+/// The values that are allowed for `name`.
 fn expected(name: &str) -> String {
-    let value = PARAMETERS.iter().find(|known| known.name == name).map_or("", |known| known.value);
-    format!("{name} is {value}")
+    let parameter = PARAMETERS.iter().find(|known| known.name == name);
+    format!("{name} is {}", parameter.map_or("", |known| known.allowed))
 }
 
 /// A whole number without a sign.
@@ -419,7 +445,7 @@ impl fmt::Display for Behavior {
             Handshake::Valid => {}
             Handshake::Status(status) => {
                 let status = response::described(status);
-                clauses.push(format!("no WebSocket opens, the status is {status}"));
+                clauses.push(format!("the handshake is refused with {status}"));
             }
             Handshake::WrongAccept => {
                 clauses.push("the 101 has a wrong Sec-WebSocket-Accept".into());
@@ -433,7 +459,7 @@ impl fmt::Display for Behavior {
         }
         script.describe(&mut clauses);
         if clauses.is_empty() {
-            clauses.push("each message comes back, as on every other path".into());
+            clauses.push("each message is echoed, as on every other path".into());
         }
         let what = clauses.join("; ");
         match rate {
@@ -477,7 +503,7 @@ impl Script {
                 bytes => format!(", each of {}", Count(bytes as u64, "byte")),
             };
             let messages = Count(count.into(), "message");
-            clauses.push(format!("the server sends {messages} by itself, {when}{size}"));
+            clauses.push(format!("the server sends {messages} unasked, {when}{size}"));
         }
         match self.prefix.as_deref() {
             None => {}
@@ -488,7 +514,7 @@ impl Script {
             }
         }
         if !self.latency.is_zero() {
-            clauses.push(format!("each reply comes {} after its message", shown(self.latency)));
+            clauses.push(format!("each reply is delayed by {}", shown(self.latency)));
         }
         if let Some(bytes) = self.fragment {
             clauses
@@ -512,7 +538,9 @@ impl Script {
 impl fmt::Display for After {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            After::AT_ONCE | After::Time(Duration::ZERO) => f.write_str("at once"),
+            After::AT_ONCE | After::Time(Duration::ZERO) => {
+                f.write_str("right after the handshake")
+            }
             After::Replies(replies) => write!(f, "after {}", Count(replies.into(), "message")),
             After::Time(time) => write!(f, "after {}", shown(time)),
         }

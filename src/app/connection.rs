@@ -21,7 +21,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use log::{Level, log_enabled, trace};
+use log::{Level, log_enabled};
 
 use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
 use crate::app::cases::control::Control;
@@ -37,24 +37,24 @@ use crate::app::routes::{self, Opening};
 use crate::app::scripted::Scripted;
 use crate::app::settings::{Settings, Timeouts};
 use crate::app::step::{Step, Topic};
-use crate::app::trace::{Reader, Side};
+use crate::app::websocket::{Content, Line, WebSocket};
 use crate::buffer::{Budget, Buffer, Charge, OverBudget, UNMETERED};
-use crate::escape::{Count, Quoted};
+use crate::escape::Quoted;
 use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
 use crate::proxy_protocol::{self, Parsed};
-use crate::websocket::deflate::{PerMessageDeflate, Pool, Sizes};
+use crate::websocket::deflate::{PerMessageDeflate, Pool};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::handshake::{Policy, Upgrade};
 use crate::websocket::negotiation::Negotiation;
-use crate::websocket::session::{Answer, Close, Session};
+use crate::websocket::session::{Answer, Close};
 
 /// How long a peer may take to end its stream once both close frames were exchanged. Its last bytes are
 /// read meanwhile: a socket that is closed with unread input resets the connection, and the close frame
 /// could be lost.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// What the report on a case keeps of the head of a request, in bytes.
+/// The part of a request's head that the report on a case keeps, in bytes.
 const MAX_KEPT_HEAD: usize = 512;
 
 /// What all connections share.
@@ -82,10 +82,6 @@ pub struct Connection<'s> {
     log: Log,
     /// Whether the last step ends the stream.
     is_last: bool,
-    /// The WebSocket, once there was one.
-    opened: Option<Opened>,
-    /// Decodes each frame that is sent, if the log shows them.
-    sent_frames: Option<Box<Reader>>,
     /// For a long response.
     charge: Option<Charge>,
 }
@@ -100,7 +96,7 @@ enum Phase<'s> {
     Delayed(Box<Delayed>),
     /// The last bytes.
     Responding(Vec<u8>),
-    Open(Open<'s>),
+    Open(WebSocket<'s>),
     Draining(Drain),
     Over,
 }
@@ -159,36 +155,13 @@ struct Pending {
     control: Option<(Control, String)>,
 }
 
-/// An open WebSocket.
-enum Open<'s> {
-    Echo(Conversation<'s>),
-    Script(Box<Scripted>),
-    Runner(Runner<'s>),
-}
-
 /// Bytes that are received and mean nothing, after the stream was ended.
 struct Drain {
     since: Duration,
     until: Duration,
     scratch: Buffer,
-    /// The end of a WebSocket, whose line in the log tells whether the peer has ended its stream.
-    end: Option<End>,
-}
-
-/// A WebSocket, for the line in the log about its end.
-struct Opened {
-    number: u64,
-    since: Duration,
-    /// The length of the 101, which is sent with the first frames, in bytes.
-    response_len: u64,
-    received: u64,
-    sent: u64,
-    messages: u64,
-    compressed: Option<Sizes>,
-    /// The topic of the line: a runner of the cases opens many.
-    ended: Topic,
-    /// The line instead, if a case was played.
-    verdict: Option<String>,
+    /// The line about a WebSocket that waits for what the peer does.
+    line: Option<Line>,
 }
 
 /// A line for the log.
@@ -211,8 +184,6 @@ impl<'s> Connection<'s> {
             phase: Phase::Request(Head::new(service)),
             log: Log::Nothing,
             is_last: false,
-            opened: None,
-            sent_frames: None,
             charge: None,
         }
     }
@@ -246,9 +217,7 @@ impl<'s> Connection<'s> {
             return Step::Log(topic, line);
         }
         let step = match &mut self.phase {
-            Phase::Open(Open::Echo(conversation)) => conversation.next(now),
-            Phase::Open(Open::Script(scripted)) => scripted.next(now),
-            Phase::Open(Open::Runner(runner)) => runner.next(now),
+            Phase::Open(websocket) => websocket.next(now),
             Phase::ProxyHeader(_) | Phase::Request(_) => {
                 Step::Receive(Some(self.until.saturating_sub(now)))
             }
@@ -258,33 +227,14 @@ impl<'s> Connection<'s> {
             Phase::Draining(drain) => Step::Receive(Some(drain.until.saturating_sub(now))),
             Phase::Forwarded | Phase::Over => Step::Over,
         };
-        let sent = match step {
-            Step::Send { head, payload } => head.len() + payload.len(),
-            Step::SendClose(bytes) => bytes.len(),
-            Step::SendLast(bytes) => {
-                self.is_last = true;
-                bytes.len()
-            }
-            Step::Reset => {
-                self.is_last = true;
-                0
-            }
-            _ => 0,
-        };
-        if let Some(opened) = &mut self.opened {
-            if let Some(frames) = &mut self.sent_frames {
-                log_sent(frames, step, opened, now);
-            }
-            opened.sent += sent as u64;
-        }
+        self.is_last = matches!(step, Step::SendLast(_) | Step::Reset);
         step
     }
+
     /// Where the next bytes go.
     pub fn input(&mut self) -> &mut [u8] {
         match &mut self.phase {
-            Phase::Open(Open::Echo(conversation)) => conversation.input(),
-            Phase::Open(Open::Script(scripted)) => scripted.input(),
-            Phase::Open(Open::Runner(runner)) => runner.input(),
+            Phase::Open(websocket) => websocket.input(),
             Phase::Request(head) => head.input.spare_mut(),
             Phase::ProxyHeader(header) => {
                 // Its end may be followed by TLS, which is not received here.
@@ -306,16 +256,7 @@ impl<'s> Connection<'s> {
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.now = now;
         match &mut self.phase {
-            Phase::Open(open) => {
-                if let Some(opened) = &mut self.opened {
-                    opened.received += bytes as u64;
-                }
-                match open {
-                    Open::Echo(conversation) => conversation.received(bytes, now),
-                    Open::Script(scripted) => scripted.received(bytes, now),
-                    Open::Runner(runner) => runner.received(bytes, now),
-                }
-            }
+            Phase::Open(websocket) => websocket.received(bytes, now),
             Phase::Request(_) => self.received_head(bytes),
             Phase::ProxyHeader(_) => self.received_proxy_header(bytes),
             Phase::Forwarded
@@ -330,11 +271,8 @@ impl<'s> Connection<'s> {
     /// Takes note that nothing came until `now`.
     pub fn waited(&mut self, now: Duration) {
         self.now = now;
-        match &mut self.phase {
-            Phase::Open(Open::Echo(conversation)) => conversation.waited(now),
-            Phase::Open(Open::Script(scripted)) => scripted.waited(now),
-            Phase::Open(Open::Runner(runner)) => runner.waited(now),
-            _ => {}
+        if let Phase::Open(websocket) = &mut self.phase {
+            websocket.waited(now);
         }
     }
 
@@ -357,13 +295,9 @@ impl<'s> Connection<'s> {
                 );
                 self.phase = Phase::Over;
             }
-            Phase::Open(open) => {
-                if let Open::Runner(runner) = open {
-                    runner.ended(now);
-                }
-                let end = End::of(open.session());
-                self.count();
-                self.log_end(&end, "");
+            Phase::Open(websocket) => {
+                websocket.ended(now, 0);
+                self.log_end(None);
                 // TLS has an end of its own, which the peer may wait for.
                 self.phase = Phase::Responding(Vec::new());
             }
@@ -376,19 +310,13 @@ impl<'s> Connection<'s> {
     /// Takes note that the connection is lost. The last `unsent` bytes were not sent.
     #[cold]
     pub fn lost(&mut self, lost: Lost, unsent: usize) {
-        if let Some(opened) = &mut self.opened {
-            opened.sent = opened.sent.saturating_sub(unsent as u64);
-        }
         self.is_last = false;
         // The peer has yet to read the alert or the close frame that says why.
         let has_yet_to_read = matches!(lost, Lost::Tls(_) | Lost::Panicked);
         match &mut self.phase {
-            Phase::Open(open) => {
-                if let Open::Runner(runner) = open {
-                    runner.ended(self.now);
-                }
-                self.count();
-                self.log_end(&End::Lost(lost), "");
+            Phase::Open(websocket) => {
+                websocket.ended(self.now, unsent);
+                self.log_end(Some(End::Lost(lost)));
             }
             Phase::Draining(_) => return self.end_drain(Some(lost)),
             Phase::Over => return,
@@ -423,9 +351,7 @@ impl<'s> Connection<'s> {
             Phase::Delayed(delayed) if delayed.until > self.now => {
                 (delayed.response, delayed.until) = (routes::unavailable(why), self.now);
             }
-            Phase::Open(Open::Echo(conversation)) => conversation.stop(),
-            Phase::Open(Open::Script(scripted)) => scripted.stop(),
-            Phase::Open(Open::Runner(runner)) => runner.stop(),
+            Phase::Open(websocket) => websocket.stop(),
             Phase::Delayed(_) | Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
         }
     }
@@ -446,8 +372,8 @@ impl<'s> Connection<'s> {
     /// Takes the answer to [`Step::Report`]: why the reports were not written, if they were not.
     #[cold]
     pub fn reported(&mut self, result: Result<(), String>) {
-        if let Phase::Open(Open::Runner(runner)) = &mut self.phase {
-            runner.reported(result);
+        if let Phase::Open(websocket) = &mut self.phase {
+            websocket.reported(result);
         }
     }
 
@@ -631,28 +557,15 @@ impl<'s> Connection<'s> {
             return self.respond(&who, None, &response, "GET");
         }
         let Pending { number, upgrade, deflate, script, dump, control } = websocket;
-        let (opened, ended) = match control {
-            None => (Topic::Opened, Topic::Ended),
-            Some(_) => (Topic::Detail, Topic::Detail),
-        };
-        self.log(opened, describe_opening(number, &who, &upgrade));
+        // A runner of the cases opens many.
+        let topic = if control.is_some() { Topic::Detail } else { Topic::Opened };
+        self.log(topic, describe_opening(number, &who, &upgrade));
         let mut opening = response.encode("GET", "");
-        let response_len = opening.len() as u64;
+        let (response_len, received) = (opening.len(), input.filled().len());
         if let Some(dump) = dump {
             frame::encode_header(Opcode::Text, dump.len(), &mut opening);
             opening.extend_from_slice(dump.as_bytes());
         }
-        self.opened = Some(Opened {
-            number,
-            since: self.now,
-            response_len,
-            received: input.filled().len() as u64,
-            sent: 0,
-            messages: 0,
-            compressed: None,
-            ended,
-            verdict: None,
-        });
         let Service { settings, budget, .. } = self.service;
         let timeouts = match control {
             // A case has its own times, and a ping would be no part of it.
@@ -664,24 +577,26 @@ impl<'s> Connection<'s> {
         if script.trace || log_enabled!(Level::Trace) {
             incoming.trace();
         }
-        if log_enabled!(Level::Trace) {
-            self.sent_frames = Some(Box::new(Reader::new(Side::Server)));
-        }
-        self.phase = Phase::Open(if let Some((control, request)) = control {
+        let content = if let Some((control, request)) = control {
             let response = String::from_utf8_lossy(&opening).into_owned();
             let started = self.began + self.now;
             let handshake = Handshake { client: number, started, request, response };
             let cases = &self.service.cases;
-            Open::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
+            Content::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
         } else if script == Script::default() {
-            Open::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
+            Content::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
         } else {
             let prefix = script.prefix.clone().unwrap_or_else(|| settings.prefix.clone());
             let budget = Arc::clone(budget);
             let scripted =
                 Scripted::new(number, script, prefix, incoming, budget, opening, self.now);
-            Open::Script(Box::new(scripted))
-        });
+            Content::Script(Box::new(scripted))
+        };
+        let mut websocket = WebSocket::new(number, self.now, content, response_len, received);
+        if log_enabled!(Level::Trace) {
+            websocket.trace();
+        }
+        self.phase = Phase::Open(websocket);
     }
 
     fn leave_without_request(&mut self) {
@@ -737,46 +652,26 @@ impl<'s> Connection<'s> {
     #[cold]
     fn end_stream(&mut self) {
         let timeout = self.service.settings.timeouts.close;
-        let Phase::Open(open) = &self.phase else {
+        let Phase::Open(websocket) = &self.phase else {
             return self.drain(timeout.min(self.until.saturating_sub(self.now)), None);
         };
-        let end = match open {
-            Open::Script(scripted) => scripted.end(),
-            Open::Echo(_) | Open::Runner(_) => End::of(open.session()),
-        };
-        self.count();
-        match end {
-            // The line waits for what the peer does.
-            End::EndedStream => return self.drain(timeout, Some(end)),
-            End::Reset => self.phase = Phase::Over,
+        let end = websocket.end();
+        let line = websocket.line(&end, self.now);
+        let time = match end {
+            End::EndedStream => return self.drain(timeout, Some(line)),
+            End::Reset => Duration::ZERO,
             // A peer that broke the protocol may be sending yet.
-            End::Closed(Close::ByServer(_, Answer::Ignored)) => self.drain(timeout, None),
-            _ => self.drain(LINGER.min(timeout), None),
-        }
-        self.log_end(&end, "");
+            End::Closed(Close::ByServer(_, Answer::Ignored)) => timeout,
+            _ => LINGER.min(timeout),
+        };
+        self.drain(time, None);
+        self.log = line.with("").into();
     }
 
-    /// Keeps what the log says of a WebSocket that is open no longer.
-    fn count(&mut self) {
-        if let (Phase::Open(open), Some(opened)) = (&self.phase, &mut self.opened) {
-            (opened.messages, opened.compressed) = match open {
-                Open::Echo(conversation) => {
-                    (conversation.messages(), conversation.session().compressed_total())
-                }
-                Open::Script(scripted) => {
-                    (scripted.messages(), scripted.session().compressed_total())
-                }
-                Open::Runner(runner) => {
-                    opened.verdict = runner.verdict().map(Into::into);
-                    (0, runner.session().compressed_total())
-                }
-            };
-        }
-    }
-
-    fn drain(&mut self, time: Duration, end: Option<End>) {
+    /// Reads on for `time`. A `line` about a WebSocket waits for what the peer does meanwhile.
+    fn drain(&mut self, time: Duration, line: Option<Line>) {
         let scratch = small_buffer(self.service);
-        let drain = Drain { since: self.now, until: self.now + time, scratch, end };
+        let drain = Drain { since: self.now, until: self.now + time, scratch, line };
         self.phase = Phase::Draining(drain);
     }
 
@@ -784,7 +679,7 @@ impl<'s> Connection<'s> {
     #[cold]
     fn end_drain(&mut self, lost: Option<Lost>) {
         let Phase::Draining(drain) = mem::replace(&mut self.phase, Phase::Over) else { return };
-        let Some(end) = drain.end else { return };
+        let Some(line) = drain.line else { return };
         let then = match lost {
             Some(lost) => format!("; {lost}"),
             None if self.now >= drain.until => {
@@ -796,29 +691,15 @@ impl<'s> Connection<'s> {
                 format!("; peer ended the stream {later:.3} s later")
             }
         };
-        self.log_end(&end, &then);
+        self.log = line.with(&then).into();
     }
 
-    fn log_end(&mut self, end: &End, then: &str) {
-        let Some(opened) = &mut self.opened else { return };
-        if let Some(verdict) = opened.verdict.take() {
-            return self.log(Topic::Verdict, verdict);
+    /// Logs the end of a WebSocket that is open: this one, or the one that it came to.
+    fn log_end(&mut self, end: Option<End>) {
+        if let Phase::Open(websocket) = &self.phase {
+            let line = websocket.line(&end.unwrap_or_else(|| websocket.end()), self.now);
+            self.log = line.with("").into();
         }
-        let percent = opened
-            .compressed
-            .map(|Sizes { plain, compressed }| compressed.saturating_mul(100) / plain);
-        let ratio = percent.filter(|percent| *percent < 100);
-        let ratio = ratio.map_or(String::new(), |percent| format!(", compressed to {percent} %"));
-        let line = format!(
-            "client {} ended: {end}{then}; {}, {} in, {} out, {:.3} s{ratio}",
-            opened.number,
-            Count(opened.messages, "message"),
-            Count(opened.received, "byte"),
-            Count(opened.sent.saturating_sub(opened.response_len), "byte"),
-            (self.now - opened.since).as_secs_f64(),
-        );
-        let topic = opened.ended;
-        self.log(topic, line);
     }
 
     fn log(&mut self, topic: Topic, line: String) {
@@ -832,31 +713,9 @@ impl Head {
     }
 }
 
-impl Open<'_> {
-    fn session(&self) -> &Session {
-        match self {
-            Open::Echo(conversation) => conversation.session(),
-            Open::Script(scripted) => scripted.session(),
-            Open::Runner(runner) => runner.session(),
-        }
-    }
-}
-
-/// Logs the frames that `step` sends or completes.
-#[cold]
-fn log_sent(reader: &mut Reader, step: Step, opened: &Opened, now: Duration) {
-    let [head, payload] = match step {
-        Step::Send { head, payload } => [head, payload],
-        Step::SendClose(bytes) | Step::SendLast(bytes) => [bytes, b""],
-        _ => return,
-    };
-    // The 101 comes first.
-    let response = opened.response_len.saturating_sub(opened.sent) as usize;
-    let mut frames = Vec::new();
-    reader.read(&head[response.min(head.len())..], now, &mut frames);
-    reader.read(payload, now, &mut frames);
-    for frame in frames {
-        trace!("client {}: {frame}", opened.number);
+impl From<(Topic, String)> for Log {
+    fn from((topic, line): (Topic, String)) -> Self {
+        Log::Due(topic, line)
     }
 }
 

@@ -17,3 +17,4 @@ pub mod scripted;
 pub mod settings;
 pub mod step;
 pub mod trace;
+pub mod websocket;

@@ -108,7 +108,7 @@ impl Limits {
     }
 }
 
-/// The maps of the program, its libraries, the allocator's arenas and the accept threads, and two for
+/// The maps of the program, its libraries, the allocator's arenas and the accept thread, and two for
 /// each huge page of a message.
 const MAPS_RESERVE: u64 = 2_048;
 

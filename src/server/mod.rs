@@ -44,8 +44,7 @@ use crate::server::tls::Acceptor;
 /// enough that many stacks share a page of page tables.
 const STACK_SIZE: usize = 64 * 1024;
 
-/// How long further signals belong to the first one: `timeout`, for one, signals the process and then its
-/// group.
+/// For how long signals are one stop: `timeout`, for one, signals the process and then its group.
 const SAME_STOP: Duration = Duration::from_millis(500);
 
 /// Serves until SIGINT or SIGTERM has come and every client was given time to answer the close. A

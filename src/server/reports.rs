@@ -3,10 +3,11 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use crate::app::cases::results::{self, Cases};
+use crate::lock::lock;
 
 /// The directory for reports.
 pub struct Reports {
@@ -46,7 +47,7 @@ impl Reports {
         for (name, contents) in cases.files(agent) {
             self.replace(&name, &contents)?;
         }
-        let _index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let _index = lock(&self.index);
         self.replace("index.json", &results::index(&cases.results.reports()))
     }
 

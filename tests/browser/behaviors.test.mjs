@@ -1,4 +1,4 @@
-// What Chromium reports of each behaviour on demand is what docs/behaviors.md says.
+// What Chromium reports of each behavior on demand is what docs/behaviors.md says.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -48,7 +48,7 @@ function observe(address) {
   });
 }
 
-test('Chromium reports each behaviour as the guide says', { skip }, async () => {
+test('Chromium reports each behavior as the guide says', { skip }, async () => {
   assert.ok(rows.length > 25, 'the table is found');
   const server = await Server.start();
   const browser = await launch('Chromium');

@@ -89,6 +89,7 @@ class PuppetPage {
     this.context = context;
   }
 
+  before(action) { return this.page.evaluateOnNewDocument(action); }
   goto(url) { return this.page.goto(url); }
   reload() { return this.page.reload(); }
   evaluate(action, ...values) { return this.page.evaluate(action, ...values); }

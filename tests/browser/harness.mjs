@@ -5,6 +5,7 @@ import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import net from 'node:net';
 import { createInterface } from 'node:readline';
@@ -59,16 +60,18 @@ export class Server {
   }
 }
 
-/** A server that does what wsecho never does: `handle` gets each of its WebSockets. */
-export async function standIn(handle, options = {}) {
-  const server = new WebSocketServer({ port: 0, host: '127.0.0.1', ...options });
-  server.on('connection', handle);
-  await once(server, 'listening');
+/** A server that does what wsecho never does: `handle` gets each of its WebSockets, `answer` its other requests. */
+export async function standIn(handle, { answer, ...options } = {}) {
+  const http = createServer(answer ?? ((request, response) => response.writeHead(426).end()));
+  const sockets = new WebSocketServer({ server: http, ...options });
+  sockets.on('connection', handle);
+  http.listen(0, '127.0.0.1');
+  await once(http, 'listening');
   return {
-    socket: `ws://127.0.0.1:${server.address().port}/`,
+    socket: `ws://127.0.0.1:${http.address().port}/`,
     stop() {
-      for (const client of server.clients) client.terminate();
-      server.close();
+      for (const client of sockets.clients) client.terminate();
+      http.close();
     },
   };
 }

@@ -16,6 +16,7 @@ use wsecho::buffer::Budget;
 use wsecho::websocket::close::CloseFrame;
 use wsecho::websocket::deflate::Pool;
 use wsecho::websocket::handshake::Policy;
+use wsecho::websocket::negotiation::Mode;
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +80,8 @@ pub fn with_budget(max_message_size: usize, budget: Arc<Budget>) -> Service {
                 close: CLOSE_TIMEOUT,
             },
         },
-        policy: Policy::default(),
+        // It agrees to whatever is offered.
+        policy: Policy { compression: Mode::ContextTakeover.terms(), ..Policy::default() },
         behaviors: Behaviors::On,
         contexts: Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget))),
         budget,

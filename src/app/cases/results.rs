@@ -48,7 +48,7 @@ struct Agent {
     cases: BTreeMap<Id, State>,
 }
 
-/// What became of a case.
+/// The state of a case.
 #[derive(Clone)]
 pub enum State {
     /// It is being played.
@@ -103,7 +103,7 @@ impl Results {
         agents.iter().find(|known| known.name == agent)?.cases.get(&id).cloned()
     }
 
-    /// What became of each case of an agent, if it is known.
+    /// The state of each case of an agent, if it is known.
     pub fn states(&self, agent: &str) -> Option<BTreeMap<Id, State>> {
         let agents = self.lock();
         agents.iter().find(|known| known.name == agent).map(|agent| agent.cases.clone())
@@ -140,7 +140,7 @@ impl Agent {
 }
 
 impl Report {
-    /// What the behavior rests on.
+    /// The reason of the behavior.
     pub fn result(&self) -> String {
         match &self.ending.failed {
             Some(why) => format!("the server failed the connection: {why}"),
@@ -148,7 +148,7 @@ impl Report {
         }
     }
 
-    /// The verdicts, and what they rest on if they are not good.
+    /// The verdicts, and their reasons if they are not good.
     pub fn describe(&self) -> String {
         let mut text = String::from(self.behavior.as_str());
         if self.behavior == Behavior::Failed && self.close != CloseBehavior::WrongCode {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wsecho::app::behavior::{
-    Behavior, Draws, Handshake, PATH, Pongs, Rate, WrongFrame, parse, table,
+    Behavior, Draws, Handshake, PARAMETERS, PATH, Parameter, Pongs, Rate, WrongFrame, parse, table,
 };
 use wsecho::app::dump::dump;
 use wsecho::app::peer::Peer;
@@ -12,71 +12,75 @@ use wsecho::http::response::Response;
 use wsecho::proxy_protocol::Header;
 use wsecho::websocket::handshake::Policy;
 
-const NAMES: [&str; 19] = [
-    "rate", "seed", "delay", "status", "dump", "trace", "count", "interval", "bytes", "prefix",
-    "latency", "fragment", "drip", "ping", "pong", "close", "reason", "bad", "after",
-];
-
 #[track_caller]
 fn parsed(query: &str) -> Behavior {
     parse(query).unwrap_or_else(|error| panic!("{query}: {error}"))
 }
 
 #[test]
-fn each_parameter_is_told_in_one_sentence() {
+fn each_parameter_is_described_in_one_sentence() {
     for (query, sentence) in [
-        ("", "Each message comes back, as on every other path."),
-        ("&&", "Each message comes back, as on every other path."),
+        ("", "Each message is echoed, as on every other path."),
+        ("&&", "Each message is echoed, as on every other path."),
         ("delay=1500ms", "The handshake is answered after 1s 500ms."),
-        ("delay=0", "Each message comes back, as on every other path."),
-        ("status=503", "No WebSocket opens, the status is 503 Service Unavailable."),
+        ("delay=0", "Each message is echoed, as on every other path."),
+        ("status=503", "The handshake is refused with 503 Service Unavailable."),
         ("bad=accept", "The 101 has a wrong Sec-WebSocket-Accept."),
         ("bad=protocol", "The 101 has a subprotocol that was not offered."),
         ("bad=extension", "The 101 has an extension that was not offered."),
         ("dump", "The first message is the request as JSON."),
         ("dump=", "The first message is the request as JSON."),
-        ("count=1", "The server sends 1 message by itself, at once."),
-        ("count=3&interval=0", "The server sends 3 messages by itself, at once."),
+        ("count=1", "The server sends 1 message unasked, at once."),
+        ("count=3&interval=0", "The server sends 3 messages unasked, at once."),
         (
             "count=3&interval=1s&bytes=9",
-            "The server sends 3 messages by itself, one every 1s, each of 9 bytes.",
+            "The server sends 3 messages unasked, one every 1s, each of 9 bytes.",
         ),
         ("prefix=", "Texts come back without a prefix."),
         ("prefix=a+b%20%c3%A9", "Texts come back after \"a b é\"."),
-        ("latency=200ms", "Each reply comes 200ms after its message."),
+        ("latency=200ms", "Each reply is delayed by 200ms."),
         ("fragment=1", "Each reply comes in fragments of 1 byte."),
         ("drip=2s", "Each reply is written over 2s."),
         ("ping=1m", "The server pings after 1m of silence."),
         ("pong=off", "Pings are not answered."),
-        ("close=4000", "At once the server closes with 4000."),
+        ("close=4000", "Right after the handshake the server closes with 4000."),
         ("close=none&after=1", "After 1 message the server closes without a code."),
         (
             "close=1013&reason=%22%0a&after=3",
             "After 3 messages the server closes with 1013 and the reason \"\\\"\\n\".",
         ),
-        ("close=fin&after=0s", "At once the server ends the stream without a close frame."),
+        (
+            "close=fin&after=0s",
+            "Right after the handshake the server ends the stream without a close frame.",
+        ),
         ("close=rst&after=2s", "After 2s the server resets the connection without a close frame."),
         (
             "close=hang",
-            "At once the server hangs for 60s, reading and writing nothing, and resets the connection.",
+            "Right after the handshake the server hangs for 60s, reading and writing nothing, and resets the connection.",
         ),
-        ("bad=mask", "At once the server sends a masked frame."),
-        ("bad=rsv", "At once the server sends a frame with a reserved bit."),
-        ("bad=opcode", "At once the server sends a frame with a reserved opcode."),
-        ("bad=utf8", "At once the server sends text that is not UTF-8."),
-        ("bad=continuation", "At once the server sends a continuation of nothing."),
+        ("bad=mask", "Right after the handshake the server sends a masked frame."),
+        ("bad=rsv", "Right after the handshake the server sends a frame with a reserved bit."),
+        (
+            "bad=opcode",
+            "Right after the handshake the server sends a frame with a reserved opcode.",
+        ),
+        ("bad=utf8", "Right after the handshake the server sends text that is not UTF-8."),
+        (
+            "bad=continuation",
+            "Right after the handshake the server sends a continuation of nothing.",
+        ),
         (
             "bad=length&after=7",
             "After 7 messages the server sends a frame that declares 2^62 bytes.",
         ),
         (
             "rate=0.5&status=503",
-            "For a share of 0.5 of the connections no WebSocket opens, the status is 503 Service \
+            "For a share of 0.5 of the connections the handshake is refused with 503 Service \
              Unavailable; the others get a plain echo.",
         ),
         (
             "seed=7&rate=.25&latency=1s&pong=off",
-            "For a share of 0.25 of the connections, by seed 7, each reply comes 1s after its message; \
+            "For a share of 0.25 of the connections, by seed 7, each reply is delayed by 1s; \
              pings are not answered; the others get a plain echo.",
         ),
     ] {
@@ -94,7 +98,7 @@ fn each_parameter_is_allowed_up_to_its_limits_and_refused_beyond_with_what_is_al
         (&["rate=0&dump", "rate=1&dump", "rate=0.123456789&dump"], &["rate=", "rate=1.01", "rate=-0", "rate=1e-1", "rate=nan", "rate=."], "from 0 to 1"),
         (&["rate=0.5&delay=1s", "rate=0.5&dump"], &["rate=0.5", "rate=1&seed=3", "rate=0&delay=0"], "to happen"),
         (&["rate=1&seed=0&dump", "rate=0&seed=999&dump"], &["seed=1", "rate=1&seed=1000", "rate=1&seed=-1", "rate=1&seed="], "from 0 to 999"),
-        (&["delay=0s", "delay=60s", "delay=1m"], &["delay=5", "delay=61s", "delay=60001ms", "delay=", "delay=-1s", "delay=99999999999999999999y"], "up to 60s"),
+        (&["delay=0s", "delay=60s", "delay=1m"], &["delay=5", "delay=61s", "delay=60001ms", "delay=", "delay=-1s", "delay=99999999999999999999y"], "at most 60s"),
         (&["status=200", "status=301", "status=303", "status=307", "status=308", "status=400", "status=406", "status=408", "status=599"],
          &["status=100", "status=101", "status=103", "status=199", "status=201", "status=204", "status=300", "status=304", "status=306", "status=309", "status=399", "status=407", "status=600", "status=65736", "status="], "400–599 without 407"),
         (&["dump"], &["dump=1", "dump=on"], "without a value"),
@@ -102,9 +106,9 @@ fn each_parameter_is_allowed_up_to_its_limits_and_refused_beyond_with_what_is_al
         (&["count=1&interval=0", "count=1&interval=10ms", "count=1&interval=60s"], &["interval=1s", "count=1&interval=9ms", "count=1&interval=61s", "count=1&interval=10"], "from 10ms to 60s"),
         (&["count=16&bytes=65536", "count=1000&bytes=1048", "count=1&bytes=1"], &["bytes=1", "count=1&bytes=65537", "count=1&bytes=0", "count=17&bytes=65536", "count=1000&bytes=1049"], "at most 1 MiB"),
         (&["prefix=", &prefix], &[&long_prefix], "at most 100 bytes"),
-        (&["latency=10s"], &["latency=10001ms", "latency=1"], "up to 10s"),
-        (&["fragment=1", "fragment=18446744073709551615"], &["fragment=0", "fragment=", "fragment=18446744073709551616", "fragment=1s"], "from 1 on"),
-        (&["drip=10s"], &["drip=10001ms", "drip=1"], "up to 10s"),
+        (&["latency=10s"], &["latency=10001ms", "latency=1"], "at most 10s"),
+        (&["fragment=1", "fragment=18446744073709551615"], &["fragment=0", "fragment=", "fragment=18446744073709551616", "fragment=1s"], "1 or more"),
+        (&["drip=10s"], &["drip=10001ms", "drip=1"], "at most 10s"),
         (&["ping=100ms", "ping=15m"], &["ping=0", "ping=99ms", "ping=901s", "ping=1"], "100ms to 15m"),
         (&["pong=off"], &["pong", "pong=on", "pong=OFF"], "pong is off"),
         (&["close=1000", "close=1003", "close=1007", "close=1014", "close=3000", "close=4999", "close=none", "close=fin", "close=hang", "close=rst&after=1"],
@@ -112,9 +116,9 @@ fn each_parameter_is_allowed_up_to_its_limits_and_refused_beyond_with_what_is_al
         (&["close=rst&after=1", "close=rst&after=1ms"], &["close=rst", "close=rst&after=0", "close=rst&after=0s"], "rst needs after"),
         (&["close=1000&reason=", &reason], &["reason=x", "close=none&reason=x", "close=fin&reason=x", "bad=utf8&reason=x", &long_reason], "beside close with a code"),
         (&["bad=utf8"], &["bad=", "bad=1", "bad=Mask"], "continuation or length"),
-        (&["close=fin&after=0", "close=fin&after=1000", "close=fin&after=10m", "bad=mask&after=1s"], &["after=1", "close=fin&after=1001", "close=fin&after=601s", "close=fin&after=", "bad=accept&after=1", "status=503&after=1"], "up to 10m"),
+        (&["close=fin&after=0", "close=fin&after=1000", "close=fin&after=10m", "bad=mask&after=1s"], &["after=1", "close=fin&after=1001", "close=fin&after=601s", "close=fin&after=", "bad=accept&after=1", "status=503&after=1"], "at most 10m"),
         (&["status=503", "close=1000", "bad=utf8"], &["status=503&close=1000", "status=503&bad=accept", "close=fin&bad=utf8", "status=500&bad=mask"], "at most one of"),
-        (&["status=503&delay=1s&rate=0.5&seed=1"], &["status=503&dump", "status=503&latency=1s", "prefix=&status=200"], "opens no WebSocket"),
+        (&["status=503&delay=1s&rate=0.5&seed=1"], &["status=503&dump", "status=503&latency=1s", "prefix=&status=200"], "status refuses the handshake"),
     ];
     for (allowed, refused, words) in table {
         for query in allowed {
@@ -130,11 +134,11 @@ fn each_parameter_is_allowed_up_to_its_limits_and_refused_beyond_with_what_is_al
 #[test]
 fn a_query_that_is_unknown_repeated_or_not_encoded_is_refused_in_one_line() {
     for (query, words) in [
-        ("=", "\"\" is no parameter"),
-        ("x", "\"x\" is no parameter; GET /do is the table"),
-        ("Close=4000", "\"Close\" is no parameter"),
+        ("=", "\"\" is not a parameter"),
+        ("x", "\"x\" is not a parameter; GET /do lists them"),
+        ("Close=4000", "\"Close\" is not a parameter"),
         ("close=4000?after=1", "close is 1000"),
-        ("%0a%1b[31m=1", r#""\n\u{1b}[31m" is no parameter"#),
+        ("%0a%1b[31m=1", r#""\n\u{1b}[31m" is not a parameter"#),
         ("dump&dump", "dump is given twice"),
         ("%64ump&dump", "dump is given twice"),
         ("prefix=%", "%25"),
@@ -150,17 +154,21 @@ fn a_query_that_is_unknown_repeated_or_not_encoded_is_refused_in_one_line() {
 }
 
 #[test]
-fn the_table_names_every_parameter_and_nothing_else() {
-    let table = table();
-    let rows: Vec<_> = (table.lines().skip(3).filter(|line| !line.starts_with(' ')))
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, _)| name)
+fn the_table_has_every_parameter_and_word_that_is_accepted() {
+    let rows: Vec<_> = (table().lines().skip(3).filter(|line| !line.starts_with(' ')))
+        .filter_map(|line| Some(line.split_once(": ")?.0.to_owned()))
         .collect();
-    assert_eq!(rows, NAMES);
-    for name in NAMES {
+    assert!(rows.iter().eq(PARAMETERS.iter().map(|parameter| parameter.name)), "{rows:?}");
+    for Parameter { name, words, allowed, .. } in PARAMETERS {
         // Known, so that what is refused is at most its value.
         let error = parse(&format!("{name}=%21")).err().unwrap_or_default();
-        assert!(!error.contains("is no parameter"), "{error}");
+        assert!(!error.contains("is not a parameter"), "{error}");
+        for (word, _) in *words {
+            // Without after a reset is refused, beside a wrong handshake after is.
+            let is_accepted = |after| parse(&format!("{name}={word}{after}")).is_ok();
+            assert!(is_accepted("") || is_accepted("&after=1"), "{name}={word}");
+            assert!(allowed.contains(word), "{name}={word}");
+        }
     }
     assert_eq!(PATH, "/do");
 }

@@ -6,6 +6,7 @@ mod connection;
 mod conversation;
 mod copies;
 mod forwarded;
+mod made;
 mod properties;
 mod routes;
 mod scripted;

@@ -188,11 +188,15 @@ fn a_plain_request_tells_what_a_behaviour_would_do_to_any_page() {
         ("/do", 200, "\nlatency: "),
         ("/do?", 200, "\nlatency: "),
         ("http://localhost/do", 200, "\nlatency: "),
-        ("/do?close=4000", 200, "At once the server closes with 4000."),
-        ("http://localhost/do?close=4000", 200, "At once the server closes with 4000."),
-        ("/do?status=404", 200, "No WebSocket opens, the status is 404 Not Found."),
+        ("/do?close=4000", 200, "Right after the handshake the server closes with 4000."),
+        (
+            "http://localhost/do?close=4000",
+            200,
+            "Right after the handshake the server closes with 4000.",
+        ),
+        ("/do?status=404", 200, "The handshake is refused with 404 Not Found."),
         // It has no reason phrase.
-        ("/do?status=418", 200, "No WebSocket opens, the status is 418."),
+        ("/do?status=418", 200, "The handshake is refused with 418."),
         ("/do?dump", 200, "The first message is the request as JSON."),
         ("/do?close=1006", 400, "use fin or rst"),
     ] {
@@ -228,7 +232,7 @@ fn a_behaviour_changes_the_answer_to_a_handshake_and_nothing_that_is_refused_any
     check(&ask(""), 101, "");
     check(&ask("?close=4000"), 101, "");
     check(&ask("?status=503"), 503, "asked for");
-    check(&ask("?clos=4000"), 400, "\"clos\" is no parameter");
+    check(&ask("?clos=4000"), 400, "\"clos\" is not a parameter");
     check(&ask("?clos=4000").replace(KEY, ""), 400, "Sec-WebSocket-Key is missing");
     check(&ask("?status=503").replace("13", "8"), 426, "has to be 13");
     let evil = "Origin: https://evil.example\r\n";

@@ -84,7 +84,7 @@ fn the_log_has_the_behaviour_and_what_the_client_did_with_it() {
     );
     let forged = "x%0a=1";
     assert_status(&upgraded(request(&server, forged)).unwrap_err(), 400);
-    server.wait_for_log(r#"400 Bad Request, "x\n" is no parameter"#);
+    server.wait_for_log(r#"400 Bad Request, "x\n" is not a parameter"#);
 }
 
 #[test]

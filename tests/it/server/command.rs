@@ -35,7 +35,7 @@ fn speaks_tls(server: &Server) {
     assert_status(&server.response(HEALTH_CHECK), 400);
 }
 
-const FLAGS: [Flag; 19] = [
+const FLAGS: [Flag; 22] = [
     Flag {
         name: "--addr",
         default: "[default: 127.0.0.1:1222, or the sockets passed",
@@ -121,6 +121,31 @@ const FLAGS: [Flag; 19] = [
         },
     },
     Flag {
+        name: "--cases",
+        default: "without it the 517",
+        env: &[("WSECHO_CASES", "1.1.*, 2.1")],
+        shows: |server| assert_eq!(read_frame(&mut open_at(server, "/getCaseCount")).1, b"9"),
+    },
+    Flag {
+        name: "--exclude-cases",
+        default: "",
+        env: &[("WSECHO_EXCLUDE_CASES", "2.*, 10.*"), ("WSECHO_CASES", "1.1.*, 2.1")],
+        shows: |server| assert_eq!(read_frame(&mut open_at(server, "/getCaseCount")).1, b"8"),
+    },
+    Flag {
+        name: "--case-messages",
+        default: "[default: 1000]",
+        env: &[("WSECHO_CASE_MESSAGES", "2"), ("WSECHO_CASES", "9.7.1")],
+        shows: |server| {
+            let mut client = open_at(server, "/runCase?case=1&agent=a");
+            for _ in 0..2 {
+                let (first, message) = read_frame(&mut client);
+                client.write_all(&frame(first, &message)).unwrap();
+            }
+            assert_eq!(read_frame(&mut client).0, 0x88);
+        },
+    },
+    Flag {
         name: "--compression",
         default: "[default: no-context-takeover]",
         env: &[("WSECHO_COMPRESSION", "off")],
@@ -202,7 +227,7 @@ fn the_help_names_every_flag_with_its_default() {
     // Where a line breaks is the terminal's matter.
     let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut flags: Vec<_> = FLAGS.iter().map(|flag| (flag.name, flag.default)).collect();
-    flags.push(("--log-file", "[default: stderr]"));
+    flags.extend([("--log-file", "[default: stderr]"), ("--reports", "reports")]);
     for (flag, default) in &flags {
         let (_, about) = words.split_once(flag).expect(flag);
         let about = about.split(" --").next().unwrap();
@@ -222,7 +247,7 @@ fn the_help_names_every_flag_with_its_default() {
 fn the_short_help_fits_one_screen_with_a_line_for_each_flag() {
     let output = wsecho(&["-h"]).env("COLUMNS", "80").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    assert!(help.lines().count() <= 40, "{help}");
+    assert!(help.lines().count() <= 50, "{help}");
     let flag = |line: &str| line.trim_start().starts_with('-');
     for line in help.lines().filter(|line| line.starts_with("  ")) {
         let is_whole = flag(line) && line.trim_start().contains("  ") && line.len() <= 80;
@@ -790,6 +815,14 @@ fn echo(server: &Server, text: &[u8]) -> Vec<u8> {
     let (first, reply) = read_frame(&mut client);
     assert_eq!(first, 0x81);
     reply
+}
+
+/// A WebSocket at this path.
+fn open_at(server: &Server, path: &str) -> TcpStream {
+    let mut client = server.connect();
+    client.write_all(UPGRADE.replacen("/chat", path, 1).as_bytes()).unwrap();
+    read_head(&mut client);
+    client
 }
 
 /// The response to an upgrade request with one more header.

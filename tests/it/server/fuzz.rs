@@ -356,6 +356,12 @@ struct Record {
     asked: Option<Instant>,
     /// Whether the client itself has ended its stream, or the connection.
     left: Option<Leaving>,
+    /// When the server's close frame came.
+    closed: Option<Instant>,
+    /// Whether it was answered.
+    has_answered: bool,
+    /// When the server ended its stream.
+    ended: Option<Instant>,
     /// The longest that its thread had to wait for a processor.
     starved: Duration,
 }
@@ -433,6 +439,7 @@ impl<'p> Client<'p> {
             stream.set_nonblocking(is_sending).unwrap();
             let received = match stream.read(&mut buffer[..size]) {
                 Ok(0) => {
+                    self.record.ended = Some(Instant::now());
                     self.event("the server ended its stream");
                     return thread::sleep(self.plan.lingers);
                 }
@@ -491,12 +498,16 @@ impl<'p> Client<'p> {
         self.record.received.extend(bytes);
         self.event(format!("received {}", bytes.len()));
         for (first, _) in self.frames.take(&self.record.received) {
+            if first == 0x88 {
+                self.record.closed.get_or_insert_with(Instant::now);
+            }
             let answer = match first {
                 0x89 if self.plan.answers_pings => frame(0x8A, b""),
                 0x88 if self.plan.answers_close => close(1000),
                 _ => continue,
             };
             if self.pieces.is_empty() && self.record.left.is_none() {
+                self.record.has_answered |= first == 0x88;
                 self.pieces.push_back((Duration::ZERO, answer));
             }
         }
@@ -650,8 +661,22 @@ impl Record {
             (Ending::Open, _, _) => false,
         };
         match is_due {
+            true if is_judged && plan.ending == Ending::Open => self.check_end(plan),
             true => Ok(()),
             false => Err(format!("close frame {code:?} {reason:?} is not due")),
+        }
+    }
+
+    /// Fails unless the server has ended its stream once its close frame was answered, and not before.
+    fn check_end(&self, plan: &Plan) -> Result<(), String> {
+        let (Some(closed), None, Reading::Fast) = (self.closed, self.left, plan.reading) else {
+            return Ok(());
+        };
+        match (self.has_answered, self.ended.map(|ended| ended - closed)) {
+            (true, Some(time)) if time <= TIMEOUT / 2 => Ok(()),
+            (false, Some(time)) if time + STARVED >= TIMEOUT => Ok(()),
+            (false, None) => Ok(()),
+            (_, time) => Err(format!("the server ended its stream {time:?} after its close frame")),
         }
     }
 

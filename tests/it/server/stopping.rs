@@ -296,8 +296,10 @@ fn signals_that_come_together_are_one_stop() {
 #[test]
 fn a_second_signal_half_a_second_later_ends_the_process_at_once() {
     for (second, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let mut server = Server::start(PATIENT);
+        let _silent = server.open();
         let first = Instant::now();
-        let (mut server, _silent) = stopping();
+        server.signal(Signal::TERM);
         server.wait_for_log("for the clients to answer; a second signal ends it at once");
         assert_eq!(signal_until_it_ends(&mut server, second), Some(status));
         assert_took(first, Duration::from_millis(500));

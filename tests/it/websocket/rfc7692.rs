@@ -1,6 +1,5 @@
 //! RFC 7692: what is agreed, and compressed messages, byte by byte and without a socket.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_params};
@@ -12,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use wsecho::app::connection::Service;
 use wsecho::app::step::Step;
-use wsecho::buffer::{Budget, STEP, UNMETERED};
+use wsecho::buffer::{STEP, UNMETERED};
 use wsecho::http::request::Request;
 use wsecho::websocket::close::OVER_BUDGET;
 use wsecho::websocket::error::ProtocolError::{self, *};
@@ -20,7 +19,7 @@ use wsecho::websocket::handshake::{Policy, accept};
 use wsecho::websocket::negotiation::{Mode, Negotiation, Parameters};
 
 use super::inflate::inflate;
-use crate::driver::{Closed, Driver, PING_INTERVAL, service, with_budget};
+use crate::driver::{Closed, Driver, PING_INTERVAL, service};
 use crate::frames::{Random, close, frame};
 use crate::http::{KEY, upgrade, upgrade_with};
 use crate::support::read_frame;
@@ -288,13 +287,6 @@ fn compressed(message: &[u8]) -> Vec<u8> {
     Client::new(6).message(message)
 }
 
-/// A verbatim echo that agrees to what is offered.
-fn compressing(limit: usize, budget: usize) -> Service {
-    let mut service = with_budget(limit, Arc::new(Budget::new(budget)));
-    service.policy.compression = Mode::ContextTakeover.terms();
-    service
-}
-
 /// A WebSocket that has agreed to `parameters`.
 fn driver(service: &Service, parameters: Parameters) -> Driver<'_> {
     Driver::open_with(service, &format!("Sec-WebSocket-Extensions: {parameters}\r\n"))
@@ -311,7 +303,7 @@ fn converse_in_pieces(
     bytes: &[u8],
     pieces: &[usize],
 ) -> (Vec<u8>, Option<Closed>) {
-    let service = compressing(limit, 8 * LIMIT);
+    let service = service(limit, 8 * LIMIT);
     let mut driver = driver(&service, parameters);
     driver.receive_in_pieces(bytes, pieces);
     let (output, closed) = (driver.sent.clone(), driver.closed());
@@ -649,7 +641,7 @@ fn a_large_reply_that_does_not_get_shorter_is_sent_as_it_is() {
 fn a_bomb_costs_what_its_output_may_cost() {
     let bomb = frame(BINARY, &compressed(&vec![0; 20 * LIMIT]));
     for parameters in all_parameters() {
-        let service = compressing(LIMIT, 2 * LIMIT);
+        let service = service(LIMIT, 2 * LIMIT);
         let mut driver = driver(&service, parameters);
         let before = service.budget.left();
         driver.receive(&bomb);
@@ -670,7 +662,7 @@ fn memory_that_is_short_for_a_message_closes_and_for_a_reply_sends_it_plain() {
     let long_payload = frame(BINARY, &long_payload);
     for parameters in all_parameters() {
         let converse = |total, frames: &[u8]| {
-            let service = compressing(LIMIT, total);
+            let service = service(LIMIT, total);
             let mut driver = driver(&service, parameters);
             driver.receive(frames);
             let closed = driver.closed();
@@ -692,7 +684,7 @@ fn a_small_message_is_answered_though_others_hold_the_whole_budget() {
     let hello = frame(TEXT, &compressed(b"Hello"));
     for parameters in all_parameters() {
         for total in [0, 40 * 1024, LIMIT, 16 * LIMIT] {
-            let service = compressing(LIMIT, total);
+            let service = service(LIMIT, total);
             let offer = format!("Sec-WebSocket-Extensions: {parameters}\r\n");
             let mut clients: Vec<_> = (0..60)
                 .map(|_| {
@@ -723,7 +715,7 @@ fn a_small_message_is_answered_though_others_hold_the_whole_budget() {
 fn a_silent_client_keeps_only_what_its_next_message_may_refer_to() {
     const INFLATER: usize = 48 * 1024;
     for bits in (8..=15_u8).map(Some).chain([None]) {
-        let service = compressing(LIMIT, LIMIT);
+        let service = service(LIMIT, LIMIT);
         let charged = || LIMIT - service.budget.left();
         let parameters = Parameters { server_max_window_bits: bits, ..TAKEOVER };
         let mut driver = driver(&service, parameters);
@@ -746,7 +738,7 @@ fn nothing_of_one_client_shows_in_another() {
     let secret = frame(TEXT, &compressed(b"a secret, a secret, a secret"));
     let guess = frame(TEXT, &compressed(b"a secret, a guess"));
     for parameters in all_parameters() {
-        let service = compressing(LIMIT, LIMIT);
+        let service = service(LIMIT, LIMIT);
         let converse = |frames: &[u8]| {
             let mut driver = driver(&service, parameters);
             driver.receive(frames);
@@ -779,7 +771,7 @@ fn a_reply_that_its_peer_does_not_read_keeps_no_context() {
     let (last, before) = bytes.split_last().unwrap();
     let hello = frame(TEXT, &compressed(b"Hello"));
     for parameters in [STATELESS, TAKEOVER] {
-        let service = compressing(LIMIT, 64 * LIMIT);
+        let service = service(LIMIT, 64 * LIMIT);
         // More than there are contexts apart from the budget.
         let mut slow: Vec<_> = (0..40).map(|_| driver(&service, parameters)).collect();
         for driver in &mut slow {

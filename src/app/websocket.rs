@@ -1,0 +1,205 @@
+//! An open WebSocket: the echo, a script, or what a runner of the cases asks for; and what the log says
+//! of it at its end.
+
+use std::time::Duration;
+
+use log::trace;
+
+use crate::app::cases::runner::Runner;
+use crate::app::conversation::Conversation;
+use crate::app::end::End;
+use crate::app::scripted::Scripted;
+use crate::app::step::{Step, Topic};
+use crate::app::trace::{Reader, Side};
+use crate::escape::Count;
+use crate::websocket::deflate::Sizes;
+use crate::websocket::session::Session;
+
+/// An open WebSocket.
+pub struct WebSocket<'s> {
+    /// Its number in the log.
+    number: u64,
+    opened: Duration,
+    content: Content<'s>,
+    /// The length of the 101, which is sent with the first frames, in bytes.
+    response_len: u64,
+    received: u64,
+    sent: u64,
+    /// Decodes each frame that is sent, if the log shows them.
+    sent_frames: Option<Box<Reader>>,
+}
+
+/// What it is about.
+pub enum Content<'s> {
+    Echo(Conversation<'s>),
+    Script(Box<Scripted>),
+    Runner(Runner<'s>),
+}
+
+/// The line about the end of a WebSocket. What the peer did then may come in its middle.
+pub struct Line {
+    topic: Topic,
+    start: String,
+    rest: String,
+}
+
+impl Line {
+    pub fn with(self, then: &str) -> (Topic, String) {
+        (self.topic, self.start + then + &self.rest)
+    }
+}
+
+impl<'s> WebSocket<'s> {
+    /// The WebSocket of client `number`, which opened at `opened` by a response of `response_len` bytes, and
+    /// of which `received` bytes came with the request.
+    pub fn new(
+        number: u64,
+        opened: Duration,
+        content: Content<'s>,
+        response_len: usize,
+        received: usize,
+    ) -> Self {
+        let response_len = response_len as u64;
+        let received = received as u64;
+        WebSocket { number, opened, content, response_len, received, sent: 0, sent_frames: None }
+    }
+
+    /// Logs each frame that is sent.
+    pub fn trace(&mut self) {
+        self.sent_frames = Some(Box::new(Reader::new(Side::Server)));
+    }
+
+    /// What to do at `now`.
+    #[inline]
+    pub fn next(&mut self, now: Duration) -> Step<'_> {
+        let step = match &mut self.content {
+            Content::Echo(conversation) => conversation.next(now),
+            Content::Script(scripted) => scripted.next(now),
+            Content::Runner(runner) => runner.next(now),
+        };
+        let [head, payload] = match step {
+            Step::Send { head, payload } => [head, payload],
+            Step::SendClose(bytes) | Step::SendLast(bytes) => [bytes, b""],
+            _ => return step,
+        };
+        if let Some(reader) = &mut self.sent_frames {
+            // The 101 comes first.
+            let response = self.response_len.saturating_sub(self.sent) as usize;
+            log_sent(self.number, reader, [&head[response.min(head.len())..], payload], now);
+        }
+        self.sent += (head.len() + payload.len()) as u64;
+        step
+    }
+
+    /// Where the next bytes go.
+    pub fn input(&mut self) -> &mut [u8] {
+        match &mut self.content {
+            Content::Echo(conversation) => conversation.input(),
+            Content::Script(scripted) => scripted.input(),
+            Content::Runner(runner) => runner.input(),
+        }
+    }
+
+    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    pub fn received(&mut self, bytes: usize, now: Duration) {
+        self.received += bytes as u64;
+        match &mut self.content {
+            Content::Echo(conversation) => conversation.received(bytes, now),
+            Content::Script(scripted) => scripted.received(bytes, now),
+            Content::Runner(runner) => runner.received(bytes, now),
+        }
+    }
+
+    /// Takes note that nothing came until `now`.
+    pub fn waited(&mut self, now: Duration) {
+        match &mut self.content {
+            Content::Echo(conversation) => conversation.waited(now),
+            Content::Script(scripted) => scripted.waited(now),
+            Content::Runner(runner) => runner.waited(now),
+        }
+    }
+
+    /// Takes note that the peer's stream ended or was lost at `now`, of which the last `unsent` bytes were
+    /// not sent.
+    pub fn ended(&mut self, now: Duration, unsent: usize) {
+        self.sent = self.sent.saturating_sub(unsent as u64);
+        if let Content::Runner(runner) = &mut self.content {
+            runner.ended(now);
+        }
+    }
+
+    /// Takes the answer to [`Step::Report`].
+    pub fn reported(&mut self, result: Result<(), String>) {
+        if let Content::Runner(runner) = &mut self.content {
+            runner.reported(result);
+        }
+    }
+
+    /// Begins the closing handshake because the server stops, unless it has begun.
+    pub fn stop(&mut self) {
+        match &mut self.content {
+            Content::Echo(conversation) => conversation.stop(),
+            Content::Script(scripted) => scripted.stop(),
+            Content::Runner(runner) => runner.stop(),
+        }
+    }
+
+    /// How it ended, once the last step was taken or the stream has ended.
+    pub fn end(&self) -> End {
+        match &self.content {
+            Content::Script(scripted) => scripted.end(),
+            Content::Echo(_) | Content::Runner(_) => End::of(self.session()),
+        }
+    }
+
+    /// What the log says of its `end` at `now`.
+    #[cold]
+    pub fn line(&self, end: &End, now: Duration) -> Line {
+        let (topic, messages) = match &self.content {
+            Content::Echo(conversation) => (Topic::Ended, conversation.messages()),
+            Content::Script(scripted) => (Topic::Ended, scripted.messages()),
+            Content::Runner(runner) => {
+                if let Some(verdict) = runner.verdict() {
+                    let (start, rest) = (verdict.into(), String::new());
+                    return Line { topic: Topic::Verdict, start, rest };
+                }
+                // A runner opens many.
+                (Topic::Detail, 0)
+            }
+        };
+        let total = self.session().compressed_total();
+        let percent =
+            total.map(|Sizes { plain, compressed }| compressed.saturating_mul(100) / plain);
+        let ratio = percent.filter(|percent| *percent < 100);
+        let ratio = ratio.map_or(String::new(), |percent| format!(", compressed to {percent} %"));
+        Line {
+            topic,
+            start: format!("client {} ended: {end}", self.number),
+            rest: format!(
+                "; {}, {} in, {} out, {:.3} s{ratio}",
+                Count(messages, "message"),
+                Count(self.received, "byte"),
+                Count(self.sent.saturating_sub(self.response_len), "byte"),
+                (now - self.opened).as_secs_f64(),
+            ),
+        }
+    }
+
+    fn session(&self) -> &Session {
+        match &self.content {
+            Content::Echo(conversation) => conversation.session(),
+            Content::Script(scripted) => scripted.session(),
+            Content::Runner(runner) => runner.session(),
+        }
+    }
+}
+
+/// Logs the frames that are sent.
+#[cold]
+fn log_sent(client: u64, reader: &mut Reader, bytes: [&[u8]; 2], now: Duration) {
+    let mut frames = Vec::new();
+    bytes.into_iter().for_each(|bytes| reader.read(bytes, now, &mut frames));
+    for frame in frames {
+        trace!("client {client}: {frame}");
+    }
+}

@@ -1,0 +1,76 @@
+//! What is made from the table of parameters and from the page: `RENEW=1` in the environment writes it.
+
+use std::fs;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use sha2::{Digest as _, Sha256};
+use wsecho::app::behavior::{PARAMETERS, Parameter};
+
+// One test, since the policy's hashes are of the page with its list.
+#[test]
+fn the_page_its_policy_and_the_guide_are_made_from_what_the_source_has() {
+    let page = made("static/client.html", "const PARAMETERS = [\n", "];", &list());
+    for (kind, open, close) in
+        [("script", "<script>", "</script>"), ("style", "<style>", "</style>")]
+    {
+        let (_, content, _) = cut(&page, open, close);
+        let hash = BASE64_STANDARD.encode(Sha256::digest(content));
+        made("src/app/page.rs", &format!("{kind}-src 'sha256-"), "'; ", &hash);
+    }
+    made("docs/behaviors.md", "|---|---|---|\n", "\nAt most one", &rows());
+}
+
+/// What is before `open`, between it and `close`, and behind that.
+fn cut<'t>(text: &'t str, open: &str, close: &str) -> (&'t str, &'t str, &'t str) {
+    let start = text.find(open).unwrap_or_else(|| panic!("no {open}")) + open.len();
+    let len = text[start..].find(close).unwrap_or_else(|| panic!("no {close} behind {open}"));
+    (&text[..start], &text[start..start + len], &text[start + len..])
+}
+
+/// Fails unless the file has `content` between `open` and `close`, and returns its text. With `RENEW`
+/// in the environment the content is written.
+#[track_caller]
+fn made(file: &str, open: &str, close: &str, content: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let mut text = fs::read_to_string(&path).unwrap();
+    let (before, present, after) = cut(&text, open, close);
+    if present != content {
+        assert!(
+            std::env::var_os("RENEW").is_some(),
+            "{file} is behind the table of parameters, or behind the page: run\n    \
+             RENEW=1 cargo test --test it app::made"
+        );
+        text = format!("{before}{content}{after}");
+        fs::write(&path, &text).unwrap();
+    }
+    text
+}
+
+/// The parameters as JavaScript.
+fn list() -> String {
+    let object = |Parameter { name, effect, allowed, form, words }: &Parameter| {
+        let words: Vec<_> =
+            words.iter().map(|(word, effect)| format!("[{word:?}, {effect:?}]")).collect();
+        format!(
+            "  {{ name: {name:?}, form: {form:?}, effect: {effect:?}, allowed: {allowed:?}, words: [{}] }},\n",
+            words.join(", ")
+        )
+    };
+    PARAMETERS.iter().map(object).collect()
+}
+
+/// The parameters as rows of a table in Markdown.
+fn rows() -> String {
+    let mut rows = String::new();
+    for Parameter { name, effect, allowed, form, words } in PARAMETERS {
+        let forms: Vec<_> = form.split('/').map(|form| format!("`{name}={form}`")).collect();
+        let forms = if form.is_empty() { format!("`{name}`") } else { forms.join(", ") };
+        rows += &format!("| {forms} | {effect} | {allowed} |\n");
+        for (word, effect) in *words {
+            rows += &format!("| `{name}={word}` | {effect} | |\n");
+        }
+    }
+    rows
+}
