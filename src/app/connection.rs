@@ -385,7 +385,7 @@ impl<'s> Connection<'s> {
     pub fn admitted(&mut self, admitted: Result<u64, &'static str>) {
         let Phase::Admission(accepted) = mem::replace(&mut self.phase, Phase::Over) else { return };
         match admitted {
-            Ok(number) => self.accept(*accepted, number),
+            Ok(number) => self.accept(accepted, number),
             Err(why) => {
                 self.respond(&accepted.who, None, &routes::unavailable(why), "GET");
             }
@@ -425,7 +425,7 @@ impl<'s> Connection<'s> {
             Phase::Delayed(delayed) if self.now >= delayed.until => {
                 self.until = self.now + self.service.settings.timeouts.handshake;
                 if let Phase::Delayed(delayed) = mem::replace(&mut self.phase, Phase::Over) {
-                    self.answer(*delayed);
+                    self.answer(delayed);
                 }
             }
             Phase::Draining(drain) if self.now >= drain.until => self.end_drain(None),
@@ -520,35 +520,53 @@ impl<'s> Connection<'s> {
 
     /// Prepares the answer to the handshake of client `number`.
     #[inline(never)]
-    fn accept(&mut self, accepted: Accepted, number: u64) {
-        let Accepted { opening, mut input, head_len, mut who } = accepted;
+    fn accept(&mut self, accepted: Box<Accepted>, number: u64) {
+        let Accepted { opening, mut input, head_len, who } = *accepted;
         let Opening { mut upgrade, behavior, control } = opening;
         let control = control.map(|control| {
             let head = &input.filled()[..head_len.min(MAX_KEPT_HEAD)];
             (control, String::from_utf8_lossy(head).into_owned())
         });
         let deflate = self.deflate(&mut upgrade.compression);
-        let mut response = upgrade.response();
-        let mut until = self.now;
-        let (mut script, mut dump) = (Script::default(), None);
-        if let Some(behavior) = behavior
-            && let Ok(request) = Request::parse(&input.filled()[..head_len])
-            && let Some(behavior) = self.draw(behavior, &request, &mut who)
-        {
-            response = routes::open(&request, &upgrade, behavior.handshake);
-            until += behavior.delay;
-            script = behavior.script;
-            if script.dump {
-                let header = self.proxy_header.as_ref();
-                dump =
-                    Some(dump::dump(self.peer, header, &request, &self.service.policy, &response));
-            }
+        let mut delayed = Box::new(Delayed {
+            until: self.now,
+            who,
+            response: upgrade.response(),
+            input: Buffer::new(Arc::clone(&self.service.budget)),
+            websocket: Pending {
+                number,
+                upgrade,
+                deflate,
+                script: Script::default(),
+                dump: None,
+                control,
+            },
+        });
+        if let Some(behavior) = behavior {
+            self.behave(behavior, &input.filled()[..head_len], &mut delayed);
         }
         self.proxy_header = None;
         let end = input.filled().len();
         input.keep(head_len..end);
-        let websocket = Pending { number, upgrade, deflate, script, dump, control };
-        self.phase = Phase::Delayed(Box::new(Delayed { until, who, response, input, websocket }));
+        delayed.input = input;
+        self.phase = Phase::Delayed(delayed);
+    }
+
+    /// Changes the answer to a handshake as `behavior` says, if it is drawn. The request has this head.
+    #[inline(never)]
+    fn behave(&self, behavior: Box<Behavior>, head: &[u8], delayed: &mut Delayed) {
+        let Delayed { until, who, response, websocket, .. } = delayed;
+        if let Ok(request) = Request::parse(head)
+            && let Some(behavior) = self.draw(behavior, &request, who)
+        {
+            *response = routes::open(&request, &websocket.upgrade, behavior.handshake);
+            *until += behavior.delay;
+            websocket.script = behavior.script;
+            if websocket.script.dump {
+                let (header, policy) = (self.proxy_header.as_ref(), &self.service.policy);
+                websocket.dump = Some(dump::dump(self.peer, header, &request, policy, response));
+            }
+        }
     }
 
     /// What compresses messages, if that was agreed. What is agreed is changed to what there is memory for.
@@ -575,22 +593,40 @@ impl<'s> Connection<'s> {
     }
 
     /// Answers a handshake: opens the WebSocket, unless the response is an error.
+    // In two parts, since the first one needs the deepest stack, and the second one the widest.
     #[inline(never)]
-    fn answer(&mut self, delayed: Delayed) {
-        let Delayed { who, response, input, websocket, .. } = delayed;
-        if response.status != 101 {
-            return self.respond(&who, None, &response, "GET");
+    fn answer(&mut self, delayed: Box<Delayed>) {
+        if delayed.response.status == 101 {
+            let (opening, response_len) = self.announce(&delayed);
+            self.open(delayed, opening, response_len);
+        } else {
+            self.respond(&delayed.who, None, &delayed.response, "GET");
         }
-        let Pending { number, upgrade, deflate, script, dump, control } = websocket;
+    }
+
+    /// Logs that a WebSocket opens. Returns what opens it, the 101 and maybe a first message, and the length
+    /// of the 101 in bytes.
+    #[inline(never)]
+    fn announce(&mut self, delayed: &Delayed) -> (Vec<u8>, usize) {
+        let Delayed { who, response, websocket, .. } = delayed;
         // A runner of the cases opens many.
-        let topic = if control.is_some() { Topic::Detail } else { Topic::Opened };
-        self.log(topic, describe_opening(number, &who, &upgrade));
+        let topic = if websocket.control.is_some() { Topic::Detail } else { Topic::Opened };
+        self.log(topic, describe_opening(websocket.number, who, &websocket.upgrade));
         let mut opening = response.encode("GET", "");
-        let (response_len, received) = (opening.len(), input.filled().len());
-        if let Some(dump) = dump {
+        let response_len = opening.len();
+        if let Some(dump) = &websocket.dump {
             frame::encode_header(Opcode::Text, dump.len(), &mut opening);
             opening.extend_from_slice(dump.as_bytes());
         }
+        (opening, response_len)
+    }
+
+    /// Opens the WebSocket.
+    #[inline(never)]
+    fn open(&mut self, delayed: Box<Delayed>, opening: Vec<u8>, response_len: usize) {
+        let Delayed { input, websocket, .. } = *delayed;
+        let Pending { number, deflate, script, control, .. } = websocket;
+        let received = input.filled().len();
         let Service { settings, budget, .. } = self.service;
         let timeouts = match control {
             // A case has its own times, and a ping would be no part of it.
@@ -602,26 +638,48 @@ impl<'s> Connection<'s> {
         if script.trace || log_enabled!(Level::Trace) {
             incoming.trace();
         }
-        let content = if let Some((control, request)) = control {
-            let response = String::from_utf8_lossy(&opening).into_owned();
-            let started = self.began + self.now;
-            let handshake = Handshake { client: number, started, request, response };
-            let cases = &self.service.cases;
-            Content::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
+        let content = if let Some(control) = control {
+            self.runner(number, control, incoming, &opening)
         } else if script == Script::default() {
             Content::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
         } else {
-            let prefix = script.prefix.clone().unwrap_or_else(|| settings.prefix.clone());
-            let budget = Arc::clone(budget);
-            let scripted =
-                Scripted::new(number, script, prefix, incoming, budget, opening, self.now);
-            Content::Script(Box::new(scripted))
+            self.script(number, script, incoming, opening)
         };
         let mut websocket = WebSocket::new(number, self.now, content, response_len, received);
         if log_enabled!(Level::Trace) {
             websocket.trace();
         }
         self.phase = Phase::Open(websocket);
+    }
+
+    #[inline(never)]
+    fn runner(
+        &self,
+        client: u64,
+        (control, request): (Control, String),
+        incoming: Box<Incoming>,
+        opening: &[u8],
+    ) -> Content<'s> {
+        let response = String::from_utf8_lossy(opening).into_owned();
+        let started = self.began + self.now;
+        let handshake = Handshake { client, started, request, response };
+        let Service { cases, budget, .. } = self.service;
+        Content::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
+    }
+
+    #[inline(never)]
+    fn script(
+        &self,
+        client: u64,
+        script: Script,
+        incoming: Box<Incoming>,
+        opening: Vec<u8>,
+    ) -> Content<'s> {
+        let Service { settings, budget, .. } = self.service;
+        let prefix = script.prefix.clone().unwrap_or_else(|| settings.prefix.clone());
+        let budget = Arc::clone(budget);
+        let scripted = Scripted::new(client, script, prefix, incoming, budget, opening, self.now);
+        Content::Script(Box::new(scripted))
     }
 
     fn leave_without_request(&mut self) {

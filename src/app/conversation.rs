@@ -24,7 +24,7 @@ pub struct Conversation<'s> {
     /// Its number in the log.
     client: u64,
     prefix: &'s str,
-    incoming: Incoming,
+    incoming: Box<Incoming>,
     /// What is to be sent. It begins with the 101, so that both leave in one write.
     output: Vec<u8>,
     /// How much of the output was handed out, in bytes.
@@ -43,7 +43,7 @@ enum Tail {
 
 impl<'s> Conversation<'s> {
     /// An echo for `client`, as the log calls it, which is sent `opening` first.
-    pub fn new(client: u64, prefix: &'s str, incoming: Incoming, opening: Vec<u8>) -> Self {
+    pub fn new(client: u64, prefix: &'s str, incoming: Box<Incoming>, opening: Vec<u8>) -> Self {
         Conversation { client, prefix, incoming, output: opening, sent: 0, messages: 0 }
     }
 

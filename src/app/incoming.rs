@@ -76,6 +76,8 @@ pub enum Due {
 impl Incoming {
     /// What comes from a client whose WebSocket opens at `now`, beginning with what `input` holds. A message
     /// may have `max_message_size` bytes, and may be compressed if `deflate` was agreed.
+    // In a box and not inlined, so that the stack of a client's thread stays small.
+    #[inline(never)]
     pub fn new(
         max_message_size: usize,
         timeouts: Timeouts,
@@ -83,8 +85,8 @@ impl Incoming {
         budget: &Arc<Budget>,
         deflate: Option<PerMessageDeflate>,
         now: Duration,
-    ) -> Self {
-        Incoming {
+    ) -> Box<Self> {
+        Box::new(Incoming {
             session: Session::new(max_message_size, Arc::clone(budget), deflate),
             timeouts,
             input,
@@ -94,7 +96,7 @@ impl Incoming {
             spare_since: None,
             progress: None,
             trace: None,
-        }
+        })
     }
 
     /// The next event in the input, until there is no more.

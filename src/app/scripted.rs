@@ -52,7 +52,7 @@ const SMALL_OUTPUT: usize = 4 * 1024;
 pub struct Scripted {
     /// Its number in the log.
     client: u64,
-    incoming: Incoming,
+    incoming: Box<Incoming>,
     script: Script,
     prefix: String,
     budget: Arc<Budget>,
@@ -103,7 +103,7 @@ impl Scripted {
         client: u64,
         script: Script,
         prefix: String,
-        incoming: Incoming,
+        incoming: Box<Incoming>,
         budget: Arc<Budget>,
         opening: Vec<u8>,
         opened: Duration,

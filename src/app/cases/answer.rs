@@ -25,7 +25,7 @@ const MAX_RUNNING: Duration = Duration::from_secs(2);
 pub struct Answer<'s> {
     cases: &'s Cases,
     command: Command,
-    incoming: Incoming,
+    incoming: Box<Incoming>,
     output: Vec<u8>,
     /// How much of the output was handed out, in bytes.
     handed_out: usize,
@@ -47,7 +47,7 @@ impl<'s> Answer<'s> {
     pub fn new(
         cases: &'s Cases,
         command: Command,
-        incoming: Incoming,
+        incoming: Box<Incoming>,
         opening: Vec<u8>,
         now: Duration,
     ) -> Self {

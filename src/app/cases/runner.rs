@@ -24,7 +24,7 @@ impl<'s> Runner<'s> {
         cases: &'s Cases,
         control: Control,
         handshake: Handshake,
-        incoming: Incoming,
+        incoming: Box<Incoming>,
         budget: &Arc<Budget>,
         now: Duration,
     ) -> Self {

@@ -37,7 +37,7 @@ pub struct Trial<'s> {
     agent: String,
     handshake: Handshake,
     results: &'s Results,
-    incoming: Incoming,
+    incoming: Box<Incoming>,
     budget: Arc<Budget>,
     course: Course,
     opened: Duration,
@@ -128,7 +128,7 @@ impl<'s> Trial<'s> {
         agent: String,
         handshake: Handshake,
         results: &'s Results,
-        incoming: Incoming,
+        incoming: Box<Incoming>,
         budget: Arc<Budget>,
         now: Duration,
     ) -> Self {
