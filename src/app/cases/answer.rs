@@ -27,7 +27,7 @@ pub struct Answer<'s> {
     command: Command,
     incoming: Incoming,
     output: Vec<u8>,
-    /// How much of the output was handed out, in bytes.
+    /// The bytes of `output` that the last step returned.
     handed_out: usize,
     pause: Duration,
     /// When nothing is waited for any more.
@@ -68,7 +68,7 @@ impl<'s> Answer<'s> {
         }
     }
 
-    /// What to do at `now`.
+    /// Returns the next step at `now`.
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.output.drain(..mem::take(&mut self.handed_out));
         if self.incoming.session.closed().is_none() {
@@ -103,22 +103,22 @@ impl<'s> Answer<'s> {
         Step::SendClose(&self.output)
     }
 
-    /// Where the next bytes go.
+    /// The buffer for the next received bytes.
     pub fn input(&mut self) -> &mut [u8] {
         self.incoming.input()
     }
 
-    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.incoming.received(bytes, now);
     }
 
-    /// Takes note that nothing came until `now`.
+    /// Records that nothing was received until `now`.
     pub fn waited(&mut self, now: Duration) {
         self.incoming.waited(now);
     }
 
-    /// Takes note that the reports were written, or of why not.
+    /// Records whether the reports were written, with the reason if not.
     pub fn reported(&mut self, result: Result<(), String>) {
         match (result, &self.command) {
             (Err(why), _) => self.close(CloseFrame { code: Some(1011), reason: why.into() }),
@@ -127,7 +127,7 @@ impl<'s> Answer<'s> {
         }
     }
 
-    /// Tells the client that the server stops.
+    /// Sends the client a close frame because the server stops.
     pub fn stop(&mut self) {
         if self.incoming.session.closed().is_none() {
             self.close(STOPPING);

@@ -58,7 +58,7 @@ pub struct Trial<'s> {
     /// Pongs.
     controls: Vec<u8>,
     output: Vec<u8>,
-    /// How much of the output was handed out, in bytes.
+    /// The bytes of `output` that the last step returned.
     handed_out: usize,
     /// Whether something was sent since the last look at what came.
     has_sent: bool,
@@ -175,7 +175,7 @@ impl<'s> Trial<'s> {
         }
     }
 
-    /// What to do at `now`.
+    /// Returns the next step at `now`.
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.now = now;
         self.output.drain(..mem::take(&mut self.handed_out));
@@ -215,23 +215,23 @@ impl<'s> Trial<'s> {
         Step::Receive(self.wait())
     }
 
-    /// Where the next bytes go.
+    /// The buffer for the next received bytes.
     pub fn input(&mut self) -> &mut [u8] {
         self.incoming.input()
     }
 
-    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.incoming.received(bytes, now);
     }
 
-    /// Takes note that nothing came until `now`.
+    /// Records that nothing was received until `now`.
     pub fn waited(&mut self, now: Duration) {
         // Of what may be due because of the time, a trial has its own.
         self.incoming.waited(now);
     }
 
-    /// Takes note that the client has ended its stream, or that the connection is lost.
+    /// Records that the client has ended its stream, or that the connection is lost.
     pub fn ended(&mut self, now: Duration) {
         self.now = now;
         self.judge(Side::Client);
