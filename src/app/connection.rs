@@ -737,7 +737,7 @@ fn small_buffer(service: &Service) -> Buffer {
     buffer
 }
 
-/// The method of a request that may be malformed: `HEAD`, since it decides on the response, or another.
+/// The method of a request that may be malformed. Only HEAD matters: its response has no content.
 fn method(head: &[u8]) -> &'static str {
     if request::skip_empty_line(head).starts_with(b"HEAD ") { "HEAD" } else { "GET" }
 }
