@@ -62,7 +62,7 @@ impl Reservable {
 }
 
 impl Budget {
-    /// An unlimited reservation within a budget of `bytes`.
+    /// A budget of `bytes`, with unlimited reservations.
     pub fn new(bytes: usize) -> Self {
         Budget::limited(bytes, Reservable::UNLIMITED, 0)
     }

@@ -197,7 +197,7 @@ impl<'s> Connection<'s> {
             self.end_stream();
         }
         if !matches!(self.phase, Phase::Open(_)) {
-            self.pass_time();
+            self.check_time();
             if let Phase::Forwarded = self.phase {
                 self.phase = Phase::Request(Head::new(self.service));
                 return Step::Forwarded(self.peer);
@@ -246,8 +246,8 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`. `bytes` is 0 while a
-    /// TLS handshake or record is incomplete.
+    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`. `bytes` is 0
+    /// while a TLS handshake or record is incomplete.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.now = now;
         match &mut self.phase {
@@ -372,7 +372,7 @@ impl<'s> Connection<'s> {
 
     /// Processes the answer to [`Step::Admit`]: the client's number in the log, or the reason for a
     /// refusal.
-    // Neither this nor what it calls is inlined, so that stack frames don't add up.
+    // This and its callees are not inlined, so that stack frames don't add up.
     #[inline(never)]
     pub fn admitted(&mut self, admitted: Result<u64, &'static str>) {
         let Phase::Admission(accepted) = mem::replace(&mut self.phase, Phase::Over) else { return };
@@ -398,7 +398,7 @@ impl<'s> Connection<'s> {
     }
 
     /// Performs the actions that are due.
-    fn pass_time(&mut self) {
+    fn check_time(&mut self) {
         match &mut self.phase {
             Phase::Request(head) if self.now >= self.until => {
                 if head.input.filled().is_empty() {
@@ -470,7 +470,7 @@ impl<'s> Connection<'s> {
         let Phase::Request(head) = &mut self.phase else { return };
         head.input.advance(bytes);
         match request::head_len(head.input.filled(), head.searched) {
-            Ok(Some(len)) => self.take_request(len),
+            Ok(Some(len)) => self.process_request(len),
             Ok(None) => {
                 head.searched = head.input.filled().len();
                 if head.input.spare_mut().is_empty() {
@@ -484,7 +484,7 @@ impl<'s> Connection<'s> {
 
     /// Routes the request whose head is `head_len` bytes long.
     #[inline(never)]
-    fn take_request(&mut self, head_len: usize) {
+    fn process_request(&mut self, head_len: usize) {
         let Phase::Request(head) = mem::replace(&mut self.phase, Phase::Over) else { return };
         let Head { input, protocol, refusal, .. } = head;
         let request = Request::parse(&input.filled()[..head_len]);
@@ -552,7 +552,7 @@ impl<'s> Connection<'s> {
         Some(deflate)
     }
 
-    /// The requested behavior, if this connection is drawn for it.
+    /// The requested behavior, if this connection is drawn for it. Notes both in `who`.
     fn draw(
         &self,
         behavior: Box<Behavior>,

@@ -46,7 +46,7 @@ pub struct Next<'i> {
     pub frames: Frames,
 }
 
-/// What is sent or ended if the client stays silent.
+/// The consequence of the client's silence.
 #[derive(Clone, Copy)]
 enum Silence {
     /// Next is a ping.

@@ -134,11 +134,11 @@ impl Scripted {
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.advance(now);
         if let Some(Current { seen: Some(seen), .. }) = self.current.take_if(|it| it.is_sent()) {
-            self.tell(seen);
+            self.send_trace(seen);
         }
         if let State::Open = self.state {
             self.push();
-            self.take_events();
+            self.process_events();
             self.gather();
         }
         match self.state {
@@ -183,7 +183,7 @@ impl Scripted {
                 if let Some(traced) = &mut self.traced {
                     traced.reader.read(&frame, now, &mut traced.sent);
                     let seen = mem::take(&mut traced.closing);
-                    self.tell(seen);
+                    self.send_trace(seen);
                 }
                 self.output.append(&mut frame);
             }
@@ -224,7 +224,7 @@ impl Scripted {
             None => self.queue.next_due(),
         };
         let push = self.next_push().filter(|_| !self.is_full());
-        let silence = self.incoming.end_of_silence().filter(|_| !self.is_deaf());
+        let silence = self.incoming.end_of_silence().filter(|_| !self.excuses_silence());
         let events = [next, fault, push, silence, self.incoming.next_release()];
         Some(events.into_iter().flatten().min()?.saturating_sub(self.now))
     }
@@ -262,7 +262,7 @@ impl Scripted {
             self.incoming.close(STOPPING);
         }
         self.script.fault = None;
-        self.queue.hurry();
+        self.queue.make_all_due();
         if let Some(current) = &mut self.current {
             current.drip = Duration::ZERO;
         }
@@ -288,7 +288,7 @@ impl Scripted {
     }
 
     fn advance(&mut self, now: Duration) {
-        if self.is_deaf() {
+        if self.excuses_silence() {
             self.incoming.excuse(now.saturating_sub(self.now));
         }
         self.now = now;
@@ -296,7 +296,7 @@ impl Scripted {
 
     /// Whether the client's silence is excused: a ping can't be sent inside a reply, and a pong can't be
     /// received while nothing is received.
-    fn is_deaf(&self) -> bool {
+    fn excuses_silence(&self) -> bool {
         self.is_inside_reply() || self.is_full() || !matches!(self.state, State::Open)
     }
 
@@ -338,7 +338,7 @@ impl Scripted {
     }
 
     /// Queues the answers to the input.
-    fn take_events(&mut self) {
+    fn process_events(&mut self) {
         while !self.is_full()
             && let Some(Next { event, session, frames: seen }) = self.incoming.next()
         {
@@ -417,7 +417,7 @@ impl Scripted {
 
     /// Sends the client a message about its frames in `seen`, and the frames sent since the last such
     /// message.
-    fn tell(&mut self, mut seen: Frames) {
+    fn send_trace(&mut self, mut seen: Frames) {
         if let Some(traced) = &mut self.traced {
             seen.append(&mut traced.sent);
             let json = seen.json(self.opened);
@@ -448,7 +448,7 @@ impl Scripted {
                     self.replies = self.replies.saturating_add(1);
                 }
                 if let Some(seen) = entry.seen {
-                    self.tell(seen);
+                    self.send_trace(seen);
                 }
             } else {
                 self.current = Some(Current::new(entry, self.now, drip));
@@ -563,7 +563,7 @@ impl Queue {
     }
 
     /// Makes all entries due at once.
-    fn hurry(&mut self) {
+    fn make_all_due(&mut self) {
         self.entries.iter_mut().for_each(|entry| entry.due = Duration::ZERO);
     }
 

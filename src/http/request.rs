@@ -73,8 +73,8 @@ pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseErr
     }
 }
 
-/// What follows an empty line, or all of it. RFC 9112 §2.2: a server "SHOULD ignore at least one empty
-/// line" before the request line.
+/// The head without an empty line at its start. RFC 9112 §2.2: a server "SHOULD ignore at least one
+/// empty line" before the request line.
 pub fn skip_empty_line(head: &[u8]) -> &[u8] {
     head.strip_prefix(b"\r\n").unwrap_or(head)
 }

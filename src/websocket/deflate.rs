@@ -279,7 +279,7 @@ impl PerMessageDeflate {
             self.deflater = Some(own);
             return Ok(());
         }
-        shared.take_if(|(its_bits, _)| *its_bits != bits);
+        shared.take_if(|(made_with, _)| *made_with != bits);
         let (_, deflater) = shared.get_or_insert_with(|| (bits, new_deflater(bits)));
         deflater.reset();
         deflate(deflater, prefix, message.filled(), out)

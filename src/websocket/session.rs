@@ -3,11 +3,11 @@
 //! 7692), so that no context is held while bytes are missing.
 //!
 //! ```text
-//!            first fragment             its payload has come
+//!            first fragment             its payload is whole
 //!   ┌──────┐ ─────────────▶ ┌─────────┐ ───────────────────▶ ┌────────────┐
 //!   │ Idle │                │ Payload │                      │ Fragmented │
 //!   └──────┘ ◀───────────── └─────────┘ ◀─────────────────── └────────────┘
-//!       its last payload has come           next fragment
+//!       its last payload is whole           next fragment
 //!
 //!   each of them ──▶ Closed: by the peer's close frame, or by the server's
 //! ```
@@ -55,7 +55,7 @@ pub enum Answer {
     /// It has not arrived. The frames before it are skipped.
     Awaited,
     Received(CloseFrame),
-    /// It is not looked for, since the peer broke the protocol. §7.1.7: an endpoint "MUST NOT continue to
+    /// It is ignored, since the peer broke the protocol. §7.1.7: an endpoint "MUST NOT continue to
     /// attempt to process data from the remote endpoint (including a responding Close frame)".
     Ignored,
 }

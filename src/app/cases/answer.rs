@@ -1,4 +1,4 @@
-//! The answer to a command of the control protocol: a message at most, then a close frame.
+//! The answer to a command of the control protocol: at most one message, then a close frame.
 
 use std::mem;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::websocket::close::{CloseFrame, Reason, STOPPING};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::session::Session;
 
-/// The first pause between two looks at whether a case has ended, and the longest. A client that ends TCP
-/// may ask before the thread of the case has seen that.
+/// The first and the longest pause between two checks whether a case has ended. A client that ends TCP
+/// may ask before the thread of the case has noticed.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
@@ -30,20 +30,20 @@ pub struct Answer<'s> {
     /// The bytes of `output` that the last step returned.
     handed_out: usize,
     pause: Duration,
-    /// When nothing is waited for any more.
+    /// The deadline of the wait.
     until: Duration,
 }
 
-/// What a command needs.
+/// The event that a command waits for.
 enum Need {
-    /// That a case ends.
+    /// The end of a case.
     Time,
     Reports,
     Nothing,
 }
 
 impl<'s> Answer<'s> {
-    /// Answers `command` once `opening` is sent, which is the 101.
+    /// Answers `command` after `opening`, the 101, is sent.
     pub fn new(
         cases: &'s Cases,
         command: Command,
@@ -75,7 +75,7 @@ impl<'s> Answer<'s> {
             match (self.answer(now), &self.command) {
                 // The 101 is sent first.
                 _ if !self.output.is_empty() => {}
-                // Before a look at what came: some clients close at once.
+                // Before the input is processed, since some clients close at once.
                 (Need::Reports, Command::UpdateReports(agent) | Command::Stop(Some(agent))) => {
                     return Step::Report(agent);
                 }
@@ -86,7 +86,7 @@ impl<'s> Answer<'s> {
                 }
             }
         } else {
-            // Nothing is expected but a close frame.
+            // Only a close frame is expected.
             while self.incoming.next().is_some() {}
         }
         self.handed_out = self.output.len();
@@ -138,7 +138,7 @@ impl<'s> Answer<'s> {
         &self.incoming.session
     }
 
-    /// Answers, unless something is missing for it.
+    /// Answers, unless the command has to wait.
     fn answer(&mut self, now: Duration) -> Need {
         let is_late = now >= self.until;
         let message = match &self.command {
