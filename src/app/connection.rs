@@ -155,7 +155,7 @@ struct Drain {
     since: Duration,
     until: Duration,
     scratch: Buffer,
-    /// The log line of a WebSocket. It is completed by the way in which the peer ends.
+    /// The log line of a WebSocket, to which a note on how the peer ended is added.
     line: Option<Line>,
 }
 

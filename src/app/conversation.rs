@@ -149,7 +149,7 @@ impl<'s> Conversation<'s> {
         }
     }
 
-    /// How many messages were answered.
+    /// The number of answered messages.
     pub fn messages(&self) -> u64 {
         self.messages
     }

@@ -128,8 +128,8 @@ fn highest_soft_limit(hard: Option<u64>) -> Option<u64> {
     if cfg!(target_os = "macos") { Some(hard.unwrap_or(OPEN_MAX).min(OPEN_MAX)) } else { hard }
 }
 
-/// Half of the limit without the program's own share, for clients or for messages. Unlimited without a
-/// limit.
+/// Half of the limit after subtracting the program's own share, for clients or for messages. `u64::MAX`
+/// without a limit.
 fn half_beside_program(limit: Option<u64>) -> u64 {
     const PROGRAM: u64 = 32 * 1024 * 1024;
     limit.map_or(u64::MAX, |limit| limit.saturating_sub(PROGRAM) / 2)

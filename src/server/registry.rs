@@ -60,7 +60,7 @@ struct State {
     evicted: BTreeSet<u64>,
 }
 
-/// The phase of a connection that is not a WebSocket. The lowest is evicted first.
+/// The phase of a connection. The lowest phase is evicted first, a WebSocket never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     /// It got its response, or ceased to be a WebSocket, at this time.
@@ -341,7 +341,8 @@ impl Registration {
         self.phase.set(phase);
     }
 
-    /// Ends its phase. Returns whether the next phase may be evicted: not if the connection was already.
+    /// Ends its phase. Returns whether the connection may be evicted in its next phase. It may not if it
+    /// was evicted already.
     fn leave(&self, state: &mut State) -> bool {
         match self.phase.get() {
             Phase::WebSocket => {

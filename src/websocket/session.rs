@@ -1,6 +1,6 @@
-//! The receiving side of a WebSocket: fragments, control frames, UTF-8 and the closing handshake (RFC
-//! 6455 §5.4 to §8.1), as bytes in, events out. A compressed message is inflated once it is whole (RFC
-//! 7692), so that no context is held while bytes are missing.
+//! The receiving side of a WebSocket: fragments, control frames, UTF-8 and the closing handshake
+//! (RFC 6455 §5.4 to §8.1), as bytes in, events out. A compressed message is inflated once it is whole
+//! (RFC 7692), so that no context is held while bytes are missing.
 //!
 //! ```text
 //!            first fragment             its payload is whole
@@ -129,7 +129,7 @@ impl Session {
         }
     }
 
-    /// Takes frames off the front of `input` until one event is whole.
+    /// Decodes frames from the front of `input` until one event is complete.
     ///
     /// `None` means that more bytes are needed, or that the session is [closed](Self::closed). `input`
     /// is then left with the unprocessed bytes, less than a control frame; pass them again, before the
@@ -223,7 +223,7 @@ impl Session {
         }
     }
 
-    /// Whether a payload misses more than `bytes`. Receiving them directly to
+    /// Whether more than `bytes` of a payload are missing. Receiving them directly to
     /// [`spare_mut`](Self::spare_mut) then saves a copy.
     pub fn is_missing_more_than(&self, bytes: usize) -> bool {
         matches!(self.state, State::Payload { missing, .. } if missing > bytes)

@@ -75,7 +75,7 @@ impl Random {
         ((u64::from(self.0) * u64::from(limit)) >> 32) as u32
     }
 
-    /// One of `words` words. The first ones are short and frequent.
+    /// One of the first `words` words. The earlier a word, the shorter and more frequent it is.
     fn word(&mut self, words: u32) -> String {
         let mut number = self.below(words).min(self.below(words));
         let mut word = String::new();

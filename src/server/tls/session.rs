@@ -1,7 +1,7 @@
 //! One client's TLS session, used only by the client's own thread.
 //!
-//! It uses rustls' unbuffered API, which decrypts and encrypts in our buffers. The buffered API reads 4
-//! KiB at a time, and keeps that memory for a silent client.
+//! It uses rustls' unbuffered API, which decrypts and encrypts in our buffers. The buffered API reads
+//! 4 KiB at a time, and keeps that memory for a silent client.
 
 use std::collections::VecDeque;
 use std::io::Read as _;
