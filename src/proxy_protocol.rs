@@ -2,7 +2,8 @@
 //! the client's bytes (haproxy.org/download/3.2/doc/proxy-protocol.txt, quoted below).
 //!
 //! The existing crates violate the specification: all refuse a LOCAL header of an unknown family, and
-//! accept `+80` as a port. None limits a receive to the bytes of the header, which TLS or HTTP follow.
+//! accept `+80` as a port. None limits a receive to the bytes of the header, so the first bytes of TLS
+//! or HTTP may be received with it.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -235,7 +236,7 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// The mistake in the text, and the right form.
+    /// The mistake in the text, and the correct form.
     pub fn parse(text: &str) -> Result<Self, String> {
         const EXPECTED: &str =
             "expected ADDRESS/BITS, ADDRESS or unix, for example 10.0.0.0/8, 192.0.2.7 or ::1";

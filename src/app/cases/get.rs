@@ -22,7 +22,7 @@ pub fn response(path: &str, query: &str, cases: &Cases) -> Option<Response> {
     })
 }
 
-/// The response with whether an agent passes.
+/// The response that reports whether an agent passes.
 fn verdict(query: &str, cases: &Cases) -> Response {
     let check = match Check::parse(query) {
         Ok(check) => check,

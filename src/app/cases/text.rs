@@ -19,7 +19,7 @@ const PAUSE: Action = Action::Wait(Duration::from_secs(1));
 /// "kosme" in Greek. Its second letter has three bytes.
 const KOSME: &[u8] = b"\xCE\xBA\xE1\xBD\xB9\xCF\x83\xCE\xBC\xCE\xB5";
 
-/// They have two-byte characters; the second part begins with one.
+/// Both parts have two-byte characters. The second part begins with one.
 const PARTS: [&[u8]; 2] = ["Grüß µ@".as_bytes(), "öäü-UTF-8".as_bytes()];
 
 /// A surrogate, which UTF-8 does not have.
