@@ -47,11 +47,11 @@ struct Client<'c> {
     stream: Stream<'c>,
     start: Instant,
     tls: Tls,
-    /// At which the end of the WebSocket is logged.
+    /// The level at which the end of the WebSocket is logged.
     level: Level,
 }
 
-/// How far TLS is, as the registry and the log know it.
+/// The state of TLS, as reported to the registry and the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tls {
     None,
@@ -59,7 +59,7 @@ enum Tls {
 }
 
 impl Client<'_> {
-    /// Drives `connection` to its end. A panic ends it by a close frame.
+    /// Drives `connection` to its end. A panic ends it with a close frame.
     fn serve(&mut self, connection: &mut Connection) {
         let driven = panic::catch_unwind(AssertUnwindSafe(|| self.drive_to_end(connection)));
         if driven.is_err() {
@@ -139,7 +139,7 @@ impl Client<'_> {
                 }
                 Received::Nothing => connection.waited(self.now()),
                 Received::End => {
-                    // An eviction ends it as the peer would, but there is a response to it.
+                    // An eviction looks like the peer's end of stream, but needs a response.
                     self.check_refusal(connection);
                     connection.ended(self.now());
                 }
@@ -151,7 +151,7 @@ impl Client<'_> {
         }
     }
 
-    /// Tells the connection that it has to end, if it has to.
+    /// Passes a refusal on to the connection, if there is one.
     fn check_refusal(&self, connection: &mut Connection) {
         match self.registration.refusal() {
             None => {}
@@ -165,7 +165,7 @@ impl Client<'_> {
         self.stream.now() - self.start
     }
 
-    /// Enables TLS, if there is a certificate, behind a PROXY header.
+    /// Enables TLS after a PROXY header, if there is a certificate.
     #[inline(never)]
     fn start_tls(&mut self) {
         if let Some(acceptor) = &self.shared.acceptor {
@@ -184,11 +184,11 @@ impl Client<'_> {
     }
 
     fn close_after_panic(&mut self) {
-        // Inside a frame nothing can be sent.
+        // Nothing can be sent inside a frame.
         if !self.stream.is_sending() {
             let mut frame = Vec::new();
             close::INTERNAL_ERROR.encode(&mut frame);
-            // If it can't be sent, the end is the same.
+            // The connection ends either way.
             let _ = self.stream.send_last(&frame);
         }
     }
@@ -229,7 +229,7 @@ mod tests {
     use crate::server::registry;
     use crate::server::socket::Socket;
 
-    /// What a client receives that is sent `head` and `payload` before a panic.
+    /// The bytes that a client receives if `head` and `payload` are sent before a panic.
     fn received(head: &[u8], payload: &[u8]) -> Vec<u8> {
         let timeout = Duration::from_millis(80);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,4 @@
-//! Which cases there are, and which are selected.
+//! All cases, and the selection of some.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::app::cases::framing;
 use crate::app::cases::text;
 use crate::app::cases::volume;
 
-/// The most round trips of a case, which are those of the suite.
+/// The maximum number of round trips of a case, as in the suite.
 pub const MAX_MESSAGES: u32 = 1000;
 
 const MAX_GROUP: u8 = 13;
@@ -21,7 +21,7 @@ pub struct Suite {
     messages: u32,
 }
 
-/// Ids, with `*` for any characters.
+/// A pattern for ids, in which `*` matches any characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
 
@@ -33,12 +33,12 @@ impl Default for Suite {
 }
 
 impl Suite {
-    /// The cases that one of `patterns` matches, or all without any, but those that one of `excluded`
-    /// matches. The cases with many round trips have as many as `messages`.
+    /// The cases that one of `patterns` matches (all if there are none), except those that one of
+    /// `excluded` matches. `messages` is the number of round trips in the cases with many.
     ///
     /// # Errors
     ///
-    /// A pattern that matches no case, or no case that is left.
+    /// A pattern matches no case, or no case remains.
     pub fn select(
         patterns: &[Pattern],
         excluded: &[Pattern],
@@ -62,12 +62,12 @@ impl Suite {
         &self.selected
     }
 
-    /// The place of a case among those that are selected, from 1 on.
+    /// The place of a case among the selected ones, counted from 1.
     pub fn place(&self, id: Id) -> Option<usize> {
         self.selected.iter().position(|selected| *selected == id).map(|place| place + 1)
     }
 
-    /// A case, whether it is selected or not.
+    /// A case, selected or not.
     pub fn case(&self, id: Id) -> Option<Case> {
         group(id.group(), self.messages).into_iter().find(|case| case.id == id)
     }
@@ -76,7 +76,7 @@ impl Suite {
 impl Pattern {
     /// # Errors
     ///
-    /// The form that it has to have.
+    /// The required form.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let is_pattern = |char: char| char.is_ascii_digit() || char == '.' || char == '*';
