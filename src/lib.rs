@@ -79,8 +79,9 @@
 //! - Memory grows with bytes that came, never with a length that was declared. What all clients hold
 //!   beyond their own 64 KiB, and as much for replies that wait on [`/do`](app::behavior), stays within
 //!   one [`Budget`](buffer::Budget).
-//! - Every wait has a deadline, and no thread polls before the server stops. Only a client that may be
-//!   silent forever (`--ping-interval 0`) is waited for without one.
+//! - Every wait has a deadline, and no thread polls before the server stops, but for the end of a
+//!   [case](app::cases) that a runner asks for. Only a client that may be silent forever
+//!   (`--ping-interval 0`) is waited for without one.
 //! - No client waits for another client's work.
 //! - A client's own thread is the only one that reads or writes its socket. To stop, the
 //!   [`Registry`](server::registry::Registry) interrupts each thread's wait.

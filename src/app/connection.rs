@@ -16,6 +16,7 @@
 //! [`received`](Connection::received), [`waited`](Connection::waited) or [`ended`](Connection::ended).
 //! Times count from the start of the connection.
 
+use std::borrow::Cow;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -37,7 +38,7 @@ use crate::app::scripted::Scripted;
 use crate::app::settings::{Settings, Timeouts};
 use crate::app::step::{Step, Topic};
 use crate::app::websocket::{Content, Line, WebSocket};
-use crate::buffer::{Budget, Buffer};
+use crate::buffer::{Budget, Buffer, Charge, OverBudget, UNMETERED};
 use crate::escape::Quoted;
 use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
@@ -52,6 +53,9 @@ use crate::websocket::session::{Answer, Close};
 /// read meanwhile: a socket that is closed with unread input resets the connection, and the close frame
 /// could be lost.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// The part of a request's head that the report on a case keeps, in bytes.
+const MAX_KEPT_HEAD: usize = 512;
 
 /// What all connections share.
 pub struct Service {
@@ -78,6 +82,8 @@ pub struct Connection<'s> {
     log: Log,
     /// Whether the last step ends the stream.
     is_last: bool,
+    /// For a long response.
+    charge: Option<Charge>,
 }
 
 enum Phase<'s> {
@@ -181,6 +187,7 @@ impl<'s> Connection<'s> {
             phase: Phase::Request(Head::new(service)),
             log: Log::Nothing,
             is_last: false,
+            charge: None,
         }
     }
 
@@ -517,8 +524,8 @@ impl<'s> Connection<'s> {
         let Accepted { opening, mut input, head_len, mut who } = accepted;
         let Opening { mut upgrade, behavior, control } = opening;
         let control = control.map(|control| {
-            let head = String::from_utf8_lossy(&input.filled()[..head_len]).into_owned();
-            (control, head)
+            let head = &input.filled()[..head_len.min(MAX_KEPT_HEAD)];
+            (control, String::from_utf8_lossy(head).into_owned())
         });
         let deflate = self.deflate(&mut upgrade.compression);
         let mut response = upgrade.response();
@@ -653,7 +660,17 @@ impl<'s> Connection<'s> {
         let topic = if is_health { Topic::Detail } else { Topic::Request };
         self.log(topic, format!("{who}: {what}"));
         let date = httpdate::fmt_http_date(UNIX_EPOCH + self.began + self.now);
-        self.phase = Phase::Responding(response.encode(method, &date));
+        let mut encoded = response.encode(method, &date);
+        // The reports on many clients are long, and whoever asks may be slow to read them.
+        if matches!(response.body, Cow::Owned(_)) && encoded.len() > UNMETERED {
+            match self.service.budget.charge(encoded.len() - UNMETERED) {
+                Ok(charge) => self.charge = Some(charge),
+                Err(OverBudget) => {
+                    encoded = routes::unavailable("memory is short").encode(method, &date);
+                }
+            }
+        }
+        self.phase = Phase::Responding(encoded);
     }
 
     /// Lets the connection be over, or drain, once its stream is ended.

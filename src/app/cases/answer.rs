@@ -34,7 +34,7 @@ pub struct Answer<'s> {
     until: Duration,
 }
 
-/// What a command needs.
+/// The need of a command before its answer.
 enum Need {
     /// That a case ends.
     Time,

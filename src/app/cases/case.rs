@@ -23,15 +23,15 @@ pub struct Case {
     pub judging: Judging,
     /// The server's terms for compression, the first possible. Without any it declines.
     pub terms: &'static [Parameters],
-    /// What is disputed about the case, or empty.
+    /// A dispute about the case, or empty.
     pub note: &'static str,
 }
 
-/// What is sent, and what has to come back.
+/// The messages in both directions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Play {
-    /// The actions one after the other, whatever comes meanwhile. All that came has to be one of the
-    /// lists.
+    /// The actions one after the other, whatever comes meanwhile. All events together have to equal one of
+    /// the lists.
     Script {
         actions: Vec<Action>,
         expected: Vec<(Behavior, Vec<Event>)>,
@@ -111,7 +111,7 @@ pub struct ExpectedClose {
     pub clean: bool,
 }
 
-/// What happens when this much time has passed since all was sent.
+/// The end of a case this long after all was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// Close 1001, or the end of TCP if closing already.
@@ -120,7 +120,7 @@ pub enum Limit {
     Close(Duration),
 }
 
-/// What decides the verdict beside the events and the close.
+/// A further rule for the verdict, beside the events and the close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judging {
     Usual,

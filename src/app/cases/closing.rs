@@ -19,7 +19,7 @@ const WRONG_CODES: [u16; 9] = [0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999]
 
 const UNDEFINED_CODES: [u16; 2] = [5000, 65_535];
 
-/// What follows a close frame.
+/// Frames around a close frame.
 pub(super) fn order() -> Vec<Case> {
     let id = |number| Id::new(7, 1, number);
     let text = || Action::frame(Opcode::Text, TEXT);

@@ -7,7 +7,7 @@ use crate::app::query::Query;
 /// The longest name of an agent, in characters.
 const MAX_AGENT: usize = 100;
 
-/// What a runner asks for.
+/// A runner's request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// To play a case to an agent.
@@ -15,7 +15,7 @@ pub enum Control {
     Ask(Command),
 }
 
-/// What is answered by a message at most.
+/// A request that is answered by one message at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     CaseCount,
@@ -26,7 +26,7 @@ pub enum Command {
     Stop(Option<String>),
 }
 
-/// Parses what a path and its query ask for. `None` for a path that is not of the control protocol.
+/// Parses a path and its query. `None` for a path that is not of the control protocol.
 ///
 /// # Errors
 ///

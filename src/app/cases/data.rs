@@ -1,4 +1,4 @@
-//! What round trips carry: bytes that compress well or badly, the same in each run.
+//! The messages of round trips: bytes that compress well or badly, the same in each run.
 
 use crate::app::cases::payload::Payload;
 

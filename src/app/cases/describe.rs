@@ -12,7 +12,7 @@ use crate::websocket::negotiation::Parameters;
 const MIN_COUNTED: usize = 3;
 
 impl Case {
-    /// What is sent.
+    /// The messages and frames that are sent.
     pub fn description(&self) -> String {
         match &self.play {
             Play::Script { actions, .. } => format!("Sends {}.", script(actions)),
@@ -20,7 +20,7 @@ impl Case {
         }
     }
 
-    /// What is expected, and what is disputed about it.
+    /// The expected events and close, and a dispute about them.
     pub fn expectation(&self) -> String {
         let events: String = match &self.play {
             Play::Script { expected, .. } => expected

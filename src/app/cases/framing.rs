@@ -194,7 +194,7 @@ fn long_message(id: Id, writes: Writes) -> Case {
     answered(id, actions, events)
 }
 
-/// What came has to be these events.
+/// Expects these events, and no other.
 fn exactly(events: impl IntoIterator<Item = Event>) -> Vec<(Behavior, Vec<Event>)> {
     vec![(Behavior::Ok, events.into_iter().collect())]
 }

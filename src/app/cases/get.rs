@@ -1,4 +1,4 @@
-//! What a plain GET is answered: verdicts, reports, and what a WebSocket would do.
+//! The responses to a plain GET: verdicts, reports, and the description of what a WebSocket would do.
 
 use crate::app::cases::case::Id;
 use crate::app::cases::control::{self, Command, Control};
@@ -49,7 +49,7 @@ fn report(name: &str, cases: &Cases) -> Option<Response> {
     Some(json(results::file(agent, &case, cases.suite.place(id), report)))
 }
 
-/// What a WebSocket at the same address would be told, or would do.
+/// The answer or the play of a WebSocket at the same address, as text.
 fn explain(control: Control, cases: &Cases) -> Response {
     let command = match control {
         Control::Run(case, agent) => {

@@ -1,4 +1,4 @@
-//! What frames carry, without holding all of it.
+//! The payload of a frame, without holding all of it.
 
 use std::borrow::Cow;
 use std::fmt;

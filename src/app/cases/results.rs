@@ -48,7 +48,7 @@ struct Agent {
     cases: BTreeMap<Id, State>,
 }
 
-/// What became of a case.
+/// The state of a case.
 #[derive(Clone)]
 pub enum State {
     /// It is being played.
@@ -64,14 +64,14 @@ pub struct Report {
     pub started: Duration,
     pub duration: Duration,
     pub behavior: Behavior,
-    pub result: String,
     pub close: CloseBehavior,
     pub close_result: String,
-    /// A JSON array of at most 1 KiB.
+    /// A JSON array of at most 512 bytes, and a mark if that is not all.
     pub received: String,
     pub ending: Ending,
-    /// The heads of the handshake, cut to 1 KiB each.
+    /// The head of the request, or its first 512 bytes.
     pub request: String,
+    /// The head of the response.
     pub response: String,
 }
 
@@ -103,7 +103,7 @@ impl Results {
         agents.iter().find(|known| known.name == agent)?.cases.get(&id).cloned()
     }
 
-    /// What became of each case of an agent, if it is known.
+    /// The state of each case of an agent, if it is known.
     pub fn states(&self, agent: &str) -> Option<BTreeMap<Id, State>> {
         let agents = self.lock();
         agents.iter().find(|known| known.name == agent).map(|agent| agent.cases.clone())
@@ -140,11 +140,19 @@ impl Agent {
 }
 
 impl Report {
-    /// The verdicts, and what they rest on if they are not good.
+    /// The reason of the behavior.
+    pub fn result(&self) -> String {
+        match &self.ending.failed {
+            Some(why) => format!("the server failed the connection: {why}"),
+            None => format!("received {}", self.received),
+        }
+    }
+
+    /// The verdicts, and their reasons if they are not good.
     pub fn describe(&self) -> String {
         let mut text = String::from(self.behavior.as_str());
         if self.behavior == Behavior::Failed && self.close != CloseBehavior::WrongCode {
-            text += &format!(": {}", self.result);
+            text += &format!(": {}", self.result());
         }
         if !self.close.is_good() {
             text += &format!(", close {}: {}", self.close.as_str(), self.close_result);
@@ -234,7 +242,7 @@ pub fn file(agent: &str, case: &Case, place: Option<usize>, report: &Report) -> 
             ),
         ),
         ("received", report.received.clone()),
-        ("result", string(&report.result)),
+        ("result", string(&report.result())),
         ("resultClose", string(&report.close_result)),
         ("closedByMe", (ending.closed_by == Some(Side::Server)).to_string()),
         ("failedByMe", ending.failed.is_some().to_string()),

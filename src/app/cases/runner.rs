@@ -1,4 +1,4 @@
-//! What a runner of the cases is served: a trial, or the answer to a command.
+//! A WebSocket of a runner: a trial, or the answer to a command.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::app::step::Step;
 use crate::buffer::Budget;
 use crate::websocket::session::Session;
 
-/// What a runner is served.
+/// A WebSocket of a runner.
 pub enum Runner<'s> {
     Trial(Box<Trial<'s>>),
     Answer(Box<Answer<'s>>),
 }
 
 impl<'s> Runner<'s> {
-    /// Serves what the runner asks for, from `now` on.
+    /// Serves `control` from `now` on.
     pub fn new(
         cases: &'s Cases,
         control: Control,

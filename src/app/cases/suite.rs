@@ -76,7 +76,7 @@ impl Suite {
 impl Pattern {
     /// # Errors
     ///
-    /// What it has to be.
+    /// The form that it has to have.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let is_pattern = |char: char| char.is_ascii_digit() || char == '.' || char == '*';

@@ -10,7 +10,7 @@ use crate::app::cases::suite::Pattern;
 use crate::app::query::Query;
 use crate::escape::Count;
 
-/// What an agent has to reach.
+/// The goal for an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     agent: String,

@@ -95,7 +95,7 @@ struct Writing {
     written: usize,
 }
 
-/// What came, and what it leads to.
+/// The events so far, and their consequence.
 struct Course {
     case: Case,
     received: Received,
@@ -104,11 +104,11 @@ struct Course {
     due: Due,
     /// How many round trips have begun.
     round: u32,
-    /// What the last one carries.
+    /// The message of the last one.
     message: Payload,
 }
 
-/// What the server does as soon as no frame is in the way.
+/// The server's next act, once no frame is in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Due {
     Nothing,
@@ -288,7 +288,7 @@ impl<'s> Trial<'s> {
         course.take_answer(&incoming.session);
     }
 
-    /// Lets happen what is due because of the time.
+    /// Acts on the deadlines that have passed.
     fn check_time(&mut self) {
         if self.close_limit.is_some_and(|limit| self.now >= limit) {
             self.course.ending.unclean = Some("the close frame was not answered in time");
@@ -324,7 +324,7 @@ impl<'s> Trial<'s> {
         }
     }
 
-    /// Begins what comes next. Returns whether there was something.
+    /// Begins the next action. Returns whether there was one.
     fn advance(&mut self) -> bool {
         let Play::Script { actions, .. } = &self.course.case.play else {
             return self.advance_round_trip();
@@ -434,17 +434,12 @@ impl<'s> Trial<'s> {
         if let Play::Script { .. } = case.play {
             *behavior = received.behavior(case);
         }
-        let result = match &ending.failed {
-            Some(why) => format!("the server failed the connection: {why}"),
-            None => format!("received {}", received.to_json()),
-        };
         let (behavior, close, close_result) = judge(case, *behavior, ending);
         let report = Report {
             id: case.id,
             started: self.handshake.started,
             duration: self.now.saturating_sub(self.opened),
             behavior,
-            result,
             close,
             close_result,
             received: received.to_json(),

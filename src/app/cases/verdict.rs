@@ -6,7 +6,7 @@ use crate::websocket::close::CloseFrame;
 use crate::websocket::message::Kind;
 
 /// The most that is kept of what came, in bytes.
-const MAX_KEPT: usize = 1024;
+const MAX_KEPT: usize = 512;
 
 /// The most that is shown of one payload, in bytes.
 const MAX_SHOWN: usize = 64;
@@ -19,7 +19,7 @@ pub enum Came<'e> {
     Open,
 }
 
-/// What came from a client, compared to the lists of a script.
+/// The events so far, compared to the lists of a script.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Received {
     /// How many events came.
@@ -30,7 +30,7 @@ pub struct Received {
     kept: (String, usize),
 }
 
-/// What a close frame carries. The reason may be wrong, and so may the code.
+/// The payload of a close frame. The reason may be wrong, and so may the code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClosePayload {
     pub code: Option<u16>,
@@ -46,7 +46,7 @@ pub struct Ending {
     pub failed: Option<String>,
     /// Who ended TCP first.
     pub dropped_by: Option<Side>,
-    /// What is missing of the closing handshake.
+    /// The missing part of the closing handshake.
     pub unclean: Option<&'static str>,
     pub sent: Option<ClosePayload>,
     pub received: Option<ClosePayload>,
@@ -94,7 +94,7 @@ impl Received {
         expected.iter().enumerate().all(|(list, (_, events))| self.is_list(list, events))
     }
 
-    /// What the list amounts to that they are, as a whole.
+    /// The verdict of the list that they equal.
     pub fn behavior(&self, case: &Case) -> Behavior {
         let Play::Script { expected, .. } = &case.play else { return Behavior::Failed };
         let mut lists = expected.iter().enumerate();
@@ -157,7 +157,7 @@ fn shown(payload: &[u8]) -> String {
     }
 }
 
-/// Judges a client. `behavior` is what came by itself.
+/// Judges a client. `behavior` is the verdict on the events alone.
 pub fn judge(
     case: &Case,
     behavior: Behavior,
