@@ -37,7 +37,7 @@ pub enum Behaviors {
     Off,
 }
 
-/// What happens to one connection. By default it is an echo.
+/// The behavior of one connection. By default it is an echo.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Behavior {
     /// The share of the connections that it happens to. `None` for all.
@@ -71,7 +71,7 @@ pub enum Handshake {
     WrongExtension,
 }
 
-/// What goes on once the WebSocket is open.
+/// The behavior once the WebSocket is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script {
     /// Whether the first message is the request as JSON.
@@ -89,7 +89,7 @@ pub struct Script {
     pub pushes: Pushes,
     pub ping_interval: Option<Duration>,
     pub pongs: Pongs,
-    /// What goes wrong, and when.
+    /// The fault, and its moment.
     pub fault: Option<(After, Fault)>,
 }
 
@@ -99,7 +99,7 @@ pub struct Pushes {
     pub count: u32,
     /// Between two, and before the first.
     pub interval: Duration,
-    /// What each is padded to, in bytes.
+    /// The size that each is padded to, in bytes.
     pub bytes: usize,
 }
 

@@ -114,6 +114,9 @@ struct Head {
     /// How much of the input is known not to end the head, in bytes.
     searched: usize,
     protocol: Protocol,
+    /// Why the connection has to end, after a look at what has arrived: a health check is answered
+    /// nevertheless.
+    refusal: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -218,6 +221,7 @@ impl<'s> Connection<'s> {
         }
         let step = match &mut self.phase {
             Phase::Open(websocket) => websocket.next(now),
+            Phase::Request(Head { refusal: Some(_), .. }) => Step::Receive(Some(Duration::ZERO)),
             Phase::ProxyHeader(_) | Phase::Request(_) => {
                 Step::Receive(Some(self.until.saturating_sub(now)))
             }
@@ -271,8 +275,13 @@ impl<'s> Connection<'s> {
     /// Takes note that nothing came until `now`.
     pub fn waited(&mut self, now: Duration) {
         self.now = now;
-        if let Phase::Open(websocket) = &mut self.phase {
-            websocket.waited(now);
+        match &mut self.phase {
+            Phase::Open(websocket) => websocket.waited(now),
+            Phase::Request(Head { refusal: Some(why), .. }) => {
+                let response = routes::unavailable(*why);
+                self.refuse(response);
+            }
+            _ => {}
         }
     }
 
@@ -281,6 +290,10 @@ impl<'s> Connection<'s> {
     pub fn ended(&mut self, now: Duration) {
         self.now = now;
         match &mut self.phase {
+            Phase::Request(Head { refusal: Some(why), .. }) => {
+                let response = routes::unavailable(*why);
+                self.refuse(response);
+            }
             Phase::Request(head) if head.input.filled().is_empty() => self.leave_without_request(),
             Phase::Request(_) => self.refuse(Response::text(400, "the head breaks off")),
             Phase::ProxyHeader(header) if header.input.filled().is_empty() => {
@@ -353,6 +366,16 @@ impl<'s> Connection<'s> {
             }
             Phase::Open(websocket) => websocket.stop(),
             Phase::Delayed(_) | Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
+        }
+    }
+
+    /// Ends a connection that is no WebSocket because of what `why` says, for others. A health check that has
+    /// arrived is answered nevertheless.
+    #[cold]
+    pub fn make_room(&mut self, why: &'static str) {
+        match &mut self.phase {
+            Phase::Request(head) => head.refusal = Some(why),
+            _ => self.stop(why),
         }
     }
 
@@ -471,23 +494,25 @@ impl<'s> Connection<'s> {
     #[inline(never)]
     fn take_request(&mut self, head_len: usize) {
         let Phase::Request(head) = mem::replace(&mut self.phase, Phase::Over) else { return };
-        let Head { input, protocol, .. } = head;
+        let Head { input, protocol, refusal, .. } = head;
         let request = Request::parse(&input.filled()[..head_len]);
         let who = describe(self.peer, request.as_ref().ok());
-        let routed = match &request {
+        let path = request.as_ref().ok().and_then(Request::path);
+        let refusal = refusal.filter(|_| !path.is_some_and(routes::is_health_check));
+        let routed = match (&request, refusal) {
             _ if protocol == Protocol::PlainHttp => Err(routes::tls_required()),
-            Ok(request) => {
+            (_, Some(why)) => Err(routes::unavailable(why)),
+            (Ok(request), None) => {
                 let Service { policy, behaviors, cases, .. } = self.service;
                 routes::route(request, policy, *behaviors, cases)
             }
-            Err(error) => Err(routes::refuse(*error)),
+            (Err(error), None) => Err(routes::refuse(*error)),
         };
         match routed {
             Ok(opening) => {
                 self.phase = Phase::Admission(Box::new(Accepted { opening, input, head_len, who }));
             }
             Err(response) => {
-                let path = request.ok().and_then(|request| request.path());
                 self.respond(&who, path, &response, method(input.filled()));
             }
         }
@@ -709,7 +734,7 @@ impl<'s> Connection<'s> {
 
 impl Head {
     fn new(service: &Service) -> Self {
-        Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right }
+        Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right, refusal: None }
     }
 }
 

@@ -102,6 +102,16 @@ fn is_misspelled(path: &str) -> bool {
     path != behavior::PATH && path.trim_matches('/').eq_ignore_ascii_case(name)
 }
 
+/// The response to a health check.
+pub fn healthy() -> Response {
+    Response::text(200, "ok")
+}
+
+/// Whether the head of a request begins as a health check does.
+pub fn begins_health_check(head: &[u8]) -> bool {
+    [b"GET /healthz ".as_slice(), b"GET /healthz/ "].iter().any(|line| head.starts_with(line))
+}
+
 /// Whether `path` is that of health checks.
 pub fn is_health_check(path: &str) -> bool {
     matches!(path, "/healthz" | "/healthz/")
@@ -112,7 +122,7 @@ pub fn is_health_check(path: &str) -> bool {
 fn document(path: &str) -> Response {
     match path {
         "/" | "/client.html" => page::response(),
-        path if is_health_check(path) => Response::text(200, "ok"),
+        path if is_health_check(path) => healthy(),
         _ => Response::text(
             404,
             "not found; the page is at /, and a WebSocket needs Upgrade: websocket",

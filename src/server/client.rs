@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::app::connection::Connection;
 use crate::app::end::Lost;
 use crate::app::step::{Step, Topic};
-use crate::server::registry::Registration;
+use crate::server::registry::{LIMIT_REACHED, Registration};
 use crate::server::shared::Shared;
 use crate::server::socket::{Error, Received};
 use crate::server::stream::Stream;
@@ -87,9 +87,7 @@ impl Client<'_> {
 
     fn drive(&mut self, connection: &mut Connection) -> Result<(), Error> {
         loop {
-            if let Some(why) = self.registration.refusal() {
-                connection.stop(why);
-            }
+            self.check_refusal(connection);
             let received = match connection.next(self.now()) {
                 Step::Send { head, payload } => {
                     self.stream.send(head, payload)?;
@@ -142,9 +140,7 @@ impl Client<'_> {
                 Received::Nothing => connection.waited(self.now()),
                 Received::End => {
                     // An eviction ends it as the peer would, but there is a response to it.
-                    if let Some(why) = self.registration.refusal() {
-                        connection.stop(why);
-                    }
+                    self.check_refusal(connection);
                     connection.ended(self.now());
                 }
                 Received::NotTls => connection.spoke_plain_http(),
@@ -152,6 +148,15 @@ impl Client<'_> {
             if self.tls == Tls::Unfinished {
                 self.check_tls();
             }
+        }
+    }
+
+    /// Tells the connection that it has to end, if it has to.
+    fn check_refusal(&self, connection: &mut Connection) {
+        match self.registration.refusal() {
+            None => {}
+            Some(LIMIT_REACHED) => connection.make_room(LIMIT_REACHED),
+            Some(why) => connection.stop(why),
         }
     }
 

@@ -35,7 +35,7 @@ use crate::escape::Count;
 use crate::http::request::MAX_HEAD_LEN;
 use crate::server::limits::Limits;
 use crate::server::listener::{Listeners, Scheme};
-use crate::server::registry::{Connection, Registry, Stopping};
+use crate::server::registry::{Connection, LIMIT_REACHED, Registry, Stopping};
 use crate::server::reports::Reports;
 use crate::server::shared::Shared;
 use crate::server::tls::Acceptor;
@@ -185,16 +185,22 @@ fn return_memory() {
     drop(hint::black_box(Vec::<u8>::with_capacity(96 * 1024)));
 }
 
-/// Answers 503 without ever waiting for the client. Usually its head has already arrived. Where TLS is
-/// spoken there is nothing to say without a handshake.
+/// Answers 503, or a health check, without ever waiting for the client. Usually its head has already
+/// arrived. Where TLS is spoken there is nothing to say without a handshake.
 fn refuse(connection: &Connection, shared: &Shared, why: &'static str) {
-    debug!("{}: 503, {why}", connection.socket.peer);
+    debug!("{}: refused, {why}", connection.socket.peer);
     let date = httpdate::fmt_http_date(SystemTime::now());
+    let mut head = [0; MAX_HEAD_LEN];
     let response = match shared.acceptor {
         Some(_) => Vec::new(),
+        None if why == LIMIT_REACHED
+            && routes::begins_health_check(connection.socket.peek_now(&mut head)) =>
+        {
+            routes::healthy().encode("GET", &date)
+        }
         None => routes::unavailable(why).encode("GET", &date),
     };
-    connection.socket.send_last_now(&response, &mut [0; MAX_HEAD_LEN]);
+    connection.socket.send_last_now(&response, &mut head);
 }
 
 #[cfg(test)]

@@ -54,6 +54,12 @@ impl Socket {
         let _ = shutdown(&self.fd, Shutdown::Both);
     }
 
+    /// What has arrived, which stays there, without ever waiting.
+    pub fn peek_now<'b>(&self, into: &'b mut [u8]) -> &'b [u8] {
+        let peeked = recv(&self.fd, &mut *into, RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        &into[..peeked.map_or(0, |(bytes, _)| bytes)]
+    }
+
     /// Sends what fits in the socket's buffer, ends the stream and reads what has come, without ever
     /// waiting. What is not read would reset the connection, and the peer would lose the bytes.
     pub fn send_last_now(&self, bytes: &[u8], scratch: &mut [u8]) {

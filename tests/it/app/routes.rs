@@ -177,12 +177,12 @@ fn a_response_says_in_its_headers_what_to_do_next() {
     check_response(&routes::timeout(), 408, "in time", "");
 }
 
-// Behaviours on demand
+// Behaviors on demand
 
 const GOOD: &str = "Origin: https://good.example\r\n";
 
 #[test]
-fn a_plain_request_tells_what_a_behaviour_would_do_to_any_page() {
+fn a_plain_request_tells_what_a_behavior_would_do_to_any_page() {
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\n{HOST}\r\n");
     for (target, status, words) in [
         ("/do", 200, "\nlatency: "),
@@ -227,7 +227,7 @@ fn what_is_nearly_the_path_of_behaviors_is_an_error_and_no_plain_echo() {
 }
 
 #[test]
-fn a_behaviour_changes_the_answer_to_a_handshake_and_nothing_that_is_refused_anyway() {
+fn a_behavior_changes_the_answer_to_a_handshake_and_nothing_that_is_refused_anyway() {
     let ask = |query: &str| upgrade("/chat", &format!("/do{query}"));
     check(&ask(""), 101, "");
     check(&ask("?close=4000"), 101, "");
