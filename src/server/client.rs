@@ -198,9 +198,8 @@ impl Client<'_> {
     fn log(&mut self, topic: Topic, line: &str) {
         let admitted = match topic {
             Topic::Request => self.shared.request_log.admit(Instant::now()),
-            Topic::Opened => self.shared.client_log.admit(Instant::now()),
+            Topic::Opened | Topic::Verdict => self.shared.client_log.admit(Instant::now()),
             Topic::Ended => return log!(self.level, "{line}"),
-            Topic::Verdict => Some(String::new()),
             Topic::Detail => None,
         };
         if let Topic::Opened = topic {

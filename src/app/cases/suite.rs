@@ -1,6 +1,7 @@
 //! All cases, and the selection of some.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use crate::app::cases::case::{Case, Id};
 use crate::app::cases::closing;
@@ -27,8 +28,7 @@ pub struct Pattern(String);
 
 impl Default for Suite {
     fn default() -> Self {
-        let selected = all(MAX_MESSAGES).map(|case| case.id).collect();
-        Suite { selected, messages: MAX_MESSAGES }
+        Suite { selected: all_ids().to_vec(), messages: MAX_MESSAGES }
     }
 }
 
@@ -44,7 +44,7 @@ impl Suite {
         excluded: &[Pattern],
         messages: u32,
     ) -> Result<Self, String> {
-        let mut selected: Vec<_> = all(messages).map(|case| case.id).collect();
+        let mut selected = all_ids().to_vec();
         let matches_none = |pattern: &&Pattern| !selected.iter().any(|id| pattern.matches(*id));
         if let Some(Pattern(wrong)) = patterns.iter().chain(excluded).find(matches_none) {
             return Err(format!("no case is called {wrong}"));
@@ -125,7 +125,11 @@ fn group(number: u8, messages: u32) -> Vec<Case> {
     }
 }
 
-/// Every case, in the order of their ids.
-pub fn all(messages: u32) -> impl Iterator<Item = Case> {
-    (1..=MAX_GROUP).flat_map(move |number| group(number, messages))
+/// The ids of all cases, in their order.
+fn all_ids() -> &'static [Id] {
+    static IDS: LazyLock<Vec<Id>> = LazyLock::new(|| {
+        let cases = (1..=MAX_GROUP).flat_map(|number| group(number, MAX_MESSAGES));
+        cases.map(|case| case.id).collect()
+    });
+    &IDS
 }

@@ -366,7 +366,7 @@ impl<'s> Trial<'s> {
     /// Begins the next fragment of a message. Returns whether there was one.
     fn advance_round_trip(&mut self) -> bool {
         let Play::RoundTrips(trips) = self.course.case.play else { return false };
-        if self.course.due == Due::RoundTrip {
+        if self.wire.is_none() && self.course.due == Due::RoundTrip {
             self.course.due = Due::Nothing;
             self.course.round += 1;
             self.course.message = trips.data.message(self.course.round, trips.size);
