@@ -768,11 +768,11 @@ impl<'s> Connection<'s> {
         let then = match lost {
             Some(lost) => format!("; {lost}"),
             None if self.now >= drain.until => {
-                let time = drain.until - drain.since;
+                let time = drain.until.saturating_sub(drain.since);
                 format!("; peer did not end the stream within {time:?}")
             }
             None => {
-                let later = (self.now - drain.since).as_secs_f64();
+                let later = self.now.saturating_sub(drain.since).as_secs_f64();
                 format!("; peer ended the stream {later:.3} s later")
             }
         };

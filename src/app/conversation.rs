@@ -105,7 +105,7 @@ impl<'s> Conversation<'s> {
         let mut tail = Tail::Nothing;
         while self.output.len() < FLUSH
             && matches!(tail, Tail::Nothing)
-            && let Some(Next { event, session, frames }) = self.incoming.next()
+            && let Some(Next { event, session, frames }) = self.incoming.next_event()
         {
             log_event(self.client, &event, session, &frames);
             tail = answer(event, session, self.prefix, &mut self.output, &mut self.messages);

@@ -99,7 +99,7 @@ impl Incoming {
     }
 
     /// The next event in the input. `None` if more bytes are needed.
-    pub fn next(&mut self) -> Option<Next<'_>> {
+    pub fn next_event(&mut self) -> Option<Next<'_>> {
         let mut unread = &mut self.input.filled_mut()[self.consumed..];
         let len = unread.len();
         let event = self.session.next(&mut unread);

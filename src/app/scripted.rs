@@ -340,7 +340,7 @@ impl Scripted {
     /// Queues the answers to the input.
     fn process_events(&mut self) {
         while !self.is_full()
-            && let Some(Next { event, session, frames: seen }) = self.incoming.next()
+            && let Some(Next { event, session, frames: seen }) = self.incoming.next_event()
         {
             if log_enabled!(Level::Debug) {
                 log_event(self.client, &event, session, &seen);
@@ -540,7 +540,8 @@ impl Queue {
 
     /// Removes the first entry if it is due at `now`.
     fn take_due(&mut self, now: Duration) -> Option<Entry> {
-        let entry = self.entries.pop_front_if(|entry| entry.due <= now)?;
+        self.next_due().filter(|due| *due <= now)?;
+        let entry = self.entries.pop_front()?;
         self.bytes -= entry.frames.filled().len();
         Some(entry)
     }

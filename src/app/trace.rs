@@ -75,10 +75,7 @@ impl Reader {
     pub fn read(&mut self, mut bytes: &[u8], at: Duration, frames: &mut impl Extend<Frame>) {
         while !bytes.is_empty() || self.is_complete() {
             if self.open.is_none() {
-                let (&first, rest) = match bytes.split_first() {
-                    Some(split) => split,
-                    None => return,
-                };
+                let Some((&first, rest)) = bytes.split_first() else { return };
                 bytes = rest;
                 self.header.push(first);
                 self.begin(at);

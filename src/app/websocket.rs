@@ -179,7 +179,7 @@ impl<'s> WebSocket<'s> {
                 Count(messages, "message"),
                 Count(self.received, "byte"),
                 Count(self.sent.saturating_sub(self.response_len), "byte"),
-                (now - self.opened).as_secs_f64(),
+                now.saturating_sub(self.opened).as_secs_f64(),
             ),
         }
     }
@@ -197,7 +197,9 @@ impl<'s> WebSocket<'s> {
 #[cold]
 fn log_sent(client: u64, reader: &mut Reader, bytes: [&[u8]; 2], now: Duration) {
     let mut frames = Vec::new();
-    bytes.into_iter().for_each(|bytes| reader.read(bytes, now, &mut frames));
+    for bytes in bytes {
+        reader.read(bytes, now, &mut frames);
+    }
     for frame in frames {
         trace!("client {client}: {frame}");
     }

@@ -87,7 +87,7 @@ impl<'s> Answer<'s> {
             }
         } else {
             // Only a close frame is expected.
-            while self.incoming.next().is_some() {}
+            while self.incoming.next_event().is_some() {}
         }
         self.handed_out = self.output.len();
         if self.incoming.session.closed().is_none() {

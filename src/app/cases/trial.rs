@@ -267,7 +267,7 @@ impl<'s> Trial<'s> {
 
     fn process_events(&mut self) {
         let Self { incoming, course, controls, .. } = self;
-        while let Some(Next { event, session, .. }) = incoming.next() {
+        while let Some(Next { event, session, .. }) = incoming.next_event() {
             match event {
                 Event::InInput(kind, payload) => course.came(Came::Message(kind, payload)),
                 Event::Assembled(kind) => course.came(Came::Message(kind, session.assembled())),
