@@ -19,7 +19,8 @@ def test_it_listens_and_stops():
         assert server.http_url == server.url.replace("ws", "http")
         with urllib.request.urlopen(server.http_url + "/healthz") as response:
             assert response.read() == b"ok\n"
-    assert server.log[-1].split(" ] ")[1].startswith("stopped")
+    server.stop()
+    assert "stopped" in server.log[-1]
     assert not is_listening(server.url)
 
 
@@ -73,6 +74,17 @@ def test_it_ends_with_a_process_that_is_killed():
         url = owner.stdout.readline().strip()
         assert is_listening(url)
         owner.kill()
+    wait_for_the_end(url)
+
+
+def test_it_keeps_no_process_from_its_end():
+    code = "import wsecho\nserver = wsecho.serve()\nprint(server.url)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 0, ended.stderr
+    wait_for_the_end(ended.stdout.strip())
+
+
+def wait_for_the_end(url):
     deadline = time.monotonic() + 10
     while is_listening(url):
         assert time.monotonic() < deadline
