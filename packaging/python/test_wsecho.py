@@ -35,11 +35,9 @@ def test_it_speaks_tls(tmp_path):
 
 def test_a_start_that_fails_raises_with_the_reason():
     with pytest.raises(RuntimeError, match="unexpected argument '--colour'"):
-        with wsecho.serve("--colour"):
-            pass
+        wsecho.serve("--colour")
     with pytest.raises(RuntimeError, match="listening on .*\n.*does not have that address"):
-        with wsecho.serve("--addr", "192.0.2.1:0"):
-            pass
+        wsecho.serve("--addr", "192.0.2.1:0")
 
 
 def test_only_flags_configure_it(monkeypatch):
@@ -50,9 +48,9 @@ def test_only_flags_configure_it(monkeypatch):
 
 
 def test_a_line_that_is_not_logged_is_waited_for_and_raises_with_the_log():
-    with wsecho.serve() as server:
-        with pytest.raises(RuntimeError, match="did not log 'nothing'(.|\n)*listening on"):
-            server.wait_for("nothing", timeout=0.1)
+    missing = "did not log 'nothing'(.|\n)*listening on"
+    with wsecho.serve() as server, pytest.raises(RuntimeError, match=missing):
+        server.wait_for("nothing", timeout=0.1)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -14,7 +14,7 @@ _GUARD = '"$0" "$@" & exec 2>&-; read -r _; kill $!; wait $!'
 
 
 class Server(contextlib.AbstractContextManager["Server"]):
-    """Runs wsecho with `flags` on a free port: its `url`, `http_url`, and the lines of its `log`."""
+    """A wsecho with `flags` on a free port: its `url`, its `http_url`, the lines of its `log`."""
 
     def __init__(self, *flags: str) -> None:
         self.log: list[str] = []
@@ -56,7 +56,7 @@ class Server(contextlib.AbstractContextManager["Server"]):
             raise RuntimeError("\n".join([f"wsecho did not log {text!r}:", *self.log[-20:]]))
 
     def stop(self) -> None:
-        """Sends each client Close 1001, and waits for the server's end. The log is complete then."""
+        """Sends each client Close 1001 and waits for the server's end. Then the log is complete."""
         with contextlib.suppress(BrokenPipeError, ValueError):
             # A line, since a child that was forked meanwhile may hold the pipe open.
             print(file=self._guard.stdin, flush=True)
