@@ -149,7 +149,7 @@ struct Pending {
     number: u64,
     upgrade: Upgrade,
     deflate: Option<PerMessageDeflate>,
-    script: Script,
+    script: Option<Box<Script>>,
     /// The first message: the request as JSON.
     dump: Option<String>,
     /// The command of a client that runs the cases, and the head of its request.
@@ -532,14 +532,7 @@ impl<'s> Connection<'s> {
             who,
             response: upgrade.response(),
             input: Buffer::new(Arc::clone(&self.service.budget)),
-            websocket: Pending {
-                number,
-                upgrade,
-                deflate,
-                script: Script::default(),
-                dump: None,
-                control,
-            },
+            websocket: Pending { number, upgrade, deflate, script: None, dump: None, control },
         });
         if let Some(behavior) = behavior {
             self.behave(behavior, &input.filled()[..head_len], &mut delayed);
@@ -560,10 +553,12 @@ impl<'s> Connection<'s> {
         {
             *response = routes::open(&request, &websocket.upgrade, behavior.handshake);
             *until += behavior.delay;
-            websocket.script = behavior.script;
-            if websocket.script.dump {
+            if behavior.script.dump {
                 let (header, policy) = (self.proxy_header.as_ref(), &self.service.policy);
                 websocket.dump = Some(dump::dump(self.peer, header, &request, policy, response));
+            }
+            if behavior.script != Script::default() {
+                websocket.script = Some(Box::new(behavior.script));
             }
         }
     }
@@ -624,26 +619,26 @@ impl<'s> Connection<'s> {
     /// Opens the WebSocket.
     #[inline(never)]
     fn open(&mut self, delayed: Box<Delayed>, opening: Vec<u8>, response_len: usize) {
-        let Delayed { input, websocket, .. } = *delayed;
-        let Pending { number, deflate, script, control, .. } = websocket;
+        let Delayed { input, websocket: Pending { number, deflate, script, control, .. }, .. } =
+            *delayed;
         let received = input.filled().len();
         let Service { settings, budget, .. } = self.service;
         let timeouts = match control {
             // A case has its own timeouts, and a ping would disturb it.
             Some(_) => Timeouts { ping_interval: None, ..settings.timeouts },
-            None => script.timeouts(settings.timeouts),
+            None => script.as_ref().map_or(settings.timeouts, |it| it.timeouts(settings.timeouts)),
         };
         let mut incoming =
             Incoming::new(settings.max_message_size, timeouts, input, budget, deflate, self.now);
-        if script.trace || log_enabled!(Level::Trace) {
+        if script.as_ref().is_some_and(|script| script.trace) || log_enabled!(Level::Trace) {
             incoming.trace();
         }
         let content = if let Some(control) = control {
             self.runner(number, control, incoming, &opening)
-        } else if script == Script::default() {
-            Content::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
-        } else {
+        } else if let Some(script) = script {
             self.script(number, script, incoming, opening)
+        } else {
+            Content::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
         };
         let mut websocket = WebSocket::new(number, self.now, content, response_len, received);
         if log_enabled!(Level::Trace) {
@@ -667,18 +662,19 @@ impl<'s> Connection<'s> {
         Content::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
     }
 
+    #[expect(clippy::boxed_local, reason = "by value it would take stack in both functions")]
     #[inline(never)]
     fn script(
         &self,
         client: u64,
-        script: Script,
+        script: Box<Script>,
         incoming: Box<Incoming>,
         opening: Vec<u8>,
     ) -> Content<'s> {
         let Service { settings, budget, .. } = self.service;
         let prefix = script.prefix.clone().unwrap_or_else(|| settings.prefix.clone());
         let budget = Arc::clone(budget);
-        let scripted = Scripted::new(client, script, prefix, incoming, budget, opening, self.now);
+        let scripted = Scripted::new(client, *script, prefix, incoming, budget, opening, self.now);
         Content::Script(Box::new(scripted))
     }
 

@@ -129,7 +129,7 @@ impl Client {
         let payload = self.input[header_len..end].to_vec();
         self.input.drain(..end);
         if header.is_ok() {
-            self.answer(first, payload)?;
+            self.answer(first, &payload)?;
         }
         Ok(true)
     }
@@ -164,7 +164,7 @@ impl Client {
         }
     }
 
-    fn answer(&mut self, first: u8, payload: Vec<u8>) -> Result<(), Wrong> {
+    fn answer(&mut self, first: u8, payload: &[u8]) -> Result<(), Wrong> {
         match first & 0x0F {
             0x8 => self.take_close(&payload)?,
             0x9 => match self.flaw {
@@ -173,7 +173,7 @@ impl Client {
                 _ => self.send(0x8A, &payload),
             },
             0xA => {}
-            opcode => self.take_fragment(opcode, first & 0x80 != 0, &payload),
+            opcode => self.take_fragment(opcode, first & 0x80 != 0, payload),
         }
         Ok(())
     }
