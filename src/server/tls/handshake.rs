@@ -17,7 +17,7 @@ const STACK_SIZE: usize = 128 * 1024;
 
 /// Accepts TLS sessions: the certificate, and the permits to compute with it.
 pub struct Acceptor {
-    certificate: Certificate,
+    certificate: Arc<Certificate>,
     permits: Permits,
 }
 
@@ -66,19 +66,21 @@ impl<'a> Handshake<'a> {
         if !session.has_record() {
             return Ok(Advance::Incomplete(session.receive_record(socket, wait)?));
         }
-        let step = if session.is_begun() { Step::Begun } else { Step::New };
+        let step = if session.is_begun() { Step::Rest } else { Step::Answer };
+        // Without a permit, since the files of the certificate may be slow to read.
+        let config = self.acceptor.certificate.config();
         let Some(permit) = self.acceptor.permits.acquire(step, wait) else {
+            socket.set_now();
             return Ok(Advance::Incomplete(Received::Nothing));
         };
-        if step == Step::New && socket.is_ended() {
+        if step == Step::Answer && socket.is_ended() {
             return Ok(Advance::Incomplete(Received::End));
         }
         // On a separate stack: pages that the client's own stack has touched stay resident while it is
         // connected.
-        let next = stacker::grow(STACK_SIZE, || {
-            session.process_handshake(|| self.acceptor.certificate.config())
-        });
+        let next = stacker::grow(STACK_SIZE, || session.process_handshake(|| config));
         drop(permit);
+        socket.set_now();
         session.flush(socket)?;
         Ok(match next? {
             Next::Data => {

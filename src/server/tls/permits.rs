@@ -1,110 +1,223 @@
-//! Permits to compute a step of a handshake: at most as many threads at a time as there are CPUs.
+//! Who computes a step of a handshake next, where there are more than processors.
+//!
+//! A step that ends a handshake is cheap and comes first. Answers to hellos go by turns to the hello that
+//! has waited longest, so that each has its turn, and to the one that came last, so that a crowd that the
+//! processors can't serve in time does not make everyone wait for nothing.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::thread::{self, Thread};
+use std::thread::{self, Thread, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::lock::lock;
 
-/// Once the oldest hello has waited for longer than this, the newest is next. Under overload, serving
-/// the oldest first would serve only clients that have given up.
-const OVERLOADED: Duration = Duration::from_millis(10);
-
-/// The free permits, and the threads that wait for one.
+/// The permits to compute, and the threads that wait for one.
 pub struct Permits(Mutex<Queue>);
 
-struct Queue {
-    free: usize,
-    /// The oldest first.
-    begun: VecDeque<Waiter>,
-    /// The oldest first.
-    new: VecDeque<Waiter>,
-}
-
-struct Waiter {
-    thread: Thread,
-    since: Instant,
-}
-
-/// The step that a permit allows.
+/// What a permit is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The answer to a hello, which is expensive.
-    New,
-    /// A later step, which costs a fraction of that.
-    Begun,
+    /// The answer to a hello, which takes most of the time of a handshake.
+    Answer,
+    /// What comes after it.
+    Rest,
 }
 
 /// The right to compute until it is dropped.
 pub struct Permit<'p>(&'p Permits);
 
 impl Permits {
+    /// So many permits, which are to be as many as there are processors.
     pub fn new(permits: usize) -> Self {
-        let (begun, new) = (VecDeque::new(), VecDeque::new());
-        Permits(Mutex::new(Queue { free: permits, begun, new }))
+        Permits(Mutex::new(Queue::new(permits)))
     }
 
-    /// Waits for a permit. `None` if the wait timed out or the thread was unparked.
+    /// Waits for a permit. `None` if the time passed or the thread was unparked.
     pub fn acquire(&self, step: Step, wait: Option<Duration>) -> Option<Permit<'_>> {
-        let mut queue = lock(&self.0);
-        if queue.free > 0 {
-            queue.free -= 1;
-            return Some(Permit(self));
-        }
         let thread = thread::current();
         let id = thread.id();
-        queue.of(step).push_back(Waiter { thread, since: Instant::now() });
-        drop(queue);
+        {
+            let mut queue = lock(&self.0);
+            if queue.free > 0 {
+                queue.free -= 1;
+                return Some(Permit(self));
+            }
+            queue.push(step, thread, Instant::now(), wait);
+        }
         match wait {
             Some(wait) => thread::park_timeout(wait),
             None => thread::park(),
         }
-        let mut queue = lock(&self.0);
-        let waiters = queue.of(step);
-        match waiters.iter().position(|waiter| waiter.thread.id() == id) {
-            // This thread gives up. After a timeout, it is one of the oldest.
-            Some(place) => {
-                waiters.remove(place);
-                None
-            }
-            None => Some(Permit(self)),
-        }
-    }
-}
-
-impl Queue {
-    fn of(&mut self, step: Step) -> &mut VecDeque<Waiter> {
-        match step {
-            Step::New => &mut self.new,
-            Step::Begun => &mut self.begun,
-        }
-    }
-
-    /// Removes the next thread to serve.
-    fn pop(&mut self) -> Option<Thread> {
-        let begun = self.begun.pop_front();
-        let next = begun.or_else(|| {
-            if self.new.front()?.since.elapsed() < OVERLOADED {
-                self.new.pop_front()
-            } else {
-                self.new.pop_back()
-            }
-        });
-        Some(next?.thread)
+        // A thread that has a permit waits no longer.
+        let has_given_up = lock(&self.0).remove(step, id);
+        (!has_given_up).then(|| Permit(self))
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        let mut queue = lock(&self.0.0);
-        let next = queue.pop();
-        if next.is_none() {
-            queue.free += 1;
-        }
-        drop(queue);
+        let next = lock(&self.0.0).pass_on(Instant::now());
         if let Some(thread) = next {
             thread.unpark();
         }
+    }
+}
+
+struct Queue {
+    free: usize,
+    /// The oldest first.
+    answers: VecDeque<Waiter>,
+    /// The oldest first.
+    rests: VecDeque<Waiter>,
+    turn: Turn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Oldest,
+    Newest,
+}
+
+struct Waiter {
+    thread: Thread,
+    /// From then on it is too late for the rest of the handshake.
+    hopeless: Option<Instant>,
+}
+
+impl Queue {
+    fn new(permits: usize) -> Self {
+        Queue {
+            free: permits,
+            answers: VecDeque::new(),
+            rests: VecDeque::new(),
+            turn: Turn::Oldest,
+        }
+    }
+
+    fn of(&mut self, step: Step) -> &mut VecDeque<Waiter> {
+        match step {
+            Step::Answer => &mut self.answers,
+            Step::Rest => &mut self.rests,
+        }
+    }
+
+    fn push(&mut self, step: Step, thread: Thread, now: Instant, wait: Option<Duration>) {
+        // A tenth of the time is for the client, which may be far away.
+        let hopeless = wait.map(|wait| now + wait / 10 * 9);
+        self.of(step).push_back(Waiter { thread, hopeless });
+    }
+
+    /// Whether the thread has waited until now.
+    fn remove(&mut self, step: Step, thread: ThreadId) -> bool {
+        let waiters = self.of(step);
+        let place = waiters.iter().position(|waiter| waiter.thread.id() == thread);
+        place.is_some_and(|place| waiters.remove(place).is_some())
+    }
+
+    /// Takes back a permit, and gives it to the thread that is returned.
+    fn pass_on(&mut self, now: Instant) -> Option<Thread> {
+        let next = self.rests.pop_front().or_else(|| self.next_answer(now));
+        if next.is_none() {
+            self.free += 1;
+        }
+        Some(next?.thread)
+    }
+
+    fn next_answer(&mut self, now: Instant) -> Option<Waiter> {
+        let is_in_time = |waiter: &Waiter| waiter.hopeless.is_none_or(|hopeless| now < hopeless);
+        match self.turn {
+            Turn::Oldest => {
+                self.turn = Turn::Newest;
+                let oldest = self.answers.iter().position(is_in_time)?;
+                self.answers.remove(oldest)
+            }
+            Turn::Newest => {
+                self.turn = Turn::Oldest;
+                let newest = self.answers.iter().rposition(is_in_time)?;
+                self.answers.remove(newest)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A queue without a free permit, and threads to wait in it.
+    fn queue<const N: usize>() -> (Queue, [Thread; N], Instant) {
+        let threads = [(); N].map(|()| thread::spawn(|| {}).thread().clone());
+        (Queue::new(0), threads, Instant::now())
+    }
+
+    fn next(queue: &mut Queue, threads: &[Thread], now: Instant) -> Option<usize> {
+        let next = queue.pass_on(now)?.id();
+        threads.iter().position(|thread| thread.id() == next)
+    }
+
+    #[test]
+    fn answers_go_by_turns_to_the_oldest_and_to_the_newest() {
+        let (mut queue, threads, now) = queue::<5>();
+        for thread in &threads {
+            queue.push(Step::Answer, thread.clone(), now, None);
+        }
+        let order = [(); 5].map(|()| next(&mut queue, &threads, now));
+        assert_eq!(order, [0, 4, 1, 3, 2].map(Some));
+        assert_eq!((next(&mut queue, &threads, now), queue.free), (None, 1));
+    }
+
+    #[test]
+    fn the_rest_of_a_handshake_never_waits_for_a_hello() {
+        let (mut queue, threads, now) = queue::<4>();
+        for (thread, step) in
+            threads.iter().zip([Step::Answer, Step::Rest, Step::Answer, Step::Rest])
+        {
+            queue.push(step, thread.clone(), now, None);
+        }
+        let order = [(); 4].map(|()| next(&mut queue, &threads, now));
+        assert_eq!(order, [1, 3, 0, 2].map(Some));
+    }
+
+    #[test]
+    fn a_hello_whose_time_is_nearly_over_is_not_answered() {
+        let (mut queue, threads, now) = queue::<3>();
+        for (thread, wait) in threads.iter().zip([10, 11, 12]) {
+            queue.push(Step::Answer, thread.clone(), now, Some(wait * SECOND));
+        }
+        let later = now + 9 * SECOND;
+        assert_eq!(next(&mut queue, &threads, later), Some(1));
+        assert_eq!(next(&mut queue, &threads, later), Some(2));
+        assert_eq!((next(&mut queue, &threads, later), queue.free), (None, 1));
+    }
+
+    #[test]
+    fn a_thread_that_gives_up_gets_no_permit() {
+        let (mut queue, threads, now) = queue::<2>();
+        for thread in &threads {
+            queue.push(Step::Answer, thread.clone(), now, None);
+        }
+        assert!(queue.remove(Step::Answer, threads[0].id()));
+        assert_eq!(next(&mut queue, &threads, now), Some(1));
+        // The one that was given a permit in the meantime has it.
+        assert!(!queue.remove(Step::Answer, threads[1].id()));
+    }
+
+    #[test]
+    fn a_permit_is_waited_for_until_it_is_dropped_or_the_time_has_passed() {
+        let permits = Permits::new(1);
+        let permit = permits.acquire(Step::Answer, None);
+        assert!(permit.is_some());
+        assert!(permits.acquire(Step::Answer, Some(SECOND / 20)).is_none());
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| permits.acquire(Step::Answer, None).is_some());
+            while lock(&permits.0).answers.is_empty() {
+                thread::yield_now();
+            }
+            drop(permit);
+            assert!(waiting.join().unwrap());
+        });
+        assert_eq!(lock(&permits.0).free, 1);
     }
 }

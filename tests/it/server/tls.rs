@@ -417,7 +417,7 @@ fn what_is_wrong_with_the_files_is_said_in_one_line() {
             ),
         ),
         ([&cert, &format!("--tls-key={unknown}")], 1, "the key has to be RSA of 2048, ".into()),
-        ([&cert, &other_key], 1, "the key is not the certificate's".into()),
+        ([&cert, &other_key], 1, "the key is not the first certificate's".into()),
         ([&cert, &"--addr=127.0.0.1:0".into()], 2, "--tls-key <FILE>".into()),
         ([&"--addr=127.0.0.1:0".into(), &key], 2, "--tls-cert <FILE>".into()),
     ] {

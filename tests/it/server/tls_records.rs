@@ -114,7 +114,8 @@ fn wait_for_more_than(sleeps: usize, server: &Server) {
 #[test]
 fn a_hello_may_come_in_two_records() {
     let server = start("ec", &["--handshake-timeout=1m"]);
-    let record = |part: &[u8]| [&[0x16, 3, 1], &(part.len() as u16).to_be_bytes()[..], part].concat();
+    let record =
+        |part: &[u8]| [&[0x16, 3, 1], &(part.len() as u16).to_be_bytes()[..], part].concat();
     for version in VERSIONS {
         eventually(SOON, || server.client_threads() == 0);
         let mut client = connect(&server, version);
