@@ -12,8 +12,8 @@ pub const HTML: &str = include_str!("../../static/client.html");
 /// WebSockets and, over HTTP, asks what answers at their address; that server can be any.
 const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-OVRgELv7YomksUqPYNY5x6WnO8zrPjfkOm9sayROCZM='; ",
-    "style-src 'sha256-9xaut90Ef0CAqbmg5+hIf5cJfXFialbf94WytIQnZcA='; ",
+    "script-src 'sha256-kzCFJuy2siMfPd2iJrR0tzFbEEXhfHBVaHxOqb0GdJk='; ",
+    "style-src 'sha256-A/DRlhlBUbIkYKLG5XxQQuU6tRUa4ULIU7WJHpq8Qzs='; ",
     "img-src data:; connect-src ws: wss: http: https:; ",
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
