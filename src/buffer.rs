@@ -1,5 +1,5 @@
-//! Memory for messages. It is charged step by step, as bytes come, to one budget for all clients, and goes
-//! back to the system on release.
+//! Memory for messages. As bytes arrive, it is charged step by step to one budget for all clients. On
+//! release it returns to the system.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,25 +12,25 @@ use crate::placement;
 /// The part of a buffer that is not charged, in bytes.
 pub const UNMETERED: usize = 64 * 1024;
 
-/// Memory is charged in steps of this size ahead of the bytes that come.
+/// Memory is charged in steps of this size, ahead of the received bytes.
 pub const STEP: usize = 256 * 1024;
 
-/// The same where a huge page begins and the message may fill it, in bytes. The system provides one in
-/// a fifth of the time that its 512 pages take.
+/// The step in bytes where a huge page begins that the message may fill. The system provides a huge page
+/// in a fifth of the time of its 512 small pages.
 pub const HUGE_STEP: usize = 2 * 1024 * 1024;
 
-/// No more huge pages are begun when this much is charged, in bytes: each may split a memory map in
-/// three, and only so many maps are kept free for that (see `server::limits`).
+/// Once this many bytes are charged, no more huge pages are used: each may split a memory map in three,
+/// and the number of maps reserved for that is limited (see `server::limits`).
 const HUGE_PAGES_WITHIN: usize = 1 << 30;
 
-/// Buffers of this capacity and more are memory maps of their own, since the allocator would keep large
-/// blocks. Just above the input of a client, so that a quiet one has no map.
+/// Buffers of at least this capacity are memory maps of their own, since the allocator would keep large
+/// blocks. It is just above the size of a client's input, so that a quiet client has no map.
 const MMAP_THRESHOLD: usize = 20 * 1024;
 
-/// The allocator may use a memory map for blocks of this size and more, in bytes.
+/// The allocator may use a memory map for blocks of at least this many bytes.
 const MALLOC_MAPS: usize = 128 * 1024;
 
-/// Buffers of this capacity and more are [placed](placement) in their page.
+/// Buffers of at least this capacity are [placed](placement) in their page.
 const PLACED: usize = 4 * 1024;
 
 /// The memory for all clients' buffers, beyond [`UNMETERED`] for each.
@@ -38,16 +38,16 @@ const PLACED: usize = 4 * 1024;
 pub struct Budget {
     total: usize,
     left: AtomicUsize,
-    /// How many bytes of addresses may still be reserved.
+    /// The bytes of address space that may still be reserved.
     addresses: AtomicUsize,
-    /// How many memory maps may still be made.
+    /// The number of memory maps that may still be made.
     maps: AtomicUsize,
     /// Length of the reply prefix in bytes.
     prefix_len: usize,
 }
 
-/// Limits on what all clients reserve. Messages that are declared, and have not come yet, would otherwise
-/// reach the system's limits.
+/// Limits on the reservations of all clients. Otherwise announced messages that have not arrived could
+/// exhaust the system's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservable {
     /// Beyond [`UNMETERED`] for each buffer, in bytes.
@@ -62,13 +62,13 @@ impl Reservable {
 }
 
 impl Budget {
-    /// A budget of `bytes`.
+    /// A budget of `bytes`, with unlimited reservations.
     pub fn new(bytes: usize) -> Self {
         Budget::limited(bytes, Reservable::UNLIMITED, 0)
     }
 
-    /// A budget of `bytes` within the limits of `reservable`. Buffers are [placed](placement) for texts that
-    /// are sent back after a prefix of `prefix_len` bytes.
+    /// A budget of `bytes` within the limits of `reservable`. Buffers are [placed](placement) for text
+    /// replies with a prefix of `prefix_len` bytes.
     pub fn limited(bytes: usize, reservable: Reservable, prefix_len: usize) -> Self {
         let Reservable { addresses, maps } = reservable;
         Budget {
@@ -89,7 +89,7 @@ impl Budget {
         self.charge_above(0, bytes)
     }
 
-    /// Charges `bytes` for something optional: half of the budget has to be left afterwards.
+    /// Charges `bytes` for something optional, which must leave half of the budget free.
     ///
     /// # Errors
     ///
@@ -98,14 +98,14 @@ impl Budget {
         self.charge_above(self.total / 2, bytes)
     }
 
-    /// Charges `bytes`, unless fewer than `least` would be left.
+    /// Charges `bytes`, unless less than `least` would remain.
     fn charge_above(self: &Arc<Self>, least: usize, bytes: usize) -> Result<Charge, OverBudget> {
         let map = if bytes < MALLOC_MAPS { None } else { Some(Reserved::take(self, bytes)?) };
         take(&self.left, bytes, least)?;
         Ok(Charge { budget: Arc::clone(self), bytes, _map: map })
     }
 
-    /// How many bytes may still be charged.
+    /// The bytes that may still be charged.
     pub fn left(&self) -> usize {
         self.left.load(Ordering::Relaxed)
     }
@@ -120,7 +120,7 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Charges `budget` instead, unless that is exhausted.
+    /// Moves the charge to `budget`, unless that is exhausted.
     pub fn move_to(&mut self, budget: &Arc<Budget>) {
         if !Arc::ptr_eq(&self.budget, budget)
             && let Ok(charge) = budget.charge(self.bytes)
@@ -136,7 +136,7 @@ impl Drop for Charge {
     }
 }
 
-/// Takes `bytes`, unless fewer than `least` would be left.
+/// Subtracts `bytes`, unless less than `least` would remain.
 fn take(from: &AtomicUsize, bytes: usize, least: usize) -> Result<(), OverBudget> {
     let taken = |left: usize| left.checked_sub(bytes).filter(|left| *left >= least);
     from.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
@@ -179,13 +179,13 @@ enum Block {
     Map(Map),
 }
 
-/// A memory map and its reservation, which is dropped after it.
+/// A memory map and its reservation, in the order in which they must be dropped.
 struct Map {
     bytes: MmapMut,
     _reserved: Reserved,
 }
 
-/// The reservation of a map and of bytes of addresses.
+/// The reservation of one map and its address space.
 #[derive(Debug)]
 struct Reserved {
     budget: Arc<Budget>,
@@ -225,10 +225,10 @@ impl Memory {
         Ok(Memory { block, start, capacity })
     }
 
-    /// Has the system provide `range` as a huge page when its first byte is touched.
-    // To have it provided here and now would hold the lock that starting a thread needs.
+    /// Asks the system to provide `range` as a huge page when its first byte is touched.
+    // Providing it at once would hold the kernel's lock that starting a thread needs.
     fn advise_huge_page(&mut self, range: Range<usize>) {
-        // Not every kernel has them, and without one the pages come one by one.
+        // Not every kernel has huge pages. Without them, small pages are provided one by one.
         #[cfg(target_os = "linux")]
         if let Block::Map(map) = &self.block {
             let start = self.start + range.start;
@@ -253,10 +253,11 @@ impl Memory {
 
 impl Map {
     fn new(len: usize, reserved: Reserved) -> Result<Self, OverBudget> {
-        // No swap space is reserved for it, and it gets its pages when they are first touched.
+        // The map reserves no swap space, and gets its pages when they are first touched.
         let bytes = MmapOptions::new().len(len).no_reserve_swap().map_anon();
         let bytes = bytes.map_err(|_| OverBudget)?;
-        // A huge page would be held for its first byte. The advice fails where the kernel has none.
+        // Otherwise the first byte could occupy a whole huge page. The advice fails if the kernel has no
+        // huge pages.
         #[cfg(target_os = "linux")]
         let _ = bytes.advise(memmap2::Advice::NoHugePage);
         Ok(Map { bytes, _reserved: reserved })
@@ -278,22 +279,22 @@ impl Buffer {
         Buffer { memory: Memory::none(), len: 0, granted: 0, budget }
     }
 
-    /// Makes the capacity at least `capacity` bytes, or as much as the whole budget allows. Keeps the filled
-    /// bytes.
+    /// Raises the capacity to at least `capacity` bytes, or to the maximum that the whole budget allows.
+    /// Keeps the filled bytes.
     ///
     /// # Errors
     ///
-    /// [`OverBudget`] if there are no addresses or no memory map for it.
+    /// [`OverBudget`] if no address space or no memory map is left.
     pub fn reserve(&mut self, capacity: usize) -> Result<(), OverBudget> {
         let capacity = capacity.min(UNMETERED.saturating_add(self.budget.total));
         if capacity > self.capacity() { self.replace(capacity) } else { Ok(()) }
     }
 
-    /// Makes the capacity at most `capacity` bytes. Keeps as many of the filled bytes as fit.
+    /// Lowers the capacity to at most `capacity` bytes. Keeps the filled bytes that fit.
     pub fn shrink(&mut self, capacity: usize) {
         if capacity < self.capacity() {
-            // Only charged buffers are larger than UNMETERED, so nothing more is charged. Without memory
-            // for a smaller one the larger one stays.
+            // This charges nothing more, since only charged buffers are larger than UNMETERED. If there
+            // is no memory for a smaller block, the larger one stays.
             let _ = self.replace(capacity);
         }
     }
@@ -301,7 +302,7 @@ impl Buffer {
     fn replace(&mut self, capacity: usize) -> Result<(), OverBudget> {
         debug_assert!(self.len <= UNMETERED, "what is charged never moves");
         if self.len == 0 {
-            // So that there are never two maps.
+            // Released first, so that there are never two maps.
             self.release();
         }
         let mut memory = Memory::new(capacity, &self.budget)?;
@@ -330,7 +331,7 @@ impl Buffer {
         Ok(())
     }
 
-    /// A huge page where one begins and the budget has room for it, else a part of one.
+    /// The next step: a huge page if one begins here and fits the budget, else a part of one.
     fn next_step(&self) -> usize {
         let reserved = self.capacity() - self.granted;
         let left = self.budget.left();
@@ -346,7 +347,6 @@ impl Buffer {
         }
     }
 
-    /// The budget that is charged.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
@@ -361,7 +361,7 @@ impl Buffer {
         self.memory.bytes(0..self.len)
     }
 
-    /// The filled bytes, to change in place.
+    /// The filled bytes, mutable.
     pub fn filled_mut(&mut self) -> &mut [u8] {
         self.memory.bytes_mut(0..self.len)
     }
@@ -397,7 +397,7 @@ impl Buffer {
     /// Removes the filled bytes and frees the memory.
     pub fn release(&mut self) {
         self.memory = Memory::none();
-        // After the memory is freed: another buffer may be granted it at once.
+        // Returned only after the memory is freed, since another buffer may be granted it at once.
         give_back(&self.budget.left, above_unmetered(self.granted));
         (self.len, self.granted) = (0, 0);
     }

@@ -1,4 +1,4 @@
-//! The display of a peer's words and of counts in the log and in errors.
+//! The display of a peer's bytes and of counts in the log and in errors.
 
 use std::fmt::{self, Write as _};
 
@@ -66,7 +66,7 @@ mod tests {
     fn long_words_are_cut() {
         assert_eq!(Quoted(&[b'x'; 200]).to_string().chars().count(), 202);
         assert_eq!(Quoted(&[b'x'; 201]).to_string().chars().count(), 203);
-        // As they are written: 25 of eight characters.
+        // Escaped, each has eight characters, so 25 fit.
         let overrides = "\u{202e}".repeat(26);
         assert_eq!(Quoted(overrides.as_bytes()).to_string().chars().count(), 203);
         let emoji = "😀".repeat(100_000);

@@ -2,93 +2,93 @@
 //!
 //! # Layers
 //!
-//! Dependencies point down only. The modules below the line take bytes and give bytes, and know no
-//! socket, no thread and no clock: time is an input. So every rule of the protocol is tested byte by
-//! byte and fuzzed, by the loop that runs in production.
+//! Dependencies point down only. The modules below the line turn bytes into bytes. They use no sockets,
+//! threads or clocks: time is an input. So the tests and the fuzz targets exercise every rule of the
+//! protocol byte by byte, with the loop that runs in production.
 //!
 //! ```text
 //! main       arguments → run() → exit status
 //! server     sockets, threads, clocks
 //!   listener    TCP, Unix-domain and inherited listening sockets
-//!   registry    who is connected: the limits, the stop
-//!   shared      what the threads of all clients share
+//!   registry    the open connections: their limits, the stop
+//!   shared      the state that all clients' threads share
 //!   client      one client's thread: drives a connection over a stream, and logs
 //!   stream      a client's stream, plain or TLS, over
 //!   tls         certificate, handshake, session, over
 //!   socket      one socket with its deadlines
 //!   reports     the reports on clients, as files
-//!   limits      what the kernel will carry
+//!   limits      the limits of the kernel and the control group
 //!   systemd     readiness
-//! logging    where the log goes, and how a line looks
+//! logging    the destination of the log, and the format of a line
 //! cli        the command line and environment; its groups of flags are the settings
 //! ───────────────────────────────────────────────────────────────────────────────────
-//! app        what this server says
+//! app        the application: the answers to requests and messages
 //!   connection    one connection from its first byte to its last, as steps
 //!   websocket     an open WebSocket, which is one of these:
 //!   conversation    the echo
 //!   scripted        a behavior on demand
-//!   cases           an Autobahn case, played to the client and judged
-//!   incoming      what comes from a client: the input, the session, the deadlines
+//!   cases           an Autobahn case, run with the client and judged
+//!   incoming      the receiving side of a WebSocket: the input, the session, the deadlines
 //!   trace         frames as they pass, for the log and for the client
 //!   routes        a request → page, health check, error, WebSocket, behavior, case
 //!   behavior      a query → how the server misbehaves on demand
-//!   echo  dump  page   what is sent: a reply, a request as JSON, the bundled page
+//!   echo  dump  page   contents: a reply, a request as JSON, the bundled page
 //!   step  end  peer  settings
 //! websocket  RFC 6455 and RFC 7692
-//!   handshake     a request → what was agreed, or what to fix
-//!   negotiation   the offers to compress messages, and what is agreed
+//!   handshake     a request → an agreement, or a response that names the mistake
+//!   negotiation   permessage-deflate: offers and terms → an agreement
 //!   session       fragments, control frames, the closing handshake
-//!   deflate       messages deflated, and the contexts for it
+//!   deflate       messages deflated, and the pool of contexts
 //!   inflate       messages inflated, within bounds of size and work
 //!   message       text or binary, and the check of text
-//!   close         close frames, and why the server sends one
+//!   close         close frames, and the server's reasons for one
 //!   frame         one frame's header, decoded and encoded, and masking
-//!   error         what a peer may do wrong
+//!   error         violations of the protocol or the limits
 //! http       RFC 9112: request, response; RFC 6454: origin
 //! proxy_protocol  the header by which a proxy in TCP mode names its client
-//! buffer     memory that is charged to one budget as bytes come
-//! placement  where in a page it begins, so that the kernel copies at full speed
-//! escape     a peer's words, made safe for the log
-//! lock       a lock that a panic does not take from the other threads
+//! buffer     memory that is charged to one budget as bytes arrive
+//! placement  the offset of a payload in its page at which the kernel copies at full speed
+//! escape     a peer's bytes, made safe for the log
+//! lock       locking a mutex even after a panic under it
 //! ```
 //!
 //! # The life of a message
 //!
-//! 1. [`server`] accepts a connection, [`registry`](server::registry) counts it, and a thread of its
-//!    own runs [`client::serve`](server::client::serve).
-//! 2. The thread asks the [`Connection`](app::connection::Connection) for each
-//!    [`Step`](app::step::Step) and does it: send, receive, wait, log. The connection reads until
-//!    [`head_len`](http::request::head_len) finds the end of the request's head, and answers what
+//! 1. [`server`] accepts a connection, [`registry`](server::registry) counts it, and its own thread runs
+//!    [`client::serve`](server::client::serve).
+//! 2. The thread asks the [`Connection`](app::connection::Connection) for each [`Step`](app::step::Step)
+//!    and performs it: send, receive, wait, log. The connection reads until
+//!    [`head_len`](http::request::head_len) finds the end of the request's head, and answers as
 //!    [`route`](app::routes::route) decides. Bytes after the head are the first frames.
 //! 3. Once the WebSocket is open, [`Incoming`](app::incoming::Incoming) has its input, and its
-//!    [`Session`](websocket::session::Session) takes events out: messages, pings, pongs, the close.
-//!    A [`Conversation`](app::conversation::Conversation) answers each message by
-//!    [`echo::reply`](app::echo::reply); all replies leave in one send. A message that lies whole in
-//!    the input is unmasked there and copied once, to its reply. A large payload is received directly
-//!    to where it stays, in pieces that are unmasked and checked while they are in the processor's
-//!    cache, and sent from there. A compressed message is collected as it comes, inflated in one go,
-//!    and its reply compressed in turn, with a context that is held only meanwhile.
-//!    On [`/do`](app::behavior) a [`Scripted`](app::scripted::Scripted) takes the same events, and
-//!    queues what it sends by the time at which it is due.
-//! 4. When both close frames were exchanged the server ends its stream, and reads on for a moment, so
-//!    that the close frame is not lost to a reset.
+//!    [`Session`](websocket::session::Session) decodes events: messages, pings, pongs, the close. A
+//!    [`Conversation`](app::conversation::Conversation) answers each message with
+//!    [`echo::reply`](app::echo::reply); all replies are sent in one write. A message that is whole in
+//!    the input is unmasked there and copied once, to its reply. A large payload is received directly to
+//!    its final buffer, in pieces that are unmasked and checked while they are in the CPU cache, and is
+//!    sent from that buffer. A compressed message is inflated once it is whole, and its reply is
+//!    compressed, with a context that is held only for that time. On [`/do`](app::behavior) a
+//!    [`Scripted`](app::scripted::Scripted) processes the same events, and queues its output by the time
+//!    at which it is due.
+//! 4. After both close frames were exchanged, the server ends its stream and continues to read for a
+//!    moment, so that a reset does not discard the close frame.
 //!
 //! # Invariants
 //!
-//! - However the network splits the bytes, the replies and the end are the same.
-//! - Memory grows with bytes that came, never with a length that was declared. What all clients hold
-//!   beyond their own 64 KiB, and as much for replies that wait on [`/do`](app::behavior), stays within
-//!   one [`Budget`](buffer::Budget).
-//! - Every wait has a deadline, and no thread polls before the server stops. Only a client that may be
-//!   silent forever (`--ping-interval 0`) is waited for without one.
+//! - The replies and the end do not depend on how the network splits the bytes.
+//! - Memory grows with received bytes, never with a declared length. One [`Budget`](buffer::Budget)
+//!   limits the memory of all clients, except the first 64 KiB of each client, and of its queued replies
+//!   on [`/do`](app::behavior).
+//! - Every wait has a deadline, except the wait for a client that may be silent forever
+//!   (`--ping-interval 0`). No thread polls before the server stops.
 //! - No client waits for another client's work.
 //! - A client's own thread is the only one that reads or writes its socket. To stop, the
 //!   [`Registry`](server::registry::Registry) interrupts each thread's wait.
-//! - Nothing that a client does ends more than its own thread, and its
-//!   [`Registration`](server::registry::Registration) is removed on every way out of it.
+//! - A client can end only its own thread, and every exit of the thread removes the client's
+//!   [`Registration`](server::registry::Registration).
 //! - After a close frame nothing more is sent, and the stream does not end before the peer's close
 //!   frame, unless the peer broke the protocol or does not answer in time.
-//! - What a peer says is logged only as [`Quoted`](escape::Quoted).
+//! - A peer's bytes are logged only as [`Quoted`](escape::Quoted).
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Locks that a panic does not take from the other threads. What each one guards has to be whole after
+//! Locks that a panic does not take from the other threads. The guarded state must be consistent after
 //! each statement.
 
 use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};

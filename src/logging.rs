@@ -1,7 +1,7 @@
-//! Where the log goes, and how a line looks.
+//! The destination of the log, and the format of a line.
 //!
-//! One thread writes the log. All others only add their lines to a bounded queue, so that a reader of
-//! the log that stalls, such as a terminal after Ctrl-S, holds up neither a client nor the stop.
+//! One thread writes the log. All others only add lines to a bounded queue, so that a stalled reader of
+//! the log, such as a terminal after Ctrl-S, delays neither a client nor the stop.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
@@ -21,14 +21,14 @@ use crate::cli::Logging;
 use crate::escape::Count;
 use crate::lock::{lock, unpoisoned};
 
-/// What may wait to be written, in bytes. A line beyond it is lost.
+/// The maximum size of the queue, in bytes. A line that does not fit is lost.
 const QUEUE_SIZE: usize = 256 * 1024;
 
 /// Sends the log to the file or to stderr, one line per event. A panic is an event like any other.
 ///
 /// # Errors
 ///
-/// A file that can't be written, a thread that can't be started.
+/// The file can't be written, or the thread can't be started.
 pub fn start(config: &Logging) -> Result<Log, String> {
     let mut log = Builder::new();
     let mut style = WriteStyle::Never;
@@ -40,7 +40,7 @@ pub fn start(config: &Logging) -> Result<Log, String> {
         let file = open(path).map_err(|why| format!("{complaint}: {why}"))?;
         Box::new(move || {
             writer.write_to(file, |error| {
-                // There is no other place to say it, and if that fails, too, nothing is left to do.
+                // stderr is the last place to report it. If that fails, too, nothing can be done.
                 let _ = writeln!(io::stderr(), "wsecho: {complaint}: {error}; its lines are lost");
             });
         })
@@ -69,8 +69,8 @@ pub fn start(config: &Logging) -> Result<Log, String> {
     Ok(Log(queue))
 }
 
-/// The names of the standard output and error. Where they are sockets, or another user's pipes, opening
-/// them by name fails.
+/// The names of standard output and error. Opening them by name fails if they are sockets, or another
+/// user's pipes.
 const STDOUT: [&str; 3] = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
 const STDERR: [&str; 4] = ["-", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"];
 
@@ -97,7 +97,7 @@ fn open(path: &Path) -> Result<File, String> {
     }
     let mut options = OpenOptions::new();
     options.create(true).append(true).mode(0o640);
-    // To open a FIFO that no process reads would wait for one, and the server would not listen.
+    // Opening a FIFO without a reader would block, and the server would never listen.
     options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
     let file = options.open(path).map_err(|error| {
         let is_fifo = || path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
@@ -112,7 +112,7 @@ fn open(path: &Path) -> Result<File, String> {
     Ok(file)
 }
 
-/// The log. When it is dropped, what is queued is written, unless that takes too long.
+/// The log. Dropping it writes the queued lines, unless that takes too long.
 pub struct Log(Arc<Queue>);
 
 impl Drop for Log {
@@ -123,10 +123,10 @@ impl Drop for Log {
     }
 }
 
-/// A limit of lines a second, for those that any stranger can cause.
+/// A limit of lines per second, for lines that anyone can cause.
 pub struct RateLimit {
     per_second: u32,
-    /// What the lines are on.
+    /// The subject of the lines, such as "on requests".
     subject: &'static str,
     window: Mutex<Window>,
 }
@@ -138,13 +138,14 @@ struct Window {
 }
 
 impl RateLimit {
-    /// A limit of `per_second` lines.
+    /// A limit of `per_second` lines per second.
     pub fn new(per_second: u32, subject: &'static str) -> Self {
         let window = Window { began: Instant::now(), admitted: 0, left_out: 0 };
         RateLimit { per_second, subject, window: Mutex::new(window) }
     }
 
-    /// Whether a line may be logged at `now`. If so, the line ends with how many were left out before.
+    /// Whether a line may be logged at `now`. `Some` is the text to append: a note on the lines
+    /// suppressed before it.
     pub fn admit(&self, now: Instant) -> Option<String> {
         let mut window = lock(&self.window);
         if now.saturating_duration_since(window.began) >= Duration::from_secs(1) {
@@ -159,7 +160,7 @@ impl RateLimit {
         Some(self.left_out())
     }
 
-    /// How many lines were left out since this was last told, as the end of a line.
+    /// A note on the lines suppressed since the last note, to append to a line.
     pub fn left_out(&self) -> String {
         match mem::take(&mut lock(&self.window).left_out) {
             0 => String::new(),
@@ -179,7 +180,7 @@ struct Queue {
 #[derive(Default)]
 struct Queued {
     bytes: Vec<u8>,
-    /// How many lines had no room, or could not be written.
+    /// The number of lines that did not fit or could not be written.
     lost: usize,
     is_writing: bool,
 }
@@ -198,8 +199,8 @@ impl Queue {
         }
     }
 
-    /// Writes what is queued, all of it at once, for as long as the process lives. Tells `report` each
-    /// time it begins to fail.
+    /// Writes the queued lines, always all at once, for as long as the process lives. Calls `report`
+    /// each time writing begins to fail.
     fn write_to(&self, mut sink: impl Write, report: impl Fn(&io::Error)) {
         let mut taken = Vec::new();
         let mut is_failing = false;
@@ -233,7 +234,8 @@ impl Queue {
             }
             waiting = self.lock();
             if is_failing {
-                // The line that reports the lost ones is not lost itself, but they are.
+                // The line that reports lost lines is not counted as lost itself, but the lines that it
+                // reports are.
                 waiting.lost += count_lines(unwritten) + lost - usize::from(lost > 0);
             }
             taken.clear();
@@ -245,9 +247,9 @@ impl Queue {
     }
 }
 
-/// Writes `bytes`, and returns what could not be written, and why.
+/// Writes `bytes`. Returns the unwritten rest, and the error.
 fn write<'b>(sink: &mut impl Write, mut bytes: &'b [u8]) -> (&'b [u8], Option<io::Error>) {
-    /// Another process may have made a terminal or a pipe non-blocking, which then has no room.
+    /// The pause when a terminal or a pipe is full and another process has made it non-blocking.
     const PAUSE: Duration = Duration::from_millis(10);
     while !bytes.is_empty() {
         match sink.write(bytes) {
@@ -265,7 +267,7 @@ fn count_lines(bytes: &[u8]) -> usize {
     bytes.iter().filter(|&&byte| byte == b'\n').count()
 }
 
-/// The queue as the logger writes to it, a whole line at a time.
+/// The writer that the logger uses. It adds whole lines to the queue.
 struct Lines(Arc<Queue>);
 
 impl Write for Lines {

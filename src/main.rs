@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     match wsecho::run(wsecho::cli::Config::read()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // If nobody can be told, the exit status is what is left.
+            // If stderr fails, too, only the exit status remains.
             let _ = writeln!(io::stderr(), "wsecho: {error}");
             ExitCode::FAILURE
         }

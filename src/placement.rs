@@ -13,7 +13,7 @@
 /// The largest offset of a payload in its memory, in bytes.
 pub const MAX_SHIFT: usize = 2 * STEP;
 
-/// More than the slow differences after one place in a page.
+/// More than the range of slow differences.
 const STEP: usize = 64;
 
 const PAGE: usize = 4096;
@@ -23,18 +23,19 @@ pub fn is_slow(source: usize, destination: usize) -> bool {
     (1..16).contains(&(destination.wrapping_sub(source) % PAGE))
 }
 
-/// The offset in bytes at which payloads should begin in the memory at `address`, a multiple of 16. A text
-/// is sent back after a prefix of `prefix_len` bytes.
+/// The offset in bytes at which payloads should begin in the memory at `address`, a multiple of 16. Text
+/// replies have a prefix of `prefix_len` bytes.
 pub fn shift(address: usize, prefix_len: usize) -> usize {
-    // Two places are to be avoided, the start of a page and the end of the prefix. Each rules out at most
-    // one of the three.
+    // Two positions are slow: after the start of a page, and after the end of the prefix. Each excludes
+    // at most one of the three shifts.
     let shifts = [0, STEP, MAX_SHIFT];
     shifts.into_iter().find(|shift| is_fast(address + shift, prefix_len)).unwrap_or(0)
 }
 
 fn is_fast(begin: usize, prefix_len: usize) -> bool {
-    // RFC 6455 §5.2: a header has 6, 8 or 14 bytes with a masking key, and 2, 4 or 10 without one. Input may
-    // begin with a header. A payload in the input that is sent from there has a header of 8 bytes.
+    // RFC 6455 §5.2: a header has 6, 8 or 14 bytes with a masking key, and 2, 4 or 10 without one. Input
+    // may begin with a header. A payload that is sent in place from the input has a header of 8 bytes
+    // there.
     let receives = [0, 6, 8, 14].into_iter().all(|header| !is_slow(header, begin));
     let sends = |begin| {
         let heads = [2, 4, 10].into_iter().flat_map(|header| [header, header + prefix_len]);

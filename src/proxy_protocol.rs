@@ -1,9 +1,9 @@
 //! The PROXY protocol, versions 1 and 2: a proxy in TCP mode sends the client's address in a header before
 //! the client's bytes (haproxy.org/download/3.2/doc/proxy-protocol.txt, quoted below).
 //!
-//! The crates for it do not keep to the specification: all refuse a LOCAL header of an unknown family and
-//! accept `+80` for a port, and none limits a receive to the bytes of the header, before those of TLS or
-//! HTTP.
+//! The existing crates violate the specification: all refuse a LOCAL header of an unknown family, and
+//! accept `+80` as a port. None limits a receive to the bytes of the header, so the first bytes of TLS
+//! or HTTP may be received with it.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -13,24 +13,25 @@ pub const V1_PREFIX: &[u8] = b"PROXY ";
 /// The first bytes of version 2.
 pub const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The longest line of version 1, CR LF included.
+/// The maximum length of a version 1 line, CR LF included.
 const V1_MAX_LEN: usize = 107;
 
-/// The length of the shortest header, `PROXY UNKNOWN` and CR LF, which can be received first.
+/// The minimum length of a header: `PROXY UNKNOWN` and CR LF. This many bytes can always be received
+/// first.
 pub const MIN_LEN: usize = 15;
 
 /// The length of version 2 before its addresses: the signature, version and command, family and
 /// transport, and the length of the rest.
 const V2_HEAD_LEN: usize = V2_SIGNATURE.len() + 4;
 
-/// The longest header.
+/// The maximum length of a header.
 pub const MAX_LEN: usize = V2_HEAD_LEN + u16::MAX as usize;
 
-/// The longest value that is kept. An ALPN name and a host name can't be longer, and a unique id has
+/// The maximum length of a kept value. An ALPN name and a host name can't be longer, and a unique id has
 /// at most 128 bytes.
 const MAX_VALUE_LEN: usize = 255;
 
-/// The state of a header whose bytes are still coming.
+/// The result of parsing a possibly incomplete header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// The header is at least this many bytes longer.
@@ -41,15 +42,15 @@ pub enum Parsed {
 /// A whole header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// The client's address. Without one, the connection is the proxy's own or is not forwarded from
-    /// an IP address: its peer is the socket's.
+    /// The client's address. `None` if the connection is the proxy's own, or is not forwarded from an IP
+    /// address: the peer is then the socket's.
     pub source: Option<SocketAddr>,
-    /// The additional values whose type is known, each type once, by its name.
+    /// The additional values of known types, each type once, by name.
     pub values: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// Parses a header from the bytes that have come so far. Who receives no more than
-/// [`Parsed::Incomplete`] allows, at first none, receives no byte that follows the header.
+/// Parses a header from the bytes received so far. To receive no byte after the header, begin with no
+/// bytes, and receive at most as many as [`Parsed::Incomplete`] reports each time.
 ///
 /// # Errors
 ///
@@ -110,7 +111,7 @@ fn parse_v1(input: &[u8]) -> Result<Parsed, &'static str> {
     Ok(Parsed::Complete(Header { source, values: vec![] }))
 }
 
-/// §2.2: a head of fixed size, then as many bytes as it declares.
+/// §2.2: a head of fixed size, then the number of bytes that it declares.
 fn parse_v2(input: &[u8]) -> Result<Parsed, &'static str> {
     let Some((head, rest)) = input.split_first_chunk::<V2_HEAD_LEN>() else {
         return Ok(Parsed::Incomplete(V2_HEAD_LEN - input.len()));
@@ -141,7 +142,7 @@ enum Command {
     Proxy,
 }
 
-/// The addresses, and what follows them.
+/// The addresses, and the values after them.
 fn parse_block(family_and_transport: u8, block: &[u8]) -> Result<Header, &'static str> {
     const TOO_SHORT: &str = "the PROXY header is too short for the addresses of its family";
     const UNIX_LEN: usize = 2 * 108;
@@ -169,7 +170,7 @@ fn parse_block(family_and_transport: u8, block: &[u8]) -> Result<Header, &'stati
     Ok(header)
 }
 
-/// Where a value stands: what TLS was like is nested in a value of its own.
+/// The nesting of a value: the values about TLS are nested in one value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
     Connection,
@@ -194,7 +195,7 @@ fn keep_values(
             (Level::Connection, 0x05) => "unique_id",
             (Level::Connection, 0x30) => "netns",
             (Level::Connection, 0x20) => {
-                // Before its own values stand flags and the result of verifying the client.
+                // Flags and the result of verifying the client precede the nested values.
                 keep_values(value.get(5..).ok_or(CUT)?, Level::Tls, kept)?;
                 continue;
             }
@@ -221,12 +222,12 @@ pub enum Mode {
     On,
 }
 
-/// From whom a header is expected, and believed.
+/// A sender from which a header is expected and trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
-    /// An address of this network: those that share its first bits.
+    /// Any address with the same first `bits` as `address`.
     Network { address: IpAddr, bits: u8 },
-    /// A process of this machine, over a Unix-domain socket.
+    /// A process on this machine, over a Unix-domain socket.
     Unix,
 }
 
@@ -235,7 +236,7 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// The mistake in the text, and the right form.
+    /// The mistake in the text, and the correct form.
     pub fn parse(text: &str) -> Result<Self, String> {
         const EXPECTED: &str =
             "expected ADDRESS/BITS, ADDRESS or unix, for example 10.0.0.0/8, 192.0.2.7 or ::1";
@@ -263,7 +264,7 @@ impl Sender {
         Ok(Sender::Network { address, bits })
     }
 
-    /// Whether it is the peer with this address, or without one over a Unix-domain socket.
+    /// Whether a peer with this address matches. `None` means a Unix-domain socket.
     pub fn is(self, peer: Option<IpAddr>) -> bool {
         match (self, peer.map(|peer| peer.to_canonical())) {
             (Sender::Unix, peer) => peer.is_none(),
@@ -273,7 +274,7 @@ impl Sender {
     }
 }
 
-/// The first address of the network that shares the first `bits` of `address`.
+/// The first address of the network with the first `bits` of `address`.
 fn first_of(address: IpAddr, bits: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => {

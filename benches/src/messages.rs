@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::frames::{Random, frame, server_frame};
 use crate::kernel_copy::MidPage;
 
 pub const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\
@@ -19,7 +20,8 @@ pub const CLOSE: &[u8] = &[0x88, 0x82, 1, 2, 3, 4, 0x03 ^ 1, 0xE8 ^ 2];
 /// The server's close frame that answers it.
 pub const CLOSE_REPLY: &[u8] = &[0x88, 0x02, 0x03, 0xE8];
 
-const MASKING_KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+/// The first byte of an unfragmented text message.
+const TEXT: u8 = 0x81;
 const PREFIX: &[u8] = b"You have entered: ";
 
 /// Whether the response to [`REQUEST`] is complete. An error unless it is an upgrade.
@@ -56,18 +58,15 @@ impl Message {
 
     /// Plain bytes, in both directions together as many as a WebSocket message and its echo.
     pub fn raw(payload: usize, depth: usize) -> Message {
-        let bytes = text(header(payload, 0).len() + 2 + payload);
+        let bytes = text(server_frame(TEXT, &text(payload)).len() + 2);
         Message::new(&bytes, depth, bytes.clone(), 0)
     }
 
     fn with_prefix(payload: usize, depth: usize, prefix: &[u8]) -> Message {
         let text = text(payload);
-        let masked = text.iter().zip(MASKING_KEY.iter().cycle()).map(|(byte, key)| byte ^ key);
-        let mut frame = header(payload, 0x80);
-        frame.extend(MASKING_KEY);
-        frame.extend(masked);
-        let header = header(prefix.len() + payload, 0);
-        Message::new(&frame, depth, [&header, prefix, &text].concat(), header.len())
+        let reply = server_frame(TEXT, &[prefix, &text].concat());
+        let header_len = reply.len() - prefix.len() - payload;
+        Message::new(&frame(TEXT, &text), depth, reply, header_len)
     }
 
     fn new(frame: &[u8], depth: usize, reply: Vec<u8>, reply_header_len: usize) -> Message {
@@ -146,31 +145,10 @@ impl Replies {
     }
 }
 
-/// The header of an unfragmented text frame without its masking key (RFC 6455 §5.2).
-fn header(payload: usize, mask_bit: u8) -> Vec<u8> {
-    let mut header = vec![0x81];
-    match payload {
-        0..126 => header.push(mask_bit | payload as u8),
-        126..0x1_0000 => {
-            header.push(mask_bit | 126);
-            header.extend((payload as u16).to_be_bytes());
-        }
-        _ => {
-            header.push(mask_bit | 127);
-            header.extend((payload as u64).to_be_bytes());
-        }
-    }
-    header
-}
-
-/// Letters without a short period, so that a reply that is shifted by some bytes does not compare equal.
-fn text(length: usize) -> Vec<u8> {
-    let mut state = 1_u32;
-    let letter = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        b'a' + (state >> 24) as u8 % 26
-    };
-    std::iter::repeat_with(letter).take(length).collect()
+/// Letters without a period, so that a reply that is shifted by some bytes does not compare equal.
+fn text(len: usize) -> Vec<u8> {
+    let mut random = Random(1);
+    (0..len).map(|_| b'a' + random.below(26) as u8).collect()
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ fuzz_target!(|input: Input| {
     assert_eq!(service.budget.left(), max_buffered, "memory is not given back");
     match service.cases.results.state("x", id) {
         Some(State::Judged(report)) => {
-            assert!(report.received.len() <= 1100);
+            assert!(report.received.len() <= 550);
             assert!(
                 ["OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED", "FAILED"]
                     .contains(&report.behavior.as_str())

@@ -19,7 +19,8 @@ def test_it_listens_and_stops():
         assert server.http_url == server.url.replace("ws", "http")
         with urllib.request.urlopen(server.http_url + "/healthz") as response:
             assert response.read() == b"ok\n"
-    assert server.log[-1].split(" ] ")[1].startswith("stopped")
+    server.stop()
+    assert "stopped" in server.log[-1]
     assert not is_listening(server.url)
 
 
@@ -34,11 +35,9 @@ def test_it_speaks_tls(tmp_path):
 
 def test_a_start_that_fails_raises_with_the_reason():
     with pytest.raises(RuntimeError, match="unexpected argument '--colour'"):
-        with wsecho.serve("--colour"):
-            pass
+        wsecho.serve("--colour")
     with pytest.raises(RuntimeError, match="listening on .*\n.*does not have that address"):
-        with wsecho.serve("--addr", "192.0.2.1:0"):
-            pass
+        wsecho.serve("--addr", "192.0.2.1:0")
 
 
 def test_only_flags_configure_it(monkeypatch):
@@ -49,9 +48,9 @@ def test_only_flags_configure_it(monkeypatch):
 
 
 def test_a_line_that_is_not_logged_is_waited_for_and_raises_with_the_log():
-    with wsecho.serve() as server:
-        with pytest.raises(RuntimeError, match="did not log 'nothing'(.|\n)*listening on"):
-            server.wait_for("nothing", timeout=0.1)
+    missing = "did not log 'nothing'(.|\n)*listening on"
+    with wsecho.serve() as server, pytest.raises(RuntimeError, match=missing):
+        server.wait_for("nothing", timeout=0.1)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -73,6 +72,17 @@ def test_it_ends_with_a_process_that_is_killed():
         url = owner.stdout.readline().strip()
         assert is_listening(url)
         owner.kill()
+    wait_for_the_end(url)
+
+
+def test_it_keeps_no_process_from_its_end():
+    code = "import wsecho\nserver = wsecho.serve()\nprint(server.url)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 0, ended.stderr
+    wait_for_the_end(ended.stdout.strip())
+
+
+def wait_for_the_end(url):
     deadline = time.monotonic() + 10
     while is_listening(url):
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-//! Behaviors on demand: what the query of [`PATH`] asks for, what is allowed, and its description.
+//! Behaviors on demand: the query of [`PATH`], its allowed values, and a behavior's description.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -18,29 +18,29 @@ pub const PATH: &str = "/do";
 /// How long a server that hangs stays silent before it resets the connection.
 pub const HANG: Duration = Duration::from_secs(60);
 
-/// The most fragments of one reply.
+/// The maximum number of fragments of one reply.
 pub const MAX_FRAGMENTS: usize = 1024;
 
-/// The most pieces in which one reply is written.
+/// The maximum number of pieces in which one reply is written.
 pub const MAX_PIECES: u32 = 1000;
 
-/// The most that is sent unasked, in bytes.
+/// The maximum total size of unrequested messages, in bytes.
 const MAX_PUSHED: u64 = 1 << 20;
 
-/// How many seeds there are.
+/// The number of seeds.
 const SEEDS: usize = 1000;
 
-/// Whether the server behaves on demand. If not, [`PATH`] is a path like any other.
+/// Whether behaviors on demand are enabled. If not, [`PATH`] is a path like any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviors {
     On,
     Off,
 }
 
-/// The behavior of one connection. By default it is an echo.
+/// The behavior of one connection, by default an echo.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Behavior {
-    /// The share of the connections that it happens to. `None` for all.
+    /// The share of the connections that it applies to. `None` for all.
     pub rate: Option<Rate>,
     /// The delay of the answer to the handshake.
     pub delay: Duration,
@@ -48,7 +48,7 @@ pub struct Behavior {
     pub script: Script,
 }
 
-/// A share of the connections, from 0 to 1, and the seed that repeats who belongs to it.
+/// A share of the connections, from 0 to 1, and a seed, which makes the choice repeatable.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
     pub share: f64,
@@ -61,30 +61,30 @@ pub struct Rate {
 pub enum Handshake {
     #[default]
     Valid,
-    /// By this status instead of 101.
+    /// With this status instead of 101.
     Status(u16),
-    /// By a 101 with the Sec-WebSocket-Accept of another key.
+    /// With a 101 that has the Sec-WebSocket-Accept of another key.
     WrongAccept,
-    /// By a 101 with a subprotocol that was not offered.
+    /// With a 101 that has a subprotocol that was not offered.
     WrongProtocol,
-    /// By a 101 with an extension that was not offered.
+    /// With a 101 that has an extension that was not offered.
     WrongExtension,
 }
 
-/// The behavior once the WebSocket is open.
+/// The behavior of an open WebSocket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script {
     /// Whether the first message is the request as JSON.
     pub dump: bool,
     /// Whether each message and control frame is followed by a message about its frames.
     pub trace: bool,
-    /// Put before each text instead of the operator's.
+    /// The prefix of each text reply, instead of the operator's.
     pub prefix: Option<String>,
     /// The delay of each reply.
     pub latency: Duration,
     /// The size of the fragments of a reply, in bytes.
     pub fragment: Option<usize>,
-    /// How long it takes to write a reply.
+    /// The time over which a reply is written.
     pub drip: Duration,
     pub pushes: Pushes,
     pub ping_interval: Option<Duration>,
@@ -93,13 +93,13 @@ pub struct Script {
     pub fault: Option<(After, Fault)>,
 }
 
-/// Messages that the server sends unasked: the numbers from 1 to `count`.
+/// Unrequested messages of the server: the numbers from 1 to `count`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pushes {
     pub count: u32,
-    /// Between two, and before the first.
+    /// The time between two messages, and before the first.
     pub interval: Duration,
-    /// The size that each is padded to, in bytes.
+    /// The size in bytes that each is padded to.
     pub bytes: usize,
 }
 
@@ -114,9 +114,9 @@ pub enum Pongs {
 /// The moment of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
-    /// N messages were answered.
+    /// After this many answered messages.
     Replies(u32),
-    /// The WebSocket has been open this long.
+    /// After the WebSocket has been open this long.
     Time(Duration),
 }
 
@@ -145,20 +145,20 @@ pub enum WrongFrame {
 }
 
 impl WrongFrame {
-    /// The frame, or of the huge one all that is ever sent.
+    /// The frame. Of the huge one, these bytes are all that is ever sent.
     pub fn bytes(self) -> &'static [u8] {
         match self {
             // "masked" under the key 01 02 03 04 (§5.1).
             WrongFrame::Masked => b"\x81\x86\x01\x02\x03\x04lcpoda",
-            // RSV3: RSV1 would be right where compression was agreed (§5.2).
+            // RSV3, since RSV1 would be valid if compression was agreed (§5.2).
             WrongFrame::ReservedBit => b"\x91\x08reserved",
-            // Of the data frames, so that it may be as long as it wants (§5.2).
+            // The opcode of a data frame, so that only the opcode is invalid, not the length (§5.2).
             WrongFrame::ReservedOpcode => b"\x83\x08reserved",
             // A character of two bytes whose second one is not its continuation (§8.1).
             WrongFrame::InvalidUtf8 => b"\x81\x08not \xC3\x28 8",
-            // Nothing has begun (§5.4).
+            // There is no message to continue (§5.4).
             WrongFrame::UnexpectedContinuation => b"\x80\x0Ccontinuation",
-            // 2^62 bytes (§5.2), of which a few come.
+            // A length of 2^62 bytes (§5.2), few of which are sent.
             WrongFrame::HugeLength => b"\x82\x7F\x40\0\0\0\0\0\0\0huge",
         }
     }
@@ -168,7 +168,7 @@ impl WrongFrame {
 pub struct Parameter {
     pub name: &'static str,
     pub effect: &'static str,
-    /// The values that are allowed, as an error names them.
+    /// The allowed values, as an error lists them.
     pub allowed: &'static str,
     /// The kinds of value, separated by a slash: `N/TIME`, or `WORD` for one of `words`. Empty for a
     /// parameter without a value.
@@ -236,7 +236,7 @@ pub fn table() -> String {
 ///
 /// # Errors
 ///
-/// A sentence with what is wrong and what is allowed.
+/// A sentence that names the mistake and the allowed values.
 pub fn parse(query: &str) -> Result<Behavior, String> {
     let query = Query::parse(query)?;
     let rate = query.get("rate", share)?;
@@ -324,7 +324,7 @@ impl Query {
     }
 }
 
-/// The values that are allowed for `name`.
+/// The allowed values of `name`.
 fn expected(name: &str) -> String {
     let parameter = PARAMETERS.iter().find(|known| known.name == name);
     format!("{name} is {}", parameter.map_or("", |known| known.allowed))
@@ -336,7 +336,7 @@ fn number(text: &str, limits: RangeInclusive<u64>) -> Option<u64> {
     is_number.then(|| text.parse().ok()).flatten().filter(|number| limits.contains(number))
 }
 
-/// A time with its unit, within limits in milliseconds. Nothing needs no unit.
+/// A time with its unit, within limits in milliseconds. 0 needs no unit.
 fn time(text: &str, millis: RangeInclusive<u64>) -> Option<Duration> {
     let time = match text {
         "0" => Duration::ZERO,
@@ -351,7 +351,7 @@ fn share(text: &str) -> Option<f64> {
     is_plain.then(|| text.parse().ok()).flatten().filter(|share| (0.0..=1.0).contains(share))
 }
 
-/// Never 1xx, by which a proxy would tunnel, and not 407, which is a proxy's.
+/// Rejects 1xx, since it would make a proxy tunnel, and 407, which only a proxy sends.
 fn status(text: &str) -> Option<u16> {
     let status = number(text, 200..=599)? as u16;
     matches!(status, 200 | 301..=303 | 307 | 308 | 400..=406 | 408..=599).then_some(status)
@@ -429,7 +429,7 @@ fn pushes(query: &Query) -> Result<Pushes, String> {
 }
 
 impl After {
-    /// As part of what opens the WebSocket.
+    /// Together with the response that opens the WebSocket.
     pub const AT_ONCE: After = After::Replies(0);
 }
 
@@ -479,7 +479,7 @@ impl fmt::Display for Behavior {
 }
 
 impl Script {
-    /// What the operator sets, as far as nothing else is asked for.
+    /// The operator's timeouts, except those that the behavior sets.
     pub fn timeouts(&self, operators: Timeouts) -> Timeouts {
         let ping_interval = self.ping_interval.or(operators.ping_interval);
         Timeouts { ping_interval, ..operators }
@@ -577,9 +577,9 @@ fn shown(time: Duration) -> impl fmt::Display {
     humantime::format_duration(time)
 }
 
-/// Who belongs to a [`Rate`]'s share.
+/// The choice of connections that belong to a [`Rate`]'s share.
 pub struct Draws {
-    /// How many connections each seed has had.
+    /// The number of connections with each seed.
     seeded: [AtomicU32; SEEDS],
     unseeded: AtomicU32,
     random: RandomState,
@@ -596,10 +596,10 @@ impl Default for Draws {
 }
 
 impl Draws {
-    /// Whether the next connection with this rate belongs to its share. The first one with a seed has
-    /// the first number that the generator SplitMix64 gives with it, the second the second, and so on,
-    /// whatever the rate: how many of the first N belong to the share is always the same, and with
-    /// connections one after the other also which.
+    /// Whether the next connection with this rate belongs to its share. The nth connection with a seed
+    /// uses the nth number of the generator SplitMix64 with that seed, whatever the rate. So the number
+    /// of chosen connections among the first N is always the same. If the connections come one after
+    /// another, the chosen ones are the same, too.
     pub fn is_drawn(&self, rate: Rate) -> bool {
         const NUMBERS: f64 = 4_294_967_296.0;
         let next = |count: &AtomicU32| count.fetch_add(1, Ordering::Relaxed);

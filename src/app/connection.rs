@@ -10,12 +10,13 @@
 //!                   no WebSocket                  └────────────┘
 //! ```
 //!
-//! Behind a proxy in TCP mode its header comes before all that.
+//! Behind a proxy in TCP mode, the PROXY header precedes the request.
 //!
-//! Whoever drives it does each [`next`](Connection::next) step, and records the result of a wait by
+//! The driver performs each [`next`](Connection::next) step, and reports the result of a wait by
 //! [`received`](Connection::received), [`waited`](Connection::waited) or [`ended`](Connection::ended).
 //! Times count from the start of the connection.
 
+use std::borrow::Cow;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -37,7 +38,7 @@ use crate::app::scripted::Scripted;
 use crate::app::settings::{Settings, Timeouts};
 use crate::app::step::{Step, Topic};
 use crate::app::websocket::{Content, Line, WebSocket};
-use crate::buffer::{Budget, Buffer};
+use crate::buffer::{Budget, Buffer, Charge, OverBudget, UNMETERED};
 use crate::escape::Quoted;
 use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
@@ -48,10 +49,13 @@ use crate::websocket::handshake::{Policy, Upgrade};
 use crate::websocket::negotiation::Negotiation;
 use crate::websocket::session::{Answer, Close};
 
-/// How long a peer may take to end its stream once both close frames were exchanged. Its last bytes are
-/// read meanwhile: a socket that is closed with unread input resets the connection, and the close frame
-/// could be lost.
+/// How long a peer may take to end its stream after both close frames were exchanged. Its last bytes are
+/// read during that time: a socket that is closed with unread input resets the connection, and the close
+/// frame could be lost.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// The part of a request's head that the report on a case keeps, in bytes.
+const MAX_KEPT_HEAD: usize = 512;
 
 /// What all connections share.
 pub struct Service {
@@ -64,20 +68,21 @@ pub struct Service {
     pub cases: Cases,
 }
 
-/// One connection.
 pub struct Connection<'s> {
     service: &'s Service,
     peer: Peer,
     proxy_header: Option<proxy_protocol::Header>,
-    /// When it began, since the Unix epoch.
+    /// The start of the connection, since the Unix epoch.
     began: Duration,
     now: Duration,
-    /// When the client has to have asked for something, and read the response to it.
+    /// The deadline for the client's request, and then for reading the response.
     until: Duration,
     phase: Phase<'s>,
     log: Log,
     /// Whether the last step ends the stream.
     is_last: bool,
+    /// For a long response.
+    charge: Option<Charge>,
 }
 
 enum Phase<'s> {
@@ -85,35 +90,37 @@ enum Phase<'s> {
     /// The PROXY header is whole.
     Forwarded,
     Request(Head),
-    /// It waits to be admitted.
+    /// Waiting to be admitted.
     Admission(Box<Accepted>),
     Delayed(Box<Delayed>),
-    /// The last bytes.
+    /// The last bytes to send.
     Responding(Vec<u8>),
     Open(WebSocket<'s>),
     Draining(Drain),
     Over,
 }
 
-/// A PROXY header, as it comes.
+/// A PROXY header that is being received.
 struct ProxyHeader {
     input: Buffer,
-    /// How much longer it is at least, in bytes.
+    /// The minimum number of bytes that are still missing.
     missing: usize,
 }
 
-/// The head of a request, as it comes.
+/// The head of a request that is being received.
 struct Head {
     input: Buffer,
-    /// How much of the input is known not to end the head, in bytes.
+    /// The bytes of `input` that are known not to contain the end of the head.
     searched: usize,
     protocol: Protocol,
+    /// Why the connection has to end. The input is still checked once: a health check gets its answer.
+    refusal: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Right,
-    /// HTTP where TLS is spoken.
+    /// Plain HTTP on a port that expects TLS.
     PlainHttp,
 }
 
@@ -122,18 +129,18 @@ struct Accepted {
     opening: Opening,
     input: Buffer,
     head_len: usize,
-    /// Who asks for what, for the log.
+    /// The client and its request, for the log.
     who: String,
 }
 
-/// An admitted handshake, which is answered when its time has come.
+/// An admitted handshake whose answer is delayed.
 struct Delayed {
     until: Duration,
     who: String,
     response: Response,
     /// Bytes after the head.
     input: Buffer,
-    /// What opens, unless the response is an error.
+    /// The WebSocket to open, unless the response is an error.
     websocket: Pending,
 }
 
@@ -142,19 +149,19 @@ struct Pending {
     number: u64,
     upgrade: Upgrade,
     deflate: Option<PerMessageDeflate>,
-    script: Script,
-    /// The first message, which tells what the request was.
+    script: Option<Box<Script>>,
+    /// The first message: the request as JSON.
     dump: Option<String>,
-    /// What a runner of the cases asks for, and the head of its request.
+    /// The command of a client that runs the cases, and the head of its request.
     control: Option<(Control, String)>,
 }
 
-/// Bytes that are received and mean nothing, after the stream was ended.
+/// Receives and ignores bytes after the server has ended its stream.
 struct Drain {
     since: Duration,
     until: Duration,
     scratch: Buffer,
-    /// The line about a WebSocket that waits for what the peer does.
+    /// The log line of a WebSocket, to which a note on how the peer ended is added.
     line: Option<Line>,
 }
 
@@ -178,17 +185,18 @@ impl<'s> Connection<'s> {
             phase: Phase::Request(Head::new(service)),
             log: Log::Nothing,
             is_last: false,
+            charge: None,
         }
     }
 
-    /// Waits for a PROXY header before anything else, since `peer` is a proxy that has to send it.
+    /// Expects a PROXY header first: `peer` is a proxy that must send one.
     pub fn expect_proxy_header(&mut self) {
         let input = small_buffer(self.service);
         let header = ProxyHeader { input, missing: proxy_protocol::MIN_LEN };
         self.phase = Phase::ProxyHeader(header);
     }
 
-    /// What to do at `now`.
+    /// Returns the next step at `now`.
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.now = now;
         if self.is_last {
@@ -196,7 +204,7 @@ impl<'s> Connection<'s> {
             self.end_stream();
         }
         if !matches!(self.phase, Phase::Open(_)) {
-            self.pass_time();
+            self.check_time();
             if let Phase::Forwarded = self.phase {
                 self.phase = Phase::Request(Head::new(self.service));
                 return Step::Forwarded(self.peer);
@@ -211,6 +219,7 @@ impl<'s> Connection<'s> {
         }
         let step = match &mut self.phase {
             Phase::Open(websocket) => websocket.next(now),
+            Phase::Request(Head { refusal: Some(_), .. }) => Step::Receive(Some(Duration::ZERO)),
             Phase::ProxyHeader(_) | Phase::Request(_) => {
                 Step::Receive(Some(self.until.saturating_sub(now)))
             }
@@ -224,13 +233,13 @@ impl<'s> Connection<'s> {
         step
     }
 
-    /// Where the next bytes go.
+    /// The buffer for the next received bytes.
     pub fn input(&mut self) -> &mut [u8] {
         match &mut self.phase {
             Phase::Open(websocket) => websocket.input(),
             Phase::Request(head) => head.input.spare_mut(),
             Phase::ProxyHeader(header) => {
-                // Its end may be followed by TLS, which is not received here.
+                // TLS may follow the header, so nothing beyond the header is received here.
                 let spare = header.input.spare_mut();
                 let len = spare.len().min(header.missing);
                 &mut spare[..len]
@@ -244,8 +253,8 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`. None come with a part of
-    /// a TLS handshake or record.
+    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`. `bytes` is 0
+    /// while a TLS handshake or record is incomplete.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.now = now;
         match &mut self.phase {
@@ -261,19 +270,28 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Takes note that nothing came until `now`.
+    /// Records that nothing was received until `now`.
     pub fn waited(&mut self, now: Duration) {
         self.now = now;
-        if let Phase::Open(websocket) = &mut self.phase {
-            websocket.waited(now);
+        match &mut self.phase {
+            Phase::Open(websocket) => websocket.waited(now),
+            Phase::Request(Head { refusal: Some(why), .. }) => {
+                let response = routes::unavailable(*why);
+                self.refuse(response);
+            }
+            _ => {}
         }
     }
 
-    /// Takes note that the peer has ended its stream.
+    /// Records that the peer has ended its stream.
     #[cold]
     pub fn ended(&mut self, now: Duration) {
         self.now = now;
         match &mut self.phase {
+            Phase::Request(Head { refusal: Some(why), .. }) => {
+                let response = routes::unavailable(*why);
+                self.refuse(response);
+            }
             Phase::Request(head) if head.input.filled().is_empty() => self.leave_without_request(),
             Phase::Request(_) => self.refuse(Response::text(400, "the head breaks off")),
             Phase::ProxyHeader(header) if header.input.filled().is_empty() => {
@@ -291,7 +309,7 @@ impl<'s> Connection<'s> {
             Phase::Open(websocket) => {
                 websocket.ended(now, 0);
                 self.log_end(None);
-                // TLS has an end of its own, which the peer may wait for.
+                // TLS has its own end (close_notify), which the peer may wait for.
                 self.phase = Phase::Responding(Vec::new());
             }
             Phase::Draining(_) => self.end_drain(None),
@@ -300,11 +318,11 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Takes note that the connection is lost. The last `unsent` bytes were not sent.
+    /// Records that the connection is lost, and that the last `unsent` bytes were not sent.
     #[cold]
     pub fn lost(&mut self, lost: Lost, unsent: usize) {
         self.is_last = false;
-        // The peer has yet to read the alert or the close frame that says why.
+        // The peer has yet to read the alert or the close frame with the reason.
         let has_yet_to_read = matches!(lost, Lost::Tls(_) | Lost::Panicked);
         match &mut self.phase {
             Phase::Open(websocket) => {
@@ -325,7 +343,7 @@ impl<'s> Connection<'s> {
         self.drain(time, None);
     }
 
-    /// Takes note that the peer speaks HTTP where it has to speak TLS.
+    /// Records that the peer sent plain HTTP on a port that expects TLS.
     #[cold]
     pub fn spoke_plain_http(&mut self) {
         if let Phase::Request(head) = &mut self.phase {
@@ -333,14 +351,14 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Ends the connection as soon as its protocol allows, because of what `why` says.
+    /// Ends the connection for the reason `why`, as soon as its protocol allows.
     #[cold]
     pub fn stop(&mut self, why: &'static str) {
         match &mut self.phase {
             Phase::Request(_) | Phase::Admission(_) => self.refuse(routes::unavailable(why)),
-            // Whether HTTP or TLS would follow is unknown.
+            // It is unknown whether HTTP or TLS would follow.
             Phase::ProxyHeader(_) | Phase::Forwarded => self.leave_without_request(),
-            // One that is due opens, and is closed like all that are open.
+            // If it is already due, it opens, and is then closed like any other WebSocket.
             Phase::Delayed(delayed) if delayed.until > self.now => {
                 (delayed.response, delayed.until) = (routes::unavailable(why), self.now);
             }
@@ -349,20 +367,31 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Takes the answer to [`Step::Admit`]: the client's number in the log, or why it has to leave.
-    // Neither this nor what it calls is inlined, so that stack frames don't add up.
+    /// Ends a connection that is not a WebSocket, for the reason `why`, to make room for others. A
+    /// health check that has arrived still gets its answer.
+    #[cold]
+    pub fn make_room(&mut self, why: &'static str) {
+        match &mut self.phase {
+            Phase::Request(head) => head.refusal = Some(why),
+            _ => self.stop(why),
+        }
+    }
+
+    /// Processes the answer to [`Step::Admit`]: the client's number in the log, or the reason for a
+    /// refusal.
+    // This and its callees are not inlined, so that stack frames don't add up.
     #[inline(never)]
     pub fn admitted(&mut self, admitted: Result<u64, &'static str>) {
         let Phase::Admission(accepted) = mem::replace(&mut self.phase, Phase::Over) else { return };
         match admitted {
-            Ok(number) => self.accept(*accepted, number),
+            Ok(number) => self.accept(accepted, number),
             Err(why) => {
                 self.respond(&accepted.who, None, &routes::unavailable(why), "GET");
             }
         }
     }
 
-    /// Takes the answer to [`Step::Report`]: why the reports were not written, if they were not.
+    /// Processes the answer to [`Step::Report`]: the error if the reports were not written.
     #[cold]
     pub fn reported(&mut self, result: Result<(), String>) {
         if let Phase::Open(websocket) = &mut self.phase {
@@ -375,8 +404,8 @@ impl<'s> Connection<'s> {
         matches!(self.phase, Phase::Open(_))
     }
 
-    /// Lets happen what is due.
-    fn pass_time(&mut self) {
+    /// Performs the actions that are due.
+    fn check_time(&mut self) {
         match &mut self.phase {
             Phase::Request(head) if self.now >= self.until => {
                 if head.input.filled().is_empty() {
@@ -395,7 +424,7 @@ impl<'s> Connection<'s> {
             Phase::Delayed(delayed) if self.now >= delayed.until => {
                 self.until = self.now + self.service.settings.timeouts.handshake;
                 if let Phase::Delayed(delayed) = mem::replace(&mut self.phase, Phase::Over) {
-                    self.answer(*delayed);
+                    self.answer(delayed);
                 }
             }
             Phase::Draining(drain) if self.now >= drain.until => self.end_drain(None),
@@ -425,7 +454,7 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Ends a connection that begins with something else than a PROXY header.
+    /// Ends a connection that does not begin with a PROXY header.
     #[inline(never)]
     fn refuse_proxy_header(&mut self, wrong: &'static str) {
         /// Enough to recognize another protocol.
@@ -434,7 +463,7 @@ impl<'s> Connection<'s> {
         let bytes = input.filled();
         let start = Quoted(&bytes[..bytes.len().min(SHOWN)]);
         let line = format!("{}: refused, {wrong}: {start}", self.peer);
-        // For people who try the port out. A TLS client could not read it.
+        // Helps people who try out the port. A TLS client could not read the response.
         if bytes.first().is_some_and(u8::is_ascii_alphabetic) {
             let response = routes::proxy_header_required(wrong);
             self.respond(&line, None, &response, method(bytes));
@@ -448,11 +477,11 @@ impl<'s> Connection<'s> {
         let Phase::Request(head) = &mut self.phase else { return };
         head.input.advance(bytes);
         match request::head_len(head.input.filled(), head.searched) {
-            Ok(Some(len)) => self.take_request(len),
+            Ok(Some(len)) => self.process_request(len),
             Ok(None) => {
                 head.searched = head.input.filled().len();
                 if head.input.spare_mut().is_empty() {
-                    // So small a buffer has no map that the system could refuse.
+                    // A buffer this small has no memory map, so the system can't refuse it.
                     let _ = head.input.reserve(LARGE_INPUT);
                 }
             }
@@ -460,27 +489,29 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Routes the request, whose head has this length.
+    /// Routes the request whose head is `head_len` bytes long.
     #[inline(never)]
-    fn take_request(&mut self, head_len: usize) {
+    fn process_request(&mut self, head_len: usize) {
         let Phase::Request(head) = mem::replace(&mut self.phase, Phase::Over) else { return };
-        let Head { input, protocol, .. } = head;
+        let Head { input, protocol, refusal, .. } = head;
         let request = Request::parse(&input.filled()[..head_len]);
         let who = describe(self.peer, request.as_ref().ok());
-        let routed = match &request {
+        let path = request.as_ref().ok().and_then(Request::path);
+        let refusal = refusal.filter(|_| !path.is_some_and(routes::is_health_check));
+        let routed = match (&request, refusal) {
             _ if protocol == Protocol::PlainHttp => Err(routes::tls_required()),
-            Ok(request) => {
+            (_, Some(why)) => Err(routes::unavailable(why)),
+            (Ok(request), None) => {
                 let Service { policy, behaviors, cases, .. } = self.service;
                 routes::route(request, policy, *behaviors, cases)
             }
-            Err(error) => Err(routes::refuse(*error)),
+            (Err(error), None) => Err(routes::refuse(*error)),
         };
         match routed {
             Ok(opening) => {
                 self.phase = Phase::Admission(Box::new(Accepted { opening, input, head_len, who }));
             }
             Err(response) => {
-                let path = request.ok().and_then(|request| request.path());
                 self.respond(&who, path, &response, method(input.filled()));
             }
         }
@@ -488,38 +519,52 @@ impl<'s> Connection<'s> {
 
     /// Prepares the answer to the handshake of client `number`.
     #[inline(never)]
-    fn accept(&mut self, accepted: Accepted, number: u64) {
-        let Accepted { opening, mut input, head_len, mut who } = accepted;
+    fn accept(&mut self, accepted: Box<Accepted>, number: u64) {
+        let Accepted { opening, mut input, head_len, who } = *accepted;
         let Opening { mut upgrade, behavior, control } = opening;
         let control = control.map(|control| {
-            let head = String::from_utf8_lossy(&input.filled()[..head_len]).into_owned();
-            (control, head)
+            let head = &input.filled()[..head_len.min(MAX_KEPT_HEAD)];
+            (control, String::from_utf8_lossy(head).into_owned())
         });
         let deflate = self.deflate(&mut upgrade.compression);
-        let mut response = upgrade.response();
-        let mut until = self.now;
-        let (mut script, mut dump) = (Script::default(), None);
-        if let Some(behavior) = behavior
-            && let Ok(request) = Request::parse(&input.filled()[..head_len])
-            && let Some(behavior) = self.draw(behavior, &request, &mut who)
-        {
-            response = routes::open(&request, &upgrade, behavior.handshake);
-            until += behavior.delay;
-            script = behavior.script;
-            if script.dump {
-                let header = self.proxy_header.as_ref();
-                dump =
-                    Some(dump::dump(self.peer, header, &request, &self.service.policy, &response));
-            }
+        let mut delayed = Box::new(Delayed {
+            until: self.now,
+            who,
+            response: upgrade.response(),
+            input: Buffer::new(Arc::clone(&self.service.budget)),
+            websocket: Pending { number, upgrade, deflate, script: None, dump: None, control },
+        });
+        if let Some(behavior) = behavior {
+            self.behave(behavior, &input.filled()[..head_len], &mut delayed);
         }
         self.proxy_header = None;
         let end = input.filled().len();
         input.keep(head_len..end);
-        let websocket = Pending { number, upgrade, deflate, script, dump, control };
-        self.phase = Phase::Delayed(Box::new(Delayed { until, who, response, input, websocket }));
+        delayed.input = input;
+        self.phase = Phase::Delayed(delayed);
     }
 
-    /// What compresses messages, if that was agreed. What is agreed is changed to what there is memory for.
+    /// Changes the answer to a handshake as `behavior` says, if it is drawn. The request has this head.
+    #[inline(never)]
+    fn behave(&self, behavior: Box<Behavior>, head: &[u8], delayed: &mut Delayed) {
+        let Delayed { until, who, response, websocket, .. } = delayed;
+        if let Ok(request) = Request::parse(head)
+            && let Some(behavior) = self.draw(behavior, &request, who)
+        {
+            *response = routes::open(&request, &websocket.upgrade, behavior.handshake);
+            *until += behavior.delay;
+            if behavior.script.dump {
+                let (header, policy) = (self.proxy_header.as_ref(), &self.service.policy);
+                websocket.dump = Some(dump::dump(self.peer, header, &request, policy, response));
+            }
+            if behavior.script != Script::default() {
+                websocket.script = Some(Box::new(behavior.script));
+            }
+        }
+    }
+
+    /// The compressor, if compression was agreed. Changes `agreed` to the parameters that there is
+    /// memory for.
     fn deflate(&self, agreed: &mut Negotiation) -> Option<PerMessageDeflate> {
         let Negotiation::Agreed(parameters) = agreed else { return None };
         let deflate = PerMessageDeflate::new(*parameters, Arc::clone(&self.service.contexts));
@@ -527,7 +572,7 @@ impl<'s> Connection<'s> {
         Some(deflate)
     }
 
-    /// The behavior that was asked for, unless it happens to other connections.
+    /// The requested behavior, if this connection is drawn for it. Notes both in `who`.
     fn draw(
         &self,
         behavior: Box<Behavior>,
@@ -543,47 +588,57 @@ impl<'s> Connection<'s> {
     }
 
     /// Answers a handshake: opens the WebSocket, unless the response is an error.
+    // In two parts, since the first one needs the deepest stack, and the second one the widest.
     #[inline(never)]
-    fn answer(&mut self, delayed: Delayed) {
-        let Delayed { who, response, input, websocket, .. } = delayed;
-        if response.status != 101 {
-            return self.respond(&who, None, &response, "GET");
+    fn answer(&mut self, delayed: Box<Delayed>) {
+        if delayed.response.status == 101 {
+            let (opening, response_len) = self.announce(&delayed);
+            self.open(delayed, opening, response_len);
+        } else {
+            self.respond(&delayed.who, None, &delayed.response, "GET");
         }
-        let Pending { number, upgrade, deflate, script, dump, control } = websocket;
+    }
+
+    /// Logs that a WebSocket opens. Returns what opens it, the 101 and maybe a first message, and the length
+    /// of the 101 in bytes.
+    #[inline(never)]
+    fn announce(&mut self, delayed: &Delayed) -> (Vec<u8>, usize) {
+        let Delayed { who, response, websocket, .. } = delayed;
         // A runner of the cases opens many.
-        let topic = if control.is_some() { Topic::Detail } else { Topic::Opened };
-        self.log(topic, describe_opening(number, &who, &upgrade));
+        let topic = if websocket.control.is_some() { Topic::Detail } else { Topic::Opened };
+        self.log(topic, describe_opening(websocket.number, who, &websocket.upgrade));
         let mut opening = response.encode("GET", "");
-        let (response_len, received) = (opening.len(), input.filled().len());
-        if let Some(dump) = dump {
+        let response_len = opening.len();
+        if let Some(dump) = &websocket.dump {
             frame::encode_header(Opcode::Text, dump.len(), &mut opening);
             opening.extend_from_slice(dump.as_bytes());
         }
+        (opening, response_len)
+    }
+
+    /// Opens the WebSocket.
+    #[inline(never)]
+    fn open(&mut self, delayed: Box<Delayed>, opening: Vec<u8>, response_len: usize) {
+        let Delayed { input, websocket: Pending { number, deflate, script, control, .. }, .. } =
+            *delayed;
+        let received = input.filled().len();
         let Service { settings, budget, .. } = self.service;
         let timeouts = match control {
-            // A case has its own times, and a ping would be no part of it.
+            // A case has its own timeouts, and a ping would disturb it.
             Some(_) => Timeouts { ping_interval: None, ..settings.timeouts },
-            None => script.timeouts(settings.timeouts),
+            None => script.as_ref().map_or(settings.timeouts, |it| it.timeouts(settings.timeouts)),
         };
         let mut incoming =
             Incoming::new(settings.max_message_size, timeouts, input, budget, deflate, self.now);
-        if script.trace || log_enabled!(Level::Trace) {
+        if script.as_ref().is_some_and(|script| script.trace) || log_enabled!(Level::Trace) {
             incoming.trace();
         }
-        let content = if let Some((control, request)) = control {
-            let response = String::from_utf8_lossy(&opening).into_owned();
-            let started = self.began + self.now;
-            let handshake = Handshake { client: number, started, request, response };
-            let cases = &self.service.cases;
-            Content::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
-        } else if script == Script::default() {
-            Content::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
+        let content = if let Some(control) = control {
+            self.runner(number, control, incoming, &opening)
+        } else if let Some(script) = script {
+            self.script(number, script, incoming, opening)
         } else {
-            let prefix = script.prefix.clone().unwrap_or_else(|| settings.prefix.clone());
-            let budget = Arc::clone(budget);
-            let scripted =
-                Scripted::new(number, script, prefix, incoming, budget, opening, self.now);
-            Content::Script(Box::new(scripted))
+            Content::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
         };
         let mut websocket = WebSocket::new(number, self.now, content, response_len, received);
         if log_enabled!(Level::Trace) {
@@ -592,13 +647,44 @@ impl<'s> Connection<'s> {
         self.phase = Phase::Open(websocket);
     }
 
+    #[inline(never)]
+    fn runner(
+        &self,
+        client: u64,
+        (control, request): (Control, String),
+        incoming: Box<Incoming>,
+        opening: &[u8],
+    ) -> Content<'s> {
+        let response = String::from_utf8_lossy(opening).into_owned();
+        let started = self.began + self.now;
+        let handshake = Handshake { client, started, request, response };
+        let Service { cases, budget, .. } = self.service;
+        Content::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
+    }
+
+    #[expect(clippy::boxed_local, reason = "by value it would take stack in both functions")]
+    #[inline(never)]
+    fn script(
+        &self,
+        client: u64,
+        script: Box<Script>,
+        incoming: Box<Incoming>,
+        opening: Vec<u8>,
+    ) -> Content<'s> {
+        let Service { settings, budget, .. } = self.service;
+        let prefix = script.prefix.clone().unwrap_or_else(|| settings.prefix.clone());
+        let budget = Arc::clone(budget);
+        let scripted = Scripted::new(client, *script, prefix, incoming, budget, opening, self.now);
+        Content::Script(Box::new(scripted))
+    }
+
     fn leave_without_request(&mut self) {
-        // A probe, or a browser that has connected ahead of time.
+        // A probe, or a browser's speculative connection.
         self.log(Topic::Detail, format!("{}: sent no request", self.peer));
         self.phase = Phase::Responding(Vec::new());
     }
 
-    /// Ends the connection by `response`, whatever has come of the request.
+    /// Ends the connection with `response`, even if the request is incomplete.
     #[cold]
     fn refuse(&mut self, response: Response) {
         let phase = mem::replace(&mut self.phase, Phase::Over);
@@ -614,7 +700,7 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Ends the connection by `response` to `who`, who has asked for `path`.
+    /// Ends the connection with `response` to `who`, who requested `path`.
     #[inline(never)]
     fn respond(&mut self, who: &str, path: Option<&str>, response: &Response, method: &str) {
         let what = match response.status {
@@ -628,10 +714,20 @@ impl<'s> Connection<'s> {
         let topic = if is_health { Topic::Detail } else { Topic::Request };
         self.log(topic, format!("{who}: {what}"));
         let date = httpdate::fmt_http_date(UNIX_EPOCH + self.began + self.now);
-        self.phase = Phase::Responding(response.encode(method, &date));
+        let mut encoded = response.encode(method, &date);
+        // The reports on many clients are long, and whoever asks may be slow to read them.
+        if matches!(response.body, Cow::Owned(_)) && encoded.len() > UNMETERED {
+            match self.service.budget.charge(encoded.len() - UNMETERED) {
+                Ok(charge) => self.charge = Some(charge),
+                Err(OverBudget) => {
+                    encoded = routes::unavailable("memory is short").encode(method, &date);
+                }
+            }
+        }
+        self.phase = Phase::Responding(encoded);
     }
 
-    /// Lets the connection be over, or drain, once its stream is ended.
+    /// Ends or drains the connection after its stream was ended.
     #[cold]
     fn end_stream(&mut self) {
         let timeout = self.service.settings.timeouts.close;
@@ -643,7 +739,7 @@ impl<'s> Connection<'s> {
         let time = match end {
             End::EndedStream => return self.drain(timeout, Some(line)),
             End::Reset => Duration::ZERO,
-            // A peer that broke the protocol may be sending yet.
+            // A peer that broke the protocol may still be sending.
             End::Closed(Close::ByServer(_, Answer::Ignored)) => timeout,
             _ => LINGER.min(timeout),
         };
@@ -651,14 +747,16 @@ impl<'s> Connection<'s> {
         self.log = line.with("").into();
     }
 
-    /// Reads on for `time`. A `line` about a WebSocket waits for what the peer does meanwhile.
+    /// Continues to read for `time`. The `line` about a WebSocket is logged afterwards, with how the
+    /// peer ended.
     fn drain(&mut self, time: Duration, line: Option<Line>) {
         let scratch = small_buffer(self.service);
         let drain = Drain { since: self.now, until: self.now + time, scratch, line };
         self.phase = Phase::Draining(drain);
     }
 
-    /// Ends the drain: in time, because the peer has ended its stream, or because the connection is lost.
+    /// Ends the drain: after its time, at the end of the peer's stream, or because the connection is
+    /// lost.
     #[cold]
     fn end_drain(&mut self, lost: Option<Lost>) {
         let Phase::Draining(drain) = mem::replace(&mut self.phase, Phase::Over) else { return };
@@ -666,18 +764,18 @@ impl<'s> Connection<'s> {
         let then = match lost {
             Some(lost) => format!("; {lost}"),
             None if self.now >= drain.until => {
-                let time = drain.until - drain.since;
+                let time = drain.until.saturating_sub(drain.since);
                 format!("; peer did not end the stream within {time:?}")
             }
             None => {
-                let later = (self.now - drain.since).as_secs_f64();
+                let later = self.now.saturating_sub(drain.since).as_secs_f64();
                 format!("; peer ended the stream {later:.3} s later")
             }
         };
         self.log = line.with(&then).into();
     }
 
-    /// Logs the end of a WebSocket that is open: this one, or the one that it came to.
+    /// Logs the end of an open WebSocket: the given `end`, or else the WebSocket's own.
     fn log_end(&mut self, end: Option<End>) {
         if let Phase::Open(websocket) = &self.phase {
             let line = websocket.line(&end.unwrap_or_else(|| websocket.end()), self.now);
@@ -692,7 +790,7 @@ impl<'s> Connection<'s> {
 
 impl Head {
     fn new(service: &Service) -> Self {
-        Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right }
+        Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right, refusal: None }
     }
 }
 
@@ -705,22 +803,22 @@ impl From<(Topic, String)> for Log {
 /// A buffer of [`SMALL_INPUT`] bytes.
 fn small_buffer(service: &Service) -> Buffer {
     let mut buffer = Buffer::new(Arc::clone(&service.budget));
-    // So small a buffer has no map that the system could refuse.
+    // A buffer this small has no memory map, so the system can't refuse it.
     let _ = buffer.reserve(SMALL_INPUT);
     buffer
 }
 
-/// The method of a request, whatever else is wrong with it, as far as it decides on the response.
+/// The method of a request that may be malformed. Only HEAD matters: its response has no content.
 fn method(head: &[u8]) -> &'static str {
     if request::skip_empty_line(head).starts_with(b"HEAD ") { "HEAD" } else { "GET" }
 }
 
-/// Who asks for what.
+/// The client and its request, for the log.
 #[inline(never)]
 fn describe(peer: Peer, request: Option<&Request>) -> String {
     let mut who = peer.to_string();
     if let Some(request) = request {
-        // Behind a proxy the peer is the proxy, which names the client in this header.
+        // Behind a proxy, the peer is the proxy, and this header names the client.
         let chain: Vec<_> = request.values("X-Forwarded-For").collect();
         if !chain.is_empty() {
             who += &format!(" forwarded for {}", Quoted(&chain.join(&b", "[..])));
@@ -731,7 +829,7 @@ fn describe(peer: Peer, request: Option<&Request>) -> String {
     who
 }
 
-/// What the log says about a WebSocket that opens.
+/// The log line for a WebSocket that opens.
 fn describe_opening(number: u64, who: &str, upgrade: &Upgrade) -> String {
     let subprotocol = upgrade.subprotocol.as_ref();
     let subprotocol = subprotocol.map(|name| format!(", subprotocol {}", Quoted(name.as_bytes())));

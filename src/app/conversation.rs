@@ -16,18 +16,18 @@ use crate::websocket::frame::{self, Opcode};
 use crate::websocket::message::{Encoding, Kind};
 use crate::websocket::session::{Close, Event, Session};
 
-/// Replies of this size are sent before more input is looked at, in bytes.
+/// Once the replies have this size in bytes, they are sent before more input is processed.
 const FLUSH: usize = 16 * 1024;
 
 /// An echo for one client.
 pub struct Conversation<'s> {
-    /// Its number in the log.
+    /// The client's number in the log.
     client: u64,
     prefix: &'s str,
-    incoming: Incoming,
+    incoming: Box<Incoming>,
     /// What is to be sent. It begins with the 101, so that both leave in one write.
     output: Vec<u8>,
-    /// How much of the output was handed out, in bytes.
+    /// The bytes of `output` that the last step returned.
     sent: usize,
     messages: u64,
 }
@@ -36,18 +36,18 @@ pub struct Conversation<'s> {
 #[derive(Clone, Copy)]
 enum Tail {
     Nothing,
-    /// It has this length, and ends where the input is processed to.
+    /// It has this length, and ends where the processed input ends.
     InInput(usize),
     Assembled,
 }
 
 impl<'s> Conversation<'s> {
     /// An echo for `client`, as the log calls it, which is sent `opening` first.
-    pub fn new(client: u64, prefix: &'s str, incoming: Incoming, opening: Vec<u8>) -> Self {
+    pub fn new(client: u64, prefix: &'s str, incoming: Box<Incoming>, opening: Vec<u8>) -> Self {
         Conversation { client, prefix, incoming, output: opening, sent: 0, messages: 0 }
     }
 
-    /// What to do at `now`.
+    /// Returns the next step at `now`.
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.output.drain(..mem::take(&mut self.sent));
         let tail = if self.incoming.is_traced() { self.reply_traced() } else { self.reply() };
@@ -75,7 +75,7 @@ impl<'s> Conversation<'s> {
         Step::Send { head: &self.output, payload }
     }
 
-    /// Appends the answers to what the input has until they are many, or one has a payload that is not
+    /// Appends answers to the input until they reach [`FLUSH`], or until one has a payload that is not
     /// copied.
     fn reply(&mut self) -> Tail {
         let (session, mut unread, consumed) = self.incoming.unread();
@@ -99,13 +99,13 @@ impl<'s> Conversation<'s> {
         tail
     }
 
-    /// The same, for a client whose frames are traced.
+    /// Like `reply`, for a client whose frames are traced.
     #[cold]
     fn reply_traced(&mut self) -> Tail {
         let mut tail = Tail::Nothing;
         while self.output.len() < FLUSH
             && matches!(tail, Tail::Nothing)
-            && let Some(Next { event, session, frames }) = self.incoming.next()
+            && let Some(Next { event, session, frames }) = self.incoming.next_event()
         {
             log_event(self.client, &event, session, &frames);
             tail = answer(event, session, self.prefix, &mut self.output, &mut self.messages);
@@ -121,21 +121,21 @@ impl<'s> Conversation<'s> {
         }
     }
 
-    /// Where the next bytes go.
+    /// The buffer for the next received bytes.
     pub fn input(&mut self) -> &mut [u8] {
         self.incoming.input()
     }
 
-    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.incoming.received(bytes, now);
     }
 
-    /// Takes note that nothing came until `now`.
+    /// Records that nothing was received until `now`.
     pub fn waited(&mut self, now: Duration) {
         let due = self.incoming.waited(now);
         if let Some(Due::Ping) = due {
-            // A silent client needs none.
+            // A silent client needs no output buffer.
             (self.output, self.sent) = (Vec::new(), 0);
         }
         self.send(due);
@@ -149,7 +149,7 @@ impl<'s> Conversation<'s> {
         }
     }
 
-    /// How many messages were answered.
+    /// The number of answered messages.
     pub fn messages(&self) -> u64 {
         self.messages
     }
@@ -159,7 +159,7 @@ impl<'s> Conversation<'s> {
     }
 }
 
-/// Appends the close frame of `session`, or of its answer.
+/// Appends the close frame of `session`, or its answer to the peer's.
 #[cold]
 fn encode_close(session: &Session, output: &mut Vec<u8>) {
     if let Some(close) = session.closed() {
@@ -228,7 +228,8 @@ fn answer(
     if is_copied { Tail::Nothing } else { large }
 }
 
-/// Appends the reply to a compressed message, compressed as well where that can be done. Returns whether the payload is copied, or else assembled.
+/// Appends the reply to a compressed message, compressed as well if possible. Returns whether the
+/// payload was copied. If not, it is [assembled](Session::assembled).
 #[cold]
 fn reply_inflated(
     session: &mut Session,

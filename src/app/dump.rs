@@ -1,4 +1,4 @@
-//! What a request looked like when it arrived, as JSON for the client that sent it.
+//! A request as it arrived, as JSON for the client that sent it.
 
 use crate::app::json::string;
 use crate::app::peer::Peer;
@@ -27,9 +27,9 @@ const SHOWN: &[&str] = &[
     "x-scheme", "x-varnish",
 ];
 
-/// Whether the client may see the request: a program, which sends no Origin, a page that the operator
-/// lists, and a page that is surely from this host. Any other page would learn what its visitor's browser
-/// and the proxies before the server add.
+/// Whether the client may see the request. A program, which sends no Origin, may; so may a page that the
+/// operator lists, and a page that is surely from this host. Any other page would learn the headers that
+/// its visitor's browser and the proxies add.
 pub fn is_allowed(request: &Request, policy: &Policy) -> bool {
     let host = request.values("Host").next().unwrap_or_default();
     request.values("Origin").all(|value| {
@@ -40,8 +40,8 @@ pub fn is_allowed(request: &Request, policy: &Policy) -> bool {
     })
 }
 
-/// The request of `peer`, whose PROXY header came before it, and what the `response` to it agreed, as one
-/// JSON object in one line.
+/// One JSON object in one line: the request of `peer`, the PROXY `header` before it, and the parameters
+/// that the `response` agreed to.
 pub fn dump(
     peer: Peer,
     header: Option<&proxy_protocol::Header>,
@@ -92,7 +92,7 @@ fn proxied(header: &proxy_protocol::Header) -> String {
     format!("{{{}}}", pairs.join(","))
 }
 
-/// The header fields whose names are `chosen`, in their order, as an array of pairs.
+/// The header fields with `chosen` names, in their order, as an array of pairs.
 fn fields(request: &Request, chosen: impl Fn(&str) -> bool) -> String {
     let fields = request.fields.iter().filter(|(name, _)| chosen(name));
     let pairs: Vec<_> = fields

@@ -3,13 +3,13 @@
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::message::Kind;
 
-/// A payload from this size on is not copied: to send it from where it lies is cheaper.
+/// A payload of at least this size is not copied: sending it in place is cheaper.
 pub const ZERO_COPY_MIN: usize = 4 * 1024;
 
 /// Appends the reply to `output`: to a text message `prefix` and its text, to a binary message the
 /// same bytes.
 ///
-/// Returns whether the payload is copied. One that is large is to be sent after `output`.
+/// Returns whether the payload was copied. If not, because it is large, send it after `output`.
 #[inline]
 pub fn reply(kind: Kind, payload: &[u8], prefix: &str, output: &mut Vec<u8>) -> bool {
     let (opcode, prefix) = parts(kind, prefix);
@@ -29,8 +29,8 @@ pub fn pong(payload: &[u8], output: &mut Vec<u8>) {
     output.extend_from_slice(payload);
 }
 
-/// Appends the reply to a compressed message to `output`: `deflated`, which is what
-/// [`parts`] says, compressed. Returns whether the payload is copied, as [`reply`] does.
+/// Appends the reply to a compressed message to `output`. `deflated` is the reply's payload, as
+/// [`parts`] has it, compressed. Returns whether the payload was copied, as [`reply`] does.
 pub fn reply_deflated(kind: Kind, deflated: &[u8], output: &mut Vec<u8>) -> bool {
     let first = output.len();
     let is_copied = reply(kind, deflated, "", output);
@@ -38,7 +38,7 @@ pub fn reply_deflated(kind: Kind, deflated: &[u8], output: &mut Vec<u8>) -> bool
     is_copied
 }
 
-/// The opcode of the reply, and what is put before the payload.
+/// The opcode of the reply, and the prefix of its payload.
 #[inline]
 pub fn parts(kind: Kind, prefix: &str) -> (Opcode, &[u8]) {
     match kind {

@@ -24,9 +24,9 @@ pub enum Lost {
     TimedOut,
     /// The connection is lost, and why.
     Broken(String),
-    /// TLS failed, and why. What still comes means nothing.
+    /// TLS failed, and why. Bytes that still arrive are ignored.
     Tls(String),
-    /// Its thread panicked, and has sent a close frame if it could.
+    /// The thread panicked. It has sent a close frame if possible.
     Panicked,
 }
 

@@ -1,5 +1,4 @@
-//! What comes from a client once its WebSocket is open: the input, the session that decodes it, and the
-//! deadlines.
+//! The receiving side of an open WebSocket: the input, the session that decodes it, and the deadlines.
 
 use std::mem;
 use std::sync::Arc;
@@ -12,34 +11,34 @@ use crate::websocket::close::{CloseFrame, NO_PROGRESS, PING_TIMEOUT};
 use crate::websocket::deflate::PerMessageDeflate;
 use crate::websocket::session::{Close, Event, Session};
 
-/// The input of a client that sends little at a time, in bytes.
+/// The input buffer of a client that sends little at a time, in bytes.
 pub const SMALL_INPUT: usize = 768;
 
-/// The input of a client that has filled the small one, in bytes. The longest head of a request fits
-/// in it.
+/// The input buffer of a client that has filled the small one, in bytes. It fits the longest request
+/// head.
 pub const LARGE_INPUT: usize = 17 * 1024;
 
-/// How long the memory of a large message waits for another one.
+/// How long the memory of a large message is kept for another one.
 const SPARE_TTL: Duration = Duration::from_millis(100);
 
-/// What comes from a client.
+/// The receiving side of a client's WebSocket.
 pub struct Incoming {
     pub session: Session,
     timeouts: Timeouts,
     input: Buffer,
-    /// How much of the input was processed, in bytes.
+    /// The bytes of `input` that were processed.
     consumed: usize,
     now: Duration,
     silence: Silence,
-    /// When a message in pieces was complete. From then on it is checked every [`SPARE_TTL`] whether its
-    /// memory is still spare.
+    /// The time at which a message in pieces was complete. Its memory is checked every [`SPARE_TTL`]
+    /// from then on, and released once it is spare.
     spare_since: Option<Duration>,
     progress: Option<Progress>,
-    /// Decodes each frame as well, if somebody wants to see them.
+    /// Decodes the frames for the log or for the client.
     trace: Option<Box<Inbound>>,
 }
 
-/// An event, and what it is of.
+/// An event, with its session and its frames.
 pub struct Next<'i> {
     pub event: Event<'i>,
     pub session: &'i mut Session,
@@ -47,35 +46,37 @@ pub struct Next<'i> {
     pub frames: Frames,
 }
 
-/// What the client's silence leads to.
+/// The consequence of the client's silence.
 #[derive(Clone, Copy)]
 enum Silence {
-    /// A ping.
+    /// Next is a ping.
     Quiet { since: Duration },
-    /// The end, unless any byte comes.
+    /// Next is the end, unless a byte arrives.
     Pinged { since: Duration },
-    /// The end, whatever comes but the answer to the server's close frame.
+    /// Next is the end. Only the answer to the server's close frame prevents it.
     Closing { until: Duration },
 }
 
-/// How much had come of an unfinished message, and for how long more was waited for since then.
+/// The bytes of an unfinished message at the last check, and the time spent waiting for more since then.
 #[derive(Clone, Copy)]
 struct Progress {
     bytes: usize,
     time: Duration,
 }
 
-/// What is to be sent because of the time.
+/// A frame that a timeout demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     Ping,
-    /// The close frame of the session.
+    /// The session's close frame.
     Close,
 }
 
 impl Incoming {
     /// What comes from a client whose WebSocket opens at `now`, beginning with what `input` holds. A message
     /// may have `max_message_size` bytes, and may be compressed if `deflate` was agreed.
+    // In a box and not inlined, so that the stack of a client's thread stays small.
+    #[inline(never)]
     pub fn new(
         max_message_size: usize,
         timeouts: Timeouts,
@@ -83,8 +84,8 @@ impl Incoming {
         budget: &Arc<Budget>,
         deflate: Option<PerMessageDeflate>,
         now: Duration,
-    ) -> Self {
-        Incoming {
+    ) -> Box<Self> {
+        Box::new(Incoming {
             session: Session::new(max_message_size, Arc::clone(budget), deflate),
             timeouts,
             input,
@@ -94,11 +95,11 @@ impl Incoming {
             spare_since: None,
             progress: None,
             trace: None,
-        }
+        })
     }
 
-    /// The next event in the input, until there is no more.
-    pub fn next(&mut self) -> Option<Next<'_>> {
+    /// The next event in the input. `None` if more bytes are needed.
+    pub fn next_event(&mut self) -> Option<Next<'_>> {
         let mut unread = &mut self.input.filled_mut()[self.consumed..];
         let len = unread.len();
         let event = self.session.next(&mut unread);
@@ -116,7 +117,7 @@ impl Incoming {
         Some(Next { event, session: &mut self.session, frames })
     }
 
-    /// The session, the input that was not processed, and how much was.
+    /// The session, the unprocessed input, and the count of processed bytes.
     pub fn unread(&mut self) -> (&mut Session, &mut [u8], &mut usize) {
         let unread = &mut self.input.filled_mut()[self.consumed..];
         (&mut self.session, unread, &mut self.consumed)
@@ -144,7 +145,7 @@ impl Incoming {
         self.progress = None;
     }
 
-    /// Closes if an unfinished message has not grown as it has to: it holds memory of the budget.
+    /// Closes if an unfinished message grows too slowly, since it holds memory of the budget.
     pub fn check_progress(&mut self) -> Option<Due> {
         let Some(bytes) = self.session.unfinished() else {
             self.progress = None;
@@ -157,37 +158,38 @@ impl Incoming {
         (progress.time >= self.timeouts.write).then(|| self.close(NO_PROGRESS))
     }
 
-    /// Begins the closing handshake by `close`.
+    /// Begins the closing handshake with `close`.
     pub fn close(&mut self, close: CloseFrame) -> Due {
         self.progress = None;
         self.session.close(close);
         Due::Close
     }
 
-    /// Records that the server's close frame leaves at `now`. The answer has until the close timeout.
+    /// Records that the server's close frame is sent at `now`. The close timeout of the answer starts
+    /// then.
     pub fn sent_close(&mut self, now: Duration) {
         self.session.release();
         self.silence = Silence::Closing { until: now + self.timeouts.close };
     }
 
-    /// Whether the server's close frame has left.
+    /// Whether the server's close frame was sent.
     pub fn has_sent_close(&self) -> bool {
         matches!(self.silence, Silence::Closing { .. })
     }
 
-    /// Whether nothing more is waited for at `now`: the closing handshake is complete, or had its time.
+    /// Whether the connection can end at `now`: the closing handshake is complete, or has timed out.
     pub fn is_over(&self, now: Duration) -> bool {
         let is_late = matches!(self.silence, Silence::Closing { until } if now >= until);
         is_late || self.session.closed().is_some_and(Close::is_complete)
     }
 
-    /// How long to wait from `now` for more bytes. `None` for ever.
+    /// How long to wait for more bytes from `now` on. `None` means forever.
     pub fn wait(&self, now: Duration) -> Option<Duration> {
         let until = [self.end_of_silence(), self.next_release()];
         until.into_iter().flatten().min().map(|until| until.saturating_sub(now))
     }
 
-    /// When the client will have been silent for too long.
+    /// The time at which the client's silence exceeds its limit.
     pub fn end_of_silence(&self) -> Option<Duration> {
         match self.silence {
             Silence::Quiet { since } => {
@@ -198,7 +200,7 @@ impl Incoming {
         }
     }
 
-    /// When it is to be checked whether memory is held for too long.
+    /// The time of the next check for spare memory.
     pub fn next_release(&self) -> Option<Duration> {
         let progress = self
             .progress
@@ -207,7 +209,7 @@ impl Incoming {
         Some(self.now + [progress, spare].into_iter().flatten().min()?)
     }
 
-    /// Where the next bytes go: after the input, or directly to a large message.
+    /// The buffer for the next received bytes: the input, or a large message itself.
     pub fn input(&mut self) -> &mut [u8] {
         if self.session.is_missing_more_than(self.input.capacity()) {
             return self.session.spare_mut();
@@ -216,7 +218,7 @@ impl Incoming {
         self.input.spare_mut()
     }
 
-    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.advance(now);
         if let Silence::Quiet { .. } | Silence::Pinged { .. } = self.silence {
@@ -233,17 +235,17 @@ impl Incoming {
             }
             self.input.advance(bytes);
             if self.input.spare_mut().is_empty() {
-                // So small a buffer has no map that the system could refuse.
+                // A buffer this small has no memory map, so the system can't refuse it.
                 let _ = self.input.reserve(LARGE_INPUT);
             }
         }
-        // Otherwise a client that sends little holds it for ever.
+        // Otherwise a client that sends little would hold it forever.
         if self.session.holds_spare() {
             self.release_spare();
         }
     }
 
-    /// Takes note that nothing came until `now`.
+    /// Records that nothing was received until `now`.
     pub fn waited(&mut self, now: Duration) -> Option<Due> {
         self.advance(now);
         self.release_spare();
@@ -263,7 +265,7 @@ impl Incoming {
         }
     }
 
-    /// Lets `time` pass in which the client could not be heard, so that it was not silent.
+    /// Excludes `time` from the client's silence, since nothing was received during it.
     pub fn excuse(&mut self, time: Duration) {
         if let Silence::Quiet { since } | Silence::Pinged { since } = &mut self.silence {
             *since += time;
@@ -273,7 +275,8 @@ impl Incoming {
     fn advance(&mut self, now: Duration) {
         let part = self.part();
         if let Some(progress) = &mut self.progress {
-            // More than a part was not spent waiting for the peer: the process was suspended, or it sent.
+            // A longer time was not spent waiting for the peer: the process was suspended, or was
+            // sending.
             progress.time += now.saturating_sub(self.now).min(part);
         }
         self.now = now;
@@ -283,7 +286,7 @@ impl Incoming {
         self.timeouts.write / WRITE_TIMEOUT_PARTS
     }
 
-    /// Gives up what was kept for another large message, once none came in time.
+    /// Releases the memory kept for another large message if none arrived in time.
     fn release_spare(&mut self) {
         if self.spare_since.is_some_and(|since| self.now >= since + SPARE_TTL) {
             self.session.release();
@@ -291,7 +294,7 @@ impl Incoming {
         }
     }
 
-    /// Gives up whatever a silent client does not need.
+    /// Releases all memory that a silent client does not need.
     fn release_all(&mut self) {
         self.session.release();
         self.session.release_deflater();
@@ -299,7 +302,7 @@ impl Incoming {
         self.input.shrink(SMALL_INPUT);
     }
 
-    /// Moves what was not processed, less than a control frame, to the front of the input.
+    /// Moves the unprocessed bytes, less than a control frame, to the front of the input.
     fn compact(&mut self) {
         let end = self.input.filled().len();
         self.input.keep(mem::take(&mut self.consumed)..end);

@@ -1,6 +1,6 @@
 //! JSON, as far as this server writes it (RFC 8259).
 
-/// A string (§7). What is not UTF-8 becomes U+FFFD. What could change how a line of the log looks is
+/// A string (§7). Invalid UTF-8 becomes U+FFFD. Characters that could change how a log line looks are
 /// escaped: controls, line ends, bidirectional overrides.
 pub fn string(bytes: &[u8]) -> String {
     let mut json = String::from('"');

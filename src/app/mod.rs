@@ -1,4 +1,4 @@
-//! What this server says: to a request, and to each message after it.
+//! The application: the answers to a request, and to each message after it.
 
 pub mod behavior;
 pub mod cases;

@@ -12,7 +12,7 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// Its address, with IPv4 in IPv6 as IPv4.
+    /// Its address. An IPv4-mapped IPv6 address is returned as IPv4.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Peer::Tcp(addr) => Some(addr.ip().to_canonical()),
@@ -22,12 +22,12 @@ impl Peer {
 }
 
 impl fmt::Display for Peer {
-    /// As in the log, with IPv4 in IPv6 as IPv4.
+    /// As in the log. An IPv4-mapped IPv6 address is displayed as IPv4.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Peer::Tcp(addr) => match addr.ip().to_canonical() {
                 ip @ IpAddr::V4(_) => SocketAddr::new(ip, addr.port()).fmt(f),
-                // With its scope.
+                // Includes the scope.
                 IpAddr::V6(_) => addr.fmt(f),
             },
             Peer::Unix => f.write_str("unix"),

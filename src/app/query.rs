@@ -8,7 +8,7 @@ impl Query {
     ///
     /// # Errors
     ///
-    /// A sentence that says what is wrong.
+    /// A sentence that names the mistake.
     pub fn parse(query: &str) -> Result<Self, String> {
         let mut parameters: Vec<(String, String)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {

@@ -1,4 +1,4 @@
-//! A request → a WebSocket, the page, a health check, what a behavior does, or an error.
+//! A request → a WebSocket, the page, a health check, the description of a behavior, or an error.
 
 use std::borrow::Cow;
 
@@ -17,14 +17,14 @@ use crate::websocket::negotiation::Negotiation;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Opening {
     pub upgrade: Upgrade,
-    /// The behavior that the client asks for, if any.
+    /// The requested behavior, if any.
     pub behavior: Option<Box<Behavior>>,
-    /// What a runner of the cases asks for.
+    /// The case or command that the client requests.
     pub control: Option<Control>,
 }
 
-/// What `request` opens: a WebSocket, unless it asks for the page, a health check, or for what a
-/// behavior on demand would do.
+/// The WebSocket that `request` opens. Other requests get the page, a health check, or the description
+/// of a behavior.
 ///
 /// # Errors
 ///
@@ -59,7 +59,7 @@ pub fn route(
     Ok(Opening { upgrade, behavior, control: None })
 }
 
-/// What a runner of the cases opens. Messages are compressed as its case has it, if they are.
+/// The WebSocket of a client that runs the cases. Its case decides on compression.
 #[inline(never)]
 fn open_for_runner(
     request: &Request,
@@ -83,7 +83,7 @@ fn open_for_runner(
 }
 
 /// The path of a request whose version and method are allowed.
-// Not inlined, as the others here, so that their responses take no stack of the clients.
+// Not inlined, like the others here, so that responses don't enlarge the stack frames of clients.
 #[inline(never)]
 fn path<'r>(request: &'r Request) -> Result<&'r str, Response> {
     if request.version.0 != 1 {
@@ -96,23 +96,34 @@ fn path<'r>(request: &'r Request) -> Result<&'r str, Response> {
     request.path().ok_or_else(|| Response::text(400, "the target is neither a path nor a URL"))
 }
 
-/// Whether `path` is nearly that of behaviors. A plain echo there would make a test pass for nothing.
+/// Whether `path` is a misspelling of the path of behaviors. A plain echo there would make a test pass
+/// by mistake.
 fn is_misspelled(path: &str) -> bool {
     let name = behavior::PATH.trim_start_matches('/');
     path != behavior::PATH && path.trim_matches('/').eq_ignore_ascii_case(name)
 }
 
-/// Whether `path` is that of health checks.
+/// The response to a health check.
+pub fn healthy() -> Response {
+    Response::text(200, "ok")
+}
+
+/// Whether the head of a request begins as a health check does.
+pub fn begins_health_check(head: &[u8]) -> bool {
+    [b"GET /healthz ".as_slice(), b"GET /healthz/ "].iter().any(|line| head.starts_with(line))
+}
+
+/// Whether `path` is the path of health checks.
 pub fn is_health_check(path: &str) -> bool {
     matches!(path, "/healthz" | "/healthz/")
 }
 
-/// The response to a request that asks for no WebSocket.
+/// The response to a request without an upgrade to WebSocket.
 #[inline(never)]
 fn document(path: &str) -> Response {
     match path {
         "/" | "/client.html" => page::response(),
-        path if is_health_check(path) => Response::text(200, "ok"),
+        path if is_health_check(path) => healthy(),
         _ => Response::text(
             404,
             "not found; the page is at /, and a WebSocket needs Upgrade: websocket",
@@ -120,7 +131,7 @@ fn document(path: &str) -> Response {
     }
 }
 
-/// The behavior that a request for a WebSocket asks for.
+/// The behavior that a WebSocket request demands.
 #[inline(never)]
 fn demanded(request: &Request, policy: &Policy) -> Result<Box<Behavior>, Response> {
     let behavior = behavior::parse(request.query()).map_err(|wrong| Response::text(400, wrong))?;
@@ -134,8 +145,8 @@ fn demanded(request: &Request, policy: &Policy) -> Result<Box<Behavior>, Respons
     Ok(Box::new(behavior))
 }
 
-/// The effect of a behavior, or the table of all. Any page may read it, a page from a file as well,
-/// since it tells only what its reader has asked.
+/// The description of a behavior, or the table of all. Any page may read it, even a page from a file,
+/// since it depends only on the query.
 #[inline(never)]
 fn explain(query: &str) -> Response {
     let response = match behavior::parse(query) {
@@ -146,7 +157,7 @@ fn explain(query: &str) -> Response {
     response.with("Access-Control-Allow-Origin", "*")
 }
 
-/// The response that a behavior demands instead of 101, complete with what its status needs.
+/// The response that a behavior demands instead of 101, with the headers that its status requires.
 fn demanded_status(status: u16) -> Response {
     const REASON: &str = "this status was asked for";
     let response = Response::text(status, REASON);
@@ -160,7 +171,7 @@ fn demanded_status(status: u16) -> Response {
     }
 }
 
-/// The 101, or what a behavior makes of it.
+/// The 101, possibly modified by a behavior.
 pub fn open(request: &Request, upgrade: &Upgrade, handshake: Handshake) -> Response {
     match handshake {
         Handshake::Valid => upgrade.response(),
@@ -179,7 +190,7 @@ pub fn open(request: &Request, upgrade: &Upgrade, handshake: Handshake) -> Respo
     }
 }
 
-/// A name that is not in the list which every header field called `name` is a part of.
+/// A name that is missing from the list that all header fields called `name` form.
 fn not_offered(request: &Request, name: &str) -> String {
     let mut wrong = String::from("not-offered");
     // An extension may have parameters after its name.
@@ -213,7 +224,7 @@ pub fn timeout() -> Response {
     Response::text(408, "the request's head was not complete in time")
 }
 
-/// The response to plain HTTP on a port that speaks TLS.
+/// The response to plain HTTP on a port that expects TLS.
 pub fn tls_required() -> Response {
     Response::text(
         400,
@@ -221,7 +232,7 @@ pub fn tls_required() -> Response {
     )
 }
 
-/// The response to a peer that has to send a PROXY header, and sends something else.
+/// The response to a peer that sends something else instead of the required PROXY header.
 pub fn proxy_header_required(wrong: &str) -> Response {
     Response::text(
         400,
@@ -229,7 +240,7 @@ pub fn proxy_header_required(wrong: &str) -> Response {
     )
 }
 
-/// The response when the server can't serve a client for now.
+/// The response when the server can't serve a client at the moment.
 pub fn unavailable(why: impl Into<Cow<'static, str>>) -> Response {
     Response::text(503, why.into() + "; try again later").with("Retry-After", "5")
 }

@@ -1,9 +1,9 @@
 //! A conversation that follows a [`Script`].
 //!
-//! Whatever is to be sent waits in a queue until it is due: replies for their latency, what the server
-//! sends by itself for its interval, pongs and the close frame not at all. So the order of what is sent
-//! depends on times alone, however the bytes came. A reply that drips is written piece by piece, and
-//! everything else behind it waits.
+//! All output waits in a queue until it is due: replies for their latency, unrequested messages for
+//! their interval. Pongs and the close frame are due at once. So the order of the output depends only on
+//! times, not on how the input was split. A reply that drips is written piece by piece, and everything
+//! after it waits.
 //!
 //! ```text
 //!              ┌──────────┐ events ┌────────────────┐  when due, whole or in pieces
@@ -39,45 +39,44 @@ const MAX_QUEUED: usize = 16 * 1024;
 const MAX_ENTRIES: usize = 256;
 
 /// While the queue takes longer than this to drip, nothing more is received. It is well below the write
-/// timeout, which the client has for its message meanwhile.
+/// timeout, which limits the client's unfinished message during that time.
 const MAX_DRIP: Duration = Duration::from_secs(10);
 
-/// What is gathered for one write, in bytes.
+/// The output that is gathered for one write, in bytes.
 const FLUSH: usize = 16 * 1024;
 
-/// What a silent client keeps of the memory for output, in bytes.
+/// The output buffer that a silent client keeps, in bytes.
 const SMALL_OUTPUT: usize = 4 * 1024;
 
-/// A conversation that follows a script.
 pub struct Scripted {
-    /// Its number in the log.
+    /// The client's number in the log.
     client: u64,
-    incoming: Incoming,
+    incoming: Box<Incoming>,
     script: Script,
     prefix: String,
     budget: Arc<Budget>,
     opened: Duration,
     now: Duration,
     queue: Queue,
-    /// What is being sent, or was by the last step.
+    /// The entry that is being sent, or that the last step sent.
     current: Option<Current>,
-    /// What is gathered for the next write.
+    /// Output for the next write.
     output: Vec<u8>,
-    /// What the last step handed out of it.
+    /// The output that the last step returned.
     sending: Vec<u8>,
     pushed: u32,
-    /// How many replies were sent.
+    /// The number of replies that were sent.
     replies: u32,
     state: State,
     traced: Option<Box<Traced>>,
 }
 
-/// What a script that traces has yet to show.
+/// Frames that a tracing script has not reported yet.
 struct Traced {
     reader: Reader,
-    /// Frames of the server.
+    /// The server's frames.
     sent: Frames,
-    /// Those of the client that have begun the closing handshake.
+    /// The client's frames that began the closing handshake.
     closing: Frames,
 }
 
@@ -89,7 +88,7 @@ enum State {
     Resetting,
 }
 
-/// Where the output stands.
+/// The state of the output.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StreamAt {
     FrameBoundary,
@@ -97,13 +96,13 @@ enum StreamAt {
 }
 
 impl Scripted {
-    /// Lets `client`, as the log calls it, meet `script` from `opened` on. It is sent `opening` first, the
-    /// 101 and maybe a first message, with what follows at once.
+    /// Runs `script` for the client with the number `client` in the log, from `opened` on. `opening` is
+    /// sent first, together with what is due at once: it is the 101, and maybe a first message.
     pub fn new(
         client: u64,
         script: Script,
         prefix: String,
-        incoming: Incoming,
+        incoming: Box<Incoming>,
         budget: Arc<Budget>,
         opening: Vec<u8>,
         opened: Duration,
@@ -131,15 +130,15 @@ impl Scripted {
         }
     }
 
-    /// What to do at `now`.
+    /// Returns the next step at `now`.
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.advance(now);
         if let Some(Current { seen: Some(seen), .. }) = self.current.take_if(|it| it.is_sent()) {
-            self.tell(seen);
+            self.send_trace(seen);
         }
         if let State::Open = self.state {
             self.push();
-            self.take_events();
+            self.process_events();
             self.gather();
         }
         match self.state {
@@ -184,7 +183,7 @@ impl Scripted {
                 if let Some(traced) = &mut self.traced {
                     traced.reader.read(&frame, now, &mut traced.sent);
                     let seen = mem::take(&mut traced.closing);
-                    self.tell(seen);
+                    self.send_trace(seen);
                 }
                 self.output.append(&mut frame);
             }
@@ -212,7 +211,7 @@ impl Scripted {
         &self.sending
     }
 
-    /// How long to wait for the next event. `None` for ever.
+    /// How long to wait for the next event. `None` means forever.
     fn wait(&self) -> Option<Duration> {
         let is_inside = self.is_inside_reply();
         let fault = match &self.script.fault {
@@ -225,23 +224,23 @@ impl Scripted {
             None => self.queue.next_due(),
         };
         let push = self.next_push().filter(|_| !self.is_full());
-        let silence = self.incoming.end_of_silence().filter(|_| !self.is_deaf());
+        let silence = self.incoming.end_of_silence().filter(|_| !self.excuses_silence());
         let events = [next, fault, push, silence, self.incoming.next_release()];
         Some(events.into_iter().flatten().min()?.saturating_sub(self.now))
     }
 
-    /// Where the next bytes go.
+    /// The buffer for the next received bytes.
     pub fn input(&mut self) -> &mut [u8] {
         self.incoming.input()
     }
 
-    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.advance(now);
         self.incoming.received(bytes, now);
     }
 
-    /// Takes note that nothing came until `now`.
+    /// Records that nothing was received until `now`.
     pub fn waited(&mut self, now: Duration) {
         self.advance(now);
         if let Some(Due::Ping) = self.incoming.waited(now) {
@@ -251,7 +250,7 @@ impl Scripted {
         }
     }
 
-    /// Begins the closing handshake because the server stops, after what waits to be sent.
+    /// Begins the closing handshake because the server stops. Queued output is sent first.
     pub fn stop(&mut self) {
         if let State::Hanging { stream, .. } = self.state {
             self.state = match stream {
@@ -263,14 +262,14 @@ impl Scripted {
             self.incoming.close(STOPPING);
         }
         self.script.fault = None;
-        self.queue.hurry();
+        self.queue.make_all_due();
         if let Some(current) = &mut self.current {
             current.drip = Duration::ZERO;
         }
         self.script.drip = Duration::ZERO;
     }
 
-    /// How many messages were answered.
+    /// The number of answered messages.
     pub fn messages(&self) -> u64 {
         self.replies.into()
     }
@@ -289,15 +288,15 @@ impl Scripted {
     }
 
     fn advance(&mut self, now: Duration) {
-        if self.is_deaf() {
+        if self.excuses_silence() {
             self.incoming.excuse(now.saturating_sub(self.now));
         }
         self.now = now;
     }
 
-    /// Whether the client's silence does not count: a ping could not be sent inside a reply, and its pong
-    /// is not seen while nothing is received.
-    fn is_deaf(&self) -> bool {
+    /// Whether the client's silence is excused: a ping can't be sent inside a reply, and a pong can't be
+    /// received while nothing is received.
+    fn excuses_silence(&self) -> bool {
         self.is_inside_reply() || self.is_full() || !matches!(self.state, State::Open)
     }
 
@@ -316,7 +315,7 @@ impl Scripted {
         self.incoming.session.closed().is_some()
     }
 
-    /// When the next message is sent that nobody asked for.
+    /// The time at which the next unrequested message is due.
     fn next_push(&self) -> Option<Duration> {
         let Pushes { count, interval, .. } = self.script.pushes;
         let is_left = self.pushed < count && !self.is_closed();
@@ -338,10 +337,10 @@ impl Scripted {
         }
     }
 
-    /// Queues what answers the input.
-    fn take_events(&mut self) {
+    /// Queues the answers to the input.
+    fn process_events(&mut self) {
         while !self.is_full()
-            && let Some(Next { event, session, frames: seen }) = self.incoming.next()
+            && let Some(Next { event, session, frames: seen }) = self.incoming.next_event()
         {
             if log_enabled!(Level::Debug) {
                 log_event(self.client, &event, session, &seen);
@@ -399,7 +398,7 @@ impl Scripted {
         self.queue_or_close(kind, due, added.map(|()| frames), seen);
     }
 
-    /// Queues frames that answer what was `seen`, or begins to close without memory for them.
+    /// Queues frames that answer the frames in `seen`. Begins to close if there is no memory for them.
     fn queue_or_close(
         &mut self,
         kind: EntryKind,
@@ -416,8 +415,9 @@ impl Scripted {
         }
     }
 
-    /// Sends the client a message about what was `seen` of it, and what was sent since the last one.
-    fn tell(&mut self, mut seen: Frames) {
+    /// Sends the client a message about its frames in `seen`, and the frames sent since the last such
+    /// message.
+    fn send_trace(&mut self, mut seen: Frames) {
         if let Some(traced) = &mut self.traced {
             seen.append(&mut traced.sent);
             let json = seen.json(self.opened);
@@ -426,7 +426,7 @@ impl Scripted {
         }
     }
 
-    /// Gathers what is due, and lets happen what goes wrong in between.
+    /// Gathers the entries that are due, and triggers the fault at its place among them.
     fn gather(&mut self) {
         loop {
             self.fail();
@@ -448,7 +448,7 @@ impl Scripted {
                     self.replies = self.replies.saturating_add(1);
                 }
                 if let Some(seen) = entry.seen {
-                    self.tell(seen);
+                    self.send_trace(seen);
                 }
             } else {
                 self.current = Some(Current::new(entry, self.now, drip));
@@ -456,7 +456,7 @@ impl Scripted {
         }
     }
 
-    /// Lets the fault happen, if it is due.
+    /// Triggers the fault if it is due.
     fn fail(&mut self) {
         let fault = self.script.fault.as_ref().filter(|_| !self.incoming.has_sent_close());
         let Some((after, fault)) = fault else { return };
@@ -466,7 +466,7 @@ impl Scripted {
             After::Time(time) => self.now >= self.opened + time,
         };
         let has_to_wait = is_inside && matches!(fault, Fault::WrongFrame(_));
-        // What was to be sent by itself until now comes before it.
+        // Unrequested messages that are due come before the fault.
         if !is_due || has_to_wait || self.queue.begins_with_push(self.now) {
             return;
         }
@@ -496,7 +496,7 @@ impl Scripted {
         }
     }
 
-    /// Sends what is gathered, and no more.
+    /// Sends the gathered output, and nothing after it.
     fn break_off(&mut self, state: State) {
         self.queue.clear();
         self.current = None;
@@ -505,20 +505,20 @@ impl Scripted {
     }
 }
 
-/// What waits to be sent, by the time at which it is due.
+/// Queued output, ordered by the time at which it is due.
 #[derive(Default)]
 struct Queue {
     entries: VecDeque<Entry>,
-    /// Of all entries.
+    /// The bytes of all entries.
     bytes: usize,
 }
 
-/// Whole frames.
+/// One or more whole frames.
 struct Entry {
     due: Duration,
     kind: EntryKind,
     frames: Buffer,
-    /// The client's frames that it answers, if they are traced.
+    /// The client's frames that this entry answers, if they are traced.
     seen: Option<Frames>,
 }
 
@@ -526,21 +526,22 @@ struct Entry {
 enum EntryKind {
     Reply,
     Control,
-    /// A message that nobody asked for.
+    /// An unrequested message.
     Push,
 }
 
 impl Queue {
-    /// Adds an entry behind those that are due by the same time.
+    /// Adds an entry after those that are due at the same time or earlier.
     fn add(&mut self, entry: Entry) {
         self.bytes += entry.frames.filled().len();
         let at = self.entries.partition_point(|other| other.due <= entry.due);
         self.entries.insert(at, entry);
     }
 
-    /// Takes the first entry, if it is due at `now`.
+    /// Removes the first entry if it is due at `now`.
     fn take_due(&mut self, now: Duration) -> Option<Entry> {
-        let entry = self.entries.pop_front_if(|entry| entry.due <= now)?;
+        self.next_due().filter(|due| *due <= now)?;
+        let entry = self.entries.pop_front()?;
         self.bytes -= entry.frames.filled().len();
         Some(entry)
     }
@@ -562,8 +563,8 @@ impl Queue {
         self.entries.is_empty()
     }
 
-    /// Has nothing wait any longer.
-    fn hurry(&mut self) {
+    /// Makes all entries due at once.
+    fn make_all_due(&mut self) {
         self.entries.iter_mut().for_each(|entry| entry.due = Duration::ZERO);
     }
 
@@ -572,14 +573,14 @@ impl Queue {
     }
 }
 
-/// An entry that is sent from where it lies, in pieces if it drips.
+/// An entry that is sent without a copy, in pieces if it drips.
 struct Current {
     kind: EntryKind,
     frames: Buffer,
     begun: Duration,
-    /// How long it takes to send.
+    /// The time over which it is sent.
     drip: Duration,
-    /// How much was sent, in bytes.
+    /// The bytes that were sent.
     sent: usize,
     seen: Option<Frames>,
 }
@@ -598,13 +599,13 @@ impl Current {
         self.sent == self.len()
     }
 
-    /// Takes what is to be sent at `now`.
+    /// Advances to `now`, and returns the range to send.
     fn take(&mut self, now: Duration) -> Range<usize> {
         let due = self.due(now);
         mem::replace(&mut self.sent, due)..due
     }
 
-    /// How much has to be sent by `now`, in bytes: the last piece when the time is over.
+    /// The bytes that have to be sent by `now`. The last piece is due when `drip` has passed.
     fn due(&self, now: Duration) -> usize {
         let (size, interval) = self.pieces();
         if size == self.len() {

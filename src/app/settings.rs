@@ -1,25 +1,25 @@
-//! What the operator sets.
+//! The operator's settings.
 
 use std::time::Duration;
 
-/// What the operator sets.
+/// The operator's settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The text put before each text that is sent back.
+    /// The prefix of each text reply.
     pub prefix: String,
     /// In bytes.
     pub max_message_size: usize,
     pub timeouts: Timeouts,
 }
 
-/// How long a client is waited for.
+/// How long the server waits for a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// For the head of its request.
     pub handshake: Duration,
-    /// For any byte, before it is pinged. `None` for ever.
+    /// For any byte, before a ping is sent. `None` means no pings.
     pub ping_interval: Option<Duration>,
-    /// For any byte, once it was pinged.
+    /// For any byte, after a ping was sent.
     pub ping: Duration,
     /// For 64 KiB of a message, in either direction.
     pub write: Duration,
@@ -27,9 +27,9 @@ pub struct Timeouts {
     pub close: Duration,
 }
 
-/// What a peer has to read, or to send of a message that has begun, within the write timeout, in bytes.
+/// The bytes that a peer has to read, or to send of an unfinished message, within the write timeout.
 pub const MIN_PROGRESS: usize = 64 * 1024;
 
-/// The write timeout is waited out in this many parts. Time in which this process was suspended counts for
-/// one part at most.
+/// The write timeout is divided into this many waits. If the process was suspended, at most one of them
+/// counts as elapsed.
 pub const WRITE_TIMEOUT_PARTS: u32 = 8;

@@ -1,10 +1,10 @@
-//! What whoever drives a connection does next.
+//! The steps that the driver of a connection performs.
 
 use std::time::Duration;
 
 use crate::app::peer::Peer;
 
-/// What to do next with a connection's stream, after which the next step is asked for.
+/// One action on a connection's stream. The driver performs it, and then asks for the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'c> {
     /// Send the head and then the payload, in one write.
@@ -12,29 +12,30 @@ pub enum Step<'c> {
         head: &'c [u8],
         payload: &'c [u8],
     },
-    /// Send bytes that end with the server's close frame. The connection counts as a WebSocket no longer.
+    /// Send bytes that end with the server's close frame. The connection no longer counts as a
+    /// WebSocket.
     SendClose(&'c [u8]),
-    /// Send bytes, and end the stream. The connection counts as a WebSocket no longer.
+    /// Send bytes, and end the stream. The connection no longer counts as a WebSocket.
     SendLast(&'c [u8]),
-    /// Receive for as long as this, or for ever.
+    /// Receive for this long, or forever.
     Receive(Option<Duration>),
-    /// Wait for as long as this, or until the peer has ended its stream, and receive nothing.
+    /// Wait for this long, or until the peer has ended its stream, without receiving anything.
     Pause(Duration),
     /// Ask whether the connection may become a WebSocket.
     Admit,
     /// Write the reports on this agent to their directory.
     Report(&'c str),
-    /// The PROXY header is whole: it names this client, or does not change the peer. What follows is the
-    /// client's own stream, TLS or plain.
+    /// The PROXY header is whole: it names this client, or does not change the peer. The client's own
+    /// stream follows, TLS or plain.
     Forwarded(Peer),
     Log(Topic, &'c str),
-    /// Have what was not sent discarded, so that the connection ends by a reset.
+    /// Discard unsent bytes, so that the connection ends with a reset.
     Reset,
-    /// Nothing. The connection is over.
+    /// The connection is over.
     Over,
 }
 
-/// What a line of the log is about, which decides its level.
+/// The subject of a log line, which decides its level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
     /// A request that opened no WebSocket.
@@ -45,6 +46,6 @@ pub enum Topic {
     Ended,
     /// The verdict on a client.
     Verdict,
-    /// What is usual and may come often: health checks, connections without a request.
+    /// Routine and frequent events: health checks, connections without a request.
     Detail,
 }

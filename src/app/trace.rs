@@ -1,5 +1,5 @@
-//! Frames as they pass, decoded from the bytes of either direction apart from the session, so that
-//! wrong ones are seen as well.
+//! Frames as they pass, in either direction. They are decoded independently of the session, so that
+//! invalid ones are included.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,13 +10,13 @@ use crate::escape::{Count, Quoted};
 use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::session::Event;
 
-/// The most frames that are kept of one message. The others are counted.
+/// The maximum number of frames that are kept of one message. The others are counted.
 const MAX_FRAMES: usize = 64;
 
-/// What is kept of a payload: enough for the log's 200 characters, in bytes.
+/// The bytes that are kept of a payload: enough for the log's 200 characters.
 const MAX_PAYLOAD: usize = 800;
 
-/// What a client is shown of a payload, in bytes.
+/// The bytes of a payload that a client is shown.
 const SHOWN_PAYLOAD: usize = 32;
 
 /// Who sent a frame.
@@ -30,13 +30,13 @@ pub enum Side {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     side: Side,
-    /// When its header was complete.
+    /// The time at which its header was complete.
     at: Duration,
     header: Vec<u8>,
     payload_len: u64,
     /// The start of the payload, unmasked.
     payload: Vec<u8>,
-    /// The size of the message that begins with it, if it is compressed.
+    /// The inflated size of the message that begins with it, if the message is compressed.
     inflated: Option<usize>,
 }
 
@@ -44,7 +44,7 @@ pub struct Frame {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frames {
     frames: Vec<Frame>,
-    /// How many more there were.
+    /// The number of further frames, which were not kept.
     more: u64,
 }
 
@@ -54,15 +54,15 @@ pub struct Reader {
     header: Vec<u8>,
     /// The frame whose payload is not complete.
     open: Option<Frame>,
-    /// How many bytes of it have passed.
+    /// The bytes of it that have passed.
     passed: u64,
 }
 
-/// The frames of a client, each of which belongs to an event of its session.
+/// The frames of a client, grouped by the events of its session.
 pub struct Inbound {
     reader: Reader,
     waiting: VecDeque<Frame>,
-    /// How many more frames the unfinished message has.
+    /// The number of further frames of the unfinished message, which were not kept.
     more: u64,
 }
 
@@ -71,14 +71,11 @@ impl Reader {
         Reader { side, header: Vec::new(), open: None, passed: 0 }
     }
 
-    /// Takes `bytes` that passed at `at`, and gives each frame that they complete to `frames`.
+    /// Decodes `bytes`, which passed at `at`, and adds each completed frame to `frames`.
     pub fn read(&mut self, mut bytes: &[u8], at: Duration, frames: &mut impl Extend<Frame>) {
         while !bytes.is_empty() || self.is_complete() {
             if self.open.is_none() {
-                let (&first, rest) = match bytes.split_first() {
-                    Some(split) => split,
-                    None => return,
-                };
+                let Some((&first, rest)) = bytes.split_first() else { return };
                 bytes = rest;
                 self.header.push(first);
                 self.begin(at);
@@ -99,7 +96,7 @@ impl Reader {
         }
     }
 
-    /// Ends the frame whose payload has begun, though it is not complete, or the header.
+    /// Ends an incomplete frame, or an incomplete header.
     pub fn end(&mut self) -> Option<Frame> {
         self.passed = 0;
         let frame = self.open.take();
@@ -124,7 +121,7 @@ impl Reader {
     }
 }
 
-/// How many bytes the extended length has after the second byte of a header.
+/// The size in bytes of the extended length, which follows the second byte of a header.
 fn length_len(second: u8) -> usize {
     match second & 0x7F {
         126 => 2,
@@ -196,7 +193,7 @@ impl Frame {
     }
 }
 
-/// As the log has it.
+/// In the form of the log.
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.side {
@@ -241,7 +238,7 @@ impl Frames {
         self.frames.iter()
     }
 
-    /// Notes that the message which begins with the first data frame has this size once inflated.
+    /// Records the inflated size of the message that begins with the first data frame.
     pub fn set_inflated(&mut self, size: usize) {
         if let Some(frame) = self.frames.iter_mut().find(|frame| !frame.is_control()) {
             frame.inflated = Some(size);
@@ -272,12 +269,12 @@ impl Default for Inbound {
 }
 
 impl Inbound {
-    /// Takes `bytes` that came at `at`, still masked.
+    /// Decodes `bytes`, still masked, which were received at `at`.
     pub fn received(&mut self, bytes: &[u8], at: Duration) {
         self.reader.read(bytes, at, &mut self.waiting);
     }
 
-    /// The frames of the event that is next.
+    /// The frames of the next event.
     pub fn take(&mut self, event: &Event) -> Frames {
         let mut frames = Frames::default();
         match event {
@@ -285,7 +282,7 @@ impl Inbound {
                 let control = self.waiting.iter().position(Frame::is_control);
                 frames.extend(control.and_then(|at| self.waiting.remove(at)));
             }
-            // The peer's close frame, or what the peer did wrong.
+            // The peer's close frame, or its mistake.
             Event::Close => {
                 frames.extend(self.waiting.drain(..));
                 frames.extend(self.reader.end());
@@ -305,7 +302,7 @@ impl Inbound {
         frames
     }
 
-    /// Keeps few frames of the unfinished message, once no event is left.
+    /// Limits the kept frames of the unfinished message. Call it when no event is left.
     pub fn trim(&mut self) {
         let more = self.waiting.len().saturating_sub(MAX_FRAMES);
         self.waiting.truncate(MAX_FRAMES);

@@ -1,5 +1,4 @@
-//! An open WebSocket: the echo, a script, or what a runner of the cases asks for; and what the log says
-//! of it at its end.
+//! An open WebSocket: the echo, a script, or a client that runs the cases. Also the log line at its end.
 
 use std::time::Duration;
 
@@ -17,26 +16,26 @@ use crate::websocket::session::Session;
 
 /// An open WebSocket.
 pub struct WebSocket<'s> {
-    /// Its number in the log.
+    /// The client's number in the log.
     number: u64,
     opened: Duration,
     content: Content<'s>,
-    /// The length of the 101, which is sent with the first frames, in bytes.
+    /// The length in bytes of the 101, which is sent with the first frames.
     response_len: u64,
     received: u64,
     sent: u64,
-    /// Decodes each frame that is sent, if the log shows them.
+    /// Decodes the frames that are sent, if the log shows them.
     sent_frames: Option<Box<Reader>>,
 }
 
-/// What it is about.
+/// The job of a WebSocket.
 pub enum Content<'s> {
     Echo(Conversation<'s>),
     Script(Box<Scripted>),
     Runner(Runner<'s>),
 }
 
-/// The line about the end of a WebSocket. What the peer did then may come in its middle.
+/// The line about the end of a WebSocket. A note on how the peer ended may be inserted in its middle.
 pub struct Line {
     topic: Topic,
     start: String,
@@ -50,8 +49,8 @@ impl Line {
 }
 
 impl<'s> WebSocket<'s> {
-    /// The WebSocket of client `number`, which opened at `opened` by a response of `response_len` bytes, and
-    /// of which `received` bytes came with the request.
+    /// The WebSocket of client `number`. It opened at `opened` with a response of `response_len` bytes,
+    /// and `received` bytes came with the request.
     pub fn new(
         number: u64,
         opened: Duration,
@@ -69,7 +68,7 @@ impl<'s> WebSocket<'s> {
         self.sent_frames = Some(Box::new(Reader::new(Side::Server)));
     }
 
-    /// What to do at `now`.
+    /// Returns the next step at `now`.
     #[inline]
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         let step = match &mut self.content {
@@ -91,7 +90,7 @@ impl<'s> WebSocket<'s> {
         step
     }
 
-    /// Where the next bytes go.
+    /// The buffer for the next received bytes.
     pub fn input(&mut self) -> &mut [u8] {
         match &mut self.content {
             Content::Echo(conversation) => conversation.input(),
@@ -100,7 +99,7 @@ impl<'s> WebSocket<'s> {
         }
     }
 
-    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.received += bytes as u64;
         match &mut self.content {
@@ -110,7 +109,7 @@ impl<'s> WebSocket<'s> {
         }
     }
 
-    /// Takes note that nothing came until `now`.
+    /// Records that nothing was received until `now`.
     pub fn waited(&mut self, now: Duration) {
         match &mut self.content {
             Content::Echo(conversation) => conversation.waited(now),
@@ -119,8 +118,8 @@ impl<'s> WebSocket<'s> {
         }
     }
 
-    /// Takes note that the peer's stream ended or was lost at `now`, of which the last `unsent` bytes were
-    /// not sent.
+    /// Records that the stream ended or was lost at `now`, and that the last `unsent` bytes were not
+    /// sent.
     pub fn ended(&mut self, now: Duration, unsent: usize) {
         self.sent = self.sent.saturating_sub(unsent as u64);
         if let Content::Runner(runner) = &mut self.content {
@@ -128,7 +127,7 @@ impl<'s> WebSocket<'s> {
         }
     }
 
-    /// Takes the answer to [`Step::Report`].
+    /// Processes the answer to [`Step::Report`].
     pub fn reported(&mut self, result: Result<(), String>) {
         if let Content::Runner(runner) = &mut self.content {
             runner.reported(result);
@@ -152,7 +151,7 @@ impl<'s> WebSocket<'s> {
         }
     }
 
-    /// What the log says of its `end` at `now`.
+    /// The log line about its `end` at `now`.
     #[cold]
     pub fn line(&self, end: &End, now: Duration) -> Line {
         let (topic, messages) = match &self.content {
@@ -163,7 +162,7 @@ impl<'s> WebSocket<'s> {
                     let (start, rest) = (verdict.into(), String::new());
                     return Line { topic: Topic::Verdict, start, rest };
                 }
-                // A runner opens many.
+                // A client that runs the cases opens many connections.
                 (Topic::Detail, 0)
             }
         };
@@ -180,7 +179,7 @@ impl<'s> WebSocket<'s> {
                 Count(messages, "message"),
                 Count(self.received, "byte"),
                 Count(self.sent.saturating_sub(self.response_len), "byte"),
-                (now - self.opened).as_secs_f64(),
+                now.saturating_sub(self.opened).as_secs_f64(),
             ),
         }
     }
@@ -198,7 +197,9 @@ impl<'s> WebSocket<'s> {
 #[cold]
 fn log_sent(client: u64, reader: &mut Reader, bytes: [&[u8]; 2], now: Duration) {
     let mut frames = Vec::new();
-    bytes.into_iter().for_each(|bytes| reader.read(bytes, now, &mut frames));
+    for bytes in bytes {
+        reader.read(bytes, now, &mut frames);
+    }
     for frame in frames {
         trace!("client {client}: {frame}");
     }

@@ -12,11 +12,11 @@ use crate::http::request::is_scheme;
 pub struct Origin(String);
 
 impl Origin {
-    /// Parses an origin. One with its scheme's default port is the same as one without.
+    /// Parses an origin. The scheme's default port is dropped.
     ///
     /// # Errors
     ///
-    /// What is wrong with a text that no browser ever sends as an origin, and the right form.
+    /// The mistake in a text that no browser sends as an origin, and the correct form.
     pub fn parse(text: &str) -> Result<Self, String> {
         const EXPECTED: &str = "expected SCHEME://HOST, SCHEME://HOST:PORT, file:// or null, for example \
                                 https://example.org";
@@ -45,7 +45,7 @@ impl Origin {
         };
         let port = match port.map(|port| (port, port.parse::<u16>())) {
             None => None,
-            // A number may have a sign in Rust, and no port has one.
+            // Rust's parser accepts a sign, which no port has.
             Some((port, Ok(number))) if !port.starts_with('+') => {
                 Some(number).filter(|&number| Some(number) != default_port(scheme))
             }
@@ -62,7 +62,7 @@ impl Origin {
         Origin::parse(str::from_utf8(value).ok()?).ok()
     }
 
-    /// Whether it is `null`, which names no page: that of a file, or a sandboxed frame of any site.
+    /// Whether it is `null`, which identifies no page: a file has it, and a sandboxed frame of any site.
     pub fn is_opaque(&self) -> bool {
         self.0 == "null"
     }
@@ -76,11 +76,11 @@ impl Origin {
         Origin::parse(&format!("{scheme}://{host}")).as_ref() == Ok(self)
     }
 
-    /// Whether it is [from](Self::is_from) `host`, and surely so.
+    /// Whether it is certainly [from](Self::is_from) `host`.
     ///
-    /// For a name this can't be known: by DNS rebinding a page from elsewhere has the name that the
-    /// request goes to, though the name's address was another one when the page was loaded. Nobody can
-    /// do that with an IP address, or with `localhost`, which browsers never look up.
+    /// For a name this is never certain. By DNS rebinding, a page from elsewhere can have the name that
+    /// the request goes to: the name had another address when the page was loaded. This is impossible
+    /// with an IP address, and with `localhost`, which browsers never look up.
     pub fn is_surely_from(&self, host: &[u8]) -> bool {
         self.is_from(host) && self.has_fixed_address()
     }
@@ -127,7 +127,7 @@ fn canonical_host(host: &str) -> Result<String, String> {
     {
         return Err("expected a host name or an IP address, for example https://example.org".into());
     }
-    // The URL Standard takes a host whose last label is a number for an IPv4 address.
+    // The URL Standard parses a host as an IPv4 address if its last label is a number.
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
     if is_number && host.parse::<Ipv4Addr>().is_err() {
@@ -138,7 +138,7 @@ fn canonical_host(host: &str) -> Result<String, String> {
     Ok(host.into())
 }
 
-/// The host in an origin whose scheme is an app's own.
+/// The host in an origin with an app's own scheme.
 fn app_host(host: &str) -> Result<String, String> {
     let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
     if is_name { Ok(host.into()) } else { canonical_host(host) }

@@ -4,10 +4,10 @@ use std::str;
 
 use crate::proxy_protocol;
 
-/// The longest head that is read, in bytes, its empty line included.
+/// The maximum length of a head in bytes, including its empty line.
 pub const MAX_HEAD_LEN: usize = 16 * 1024;
 
-/// The most header fields that a head may have.
+/// The maximum number of header fields in a head.
 pub const MAX_FIELDS: usize = 100;
 
 /// A request's head.
@@ -28,7 +28,7 @@ pub struct Request<'h> {
 pub enum ParseError {
     /// Over [`MAX_HEAD_LEN`] or [`MAX_FIELDS`].
     TooLarge,
-    /// Not the grammar of RFC 9112. The text says what is wrong.
+    /// Not in the grammar of RFC 9112. The text names the mistake.
     Malformed(&'static str),
 }
 
@@ -39,8 +39,8 @@ pub enum ParseError {
 ///
 /// # Errors
 ///
-/// A head over its limits, and TLS or a PROXY header where none is expected: these are seen before the
-/// end.
+/// A head over its limits, and TLS or a PROXY header where none is expected. They are detected before
+/// the end of the head.
 pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseError> {
     const TLS_HANDSHAKE: u8 = 0x16;
     if input.first() == Some(&TLS_HANDSHAKE) {
@@ -54,7 +54,8 @@ pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseErr
     }
     let within_limit = &input[..input.len().min(MAX_HEAD_LEN)];
     let searched = searched.min(within_limit.len());
-    // A bare LF ends a line here, so that a client that sends it gets an error at once, not a timeout.
+    // A bare LF ends a line here, so that a client that sends one gets an error at once instead of a
+    // timeout.
     let end =
         (searched.saturating_sub(2)..within_limit.len()).find_map(|at| match &within_limit[at..] {
             [b'\n', b'\n', ..] => Some(at + 2),
@@ -63,7 +64,8 @@ pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseErr
         });
     match end {
         None if within_limit.len() == MAX_HEAD_LEN => Err(ParseError::TooLarge),
-        // Counted only when a line has ended. Otherwise a head that drips in costs quadratic time.
+        // Counted only when a line has ended. Otherwise a head that arrives byte by byte costs quadratic
+        // time.
         None if within_limit[searched..].contains(&b'\n') && has_too_many_fields(within_limit) => {
             Err(ParseError::TooLarge)
         }
@@ -71,8 +73,8 @@ pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseErr
     }
 }
 
-/// What follows an empty line, or all of it. RFC 9112 §2.2: a server "SHOULD ignore at least one empty
-/// line" before the request line.
+/// The head without an empty line at its start. RFC 9112 §2.2: a server "SHOULD ignore at least one
+/// empty line" before the request line.
 pub fn skip_empty_line(head: &[u8]) -> &[u8] {
     head.strip_prefix(b"\r\n").unwrap_or(head)
 }
@@ -87,8 +89,8 @@ impl<'h> Request<'h> {
     ///
     /// # Errors
     ///
-    /// What RFC 9112 does not allow is refused, even where a lenient server would guess: line ends
-    /// other than CRLF, folded lines, space before a colon, control characters.
+    /// Anything that RFC 9112 does not allow, even if a lenient server would guess its meaning: line
+    /// ends other than CRLF, folded lines, space before a colon, control characters.
     pub fn parse(head: &'h [u8]) -> Result<Self, ParseError> {
         use ParseError::Malformed;
         let head = skip_empty_line(head);
@@ -106,7 +108,7 @@ impl<'h> Request<'h> {
         let (request_line, mut rest) =
             split_line(head).ok_or(Malformed("the head has no lines"))?;
         if request_line.is_empty() {
-            // A PROXY header of version 2 begins so, and its next bytes may not have come yet.
+            // A PROXY header of version 2 begins like this, and its next bytes may not have arrived yet.
             return Err(Malformed(
                 "this is no request, but may be a PROXY header, which needs --proxy-protocol",
             ));
@@ -141,14 +143,14 @@ impl<'h> Request<'h> {
         }
     }
 
-    /// The values of every field called `name`, in whatever case.
+    /// The values of every field called `name`, case-insensitively.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         (self.fields.iter())
             .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
             .map(|&(_, value)| value)
     }
 
-    /// The members of the list that every field called `name` is a part of (RFC 9110 §5.6.1).
+    /// The members of the list that all fields called `name` form (RFC 9110 §5.6.1).
     pub fn list(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         self.values(name)
             .flat_map(|value| value.split(|&byte| byte == b','))
@@ -156,17 +158,17 @@ impl<'h> Request<'h> {
             .filter(|member| !member.is_empty())
     }
 
-    /// Whether that list has `token`, in whatever case.
+    /// Whether that list has `token`, case-insensitively.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         self.list(name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// Whether there is a field called `name`, in whatever case.
+    /// Whether there is a field called `name`, case-insensitively.
     pub fn has(&self, name: &str) -> bool {
         self.values(name).next().is_some()
     }
 
-    /// The path that the target names, without its query. `None` if it names none, as `*`.
+    /// The target's path, without its query. `None` if it has no path, like `*`.
     pub fn path(&self) -> Option<&'h str> {
         let path = self.path_and_query()?.split('?').next()?;
         Some(if path.is_empty() { "/" } else { path })
@@ -211,7 +213,7 @@ fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, ParseError> {
     }
 }
 
-/// A target, of whose grammar (RFC 9112 §3.2) only the characters are checked here.
+/// A target. Only the characters of its grammar (RFC 9112 §3.2) are checked here.
 fn parse_target(target: &[u8]) -> Result<&str, ParseError> {
     use ParseError::Malformed;
     if target.is_empty() {
@@ -271,20 +273,20 @@ pub fn is_scheme(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
-/// `bytes` as text, if they are a token (RFC 9110 §5.6.2).
+/// `bytes` as text if they are a token (RFC 9110 §5.6.2).
 pub fn token(bytes: &[u8]) -> Option<&str> {
     let is_token = |&byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     (!bytes.is_empty() && bytes.iter().all(is_token)).then(|| str::from_utf8(bytes).ok()).flatten()
 }
 
-/// A line, and what follows it.
+/// A line, and the rest after it.
 fn split_line(head: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = head.iter().position(|&byte| byte == b'\n')?;
     let line = &head[..end];
     Some((line.strip_suffix(b"\r").unwrap_or(line), &head[end + 1..]))
 }
 
-/// Without the optional white space around it, which is spaces and tabs (RFC 9110 §5.6.3).
+/// `bytes` without the optional white space around them: spaces and tabs (RFC 9110 §5.6.3).
 pub fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;

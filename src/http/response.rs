@@ -1,11 +1,10 @@
-//! A response, and how it is written (RFC 9112 §4).
+//! A response and its encoding (RFC 9112 §4).
 
 use std::borrow::Cow;
 
-/// What is answered to one request.
+/// The response to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// The status code.
     pub status: u16,
     /// Names and values, each value without line ends.
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
@@ -14,7 +13,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// A response that says `body` in a line of plain text.
+    /// A response with `body` as a line of plain text.
     pub fn text(status: u16, body: impl Into<Cow<'static, str>>) -> Self {
         let body = body.into() + "\n";
         Response { status, headers: vec![], body }.with("Content-Type", "text/plain; charset=utf-8")
@@ -27,8 +26,8 @@ impl Response {
         self
     }
 
-    /// Encodes the response to a request with `method`: HEAD gets no content. `date` is the time now
-    /// as RFC 9110 §5.6.7 writes it.
+    /// Encodes the response to a request with `method`: HEAD gets no content. `date` is the current time
+    /// in the format of RFC 9110 §5.6.7.
     ///
     /// Every response but 101 ends the connection.
     pub fn encode(&self, method: &str, date: &str) -> Vec<u8> {
@@ -55,7 +54,7 @@ impl Response {
     }
 }
 
-/// A status code as people read it: with its [`reason_phrase`], if it has one.
+/// A status code with its [`reason_phrase`], if it has one.
 pub fn described(status: u16) -> String {
     match reason_phrase(status) {
         "" => status.to_string(),
@@ -63,8 +62,8 @@ pub fn described(status: u16) -> String {
     }
 }
 
-/// The reason phrase of a status code (RFC 9110 §15 and the registry of status codes), empty for one
-/// that nobody has registered.
+/// The reason phrase of a status code (RFC 9110 §15 and the registry of status codes), empty for an
+/// unregistered one.
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         101 => "Switching Protocols",

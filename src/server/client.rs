@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::app::connection::Connection;
 use crate::app::end::Lost;
 use crate::app::step::{Step, Topic};
-use crate::server::registry::Registration;
+use crate::server::registry::{LIMIT_REACHED, Registration};
 use crate::server::shared::Shared;
 use crate::server::socket::{Error, Received};
 use crate::server::stream::Stream;
@@ -47,11 +47,11 @@ struct Client<'c> {
     stream: Stream<'c>,
     start: Instant,
     tls: Tls,
-    /// At which the end of the WebSocket is logged.
+    /// The level at which the end of the WebSocket is logged.
     level: Level,
 }
 
-/// How far TLS is, as the registry and the log know it.
+/// The state of TLS, as reported to the registry and the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tls {
     None,
@@ -59,7 +59,7 @@ enum Tls {
 }
 
 impl Client<'_> {
-    /// Drives `connection` to its end. A panic ends it by a close frame.
+    /// Drives `connection` to its end. A panic ends it with a close frame.
     fn serve(&mut self, connection: &mut Connection) {
         let driven = panic::catch_unwind(AssertUnwindSafe(|| self.drive_to_end(connection)));
         if driven.is_err() {
@@ -87,9 +87,7 @@ impl Client<'_> {
 
     fn drive(&mut self, connection: &mut Connection) -> Result<(), Error> {
         loop {
-            if let Some(why) = self.registration.refusal() {
-                connection.stop(why);
-            }
+            self.check_refusal(connection);
             let received = match connection.next(self.now()) {
                 Step::Send { head, payload } => {
                     self.stream.send(head, payload)?;
@@ -141,10 +139,8 @@ impl Client<'_> {
                 }
                 Received::Nothing => connection.waited(self.now()),
                 Received::End => {
-                    // An eviction ends it as the peer would, but there is a response to it.
-                    if let Some(why) = self.registration.refusal() {
-                        connection.stop(why);
-                    }
+                    // An eviction looks like the peer's end of stream, but needs a response.
+                    self.check_refusal(connection);
                     connection.ended(self.now());
                 }
                 Received::NotTls => connection.spoke_plain_http(),
@@ -155,12 +151,21 @@ impl Client<'_> {
         }
     }
 
+    /// Passes a refusal on to the connection, if there is one.
+    fn check_refusal(&self, connection: &mut Connection) {
+        match self.registration.refusal() {
+            None => {}
+            Some(LIMIT_REACHED) => connection.make_room(LIMIT_REACHED),
+            Some(why) => connection.stop(why),
+        }
+    }
+
     /// The time since the connection began.
     fn now(&self) -> Duration {
         self.stream.now() - self.start
     }
 
-    /// Enables TLS, if there is a certificate, behind a PROXY header.
+    /// Enables TLS after a PROXY header, if there is a certificate.
     #[inline(never)]
     fn start_tls(&mut self) {
         if let Some(acceptor) = &self.shared.acceptor {
@@ -179,11 +184,11 @@ impl Client<'_> {
     }
 
     fn close_after_panic(&mut self) {
-        // Inside a frame nothing can be sent.
+        // Nothing can be sent inside a frame.
         if !self.stream.is_sending() {
             let mut frame = Vec::new();
             close::INTERNAL_ERROR.encode(&mut frame);
-            // If it can't be sent, the end is the same.
+            // The connection ends either way.
             let _ = self.stream.send_last(&frame);
         }
     }
@@ -193,9 +198,8 @@ impl Client<'_> {
     fn log(&mut self, topic: Topic, line: &str) {
         let admitted = match topic {
             Topic::Request => self.shared.request_log.admit(Instant::now()),
-            Topic::Opened => self.shared.client_log.admit(Instant::now()),
+            Topic::Opened | Topic::Verdict => self.shared.client_log.admit(Instant::now()),
             Topic::Ended => return log!(self.level, "{line}"),
-            Topic::Verdict => Some(String::new()),
             Topic::Detail => None,
         };
         if let Topic::Opened = topic {
@@ -224,7 +228,7 @@ mod tests {
     use crate::server::registry;
     use crate::server::socket::Socket;
 
-    /// What a client receives that is sent `head` and `payload` before a panic.
+    /// The bytes that a client receives if `head` and `payload` are sent before a panic.
     fn received(head: &[u8], payload: &[u8]) -> Vec<u8> {
         let timeout = Duration::from_millis(80);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,4 @@
-//! What the kernel allows: descriptors, memory maps, addresses, and what the control group allows.
+//! The limits of the kernel and the control group: descriptors, memory maps, addresses, memory, threads.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -13,22 +13,22 @@ use crate::websocket::negotiation::Mode;
 /// The kernel's limits on this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How many memory maps there may be, `vm.max_map_count`.
+    /// The maximum number of memory maps, `vm.max_map_count`.
     pub maps: u64,
-    /// How many descriptors may be open, `RLIMIT_NOFILE`.
+    /// The maximum number of open descriptors, `RLIMIT_NOFILE`.
     pub descriptors: u64,
-    /// How many bytes of addresses there may be, `RLIMIT_AS`.
+    /// The maximum address space in bytes, `RLIMIT_AS`.
     pub addresses: Option<u64>,
-    /// How many bytes of memory the control group may hold, `memory.max`.
+    /// The control group's memory limit in bytes, `memory.max`.
     pub memory: Option<u64>,
-    /// How many threads the control group may have, `pids.max`.
+    /// The control group's thread limit, `pids.max`.
     pub threads: Option<u64>,
-    /// All that a client may cost beside what is charged to the budget, in bytes.
+    /// The maximum memory of a client in bytes, excluding the memory charged to the budget.
     pub memory_per_client: u64,
 }
 
 impl Limits {
-    /// Raises the soft descriptor limit to the hard one, and reads what holds then.
+    /// Raises the soft descriptor limit to the hard one, and returns the resulting limits.
     pub fn raise() -> Self {
         let mut files = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: highest_soft_limit(files.maximum), ..files };
@@ -46,37 +46,37 @@ impl Limits {
         }
     }
 
-    /// The same for clients that speak TLS, whose session and records cost more.
+    /// The same limits for TLS clients, whose sessions and records cost more memory.
     #[must_use]
     pub fn with_tls(self) -> Self {
         Limits { memory_per_client: 256 * 1024, ..self }
     }
 
-    /// How many WebSockets there can be at once, at most `asked`, beside [`http_only`](Self::http_only)
-    /// other connections.
+    /// The possible number of simultaneous WebSockets, at most `asked`, besides
+    /// [`http_only`](Self::http_only) other connections.
     pub fn clients(self, asked: usize, compression: Mode) -> usize {
         asked.min(self.connections(compression) - self.http_only(compression)).max(1)
     }
 
-    /// How many connections there can be beyond the limit of WebSockets. They get the page, the answer to
-    /// a health check or a proper 503.
+    /// The possible number of connections beyond the limit of WebSockets. They get the page, the answer
+    /// to a health check, or a proper 503.
     pub fn http_only(self, compression: Mode) -> usize {
         (self.connections(compression) / 8).clamp(2, 128)
     }
 
-    /// How many connections can be served at once.
+    /// The possible number of simultaneous connections.
     ///
     /// A thread beyond `maps` or `addresses` does not fail to start: it aborts the whole process, since
-    /// the guard page of its signal stack can't be set up. So this has to hold on the safe side.
+    /// the guard page of its signal stack can't be set up. So this errs on the safe side.
     fn connections(self, compression: Mode) -> usize {
         /// The standard streams, the log file, listeners, the signal pipe, and one to say 503.
         const DESCRIPTORS_RESERVE: u64 = 24;
-        /// The stacks, the buffers, and a message below what is charged to the budget, in bytes.
+        /// The stacks, the buffers, and the uncharged part of a message, in bytes.
         const ADDRESSES_PER_CLIENT: u64 = 256 * 1024;
         /// Threads that serve no client, at most 16 of them for handshakes.
         const THREADS_RESERVE: u64 = 24;
 
-        // One for its message.
+        // One map for its message.
         let maps_per_client = 1 + maps_beside_messages(compression);
         let allowed = [
             self.maps.saturating_sub(MAPS_RESERVE) / maps_per_client,
@@ -89,14 +89,14 @@ impl Limits {
         usize::try_from(allowed).unwrap_or(usize::MAX).max(3)
     }
 
-    /// How many bytes messages may hold at once, at most `asked`.
+    /// The possible total memory of messages in bytes, at most `asked`.
     pub fn buffered(self, asked: usize) -> usize {
         let allowed = half_beside_program(self.memory).min(half_beside_program(self.addresses));
         asked.min(usize::try_from(allowed).unwrap_or(usize::MAX))
     }
 
-    /// What may be reserved for messages, if there are so many clients: at least a map for each. One
-    /// whose replies wait, as a behaviour may ask for, has more of them.
+    /// The possible reservations for the messages of this many clients: at least one map for each. A
+    /// client whose replies are delayed by a behavior uses more.
     pub fn reservable(self, clients: usize, compression: Mode) -> Reservable {
         let connections = (clients + self.http_only(compression)) as u64;
         let beside = MAPS_RESERVE + connections * maps_beside_messages(compression);
@@ -108,12 +108,12 @@ impl Limits {
     }
 }
 
-/// The maps of the program, its libraries, the allocator's arenas and the accept thread, and two for
-/// each huge page of a message.
+/// The maps of the program, its libraries, the allocator's arenas and the accept thread, and two more
+/// for each huge page of a message.
 const MAPS_RESERVE: u64 = 2_048;
 
-/// The maps of a thread's stack and signal stack, each with its guard page, and of what compresses its
-/// replies alone.
+/// The maps of a thread's stack and signal stack, each with its guard page, and of the client's own
+/// deflater.
 fn maps_beside_messages(compression: Mode) -> u64 {
     match compression {
         Mode::Off | Mode::NoContextTakeover => 4,
@@ -121,14 +121,15 @@ fn maps_beside_messages(compression: Mode) -> u64 {
     }
 }
 
-/// The highest soft limit on descriptors below this hard one. macOS has none as the hard limit, and
-/// refuses more than `OPEN_MAX` as the soft one.
+/// The highest soft limit on descriptors under this hard limit. On macOS the hard limit may be
+/// unlimited, but a soft limit above `OPEN_MAX` is refused.
 fn highest_soft_limit(hard: Option<u64>) -> Option<u64> {
     const OPEN_MAX: u64 = 10_240;
     if cfg!(target_os = "macos") { Some(hard.unwrap_or(OPEN_MAX).min(OPEN_MAX)) } else { hard }
 }
 
-/// Half of what is left beside the program, for clients or for messages. All there is without a limit.
+/// Half of the limit after subtracting the program's own share, for clients or for messages. `u64::MAX`
+/// without a limit.
 fn half_beside_program(limit: Option<u64>) -> u64 {
     const PROGRAM: u64 = 32 * 1024 * 1024;
     limit.map_or(u64::MAX, |limit| limit.saturating_sub(PROGRAM) / 2)
@@ -151,23 +152,23 @@ impl fmt::Display for Limits {
     }
 }
 
-/// Starts the program anew with other tunables of glibc, which it reads before `main`, and which no safe
-/// call sets later:
+/// Re-executes the program with other tunables for glibc. glibc reads them before `main`, and no safe
+/// call sets them later:
 ///
-/// - Few arenas, where it would make eight for each core. Each keeps memory after a crowd has left, and
-///   takes addresses that a limit on them does not have.
-/// - No caches of threads. What a client's thread needs for the request would stay in its cache for as
-///   long as the client is connected, and a block in the cache of a thread for handshakes keeps all
-///   below it in the arena.
-/// - No lists of small blocks that are freed but not merged. Each keeps all below it in the arena, too.
+/// - Few arenas instead of eight per core. Each arena keeps memory after many clients have left, and
+///   reserves address space, which may be limited.
+/// - No per-thread caches. A client's thread would cache the memory of its request for as long as the
+///   client is connected, and a cached block keeps everything below it in the arena.
+/// - No lists of small blocks that are freed but not merged. Each block keeps everything below it in the
+///   arena, too.
 pub fn tune_allocator() {
     const VARIABLE: &str = "GLIBC_TUNABLES";
     const ARENA_MAX: &str = "glibc.malloc.arena_max=";
     const CACHES: [&str; 2] = ["glibc.malloc.tcache_count=", "glibc.malloc.mxfast="];
-    /// Says that it was started anew. glibc hides its own variable from programs with capabilities.
+    /// Marks a re-executed program. glibc hides its own variable from programs with capabilities.
     const MARKER: &str = "WSECHO_ALLOCATOR_TUNED";
 
-    let most = if getrlimit(Resource::As).current.is_some() { 1 } else { 16 };
+    let max_arenas = if getrlimit(Resource::As).current.is_some() { 1 } else { 16 };
     let default = thread::available_parallelism().map_or(1, usize::from) * 8;
     let tunables = env::var_os(VARIABLE).unwrap_or_default().into_string();
     let (Ok(tunables), None) = (tunables, env::var_os(MARKER)) else { return };
@@ -180,8 +181,8 @@ pub fn tune_allocator() {
             .ok()
     };
     let mut missing = String::new();
-    if set(ARENA_MAX).unwrap_or(default) > most {
-        missing += &format!(":{ARENA_MAX}{most}");
+    if set(ARENA_MAX).unwrap_or(default) > max_arenas {
+        missing += &format!(":{ARENA_MAX}{max_arenas}");
     }
     for name in CACHES.into_iter().filter(|name| set(name).is_none()) {
         missing += &format!(":{name}0");
@@ -191,11 +192,11 @@ pub fn tune_allocator() {
     }
     let mut arguments = env::args_os();
     let (Ok(program), Some(name)) = (env::current_exe(), arguments.next()) else { return };
-    // Started by a loader, the program is the loader.
+    // If a loader was started explicitly, the current executable is the loader.
     if program.file_name() == Path::new(&name).file_name() {
         let mut command = Command::new(program);
         command.arg0(name).args(arguments).env(MARKER, "1");
-        // It returns only if it fails, and then the program goes on with what glibc does by itself.
+        // exec returns only if it fails. The program then continues with glibc's defaults.
         let _ = command.env(VARIABLE, tunables + &missing).exec();
     }
 }
@@ -204,8 +205,7 @@ fn read_number(file: impl AsRef<Path>) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
-/// The smallest `limit` of this process's control group and the groups above it (cgroup v2), if there
-/// is one.
+/// The lowest `limit` of this process's control group and its parents (cgroup v2), if there is one.
 fn read_control_group(limit: &str) -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -247,7 +247,7 @@ mod tests {
         let modes = [Mode::Off, Mode::NoContextTakeover, Mode::ContextTakeover];
         let clients = modes.map(|compression| usual.clients(100_000, compression));
         assert_eq!(clients, [12_568, 12_568, 10_452]);
-        // Each has a map for its message at least, and for a second one below the default limit.
+        // Each client has at least one map for its message, and two below the default limit.
         for compression in modes {
             let [few, most] = [10_000, 100_000].map(|asked| usual.clients(asked, compression));
             assert!(usual.reservable(most, compression).maps >= most);

@@ -1,4 +1,4 @@
-//! Listening sockets: TCP, Unix-domain, and those that a supervisor hands over.
+//! Listening sockets: TCP, Unix-domain, and inherited from a supervisor.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -25,19 +25,19 @@ use crate::app::settings::WRITE_TIMEOUT_PARTS;
 use crate::cli::DEFAULT_ADDR;
 use crate::server::socket::Socket;
 
-/// How many connections may wait to be accepted. std's 128 lets a burst wait a second for a repeated
-/// SYN.
+/// The maximum number of connections that wait to be accepted. With std's 128, clients in a burst wait a
+/// second for a repeated SYN.
 const BACKLOG: i32 = 4096;
 
 /// All listening sockets.
 pub struct Listeners {
     sockets: Vec<Listener>,
     write_timeout: Duration,
-    /// Whether some were handed over, and so outlive this process.
+    /// Whether some are inherited, and so outlive this process.
     pub are_inherited: bool,
 }
 
-/// What clients speak to the server.
+/// The transport of clients.
 #[derive(Clone, Copy, Debug)]
 pub enum Scheme {
     Plain,
@@ -57,8 +57,8 @@ enum Listener {
 }
 
 impl Listeners {
-    /// Takes the sockets that a supervisor hands over. This has to come before any other socket is
-    /// opened, which could be taken for one of them.
+    /// Inherits the sockets of a supervisor. Call it before any other descriptor is opened, which could
+    /// be mistaken for one of them.
     ///
     /// # Errors
     ///
@@ -69,7 +69,8 @@ impl Listeners {
         Ok(Listeners { sockets, write_timeout, are_inherited })
     }
 
-    /// Listens on each address too, or on [`DEFAULT_ADDR`] if there is neither an address nor a socket.
+    /// Also listens on each address, or on [`DEFAULT_ADDR`] if there is neither an address nor an
+    /// inherited socket.
     ///
     /// # Errors
     ///
@@ -94,7 +95,7 @@ impl Listeners {
         Ok(())
     }
 
-    /// Logs where clients and browsers find the server.
+    /// Logs the server's URLs for clients and browsers.
     pub fn log(&self, scheme: Scheme) {
         let (ws, http) = match scheme {
             Scheme::Plain => ("ws", "http"),
@@ -126,13 +127,12 @@ impl Listeners {
         info!("listening on{sockets}{pages}{families}");
     }
 
-    /// Waits until clients have come, or `stop` has ended, and tells which listeners they wait at.
-    /// `None` at the end.
+    /// Waits for clients, and returns the ready listeners. Returns `None` when `stop` has ended.
     fn wait(&self, stop: &PipeReader) -> Option<Vec<&Listener>> {
         let mut fds: Vec<_> =
             self.sockets.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();
         fds.push(PollFd::new(stop, PollFlags::IN));
-        // It fails only if a signal interrupts it, and then nothing is ready.
+        // poll fails only if a signal interrupts it.
         while poll(&mut fds, None).is_err() {}
         let is_ready = |fd: &PollFd| !fd.revents().is_empty();
         if fds.pop().is_some_and(|stop| is_ready(&stop)) {
@@ -142,8 +142,8 @@ impl Listeners {
         Some(ready.map(|(listener, _)| listener).collect())
     }
 
-    /// Calls `serve` for each client until `stop` has ended. Nothing that a client or the kernel does
-    /// ends it sooner.
+    /// Calls `serve` for each client until `stop` has ended. No error of a client or the kernel ends it
+    /// earlier.
     pub fn accept(&self, stop: &PipeReader, mut serve: impl FnMut(Socket)) {
         let mut warned = false;
         while let Some(ready) = self.wait(stop) {
@@ -153,7 +153,7 @@ impl Listeners {
                         warned = false;
                         serve(socket);
                     }
-                    // The client is gone, or another process took it.
+                    // The client is gone, or another process accepted it.
                     Err(error) if is_about_one_client(&error) => {}
                     Err(error) => {
                         if !warned {
@@ -175,14 +175,14 @@ fn is_about_one_client(error: &io::Error) -> bool {
     )
 }
 
-/// Waits for a moment, or until `stop` has ended: descriptors or memory may become free again, and to
-/// retry at once would spin.
+/// Waits briefly, or until `stop` has ended. Descriptors or memory may become free meanwhile, and an
+/// immediate retry would spin.
 fn pause(stop: &PipeReader) {
     const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
     let _ = poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&PAUSE));
 }
 
-/// Takes the listening sockets that `LISTEN_FDS` and `LISTEN_PID` hand over (sd_listen_fds(3)).
+/// Inherits the listening sockets that `LISTEN_FDS` and `LISTEN_PID` announce (sd_listen_fds(3)).
 fn inherit(mut inherited: ListenFd) -> Result<Vec<Listener>, String> {
     let number = inherited.len();
     let listeners = (0..number).map(|index| {
@@ -200,14 +200,14 @@ fn inherit_one(inherited: &mut ListenFd, index: usize) -> io::Result<Listener> {
     } else {
         return Err(io::Error::other("it is neither a TCP nor a Unix-domain stream socket"));
     };
-    // Otherwise each accept fails.
+    // Otherwise each accept would fail.
     if !sockopt::socket_acceptconn(&listener)? {
         return Err(io::Error::other("it does not listen; a socket unit needs Accept=no"));
     }
     Ok(listener)
 }
 
-/// Listens on every address of `addr`, a `HOST:PORT`, that this machine has.
+/// Listens on every address of the `HOST:PORT` `addr` that this machine has.
 fn bind_tcp(addr: &str) -> io::Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     let mut bound: Vec<SocketAddr> = Vec::new();
@@ -216,7 +216,7 @@ fn bind_tcp(addr: &str) -> io::Result<Vec<Listener>> {
         if bound.iter().any(|known| known.ip() == addr.ip()) {
             continue;
         }
-        // If any port will do, it is the same one for all, unless another program has it.
+        // For port 0, all addresses share one port, unless another program uses it.
         let same_port = bound.first().filter(|_| addr.port() == 0).map(SocketAddr::port);
         let same_port = same_port.map(|port| SocketAddr::new(addr.ip(), port));
         let listener = same_port.and_then(|addr| TcpListener::bind(addr).ok());
@@ -225,7 +225,7 @@ fn bind_tcp(addr: &str) -> io::Result<Vec<Listener>> {
                 bound.push(listener.local_addr()?);
                 listeners.push(Listener::Tcp(listener));
             }
-            // A name often has an IPv6 address where there is no IPv6.
+            // A name often has an IPv6 address on machines without IPv6.
             Err(error) if is_missing(&error) => missing = Some((addr, error)),
             Err(error) => return Err(error),
         }
@@ -254,8 +254,8 @@ fn resolve(addr: &str) -> io::Result<Vec<SocketAddr>> {
     Ok((host, port).to_socket_addrs()?.collect())
 }
 
-/// The addresses in what `getent ahosts` prints. A static program asks getent for them: glibc would load
-/// the system's modules for names, and a static one crashes when they are of another version.
+/// The addresses in the output of `getent ahosts`. A static program runs getent, since a static glibc
+/// would load the system's name service modules, and crashes if they are of another version.
 fn addresses(printed: &[u8], port: u16) -> io::Result<Vec<SocketAddr>> {
     let printed = String::from_utf8_lossy(printed);
     let addresses = printed.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
@@ -271,7 +271,7 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
-/// What may help against an error, as the end of its line.
+/// A hint on how to fix an error, to append to its line.
 fn hint(addr: &str, error: &io::Error) -> &'static str {
     match (error.kind(), addr.starts_with("unix:")) {
         (ErrorKind::AddrInUse, false) => {
@@ -298,7 +298,7 @@ fn hint(addr: &str, error: &io::Error) -> &'static str {
     }
 }
 
-/// Listens on a path, or after an `@` on a name in the abstract namespace.
+/// Listens on a path, or on a name in the abstract namespace after an `@`.
 fn bind_unix(name: &str) -> io::Result<Listener> {
     #[cfg(target_os = "linux")]
     if let Some(name) = name.strip_prefix('@') {
@@ -307,7 +307,7 @@ fn bind_unix(name: &str) -> io::Result<Listener> {
         return Ok(Listener::Unix { listener, _file: None });
     }
     let path = Path::new(name);
-    // Until the socket listens, another start would take its file for a stale one.
+    // Until the socket listens, another starting process would consider its file stale.
     let _lock = lock_directory(path)?;
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
@@ -326,21 +326,21 @@ fn bind_unix(name: &str) -> io::Result<Listener> {
     Ok(Listener::Unix { listener, _file: Some(file) })
 }
 
-/// Whether no process has the socket whose file is at `path`.
+/// Whether no process owns the socket file at `path`.
 fn is_stale(path: &Path) -> io::Result<bool> {
     let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
-    // Otherwise it waits while the queue of a live socket is full.
+    // A blocking connect would wait while the queue of a live socket is full.
     ioctl_fionbio(&socket, true)?;
     match connect(socket, &SocketAddrUnix::new(path)?) {
         Err(Errno::CONNREFUSED) => Ok(!is_bound(path)),
-        // It can't be known, and "in use" would send the operator looking for a program.
+        // The state is unknown, and "in use" would send the operator looking for a program.
         Err(Errno::ACCESS) => Err(Errno::ACCESS.into()),
         _ => Ok(false),
     }
 }
 
-/// Whether a process has bound a socket to a path of this name and does not listen yet. Until then a
-/// connection is refused, as that to a stale file is. Linux alone lists its sockets in a file.
+/// Whether a process has bound a socket to a path with this file name but does not listen yet. Such a
+/// socket refuses connections, just as a stale file does. Only Linux lists its sockets in a file.
 fn is_bound(path: &Path) -> bool {
     /// The columns Protocol, Flags, Type and St of a stream socket that is bound and nothing else.
     const BOUND: &str = " 00000000 00000000 0001 01 ";
@@ -348,13 +348,13 @@ fn is_bound(path: &Path) -> bool {
     let sockets = fs::read("/proc/net/unix").unwrap_or_default();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     String::from_utf8_lossy(&sockets).lines().filter(|line| line.contains(BOUND)).any(|line| {
-        // The path is as its process gave it, and may be relative.
+        // The listed path is the one passed to bind, and may be relative.
         line.strip_suffix(&*name).is_some_and(|directory| directory.ends_with(['/', ' ']))
     })
 }
 
-/// Keeps other starts of this program from the directory of `path` until it is dropped. Any user may hold
-/// the lock, so nothing waits for it for long.
+/// Locks the directory of `path` against other starting processes until dropped. Any user may hold the
+/// lock, so this waits only briefly.
 fn lock_directory(path: &Path) -> io::Result<File> {
     const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -375,10 +375,10 @@ fn lock_directory(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// A socket's file. Dropping it removes the file, unless another one is in its place.
+/// A socket's file. Dropping it removes the file, unless another file has replaced it.
 struct SocketFile {
     path: PathBuf,
-    /// Its device and inode, which no other file has while the socket is open.
+    /// Its device and inode, which are unique while the socket is open.
     id: (u64, u64),
 }
 
@@ -396,7 +396,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let _lock = lock_directory(&self.path);
         if Self::id(&self.path).is_ok_and(|id| id == self.id) {
-            // What can't be removed is replaced at the next start.
+            // If this fails, the next start replaces the file.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -419,7 +419,7 @@ impl Listener {
         match self {
             Listener::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
-                // Linux alone gives the new socket a mode of its own.
+                // Except on Linux, the new socket inherits O_NONBLOCK.
                 #[cfg(not(target_os = "linux"))]
                 stream.set_nonblocking(false)?;
                 Ok(Socket::new(stream, Peer::Tcp(peer)))
@@ -427,7 +427,7 @@ impl Listener {
             Listener::InheritedTcp(listener) => {
                 let (stream, peer) = listener.accept()?;
                 stream.set_nonblocking(false)?;
-                // If the client is gone, its thread will see that.
+                // If the client is gone, its thread will notice.
                 let _ = configure_tcp(&stream, write_timeout);
                 Ok(Socket::new(stream, Peer::Tcp(peer)))
             }
@@ -460,7 +460,7 @@ impl AsFd for Listener {
 }
 
 impl fmt::Display for Listener {
-    /// As `--addr` has it.
+    /// In the form of `--addr`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Listener::Tcp(listener) | Listener::InheritedTcp(listener) => {
@@ -474,7 +474,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// The path of a Unix-domain address, or after an `@` its name in the abstract namespace.
+/// The path of a Unix-domain address, or `@` and its name in the abstract namespace.
 fn name_of(addr: &unix::SocketAddr) -> String {
     #[cfg(target_os = "linux")]
     if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(addr) {
@@ -483,11 +483,13 @@ fn name_of(addr: &unix::SocketAddr) -> String {
     addr.as_pathname().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
-/// Sets what Linux's accepted TCP sockets inherit, which spares each of them these system calls.
+/// Sets socket options. On Linux, accepted TCP sockets inherit them, which saves each one these system
+/// calls.
 fn configure_tcp(socket: impl AsFd, write_timeout: Duration) -> io::Result<()> {
-    // Replies are sent whole, so there is nothing to hold them back for.
+    // Replies are sent whole, so Nagle's algorithm would only delay them.
     sockopt::set_tcp_nodelay(&socket, true)?;
-    // Ends a connection whose peer takes nothing while no thread is sending, also after its end.
+    // Ends a connection whose peer accepts no data, even while no thread is sending, and after the
+    // close.
     #[cfg(target_os = "linux")]
     {
         let millis = write_timeout.as_millis().clamp(1, i32::MAX as u128);
@@ -517,7 +519,7 @@ mod tests {
         assert!(addresses(b"", 80).is_err());
     }
 
-    /// Root is permitted everything, so that the tests over sockets may not see it.
+    /// Root may access everything, so the tests over sockets may miss this.
     #[test]
     fn what_is_hinted_at_fits_the_address() {
         let hint = |addr| hint(addr, &ErrorKind::PermissionDenied.into());

@@ -1,4 +1,4 @@
-//! Who is connected: the limits on connections, and the stop of all of them.
+//! The open connections: their limits, and the stop of all of them.
 
 use std::cell::Cell;
 use std::collections::hash_map::Entry;
@@ -16,29 +16,29 @@ use crate::app::peer::Peer;
 use crate::lock::{lock, unpoisoned};
 use crate::server::socket::Socket;
 
-/// Ends the wait of a client's thread. By default it is ignored, and nobody sends it by hand.
+/// The signal that interrupts the wait of a client's thread. By default it is ignored, and operators
+/// don't use it.
 pub const WAKE: Signal = Signal::SIGURG;
 
-/// Why a connection is refused, for its 503.
+/// A reason to refuse a connection, for its 503.
 pub const LIMIT_REACHED: &str = "the connection limit is reached";
 /// See [`LIMIT_REACHED`].
 pub const IP_LIMIT_REACHED: &str = "the limit of connections from one address is reached";
 /// See [`LIMIT_REACHED`].
 pub const STOPPING: &str = "the server is stopping";
 
-/// How long a connection may be silent before it is evicted in place of an older one.
+/// A connection that is silent for longer than this is evicted before older ones.
 const MAX_SILENCE: Duration = Duration::from_secs(1);
 
-/// How long a thread takes at most to notice that its connection was aborted.
+/// The maximum time that a thread takes to notice that its connection was aborted.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// All connections.
 pub struct Registry {
-    /// The limit of WebSockets.
+    /// The maximum number of WebSockets.
     max: usize,
-    /// The limit of connections beyond `max`.
+    /// The maximum number of connections beyond `max`.
     http_only: usize,
-    /// The limit of WebSockets from one network, 0 for none.
+    /// The maximum number of WebSockets from one network (0: no limit).
     max_per_ip: usize,
     stopping: OnceLock<Stopping>,
     state: Mutex<State>,
@@ -48,45 +48,45 @@ pub struct Registry {
 #[derive(Default)]
 struct State {
     next_id: u64,
-    /// How many WebSockets were opened, which numbers the clients.
+    /// The number of WebSockets opened so far. It numbers the clients.
     opened: u64,
     websockets: usize,
-    /// How many of them each network has.
+    /// The number of WebSockets from each network.
     by_network: HashMap<IpAddr, usize>,
     by_id: HashMap<u64, Arc<Connection>>,
-    /// Those that are no WebSockets and were not evicted, in the order of [`Phase`].
+    /// Connections that are not WebSockets and were not evicted, in the order of [`Phase`].
     evictable: BTreeSet<(Phase, u64)>,
-    /// Those that were evicted, not aborted, and have yet to end.
+    /// Connections that were evicted but not aborted, and have yet to end.
     evicted: BTreeSet<u64>,
 }
 
-/// What a connection is doing. Of those that are evicted the first ones come first.
+/// The phase of a connection. The lowest phase is evicted first, a WebSocket never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    /// It has its response, or was a WebSocket, since then.
+    /// It got its response, or ceased to be a WebSocket, at this time.
     Answered(Instant),
-    /// Nothing has come since it was accepted, or since its TLS handshake.
+    /// It was accepted, or completed its TLS handshake, at this time. Nothing has arrived since.
     Silent(Instant),
-    /// A part of its request or TLS handshake has come.
+    /// A part of its request or TLS handshake has arrived.
     Asking,
     WebSocket,
 }
 
-/// What a stopping server does with those that are connected, and have yet to send their request.
+/// How a stopping server treats connections that have yet to send their request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopping {
-    /// It refuses them.
+    /// Refuse them.
     Refuse,
-    /// It serves those that send it soon. It accepts no other ones: the process that comes after it does.
+    /// Serve those that send it soon. Accept no new ones: the next process does.
     Serve,
 }
 
 /// One connection, as its own thread and the registry see it.
 pub struct Connection {
     pub socket: Socket,
-    /// The client's own thread, once it has begun.
+    /// The client's thread, once it has begun.
     thread: OnceLock<(Pthread, Thread)>,
-    /// Why it has to end, once it has to.
+    /// The reason for which it has to end, if it has to.
     refusal: OnceLock<&'static str>,
 }
 
@@ -96,14 +96,14 @@ pub struct Registration {
     connection: Arc<Connection>,
     id: u64,
     phase: Cell<Phase>,
-    /// Whom it counts for.
+    /// The peer that it counts for.
     peer: Cell<Peer>,
 }
 
 impl Registry {
-    /// A registry for at most `max` WebSockets, and `http_only` connections beyond them, half of which
-    /// are for those that were evicted and have yet to end. From one network there may be `max_per_ip`
-    /// WebSockets, or any number if that is 0.
+    /// A registry for at most `max` WebSockets and `http_only` more connections. Half of the latter are
+    /// for evicted connections that have yet to end. One network may have `max_per_ip` WebSockets (0: no
+    /// limit).
     pub fn new(max: usize, http_only: usize, max_per_ip: usize) -> Self {
         Registry {
             max,
@@ -115,17 +115,17 @@ impl Registry {
         }
     }
 
-    /// Adds a connection. If there are too many, another one that is no WebSocket is evicted. Waits for
-    /// nothing but the threads of evicted connections, which no client can hold up.
+    /// Adds a connection. If there are too many, evicts another one that is not a WebSocket. Waits only
+    /// for the threads of evicted connections, which no client can delay.
     ///
     /// # Errors
     ///
-    /// Why there is no room for it.
+    /// The reason why there is no room for it.
     pub fn register(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
     ) -> Result<Registration, &'static str> {
-        /// How long evicted clients have for their 503 once their slots are needed.
+        /// The time for evicted clients to get their 503 once their slots are needed.
         const PATIENCE: Duration = Duration::from_millis(50);
 
         let beyond = |state: &State| state.by_id.len().saturating_sub(self.max);
@@ -154,7 +154,7 @@ impl Registry {
         Ok(Registration { registry, connection, id, phase, peer })
     }
 
-    /// Refuses new connections, and gives each one a reason to end. Returns how many there are.
+    /// Refuses new connections, and asks the others to end. Returns their number.
     pub fn stop(&self, stopping: Stopping) -> usize {
         let state = self.lock();
         let _ = self.stopping.set(stopping);
@@ -164,8 +164,8 @@ impl Registry {
         state.by_id.len()
     }
 
-    /// Waits after the [`stop`](Self::stop) until every connection has ended. Returns how many have not at
-    /// `deadline`.
+    /// Waits after [`stop`](Self::stop) until every connection has ended. Returns the number that remain
+    /// at `deadline`.
     pub fn wait_until_empty(&self, deadline: Instant) -> usize {
         let mut pause = Duration::from_millis(10);
         let mut state = self.lock();
@@ -174,7 +174,8 @@ impl Registry {
             if state.by_id.is_empty() || left.is_zero() {
                 return state.by_id.len();
             }
-            // A thread may have asked for its refusal before and not wait yet, so that the signal is lost.
+            // A thread that has just checked its refusal may not wait yet, so that an earlier signal was
+            // lost.
             state.by_id.values().for_each(|connection| connection.wake());
             state = self.wait_while(state, pause.min(left), |state| !state.by_id.is_empty());
             pause *= 2;
@@ -205,9 +206,8 @@ impl Registry {
 }
 
 impl State {
-    /// Has a connection end that is no WebSocket. That is the one whose response was sent first. If there
-    /// is none, the one that has been silent for the longest time, if that is [`MAX_SILENCE`]. If there is
-    /// none, the oldest.
+    /// Evicts a connection that is not a WebSocket: the one whose response was sent first, or else the
+    /// one that has been silent for the longest time, if for [`MAX_SILENCE`], or else the oldest.
     fn evict(&mut self) {
         let Some(&(mut phase, mut id)) = self.evictable.first() else { return };
         let oldest_asking = self.evictable.range((Phase::Asking, 0)..).next();
@@ -223,7 +223,7 @@ impl State {
         if matches!(phase, Phase::Answered(_)) {
             connection.abort();
         } else {
-            // It is sent a 503, unless it does not read its response.
+            // Its thread sends a 503, unless the client is not reading its response.
             self.evicted.insert(id);
             connection.socket.shut_read();
             connection.wake();
@@ -238,7 +238,7 @@ impl State {
         }
     }
 
-    /// A connection is a WebSocket no longer.
+    /// Stops counting a connection as a WebSocket.
     fn uncount(&mut self, network: Option<IpAddr>) {
         self.websockets -= 1;
         if let Some(network) = network
@@ -253,24 +253,25 @@ impl State {
 }
 
 impl Registration {
-    /// The client, or the proxy before it that has not named it by a PROXY header.
+    /// The client, or the proxy that has not named its client by a PROXY header yet.
     pub fn peer(&self) -> Peer {
         self.peer.get()
     }
 
-    /// Records the client that a PROXY header names. It comes before the WebSocket that counts for it.
+    /// Records the client that a PROXY header names. Call it before [`upgrade`](Self::upgrade), which
+    /// counts the WebSocket for this client.
     pub fn set_peer(&self, peer: Peer) {
         self.peer.set(peer);
     }
 
-    /// Records that a part of the request has come, or of the TLS handshake before it.
+    /// Records that a part of the request, or of the TLS handshake before it, has arrived.
     pub fn begin_request(&self) {
         if matches!(self.phase.get(), Phase::Silent(_)) {
             self.enter(Phase::Asking, &mut self.registry.lock());
         }
     }
 
-    /// Records that the TLS handshake is complete. The request has its time to come from then on.
+    /// Records that the TLS handshake is complete. The wait for the request starts then.
     pub fn end_handshake(&self) {
         self.enter(Phase::Silent(Instant::now()), &mut self.registry.lock());
     }
@@ -286,7 +287,7 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// Why it can't be one.
+    /// The reason why it can't be one.
     pub fn upgrade(&self) -> Result<u64, &'static str> {
         let mut state = self.registry.lock();
         if let Some(why) = self.refusal() {
@@ -308,7 +309,7 @@ impl Registration {
         Ok(state.opened)
     }
 
-    /// Records that it is no WebSocket any more, so that the peer may open another one once it has the
+    /// Records that it is no longer a WebSocket, so that the peer may open another one when it gets the
     /// close frame.
     pub fn close(&self) {
         if self.phase.get() == Phase::WebSocket {
@@ -316,7 +317,8 @@ impl Registration {
         }
     }
 
-    /// Why the connection has to end now, if it has to. To ask costs the load of one atomic if not.
+    /// The reason for which the connection has to end now, if it has to. If not, the call costs one
+    /// atomic load.
     pub fn refusal(&self) -> Option<&'static str> {
         let why = *self.connection.refusal.get()?;
         let is_served = match self.phase.get() {
@@ -339,7 +341,8 @@ impl Registration {
         self.phase.set(phase);
     }
 
-    /// Ends its phase. Returns whether the connection can be evicted, unless it becomes a WebSocket.
+    /// Ends its phase. Returns whether the connection may be evicted in its next phase. It may not if it
+    /// was evicted already.
     fn leave(&self, state: &mut State) -> bool {
         match self.phase.get() {
             Phase::WebSocket => {
@@ -350,8 +353,8 @@ impl Registration {
         }
     }
 
-    /// What shares the limit of one address: an IPv4 address, or the 64 bits of an IPv6 address that a
-    /// network has, since each of its hosts can take any address in it.
+    /// The network that shares one limit: an IPv4 address, or the first 64 bits of an IPv6 address,
+    /// since a host can use any address in its network.
     fn network(&self) -> Option<IpAddr> {
         const PREFIX: u128 = u128::MAX << 64;
         Some(match self.peer.get().ip()? {
@@ -373,13 +376,13 @@ impl Drop for Registration {
 }
 
 impl Connection {
-    /// A connection on which nothing has come yet.
+    /// A connection that has not received anything yet.
     pub fn new(socket: Socket) -> Arc<Self> {
         Arc::new(Connection { socket, thread: OnceLock::new(), refusal: OnceLock::new() })
     }
 
-    /// Records that this thread serves it. It has to drop the [`Registration`] before it ends, since
-    /// then its id means nothing any more.
+    /// Records that this thread serves it. The thread has to drop the [`Registration`] before it ends,
+    /// since its id is invalid afterwards.
     pub fn begin(&self) {
         let _ = self.thread.set((pthread_self(), thread::current()));
     }
@@ -390,12 +393,12 @@ impl Connection {
         self.wake();
     }
 
-    /// Ends the wait of its thread, so that it asks for its refusal.
+    /// Interrupts its thread's wait, so that the thread checks its refusal.
     fn wake(&self) {
         if let Some((id, thread)) = self.thread.get() {
-            // It can't fail: the thread lives, since the connection is registered.
+            // This can't fail: the thread is alive, since the connection is registered.
             let _ = pthread_kill(*id, WAKE);
-            // A signal does not end a wait for another thread.
+            // A signal does not interrupt a wait for another thread.
             thread.unpark();
         }
     }

@@ -12,14 +12,14 @@ use crate::lock::lock;
 /// The directory for reports.
 pub struct Reports {
     directory: PathBuf,
-    /// How many files were begun, so that each has a temporary name of its own.
+    /// The number of files begun, so that each has its own temporary name.
     begun: AtomicU64,
-    /// Held while the index is written, so that an older one never replaces a newer one.
+    /// Held while the index is written, so that an older index never replaces a newer one.
     index: Mutex<()>,
 }
 
 impl Reports {
-    /// Creates the directory, unless it exists, and a file in it, which is removed again.
+    /// Creates the directory unless it exists, and checks that a file can be created in it.
     ///
     /// # Errors
     ///
@@ -51,14 +51,14 @@ impl Reports {
         self.replace("index.json", &results::index(&cases.results.reports()))
     }
 
-    /// Writes a file under another name first, so that nobody reads half of it.
+    /// Writes a file under a temporary name first, so that nobody reads half of it.
     fn replace(&self, name: &str, contents: &str) -> io::Result<()> {
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
         let temporary = self.directory.join(format!(".{number}.tmp"));
         fs::write(&temporary, contents)
             .and_then(|()| fs::rename(&temporary, self.directory.join(name)))
             .inspect_err(|_| {
-                // It may not exist.
+                // The file may not exist.
                 let _ = fs::remove_file(&temporary);
             })
     }

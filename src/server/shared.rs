@@ -1,4 +1,4 @@
-//! What the threads of all clients share.
+//! The state that all clients' threads share.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -20,17 +20,15 @@ use crate::server::tls::Acceptor;
 use crate::websocket::deflate;
 use crate::websocket::handshake::Policy;
 
-/// How many lines a second requests that open no WebSocket may add to the log.
+/// The maximum number of log lines per second about requests that open no WebSocket.
 const REQUEST_LINES: u32 = 100;
 
-/// How many clients a second may be logged, by a line for the start and one for the end.
+/// The maximum number of clients per second that are logged, each with a line at its start and its end.
 const CLIENT_LINES: u32 = 1000;
 
-/// How many clients can have a message compressed or inflated at the same moment, on however many
-/// processors. What each takes, up to 480 KiB, stays.
-const MOST_CONTEXTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
+/// The maximum number of idle contexts, whatever the CPU count. Each keeps up to 480 KiB.
+const MAX_CONTEXTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 
-/// What all threads share.
 pub struct Shared {
     pub config: Config,
     /// `Some` enables TLS.
@@ -43,7 +41,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What the flags and the limits of the kernel make of it.
+    /// The shared state for these flags and the kernel's limits.
     pub fn new(
         config: Config,
         acceptor: Option<Acceptor>,
@@ -88,7 +86,7 @@ impl Shared {
                 behaviors: messages.behaviors,
                 contexts: Arc::new(deflate::Pool::new(
                     thread::available_parallelism()
-                        .map_or(NonZeroUsize::MIN, |n| n.min(MOST_CONTEXTS)),
+                        .map_or(NonZeroUsize::MIN, |n| n.min(MAX_CONTEXTS)),
                     Arc::clone(&budget),
                 )),
                 budget,

@@ -18,14 +18,14 @@ use rustix::net::{
 use crate::app::peer::Peer;
 use crate::app::settings::{MIN_PROGRESS, WRITE_TIMEOUT_PARTS};
 
-/// Lets the last bytes leave in one packet with the end of the stream. Linux alone has the flag.
+/// Sends the last bytes in one packet with the end of the stream. Only Linux has the flag.
 #[cfg(target_os = "linux")]
 pub const MORE: SendFlags = SendFlags::MORE;
 #[cfg(not(target_os = "linux"))]
 pub const MORE: SendFlags = SendFlags::empty();
 
-/// Tells that the peer has ended its stream, behind whatever was not received. Elsewhere only a connection
-/// that is gone is noticed.
+/// Reports the end of the peer's stream, even with unreceived bytes before it. Other systems report only
+/// a lost connection.
 #[cfg(target_os = "linux")]
 const PEER_END: PollFlags = PollFlags::RDHUP;
 #[cfg(not(target_os = "linux"))]
@@ -43,9 +43,9 @@ impl Socket {
         Socket { fd: stream.into(), peer }
     }
 
-    /// Ends the peer's stream as if the peer had ended it.
+    /// Ends the receiving side, as if the peer had ended its stream.
     pub fn shut_read(&self) {
-        // A connection that is gone has ended anyway.
+        // This fails only if the connection is gone.
         let _ = shutdown(&self.fd, Shutdown::Read);
     }
 
@@ -54,8 +54,14 @@ impl Socket {
         let _ = shutdown(&self.fd, Shutdown::Both);
     }
 
-    /// Sends what fits in the socket's buffer, ends the stream and reads what has come, without ever
-    /// waiting. What is not read would reset the connection, and the peer would lose the bytes.
+    /// Returns the bytes that have arrived, without removing them and without ever waiting.
+    pub fn peek_now<'b>(&self, into: &'b mut [u8]) -> &'b [u8] {
+        let peeked = recv(&self.fd, &mut *into, RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        &into[..peeked.map_or(0, |(bytes, _)| bytes)]
+    }
+
+    /// Sends the bytes that fit in the socket's buffer, ends the stream, and reads the input, without
+    /// ever waiting. Unread input would reset the connection, and the peer would lose the bytes.
     pub fn send_last_now(&self, bytes: &[u8], scratch: &mut [u8]) {
         let sent = send(&self.fd, bytes, SendFlags::DONTWAIT | MORE);
         if sent.is_ok() && shutdown(&self.fd, Shutdown::Write).is_ok() {
@@ -67,13 +73,13 @@ impl Socket {
 /// The result of a receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// The number of bytes, 0 after a step of the TLS handshake or a part of a TLS record.
+    /// The number of bytes: 0 after a step of the TLS handshake, and while a TLS record is incomplete.
     Bytes(usize),
-    /// The time passed, or the wait was interrupted.
+    /// The wait timed out or was interrupted.
     Nothing,
     /// The peer ended its stream.
     End,
-    /// The peer of a TLS port speaks HTTP without TLS. The stream is plain from now on.
+    /// The peer sent plain HTTP on a TLS port. The stream is plain from now on.
     NotTls,
 }
 
@@ -85,7 +91,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// An error of TLS, as `error` says it.
+    /// An error of TLS, with the text of `error`.
     pub fn tls(error: impl fmt::Display) -> Self {
         Error::Tls(error.to_string())
     }
@@ -101,16 +107,16 @@ impl From<Errno> for Error {
 pub struct TimedSocket<'s> {
     socket: &'s Socket,
     write_timeout: Duration,
-    /// What the socket is set to.
+    /// The socket's current timeout.
     read_timeout: Duration,
     now: Instant,
     stall: StallTimer,
-    /// The bytes that were sent since [`start_send`](Self::start_send).
+    /// The number of bytes sent since [`start_send`](Self::start_send).
     sent: usize,
 }
 
 impl<'s> TimedSocket<'s> {
-    /// `socket`, which is set to the write timeout.
+    /// Wraps `socket`, whose send timeout is already set.
     pub fn new(socket: &'s Socket, write_timeout: Duration) -> Self {
         TimedSocket {
             socket,
@@ -122,19 +128,19 @@ impl<'s> TimedSocket<'s> {
         }
     }
 
-    /// When the last [`receive`](Self::receive) or [`pause`](Self::pause) returned, or a later send that
-    /// had to wait.
+    /// The time at which the last [`receive`](Self::receive) or [`pause`](Self::pause) returned, or a
+    /// later send that had to wait.
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// Waits for bytes for as long as `wait`, or for ever. A signal ends the wait early, as the stop
-    /// and SIGCONT after SIGSTOP do. No wait leaves the timeout of the socket as it is.
+    /// Waits for bytes for `wait`, or forever. A signal interrupts the wait, as do the stop and SIGCONT
+    /// after SIGSTOP. A zero wait does not change the socket's timeout.
     pub fn receive(&mut self, into: &mut [u8], wait: Option<Duration>) -> Result<Received, Errno> {
         self.receive_with(RecvFlags::empty(), into, wait)
     }
 
-    /// As [`receive`](Self::receive), but what comes stays there for the next one.
+    /// Like [`receive`](Self::receive), but leaves the bytes for the next one.
     pub fn peek(&mut self, into: &mut [u8], wait: Option<Duration>) -> Result<Received, Errno> {
         self.receive_with(RecvFlags::PEEK, into, wait)
     }
@@ -151,7 +157,7 @@ impl<'s> TimedSocket<'s> {
             received = recv(&self.socket.fd, &mut *into, flags);
         }
         if let Err(Errno::AGAIN | Errno::INTR) = received {
-            // Bytes may have come while the process was suspended.
+            // Bytes may have arrived while the process was suspended.
             received = recv(&self.socket.fd, into, flags | RecvFlags::DONTWAIT);
         }
         self.set_now();
@@ -168,10 +174,10 @@ impl<'s> TimedSocket<'s> {
         self.now = Instant::now();
     }
 
-    /// Waits for as long as `wait` without receiving anything, or until the peer has ended its stream. A
-    /// signal ends the wait early.
+    /// Waits for `wait` without receiving anything, or until the peer has ended its stream. A signal
+    /// interrupts the wait.
     pub fn pause(&mut self, wait: Duration) -> Result<Received, Errno> {
-        // Rounded up, since what is waited for would not be due yet.
+        // Rounded up: with a shorter wait, the next step would not be due yet.
         let wait = Timespec::try_from(wait + Duration::from_micros(1)).ok();
         let mut peer = [PollFd::new(&self.socket.fd, PEER_END)];
         let woken = poll(&mut peer, wait.as_ref());
@@ -184,7 +190,7 @@ impl<'s> TimedSocket<'s> {
     }
 
     fn set_read_timeout(&mut self, timeout: Duration) -> Result<(), Errno> {
-        let timeout = timeout.max(SHORTEST);
+        let timeout = timeout.max(MIN_TIMEOUT);
         if self.read_timeout != timeout {
             sockopt::set_socket_timeout(&self.socket.fd, Timeout::Recv, Some(timeout))?;
             self.read_timeout = timeout;
@@ -204,7 +210,7 @@ impl<'s> TimedSocket<'s> {
         self.sent = 0;
     }
 
-    /// The bytes that were sent since [`start_send`](Self::start_send).
+    /// The number of bytes sent since [`start_send`](Self::start_send).
     pub fn sent(&self) -> usize {
         self.sent
     }
@@ -213,8 +219,8 @@ impl<'s> TimedSocket<'s> {
     ///
     /// # Errors
     ///
-    /// [`Errno::TIMEDOUT`] if the peer read less than [`MIN_PROGRESS`], and than the rest, within the
-    /// write timeout. Otherwise the connection is lost.
+    /// [`Errno::TIMEDOUT`] if, within the write timeout, the peer read less than [`MIN_PROGRESS`] or the
+    /// rest, whichever is less. Any other error means that the connection is lost.
     pub fn send_all(&mut self, head: &[u8], payload: &[u8], flags: SendFlags) -> Result<(), Errno> {
         let mut parts = [IoSlice::new(head), IoSlice::new(payload)];
         let mut unsent = if payload.is_empty() { &mut parts[..1] } else { &mut parts[..] };
@@ -224,7 +230,7 @@ impl<'s> TimedSocket<'s> {
             IoSlice::advance_slices(&mut unsent, sent);
             left -= sent;
             self.sent += sent;
-            // A send of everything at once needs no clock.
+            // A send that completes at once needs no clock.
             if left > 0 || self.stall.is_running() {
                 self.now = Instant::now();
                 self.stall.record(sent, self.now, self.write_timeout);
@@ -236,11 +242,11 @@ impl<'s> TimedSocket<'s> {
         Ok(())
     }
 
-    /// Sends what the peer has room for within a part of the write timeout, which may be nothing.
+    /// Sends as much as the peer has room for within a part of the write timeout. It may send nothing.
     fn send_some(&self, parts: &[IoSlice], flags: SendFlags) -> Result<usize, Errno> {
         let sent = match parts {
             [one] => send(&self.socket.fd, one, flags),
-            // Not writev, whose way through the file layer costs another 0.3 µs.
+            // Not writev, whose path through the file layer costs another 0.3 µs.
             both => sendmsg(&self.socket.fd, both, &mut SendAncillaryBuffer::default(), flags),
         };
         match sent {
@@ -251,29 +257,30 @@ impl<'s> TimedSocket<'s> {
 
     /// Ends the stream towards the peer.
     pub fn end(&self) {
-        // A connection that is gone needs no end.
+        // This fails only if the connection is gone.
         let _ = shutdown(&self.socket.fd, Shutdown::Write);
     }
 
-    /// Lets the kernel forget what the peer does not read, which it would keep for minutes.
+    /// Discards the kernel's unsent data, which it would otherwise keep for minutes if the peer does not
+    /// read.
     pub fn discard_unsent(&self) {
         let _ = sockopt::set_socket_linger(&self.socket.fd, Some(Duration::ZERO));
     }
 }
 
-/// A shorter timeout is rounded to none.
-const SHORTEST: Duration = Duration::from_micros(1);
+/// A shorter timeout would be rounded to 0, which means none.
+const MIN_TIMEOUT: Duration = Duration::from_micros(1);
 
-/// A signal ends a read only if it has a timeout. Without one, the read is started again.
+/// A signal interrupts a read only if the socket has a timeout. Otherwise the kernel restarts the read.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Measures for how long the peer of a send has not read [`MIN_PROGRESS`].
+/// Measures the time in which the peer of a send has not read [`MIN_PROGRESS`].
 #[derive(Default)]
 struct StallTimer {
-    /// When it was last updated. It starts with the first send that is cut short.
+    /// The time of the last update. The measurement starts with the first partial send.
     updated: Option<Instant>,
     time: Duration,
-    /// The bytes that the peer has read in this time.
+    /// The bytes that the peer has read during `time`.
     read: usize,
 }
 
@@ -282,10 +289,10 @@ impl StallTimer {
         self.updated.is_some()
     }
 
-    /// Takes a send of `bytes` into account that returned at `now`.
+    /// Records a send of `bytes` that returned at `now`.
     fn record(&mut self, bytes: usize, now: Instant, write_timeout: Duration) {
         let elapsed = self.updated.map_or(Duration::ZERO, |updated| now - updated);
-        // A longer time was not spent waiting for the peer: this process was suspended.
+        // A longer time was not spent waiting for the peer: the process was suspended.
         self.time += elapsed.min(write_timeout / WRITE_TIMEOUT_PARTS);
         self.updated = Some(now);
         self.read += bytes;
@@ -305,7 +312,7 @@ mod tests {
         let since = Instant::now();
         let mut timer = StallTimer::default();
         for (second, bytes, stalled) in [
-            // It starts with the first short send, and what is read before does not count as late.
+            // The measurement starts with the first partial send. Bytes read before are not late.
             (5, 0, 0),
             (6, 100, 1),
             (7, MIN_PROGRESS - 101, 2),

@@ -11,22 +11,22 @@ use crate::server::tls::{Advance, Handshake, Session};
 pub struct Stream<'s> {
     socket: TimedSocket<'s>,
     transport: Transport<'s>,
-    /// The bytes of the last send that were not sent.
+    /// The number of bytes that the last send did not send.
     unsent: usize,
     is_sending: bool,
 }
 
-/// What carries the bytes.
+/// The layer that carries the bytes.
 enum Transport<'s> {
     Plain,
     Handshake(Handshake<'s>),
     Tls(Box<Session>),
-    /// TLS that has failed, and why. What still comes is read and means nothing.
+    /// TLS that has failed, and why. Bytes that still arrive are read and ignored.
     Failed(String),
 }
 
 impl<'s> Stream<'s> {
-    /// A stream over `socket`, which is set to the write timeout. `Some` enables TLS.
+    /// A stream over `socket`, whose send timeout is already set. A `Some` handshake enables TLS.
     pub fn new(
         socket: &'s Socket,
         write_timeout: Duration,
@@ -45,8 +45,8 @@ impl<'s> Stream<'s> {
         self.transport = Transport::Handshake(handshake);
     }
 
-    /// When the last [`receive`](Self::receive) or [`pause`](Self::pause) returned, or a later send that
-    /// had to wait.
+    /// The time at which the last [`receive`](Self::receive) or [`pause`](Self::pause) returned, or a
+    /// later send that had to wait.
     pub fn now(&self) -> Instant {
         self.socket.now()
     }
@@ -56,7 +56,7 @@ impl<'s> Stream<'s> {
         self.is_sending
     }
 
-    /// The bytes of the last send that were not sent.
+    /// The number of bytes that the last send did not send.
     pub fn unsent(&self) -> usize {
         self.unsent
     }
@@ -77,13 +77,13 @@ impl<'s> Stream<'s> {
         }
     }
 
-    /// Waits for bytes for as long as `wait`, or forever. A signal ends the wait early, as the stop
-    /// and SIGCONT after SIGSTOP do. A TLS handshake is advanced until it is complete.
+    /// Waits for bytes for `wait`, or forever. A signal interrupts the wait, as do the stop and SIGCONT
+    /// after SIGSTOP. Advances a TLS handshake until it is complete.
     ///
     /// # Errors
     ///
-    /// A connection that is lost, or TLS that failed. The peer was sent the alert that says why, and
-    /// whatever it still sends is received from then on.
+    /// A lost connection, or failed TLS. After a failure of TLS, the alert with its reason was sent, and
+    /// later calls receive the bytes that still arrive.
     pub fn receive(&mut self, into: &mut [u8], wait: Option<Duration>) -> Result<Received, Error> {
         let received = match &mut self.transport {
             Transport::Plain | Transport::Failed(_) => Ok(self.socket.receive(into, wait)?),
@@ -106,12 +106,12 @@ impl<'s> Stream<'s> {
         self.note_failure(received)
     }
 
-    /// Waits for as long as `wait` without receiving anything, or until the peer has ended its stream. A
-    /// signal ends the wait early.
+    /// Waits for `wait` without receiving anything, or until the peer has ended its stream. A signal
+    /// interrupts the wait.
     ///
     /// # Errors
     ///
-    /// A connection that is lost.
+    /// A lost connection.
     pub fn pause(&mut self, wait: Duration) -> Result<Received, Error> {
         Ok(self.socket.pause(wait)?)
     }
@@ -120,9 +120,9 @@ impl<'s> Stream<'s> {
     ///
     /// # Errors
     ///
-    /// [`TIMEDOUT`](rustix::io::Errno::TIMEDOUT) if the peer read less than 64 KiB, and than the rest,
-    /// within the write timeout, after which the stream may be inside a frame. An [`Error::Tls`] before
-    /// the handshake is complete. Otherwise the connection is lost.
+    /// [`TIMEDOUT`](rustix::io::Errno::TIMEDOUT) if, within the write timeout, the peer read less than
+    /// 64 KiB or the rest, whichever is less. The stream may be inside a frame then. An [`Error::Tls`]
+    /// before the handshake is complete. Any other error means that the connection is lost.
     pub fn send(&mut self, head: &[u8], payload: &[u8]) -> Result<(), Error> {
         self.is_sending = true;
         self.socket.start_send();
@@ -136,7 +136,7 @@ impl<'s> Stream<'s> {
         self.note_send(result, head.len() + payload.len())
     }
 
-    /// Sends `bytes`, and ends the stream: nothing can be sent after them.
+    /// Sends `bytes`, and ends the stream. Nothing can be sent afterwards.
     ///
     /// # Errors
     ///
@@ -154,19 +154,19 @@ impl<'s> Stream<'s> {
         Ok(())
     }
 
-    /// Why nothing can be sent over TLS.
+    /// The error for a send without a TLS session.
     fn no_session(&self) -> Error {
         Error::tls(self.tls_failure().unwrap_or("the handshake is not complete"))
     }
 
     fn note_send(&mut self, result: Result<(), Error>, len: usize) -> Result<(), Error> {
         self.is_sending = result.is_err();
-        // TLS adds to what is sent, so with it this is only about so.
+        // With TLS this is an estimate, since the sent bytes include its overhead.
         self.unsent = if result.is_ok() { 0 } else { len.saturating_sub(self.socket.sent()) };
         self.note_failure(result)
     }
 
-    /// After TLS has failed nothing is sent, and what comes is not TLS.
+    /// Records a failure of TLS: from then on nothing is sent, and input is not decrypted.
     fn note_failure<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         if let Err(Error::Tls(why)) = &result {
             self.transport = Transport::Failed(why.clone());
@@ -175,7 +175,8 @@ impl<'s> Stream<'s> {
         result
     }
 
-    /// Lets the kernel forget what the peer does not read, which it would keep for minutes.
+    /// Discards the kernel's unsent data, which it would otherwise keep for minutes if the peer does not
+    /// read.
     pub fn discard_unsent(&self) {
         self.socket.discard_unsent();
     }

@@ -19,7 +19,7 @@ pub fn notify(state: &str) {
 }
 
 fn send(state: &str, to: &OsStr) -> io::Result<usize> {
-    /// While the manager's queue is full. The signals wait as long.
+    /// How long to wait while the manager's queue is full. Signals are not handled during that time.
     const PATIENCE: Duration = Duration::from_secs(1);
 
     let socket = UnixDatagram::unbound()?;
@@ -27,7 +27,7 @@ fn send(state: &str, to: &OsStr) -> io::Result<usize> {
     socket.send_to_addr(state.as_bytes(), &address(to)?)
 }
 
-/// A path, or after an `@` a name in the abstract namespace.
+/// A path, or a name in the abstract namespace after an `@`.
 fn address(socket: &OsStr) -> io::Result<SocketAddr> {
     #[cfg(target_os = "linux")]
     {

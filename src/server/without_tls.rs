@@ -1,4 +1,4 @@
-//! What stands for TLS in a build without it: an acceptor that can't be had.
+//! Stands in for TLS in a build without it: an acceptor that can't be constructed.
 
 use std::convert::Infallible;
 use std::sync::Arc;

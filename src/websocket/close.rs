@@ -16,7 +16,7 @@ pub struct CloseFrame {
     pub reason: Reason,
 }
 
-/// The reason of a close frame. It may be a peer's words, and is displayed as [`Quoted`].
+/// The reason of a close frame. It may come from a peer, so it is displayed as [`Quoted`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason(Cow<'static, str>);
 
@@ -27,7 +27,7 @@ pub const PING_TIMEOUT: CloseFrame = CloseFrame::new(1001, "no answer to a ping"
 /// The memory for all clients is exhausted (1013 is registered under §11.7).
 pub const OVER_BUDGET: CloseFrame = CloseFrame::new(1013, "memory is short, try again later");
 
-/// An unfinished message does not grow, and holds memory that others need.
+/// An unfinished message does not grow, but holds memory that others need.
 pub const NO_PROGRESS: CloseFrame = CloseFrame::new(1008, "message makes no progress");
 /// A thread panicked.
 pub const INTERNAL_ERROR: CloseFrame = CloseFrame::new(1011, "internal error");
@@ -45,7 +45,7 @@ impl CloseFrame {
     ///
     /// # Errors
     ///
-    /// A payload of one byte, a code that must not be sent, a reason that is not UTF-8.
+    /// A payload of one byte, a code that must not be sent, or a reason that is not UTF-8.
     pub fn decode(payload: &[u8]) -> Result<Self, ProtocolError> {
         let Some((code, reason)) = payload.split_first_chunk() else {
             return match payload {
@@ -62,7 +62,7 @@ impl CloseFrame {
         Ok(CloseFrame { code: Some(code), reason: String::from(reason).into() })
     }
 
-    /// Appends the whole close frame.
+    /// Appends the close frame, header included.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let Some(code) = self.code else {
             return frame::encode_header(Opcode::Close, 0, out);
@@ -89,7 +89,7 @@ impl CloseFrame {
 impl Reason {
     pub const NONE: Reason = Reason(Cow::Borrowed(""));
 
-    /// The reason as it is sent. Nothing in it is escaped.
+    /// The reason as sent, unescaped.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,8 +1,8 @@
 //! Compresses and decompresses the messages of permessage-deflate (RFC 7692).
 //!
-//! A context is the state of one direction: the window and, to compress, the tables that find its bytes
-//! again. Without context takeover each message begins with a fresh one, so that a small [`Pool`] of
-//! contexts serves all clients. With it a client has its own.
+//! A context is the state of one direction: the window and, for compression, its search tables. Without
+//! context takeover, each message begins with a fresh context, so that a small [`Pool`] of contexts
+//! serves all clients. With context takeover, each client has its own.
 
 use std::mem;
 use std::num::NonZeroUsize;
@@ -17,39 +17,39 @@ use crate::websocket::inflate::{Inflating, MAX_WINDOW_BITS, TAIL};
 use crate::websocket::message::{Encoding, Kind};
 use crate::websocket::negotiation::Parameters;
 
-/// The compression level, of 9. For an echo the time counts: level 3 takes two to four times as long, for
-/// a quarter less bytes (docs/performance.md).
+/// The compression level, of 9. Time matters for an echo: level 3 takes two to four times as long, and
+/// saves a quarter of the bytes (docs/performance.md).
 const LEVEL: i32 = 1;
 
 /// The size of an inflater in bytes.
 const INFLATER_MEMORY: usize = 48 * 1024;
 
-/// The largest size of [`Contexts`] in bytes, without the part of a message above [`UNMETERED`].
+/// The maximum size of [`Contexts`] in bytes, excluding the part of a message above [`UNMETERED`].
 const CONTEXTS_MEMORY: usize = INFLATER_MEMORY + deflater_memory(MAX_WINDOW_BITS) + UNMETERED;
 
-/// How many contexts are kept apart from the budget, in use or idle.
+/// The number of contexts, in use or idle, that are not charged to the budget.
 const RESERVED: usize = 32;
 
 /// The contexts that all clients share.
 ///
-/// A client's thread holds contexts only while it computes, never while it waits for its peer. It never
-/// waits for another client's contexts, either: if none are idle, it makes its own. A reserve for small
-/// messages remains while large ones use up the budget.
+/// A client's thread holds contexts only while it computes, never while it waits for its peer. It also
+/// never waits for another client's contexts: if none are idle, it makes new ones. The reserve serves
+/// small messages even while large ones exhaust the budget.
 pub struct Pool {
-    /// Each with its part of the reserve. The last one returned is taken first, since its memory is likely
-    /// still in the cache.
+    /// The idle contexts, each with its part of the reserve. The last one returned is used first, since
+    /// its memory is likely still cached.
     idle: Mutex<Vec<(Contexts, Charge)>>,
     max_idle: NonZeroUsize,
     reserve: Arc<Budget>,
     budget: Arc<Budget>,
 }
 
-/// Each context is made when it is first used.
+/// One context per direction, each made at its first use.
 struct Contexts {
     inflater: Option<Inflate>,
-    /// With the base-2 logarithm of its window. For another window a new one is made.
+    /// With the base-2 logarithm of its window. Another window needs a new deflater.
     deflater: Option<(u8, Deflate)>,
-    /// The inflated message. Up to [`UNMETERED`] its memory is kept.
+    /// The inflated message. Its memory is kept, up to [`UNMETERED`].
     message: Buffer,
 }
 
@@ -62,16 +62,16 @@ pub struct Inflated {
 }
 
 impl Pool {
-    /// A pool that keeps up to `max_idle` contexts. `budget` is charged for messages, for contexts of a
-    /// client's own, and for those beyond the reserve.
+    /// A pool that keeps up to `max_idle` contexts. `budget` is charged for messages, for clients' own
+    /// contexts, and for contexts beyond the reserve.
     pub fn new(max_idle: NonZeroUsize, budget: Arc<Budget>) -> Self {
         let reserve = Arc::new(Budget::new(RESERVED * CONTEXTS_MEMORY));
         Pool { idle: Mutex::default(), max_idle, reserve, budget }
     }
 
-    /// Takes contexts for a message of `compressed_size` bytes.
+    /// Removes contexts from the pool, or makes them, for a message of `compressed_size` bytes.
     fn take(self: &Arc<Self>, compressed_size: usize) -> Result<Inflated, OverBudget> {
-        // Never waits for a thread that holds the lock.
+        // try_lock, so that this never waits for another thread.
         let idle = self.idle.try_lock().ok().and_then(|mut idle| idle.pop());
         let (contexts, charge) = if let Some(idle) = idle {
             idle
@@ -130,19 +130,19 @@ fn new_inflater() -> Inflate {
     Inflate::new(false, MAX_WINDOW_BITS)
 }
 
-/// A window of 9 bits serves for 8, too: the compressor refers back at most 262 bytes less than its window
-/// has, which is 250.
+/// A window of 9 bits can stand in for one of 8: the compressor refers back by at most its window's size
+/// less 262, which is 250 bytes.
 fn new_deflater(bits: u8) -> Deflate {
     Deflate::new(LEVEL, false, bits.max(9))
 }
 
-/// The size of a deflater in bytes: tables, the window twice with its index, and pending output.
+/// The size of a deflater in bytes: tables, two windows with their index, and pending output.
 const fn deflater_memory(bits: u8) -> usize {
     let bits = if bits < 9 { 9 } else { bits };
     132 * 1024 + (4 << bits) + 7 * 16 * 1024
 }
 
-/// A deflater of a client's own.
+/// A deflater that belongs to one client.
 struct OwnDeflater {
     deflater: Deflate,
     _charge: Charge,
@@ -152,11 +152,12 @@ struct OwnDeflater {
 pub struct PerMessageDeflate {
     parameters: Parameters,
     pool: Arc<Pool>,
-    /// Only with context takeover. Made for the first message.
+    /// Only with context takeover. Made at the first message.
     inflater: Option<Box<Inflate>>,
-    /// For the inflater, charged before there is one, so that no message is refused for it.
+    /// The inflater's memory, charged in advance so that no message is refused for lack of it.
     _inflater_charge: Option<Charge>,
-    /// Only with context takeover, and if the budget allows. Otherwise each reply is compressed on its own.
+    /// Only with context takeover, and only if the budget allows. Otherwise each reply is compressed on
+    /// its own.
     deflater: Option<Box<OwnDeflater>>,
     total: Sizes,
 }
@@ -169,8 +170,8 @@ pub struct Sizes {
 }
 
 impl PerMessageDeflate {
-    /// Compression by `parameters`, except that the client has to do without context takeover if memory is
-    /// short. Answer with [`parameters`](Self::parameters).
+    /// Compression with `parameters`. If memory is short, the client's context takeover is dropped from
+    /// them, so answer the offer with [`parameters`](Self::parameters).
     pub fn new(mut parameters: Parameters, pool: Arc<Pool>) -> Self {
         let inflater_charge = (!parameters.client_no_context_takeover)
             .then(|| pool.budget.charge_optional(INFLATER_MEMORY).ok())
@@ -186,7 +187,7 @@ impl PerMessageDeflate {
         }
     }
 
-    /// The parameters that both sides keep to.
+    /// The agreed parameters.
     pub fn parameters(&self) -> Parameters {
         self.parameters
     }
@@ -228,8 +229,8 @@ impl PerMessageDeflate {
         Ok(inflated)
     }
 
-    /// Deflates `prefix` and the message as one message to `out`. If memory is short or it does not get
-    /// shorter, `out` becomes the message alone, as it is.
+    /// Deflates `prefix` and the message as one message to `out`. If memory is short, or if the result
+    /// is not shorter, `out` becomes the message alone, uncompressed.
     pub(super) fn deflate(
         &mut self,
         prefix: &[u8],
@@ -245,18 +246,18 @@ impl PerMessageDeflate {
         Encoding::Deflated
     }
 
-    /// Deflates a message that is no reply.
+    /// Deflates a message that is not a reply.
     ///
     /// # Errors
     ///
-    /// [`OverBudget`], and `out` means nothing.
+    /// [`OverBudget`]. The content of `out` is unspecified then.
     pub(super) fn deflate_message(
         &mut self,
         message: &[u8],
         out: &mut Buffer,
     ) -> Result<(), OverBudget> {
         let mut taken = self.pool.take(0)?;
-        // As the prefix of an empty message, since a prefix may get longer.
+        // Passed as the prefix of an empty message, since only a prefix may become longer.
         let deflated = self.try_deflate(message, &mut taken.contexts, out);
         deflated.map_err(|NotDeflated| OverBudget)?;
         self.count(message.len(), out.filled().len());
@@ -272,18 +273,19 @@ impl PerMessageDeflate {
         let bits = self.parameters.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS);
         let Contexts { deflater: shared, message, .. } = contexts;
         if let Some(mut own) = self.take_own_deflater(bits) {
-            // Dropped if it fails, since it refers to a message that the client never gets.
+            // On failure the deflater is dropped, since its window has a message that the client never
+            // gets.
             deflate(&mut own.deflater, prefix, message.filled(), out)?;
             self.deflater = Some(own);
             return Ok(());
         }
-        shared.take_if(|(its_bits, _)| *its_bits != bits);
+        shared.take_if(|(made_with, _)| *made_with != bits);
         let (_, deflater) = shared.get_or_insert_with(|| (bits, new_deflater(bits)));
         deflater.reset();
         deflate(deflater, prefix, message.filled(), out)
     }
 
-    /// The client's own deflater, if there is context takeover and memory for it.
+    /// The client's own deflater, if context takeover was agreed and memory allows.
     fn take_own_deflater(&mut self, bits: u8) -> Option<Box<OwnDeflater>> {
         if self.parameters.server_no_context_takeover {
             return None;
@@ -304,14 +306,14 @@ impl PerMessageDeflate {
         self.total
     }
 
-    /// Drops the deflater: a new one refers to nothing earlier, which is always valid. The inflater has to
-    /// stay, since the client's next message may refer to earlier ones.
+    /// Drops the deflater. This is always valid, since a new one refers to no earlier message. The
+    /// inflater has to stay, since the client's next message may refer to earlier ones.
     pub(super) fn release_deflater(&mut self) {
         self.deflater = None;
     }
 }
 
-/// Memory is short, or the reply does not get shorter.
+/// Memory is short, or compression did not make the reply shorter.
 #[derive(Debug, PartialEq, Eq)]
 struct NotDeflated;
 
@@ -323,14 +325,15 @@ impl From<OverBudget> for NotDeflated {
 
 /// Deflates `prefix` and `message` as one message to `out` (§7.2.1).
 ///
-/// A large one is given up when it does not get shorter. A small one is not: later replies may refer to it.
+/// Gives up on a large message that does not become shorter. Never gives up on a small one, since later
+/// replies may refer to it.
 fn deflate(
     deflater: &mut Deflate,
     prefix: &[u8],
     message: &[u8],
     out: &mut Buffer,
 ) -> Result<(), NotDeflated> {
-    /// After each chunk it is checked whether the message gets shorter.
+    /// The ratio is checked after each chunk.
     const CHUNK: usize = 64 * 1024;
     let len = prefix.len() + message.len();
     out.clear();
@@ -367,7 +370,7 @@ fn compress(
     flush: DeflateFlush,
     out: &mut Buffer,
 ) -> Result<(), NotDeflated> {
-    /// With less, a flush that fills the room exactly would be written again.
+    /// A flush that exactly fills less room than this would be written again.
     const MIN_ROOM: usize = 6;
     loop {
         if out.spare_mut().len() < MIN_ROOM {
@@ -418,7 +421,7 @@ mod tests {
             let reserved = RESERVED * CONTEXTS_MEMORY - pool.reserve.left();
             assert_eq!(reserved, if is_large { 0 } else { CONTEXTS_MEMORY });
             let charged = (1 << 30) - budget.left() - INFLATER_MEMORY;
-            // With the byte that would show that it is too large.
+            // Includes the extra byte that detects an oversized message.
             assert_eq!(charged, if is_large { CONTEXTS_MEMORY + 2 } else { 0 });
             drop(inflated);
         }

@@ -34,7 +34,7 @@ pub enum ProtocolError {
     /// A compressed message that refers to an earlier one, though `client_no_context_takeover` was
     /// agreed (RFC 7692 §7.1.1.2).
     ContextKept,
-    /// A compressed message with so many blocks that it takes more work than its length explains.
+    /// A compressed message with too many blocks for its length: each block costs work.
     TooManyBlocks,
     /// A message of at least `size` bytes, over the configured `limit` (§10.4).
     MessageTooBig { size: u64, limit: usize },

@@ -121,8 +121,8 @@ pub fn encode_raw_header(first: u8, payload_len: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Unmasks `payload` in place (§5.3). Returns the key rotated to the next byte, so that the next piece can
-/// be unmasked, and whether this piece is ASCII, which saves most texts a second pass.
+/// Unmasks `payload` in place (§5.3). Returns the key, rotated for the next piece, and whether this
+/// piece is ASCII, which saves most texts a second pass.
 #[inline]
 pub fn unmask(payload: &mut [u8], mut masking_key: [u8; 4]) -> ([u8; 4], bool) {
     let key = u32::from_ne_bytes(masking_key);

@@ -1,4 +1,4 @@
-//! Inflates a message (RFC 7692 §7.2.2), with limits on its size and on the work that it takes.
+//! Inflates a message (RFC 7692 §7.2.2), with limits on its size and on the work.
 
 use zlib_rs::{Inflate, InflateFlush, Status};
 
@@ -7,7 +7,8 @@ use crate::websocket::close::{self, CloseFrame};
 use crate::websocket::error::ProtocolError;
 use crate::websocket::message::{Kind, check_utf8};
 
-/// The base-2 logarithm of the largest window. All inflaters have it, since it serves smaller ones, too.
+/// The base-2 logarithm of the largest window. All inflaters use it, since it also suits smaller
+/// windows.
 pub(super) const MAX_WINDOW_BITS: u8 = 15;
 
 /// The end of each message, which its sender removes: the length of an empty block (§7.2.1).
@@ -19,9 +20,10 @@ pub(super) struct Inflating<'m> {
     pub(super) kind: Kind,
     pub(super) max_size: usize,
     pub(super) message: &'m mut Buffer,
-    /// For the contexts. A message that becomes large charges them to the budget of its own memory.
+    /// The charge for the contexts. A message that becomes large moves it to the budget that its own
+    /// memory is charged to.
     pub(super) charge: &'m mut Charge,
-    /// How many bytes of a text are known to be UTF-8.
+    /// The bytes of a text that are known to be UTF-8.
     pub(super) checked: usize,
 }
 
@@ -31,15 +33,16 @@ impl Inflating<'_> {
     /// # Errors
     ///
     /// The close frame for invalid or incomplete DEFLATE data, text that is not UTF-8, a message that is
-    /// too big or takes too much work, or a lack of memory, each as soon as it is inflated so far.
+    /// too big or takes too much work, or a lack of memory. Each is reported as soon as it is detected.
     pub(super) fn run(&mut self, mut payload: &[u8]) -> Result<(), CloseFrame> {
-        /// Each costs a copy of the window, and can be as short as two bytes.
+        /// The limit of streams: each costs a copy of the window, and may be as short as two bytes.
         const MAX_STREAMS: usize = 100;
-        /// Reading the codes of an empty block takes about a microsecond.
+        /// The limit of blocks: reading the codes of an empty block takes about a microsecond.
         const MAX_BLOCKS: usize = 16 * 1024;
         /// A large message may have one more block for each of these.
         const BYTES_PER_BLOCK: usize = 64;
-        // At least the header of the block remains whose length is removed.
+        // A valid message is never empty: it keeps at least the header of the block whose length was
+        // removed.
         if payload.is_empty() {
             return Err(ProtocolError::InvalidDeflate.into());
         }
@@ -63,7 +66,7 @@ impl Inflating<'_> {
 
     /// Inflates up to the end of a block, of a stream, or of `input`, and advances `input`.
     fn block(&mut self, input: &mut &[u8]) -> Result<Status, CloseFrame> {
-        /// Still in the processor's cache when it is checked.
+        /// Small enough to be still in the CPU cache when it is checked.
         const PIECE: usize = 64 * 1024;
         loop {
             if self.message.spare_mut().is_empty() {
@@ -86,14 +89,14 @@ impl Inflating<'_> {
                 return Err(ProtocolError::MessageTooBig { size, limit }.into());
             }
             check_utf8(self.kind, self.message.filled(), &mut self.checked, false)?;
-            // Output is pending only if there was no room for it.
+            // Output can be pending only if the room was filled.
             if status == Status::StreamEnd || written < room_len {
                 return Ok(status);
             }
         }
     }
 
-    /// With room for one byte over the limit, which shows that the limit is exceeded.
+    /// The limit plus one byte, which detects that the limit is exceeded.
     fn max_len(&self) -> usize {
         self.max_size.saturating_add(1)
     }
@@ -105,8 +108,8 @@ impl Inflating<'_> {
         Ok(())
     }
 
-    /// Begins a new stream, which may refer to this message, and not to earlier ones: the client's encoder
-    /// has ended its stream, too.
+    /// Begins a new stream. It may refer to this message but not to earlier ones, since the client's
+    /// encoder has ended its stream, too.
     fn restart(&mut self) -> Result<(), ProtocolError> {
         const MAX_WINDOW: usize = 1 << MAX_WINDOW_BITS;
         self.context.reset(false);
@@ -117,7 +120,8 @@ impl Inflating<'_> {
         Ok(())
     }
 
-    /// Appends the tail. If it does not complete the last block, or has content, the message was cut.
+    /// Inflates the tail. If the tail does not complete the last block, or produces output, the message
+    /// was cut.
     fn end(&mut self) -> Result<(), CloseFrame> {
         // The byte after the tail is read only inside a block.
         let [a, b, c, d] = TAIL;

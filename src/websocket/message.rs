@@ -16,8 +16,8 @@ pub enum Encoding {
     Deflated,
 }
 
-/// Refuses a text message at its first wrong byte, before the rest has come (§8.1). Its first `checked`
-/// bytes are known to be valid.
+/// Refuses a text message at its first invalid byte, before the rest has arrived (§8.1). Its first
+/// `checked` bytes are known to be valid.
 pub(super) fn check_utf8(
     kind: Kind,
     text: &[u8],
@@ -29,7 +29,7 @@ pub(super) fn check_utf8(
     }
     match str::from_utf8(&text[*checked..]) {
         Ok(right) => *checked += right.len(),
-        // The last character is incomplete, and the rest of it may come.
+        // The last character is incomplete, but its rest may still arrive.
         Err(error) if error.error_len().is_none() && !complete => *checked += error.valid_up_to(),
         Err(_) => return Err(ProtocolError::InvalidUtf8),
     }

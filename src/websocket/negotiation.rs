@@ -15,13 +15,13 @@ pub enum Mode {
     /// Each message is compressed on its own.
     #[default]
     NoContextTakeover,
-    /// A message may refer to earlier ones, which makes it shorter.
+    /// A message may refer to earlier ones, so it becomes shorter.
     ContextTakeover,
     Off,
 }
 
 impl Mode {
-    /// The terms of the server, if it agrees to compression at all.
+    /// The server's terms, or `None` if compression is off.
     pub fn terms(self) -> Option<Parameters> {
         let no_context_takeover = match self {
             Mode::Off => return None,
@@ -41,12 +41,12 @@ impl Mode {
 pub enum Negotiation {
     #[default]
     NotOffered,
-    /// No offer is accepted, and why, for the log.
+    /// No offer is accepted, for this reason (logged).
     Declined(Cow<'static, str>),
     Agreed(Parameters),
 }
 
-/// The parameters that both sides keep to (§7.1). By default there are none.
+/// The agreed parameters (§7.1), none by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
     /// The server compresses each message on its own.
@@ -62,8 +62,8 @@ pub struct Parameters {
 /// An extension's name and its parameters.
 type Offer<'h> = (&'h str, Vec<(&'h str, Option<String>)>);
 
-/// Answers the offers of `request` (RFC 6455 §9.1, RFC 7692 §5, §7.1): accepts the first one that is valid
-/// and can meet the `terms` of the server. Other extensions are declined by silence.
+/// Answers the offers of `request` (RFC 6455 §9.1, RFC 7692 §5, §7.1): accepts the first one that is
+/// valid and compatible with the server's `terms`. Other extensions are declined by silence.
 ///
 /// # Errors
 ///
@@ -83,7 +83,7 @@ pub fn negotiate(
     }
     for offer in offers {
         let (name, parameters) = extension(offer).ok_or(MALFORMED)?;
-        // The grammar holds for the offers after the accepted one, too.
+        // The offers after the accepted one are not answered, but must be valid, too.
         if name == NAME && !matches!(negotiation, Negotiation::Agreed(_)) {
             negotiation = match (accept(&parameters, terms), negotiation) {
                 (Ok(parameters), _) => Negotiation::Agreed(parameters),
@@ -133,7 +133,7 @@ fn accept(
     terms: Option<Parameters>,
 ) -> Result<Parameters, Cow<'static, str>> {
     let terms = terms.ok_or("compression is off")?;
-    // §7.1.2.2: only a client that offers it can be asked for a smaller window.
+    // §7.1.2.2: the server may ask for a smaller window only if the client offers that.
     let mut answer = Parameters { client_max_window_bits: None, ..terms };
     let lowest = |own: Option<u8>, offered: u8| own.map_or(offered, |own| own.min(offered));
     for (number, (name, value)) in offer.iter().enumerate() {
@@ -151,7 +151,7 @@ fn accept(
                 answer.server_max_window_bits = Some(lowest(terms.server_max_window_bits, offered));
             }
             ("server_max_window_bits", None) => return Err(format!("{name} has no value").into()),
-            // Without terms for it there is no answer to it: the server inflates any window.
+            // Without such terms, the offer needs no answer: the server can inflate any window.
             ("client_max_window_bits", None) => {
                 answer.client_max_window_bits = terms.client_max_window_bits;
             }

@@ -1,19 +1,19 @@
-//! What a client sends after the opening handshake: fragments, control frames, UTF-8 and the closing
-//! handshake (RFC 6455 §5.4 to §8.1), as bytes in, events out. Compressed messages are inflated once
-//! they are whole (RFC 7692), so that no context is held while bytes are missing.
+//! The receiving side of a WebSocket: fragments, control frames, UTF-8 and the closing handshake
+//! (RFC 6455 §5.4 to §8.1), as bytes in, events out. A compressed message is inflated once it is whole
+//! (RFC 7692), so that no context is held while bytes are missing.
 //!
 //! ```text
-//!            first fragment             its payload has come
+//!            first fragment             its payload is whole
 //!   ┌──────┐ ─────────────▶ ┌─────────┐ ───────────────────▶ ┌────────────┐
 //!   │ Idle │                │ Payload │                      │ Fragmented │
 //!   └──────┘ ◀───────────── └─────────┘ ◀─────────────────── └────────────┘
-//!       its last payload has come           next fragment
+//!       its last payload is whole           next fragment
 //!
 //!   each of them ──▶ Closed: by the peer's close frame, or by the server's
 //! ```
 //!
-//! A message that lies whole in the input is unmasked there and never copied. Only what comes in
-//! pieces is assembled in a buffer.
+//! A message that is whole in the input is unmasked there and never copied. A message in pieces is
+//! assembled in a buffer.
 
 use std::mem;
 use std::sync::Arc;
@@ -25,36 +25,37 @@ use crate::websocket::error::ProtocolError;
 use crate::websocket::frame::{self, Header, Opcode};
 use crate::websocket::message::{Encoding, Kind, check_utf8};
 
-/// What a client sends, unmasked.
+/// Something that a client sent, unmasked.
 pub enum Event<'i> {
-    /// A whole message that lies in the input. The payload of a text message is UTF-8.
+    /// A message that is whole in the input. The payload of a text message is UTF-8.
     InInput(Kind, &'i [u8]),
-    /// A message that came in pieces. [`Session::assembled`] has its payload.
+    /// A message that arrived in pieces. [`Session::assembled`] returns its payload.
     Assembled(Kind),
-    /// A message that came compressed. Drop it before any wait: others need its memory.
-    // In a box, since it is large, and the others are returned in registers.
+    /// A compressed message, inflated. Drop it before any wait: others need its memory.
+    // Boxed since it is large, so that the other events are returned in registers.
     Inflated(Kind, Box<Inflated>),
     Ping(&'i [u8]),
     Pong(&'i [u8]),
-    /// A close frame is due: the [answer](Close::frame) to the peer's, or one for what the peer did wrong.
+    /// A close frame is due: the [answer](Close::frame) to the peer's, or one that names the peer's
+    /// mistake.
     Close,
 }
 
 /// The closing handshake, once it began (§7.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Close {
-    /// By the peer's close frame. Nothing follows the answer to it.
+    /// Begun by the peer's close frame. Nothing is sent after the answer.
     ByPeer(CloseFrame),
     ByServer(CloseFrame, Answer),
 }
 
-/// What became of the peer's answer to the server's close frame.
+/// The state of the peer's answer to the server's close frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It has not come. The frames before it are skipped.
+    /// It has not arrived. The frames before it are skipped.
     Awaited,
     Received(CloseFrame),
-    /// It is not looked for, since the peer broke the protocol. §7.1.7: an endpoint "MUST NOT continue to
+    /// It is ignored, since the peer broke the protocol. §7.1.7: an endpoint "MUST NOT continue to
     /// attempt to process data from the remote endpoint (including a responding Close frame)".
     Ignored,
 }
@@ -68,7 +69,7 @@ impl Close {
         }
     }
 
-    /// Whether nothing that the peer sends matters any more.
+    /// Whether nothing more is expected from the peer.
     pub fn is_complete(&self) -> bool {
         !matches!(self, Close::ByServer(_, Answer::Awaited))
     }
@@ -80,16 +81,16 @@ pub struct Session {
     max_message_size: usize,
     /// Whether the message in pieces is compressed.
     encoding: Encoding,
-    /// What has come of a message in pieces, unmasked, or a compressed reply. Kept for the next one.
+    /// The received part of a message in pieces, unmasked, or a compressed reply. Its memory is reused.
     message: Buffer,
-    /// How much of a text message in pieces is known to be UTF-8, in bytes.
+    /// The bytes of a text message in pieces that are known to be UTF-8.
     checked: usize,
     deflate: Option<PerMessageDeflate>,
     /// The code of a close frame that was refused for its code or its reason.
     refused_close: Option<u16>,
 }
 
-// To read a separate tag, at every frame, is faster than a niche among the values of a Close.
+// A separate tag, read at every frame, is faster than a niche among the values of a Close.
 #[repr(u8)]
 enum State {
     Idle,
@@ -97,21 +98,21 @@ enum State {
     Payload {
         kind: Kind,
         fin: bool,
-        /// How many bytes of the payload have not come yet.
+        /// The bytes of the payload that have not arrived.
         missing: usize,
-        /// Rotated to where the next byte is.
+        /// Rotated to the position of the next byte.
         masking_key: [u8; 4],
     },
     Closed {
         close: Close,
-        /// How many bytes of a payload come before the next frame to skip.
+        /// The remaining payload bytes of the frame that is skipped.
         skip: u64,
     },
 }
 
 impl Session {
-    /// A session whose messages may have `max_message_size` bytes. What it holds above
-    /// [`UNMETERED`] is charged to `budget`. Messages may be compressed if `deflate` was agreed.
+    /// A session that limits messages to `max_message_size` bytes. It charges its memory above
+    /// [`UNMETERED`] to `budget`. Messages may be compressed if `deflate` was agreed.
     pub fn new(
         max_message_size: usize,
         budget: Arc<Budget>,
@@ -128,10 +129,11 @@ impl Session {
         }
     }
 
-    /// Takes frames off the front of `input` until one event is whole.
+    /// Decodes frames from the front of `input` until one event is complete.
     ///
-    /// `None` means that more bytes are needed, or that the session is [closed](Self::closed). What is
-    /// left of `input` then, less than a control frame, has to come before the next bytes.
+    /// `None` means that more bytes are needed, or that the session is [closed](Self::closed). `input`
+    /// is then left with the unprocessed bytes, less than a control frame; pass them again, before the
+    /// next bytes.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "to return the event through memory doubles the cost")]
     pub fn next<'i>(&mut self, input: &mut &'i mut [u8]) -> Option<Event<'i>> {
@@ -146,8 +148,8 @@ impl Session {
         self.message.filled()
     }
 
-    /// Deflates `prefix` and a message as one message, which [`assembled`](Self::assembled) returns then,
-    /// or the message alone as it is: a reply may always be sent uncompressed.
+    /// Deflates `prefix` and a message as one message. If that fails, the result is the message alone,
+    /// uncompressed, which is always allowed. [`assembled`](Self::assembled) returns the result.
     pub fn deflate(&mut self, prefix: &[u8], message: Inflated) -> Encoding {
         let Some(deflate) = &mut self.deflate else {
             self.message = message.into_message();
@@ -170,7 +172,7 @@ impl Session {
         self.deflate.is_some()
     }
 
-    /// The code of the peer's close frame, if that was refused for its code or its reason.
+    /// The code of the peer's close frame, if the frame was refused for its code or reason.
     pub fn refused_close(&self) -> Option<u16> {
         self.refused_close
     }
@@ -180,7 +182,7 @@ impl Session {
         self.deflate.as_ref().map(PerMessageDeflate::total).filter(|total| total.plain > 0)
     }
 
-    /// Begins the closing handshake by `close`, or has it replace a close frame that was not sent.
+    /// Begins the closing handshake with `close`, or replaces a close frame that was not sent yet.
     #[cold]
     pub fn close(&mut self, close: CloseFrame) {
         let (answer, skip) = match &self.state {
@@ -213,7 +215,7 @@ impl Session {
         }
     }
 
-    /// How many bytes have come of a message that is not whole, if one has begun.
+    /// The received bytes of the unfinished message, if there is one.
     pub fn unfinished(&self) -> Option<usize> {
         match self.state {
             State::Fragmented(_) | State::Payload { .. } => Some(self.message.filled().len()),
@@ -221,15 +223,15 @@ impl Session {
         }
     }
 
-    /// Whether more than `bytes` are missing of a payload, so that they are better received
-    /// directly to [`spare_mut`](Self::spare_mut), which saves a copy.
+    /// Whether more than `bytes` of a payload are missing. Receiving them directly to
+    /// [`spare_mut`](Self::spare_mut) then saves a copy.
     pub fn is_missing_more_than(&self, bytes: usize) -> bool {
         matches!(self.state, State::Payload { missing, .. } if missing > bytes)
     }
 
-    /// Where the rest of a payload belongs. [`received`](Self::received) has to follow.
+    /// The buffer for the rest of a payload. Call [`received`](Self::received) afterwards.
     pub fn spare_mut(&mut self) -> &mut [u8] {
-        /// Few enough to be still in the processor's cache when they are unmasked.
+        /// Small enough to be still in the CPU cache when it is unmasked.
         const PIECE: usize = 256 * 1024;
         let missing = match self.state {
             State::Payload { missing, .. } => missing,
@@ -240,7 +242,7 @@ impl Session {
         &mut spare[..len]
     }
 
-    /// Takes the first `bytes` of [`spare_mut`](Self::spare_mut) as a part of the payload.
+    /// Adds the first `bytes` of [`spare_mut`](Self::spare_mut) to the payload.
     pub fn received(&mut self, bytes: usize) {
         if let State::Payload { missing, masking_key, .. } = &mut self.state {
             let before = self.message.filled().len();
@@ -248,7 +250,7 @@ impl Session {
             let piece = &mut self.message.filled_mut()[before..];
             let (rotated, ascii) = frame::unmask(piece, *masking_key);
             *masking_key = rotated;
-            // All before it is checked, so it does not begin inside a character.
+            // Everything before it is checked, so it does not begin inside a character.
             if ascii && self.checked == before {
                 self.checked += bytes;
             }
@@ -256,25 +258,26 @@ impl Session {
         }
     }
 
-    /// Whether memory and addresses are held only in case another large message follows.
+    /// Whether memory is held only in case another large message follows.
     pub fn holds_spare(&self) -> bool {
         self.message.capacity() > UNMETERED && matches!(self.state, State::Idle)
     }
 
-    /// Gives up the memory that no unfinished message needs.
+    /// Releases memory, except that of an unfinished message.
     pub fn release(&mut self) {
         if matches!(self.state, State::Idle | State::Closed { .. }) {
             self.message.release();
         }
     }
 
-    /// Gives up an unfinished message, too. Nothing may be received then but what is skipped.
+    /// Releases memory, including that of an unfinished message. Afterwards, only bytes to skip may be
+    /// received.
     pub fn discard(&mut self) {
         self.message.release();
         self.release_deflater();
     }
 
-    /// Gives up what compresses replies, until the next one.
+    /// Releases the deflater until the next reply.
     pub fn release_deflater(&mut self) {
         if let Some(deflate) = &mut self.deflate {
             deflate.release_deflater();
@@ -371,8 +374,8 @@ impl Session {
         Ok(kind)
     }
 
-    /// Checks the header of a frame with a reserved bit. RFC 7692 §6: RSV1 tells that a message is
-    /// compressed, and only its first frame has it.
+    /// Checks the header of a frame with a reserved bit. RFC 7692 §6: RSV1 marks a compressed message,
+    /// and only its first frame has it.
     #[cold]
     fn check_compressed(&self, header: &Header) -> Result<Kind, ProtocolError> {
         if self.deflate.is_none() || header.rsv != frame::RSV1 {
@@ -390,7 +393,7 @@ impl Session {
         Ok(kind)
     }
 
-    /// How many bytes the message in pieces may have as it comes.
+    /// The maximum size of the message in pieces, as received.
     fn max_size(&self) -> usize {
         match self.encoding {
             Encoding::Plain => self.max_message_size,
@@ -398,7 +401,8 @@ impl Session {
         }
     }
 
-    /// How many bytes a message may have before it is inflated. What can't be compressed grows by less.
+    /// The maximum size of a message before it is inflated. Incompressible data grows by less than this
+    /// allows.
     fn max_compressed_size(&self) -> usize {
         self.max_message_size.saturating_add(self.max_message_size / 8 + 64)
     }
@@ -424,7 +428,8 @@ impl Session {
             self.encoding = if header.rsv == 0 { Encoding::Plain } else { Encoding::Deflated };
         }
         let max_size = self.max_size();
-        // The length of a fragmented message is known only at its end. A small one grows once at most.
+        // The length of a fragmented message is known only at its end. With this capacity, a small one
+        // grows at most once.
         let capacity = match self.message.filled().len() + missing {
             len if header.fin => len,
             ..=UNMETERED => UNMETERED.min(max_size),
@@ -436,8 +441,8 @@ impl Session {
         Ok(())
     }
 
-    /// Moves what `input` has of the payload to the message, and tells whether that was all of it.
-    /// If not, there is spare memory for more.
+    /// Moves the part of the payload in `input` to the message. Returns whether the payload is complete;
+    /// if not, there is spare memory for more.
     fn take_piece(&mut self, input: &mut &mut [u8]) -> Result<bool, CloseFrame> {
         while let State::Payload { missing: missing @ 1.., .. } = self.state {
             if self.message.spare_mut().is_empty() {
@@ -473,7 +478,7 @@ impl Session {
         })
     }
 
-    /// Skips frames until the peer's answer to the server's close frame, and all that comes after it.
+    /// Skips frames up to the peer's answer to the server's close frame, and everything after it.
     #[cold]
     fn skip(&mut self, input: &mut &mut [u8]) {
         let State::Closed { close: Close::ByServer(_, answer), skip } = &mut self.state else {
@@ -507,9 +512,9 @@ impl Session {
     }
 }
 
-/// Refuses a frame of so many bytes behind the `so_far` of its message if both are over the `limit`.
+/// Refuses a frame whose `payload_len`, added to the `so_far` bytes of its message, exceeds the `limit`.
 fn check_size(so_far: usize, payload_len: u64, limit: usize) -> Result<(), ProtocolError> {
-    // Never a sum of usize: the length may be anything below 2^63.
+    // Not a sum of usize, which could overflow: the length may be anything below 2^63.
     if payload_len > (limit - so_far) as u64 {
         let size = so_far as u64 + payload_len;
         return Err(ProtocolError::MessageTooBig { size, limit });
@@ -517,7 +522,7 @@ fn check_size(so_far: usize, payload_len: u64, limit: usize) -> Result<(), Proto
     Ok(())
 }
 
-/// Takes a frame's payload, unmasked, and tells whether it is ASCII.
+/// Splits a frame's payload off the input and unmasks it. Returns it, and whether it is ASCII.
 #[inline]
 fn take_payload<'i>(
     input: &mut &'i mut [u8],

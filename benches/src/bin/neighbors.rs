@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use wsecho_bench::frames::frame;
 use wsecho_bench::messages;
 use wsecho_bench::program::{Program, folder, free_addr, wait_until_it_listens};
 use wsecho_bench::stats::quantile;
@@ -239,25 +240,6 @@ fn echo(stream: &mut TcpStream, message: &[u8]) -> io::Result<u8> {
         stream.shutdown(Shutdown::Both)?;
     }
     Ok(header[0])
-}
-
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    const MASKING_KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
-    let mut frame = vec![first];
-    match payload.len() {
-        len @ 0..126 => frame.push(0x80 | len as u8),
-        len @ 126..0x1_0000 => {
-            frame.push(0x80 | 126);
-            frame.extend((len as u16).to_be_bytes());
-        }
-        len => {
-            frame.push(0x80 | 127);
-            frame.extend((len as u64).to_be_bytes());
-        }
-    }
-    frame.extend(MASKING_KEY);
-    frame.extend(payload.iter().zip(MASKING_KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
-    frame
 }
 
 /// Compresses a message on its own (RFC 7692 §7.2.1).

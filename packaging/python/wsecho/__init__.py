@@ -8,23 +8,37 @@ import shutil
 import subprocess
 import sysconfig
 import threading
-from collections.abc import Iterable, Iterator
 
 # The guard stops the server when its standard input ends, so also when this process is killed.
 _GUARD = '"$0" "$@" & exec 2>&-; read -r _; kill $!; wait $!'
 
 
-class Server:
-    """A running wsecho: its `url`, such as ws://127.0.0.1:49152, its `http_url`, and its `log`."""
+class Server(contextlib.AbstractContextManager["Server"]):
+    """A wsecho with `flags` on a free port: its `url`, its `http_url`, the lines of its `log`."""
 
-    def __init__(self) -> None:
-        self.url = self.http_url = ""
+    def __init__(self, *flags: str) -> None:
         self.log: list[str] = []
         self._has_ended = False
         self._log_grew = threading.Condition()
+        # Only the flags configure the server. Ctrl-C ends the test, which then stops it.
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, _program(), "--addr", "127.0.0.1:0", *flags],
+            env={k: v for k, v in os.environ.items() if not k.startswith(("WSECHO_", "RUST_LOG"))},
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            encoding="utf-8", errors="replace", start_new_session=True,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        try:
+            listening = self.wait_for("listening on ", timeout=10)
+        except BaseException:
+            self.stop()
+            raise
+        self.url = listening.partition("listening on ")[2].split()[0].rstrip("/,")
+        self.http_url = self.url.replace("ws", "http", 1)
 
-    def _read_log(self, lines: Iterable[str]) -> None:
-        for line in lines:
+    def _read_log(self) -> None:
+        for line in self._guard.stderr or ():
             with self._log_grew:
                 self.log.append(line.rstrip("\n"))
                 self._log_grew.notify_all()
@@ -41,33 +55,19 @@ class Server:
                     return line
             raise RuntimeError("\n".join([f"wsecho did not log {text!r}:", *self.log[-20:]]))
 
+    def stop(self) -> None:
+        """Sends each client Close 1001 and waits for the server's end. Then the log is complete."""
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            # A line, since a child that was forked meanwhile may hold the pipe open.
+            print(file=self._guard.stdin, flush=True)
+            self._reader.join()
+            self._guard.communicate()
 
-@contextlib.contextmanager
-def serve(*flags: str) -> Iterator[Server]:
-    """Runs wsecho with `flags` on a free port of 127.0.0.1 until the block ends."""
-    server = Server()
-    # Only the flags configure the server. Ctrl-C ends the test, which then stops it.
-    guard = subprocess.Popen(
-        ["/bin/sh", "-c", _GUARD, _program(), "--addr", "127.0.0.1:0", *flags],
-        env={k: v for k, v in os.environ.items() if not k.startswith(("WSECHO_", "RUST_LOG"))},
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        encoding="utf-8", errors="replace", start_new_session=True,
-    )  # fmt: skip
-    assert guard.stdin and guard.stderr
-    reader = threading.Thread(target=server._read_log, args=[guard.stderr])
-    reader.start()
-    try:
-        listening = server.wait_for("listening on ", timeout=10)
-        server.url = listening.partition("listening on ")[2].split()[0].rstrip("/,")
-        server.http_url = server.url.replace("ws", "http", 1)
-        yield server
-    finally:
-        # A line, since a child that was forked meanwhile may hold the pipe open.
-        with contextlib.suppress(BrokenPipeError), guard.stdin:
-            guard.stdin.write("\n")
-        guard.wait()
-        reader.join()
-        guard.stderr.close()
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+serve = Server
 
 
 def _program() -> str:

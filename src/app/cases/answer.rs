@@ -1,4 +1,4 @@
-//! The answer to a command of the control protocol: a message at most, then a close frame.
+//! The answer to a command of the control protocol: at most one message, then a close frame.
 
 use std::mem;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::websocket::close::{CloseFrame, Reason, STOPPING};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::session::Session;
 
-/// The first pause between two looks at whether a case has ended, and the longest. A client that ends TCP
-/// may ask before the thread of the case has seen that.
+/// The first and the longest pause between two checks whether a case has ended. A client that ends TCP
+/// may ask before the thread of the case has noticed.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
@@ -25,29 +25,29 @@ const MAX_RUNNING: Duration = Duration::from_secs(2);
 pub struct Answer<'s> {
     cases: &'s Cases,
     command: Command,
-    incoming: Incoming,
+    incoming: Box<Incoming>,
     output: Vec<u8>,
-    /// How much of the output was handed out, in bytes.
+    /// The bytes of `output` that the last step returned.
     handed_out: usize,
     pause: Duration,
-    /// When nothing is waited for any more.
+    /// The deadline of the wait.
     until: Duration,
 }
 
-/// What a command needs.
+/// The event that a command waits for.
 enum Need {
-    /// That a case ends.
+    /// The end of a case.
     Time,
     Reports,
     Nothing,
 }
 
 impl<'s> Answer<'s> {
-    /// Answers `command` once `opening` is sent, which is the 101.
+    /// Answers `command` after `opening`, the 101, is sent.
     pub fn new(
         cases: &'s Cases,
         command: Command,
-        incoming: Incoming,
+        incoming: Box<Incoming>,
         opening: Vec<u8>,
         now: Duration,
     ) -> Self {
@@ -68,14 +68,14 @@ impl<'s> Answer<'s> {
         }
     }
 
-    /// What to do at `now`.
+    /// Returns the next step at `now`.
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.output.drain(..mem::take(&mut self.handed_out));
         if self.incoming.session.closed().is_none() {
             match (self.answer(now), &self.command) {
                 // The 101 is sent first.
                 _ if !self.output.is_empty() => {}
-                // Before a look at what came: some clients close at once.
+                // Before the input is processed, since some clients close at once.
                 (Need::Reports, Command::UpdateReports(agent) | Command::Stop(Some(agent))) => {
                     return Step::Report(agent);
                 }
@@ -86,8 +86,8 @@ impl<'s> Answer<'s> {
                 }
             }
         } else {
-            // Nothing is expected but a close frame.
-            while self.incoming.next().is_some() {}
+            // Only a close frame is expected.
+            while self.incoming.next_event().is_some() {}
         }
         self.handed_out = self.output.len();
         if self.incoming.session.closed().is_none() {
@@ -103,22 +103,22 @@ impl<'s> Answer<'s> {
         Step::SendClose(&self.output)
     }
 
-    /// Where the next bytes go.
+    /// The buffer for the next received bytes.
     pub fn input(&mut self) -> &mut [u8] {
         self.incoming.input()
     }
 
-    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.incoming.received(bytes, now);
     }
 
-    /// Takes note that nothing came until `now`.
+    /// Records that nothing was received until `now`.
     pub fn waited(&mut self, now: Duration) {
         self.incoming.waited(now);
     }
 
-    /// Takes note that the reports were written, or of why not.
+    /// Records whether the reports were written, with the reason if not.
     pub fn reported(&mut self, result: Result<(), String>) {
         match (result, &self.command) {
             (Err(why), _) => self.close(CloseFrame { code: Some(1011), reason: why.into() }),
@@ -127,7 +127,7 @@ impl<'s> Answer<'s> {
         }
     }
 
-    /// Tells the client that the server stops.
+    /// Sends the client a close frame because the server stops.
     pub fn stop(&mut self) {
         if self.incoming.session.closed().is_none() {
             self.close(STOPPING);
@@ -138,7 +138,7 @@ impl<'s> Answer<'s> {
         &self.incoming.session
     }
 
-    /// Answers, unless something is missing for it.
+    /// Answers, unless the command has to wait.
     fn answer(&mut self, now: Duration) -> Need {
         let is_late = now >= self.until;
         let message = match &self.command {

@@ -1,4 +1,4 @@
-//! A case as data: what is sent and when, what may come back, and how it has to end.
+//! A case as data: the frames sent and their times, the allowed answers, and the expected end.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,11 +9,10 @@ use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
 
-/// The number of a case, such as 7.9.3. Some have two parts only, such as 2.1.
+/// The number of a case, such as 7.9.3. Some numbers have only two parts, such as 2.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id([u8; 3]);
 
-/// One case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     pub id: Id,
@@ -21,17 +20,17 @@ pub struct Case {
     pub close: ExpectedClose,
     pub limit: Limit,
     pub judging: Judging,
-    /// The server's terms for compression, the first possible. Without any it declines.
+    /// The server's terms for compression, the first compatible ones. If empty, it declines.
     pub terms: &'static [Parameters],
-    /// What is disputed about the case, or empty.
+    /// A note on a disputed point of the case, or empty.
     pub note: &'static str,
 }
 
-/// What is sent, and what has to come back.
+/// The frames to send, and the expected answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Play {
-    /// The actions one after the other, whatever comes meanwhile. All that came has to be one of the
-    /// lists.
+    /// The actions in order, whatever arrives in the meantime. The received events have to equal one of
+    /// the lists.
     Script {
         actions: Vec<Action>,
         expected: Vec<(Behavior, Vec<Event>)>,
@@ -46,13 +45,13 @@ pub enum Action {
     Bytes(Vec<u8>),
     /// A close frame with this payload, which begins the closing handshake.
     Close(Payload),
-    /// Ends the script if the connection is closing when the time is over.
+    /// A pause. If the connection is closing at its end, the script ends.
     Wait(Duration),
     /// Adds [`Event::Open`].
     Mark,
 }
 
-/// A frame, which may be wrong.
+/// A frame, which may be invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// FIN, the reserved bits and the opcode.
@@ -64,7 +63,7 @@ pub struct Frame {
 /// How a frame is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writes {
-    /// With its neighbors, as far as they fit.
+    /// Together with its neighbors, up to a size limit.
     Together,
     /// On its own.
     Alone,
@@ -77,11 +76,11 @@ pub enum Writes {
 pub enum Event {
     Message(Kind, Payload),
     Pong(Payload),
-    /// It had not closed at [`Action::Mark`].
+    /// The connection was still open at [`Action::Mark`].
     Open,
 }
 
-/// Messages that are sent one at a time, each when the echo of the one before has come.
+/// Messages that are sent one at a time, each after the echo of the previous one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoundTrips {
     pub kind: Kind,
@@ -89,7 +88,7 @@ pub struct RoundTrips {
     /// Of each message, in bytes.
     pub size: usize,
     pub count: u32,
-    /// The size of the fragments in bytes, if there are any.
+    /// The size of the fragments in bytes. `None` for whole messages.
     pub fragment: Option<usize>,
     pub writes: Writes,
 }
@@ -107,31 +106,31 @@ pub struct ExpectedClose {
     pub by: Side,
     /// The codes that the client may send. It may always send none.
     pub codes: Vec<u16>,
-    /// Whether both have to send a close frame.
+    /// Whether both sides have to send a close frame.
     pub clean: bool,
 }
 
-/// What happens when this much time has passed since all was sent.
+/// The action this long after everything was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// Close 1001, or the end of TCP if closing already.
+    /// Close with 1001, or end TCP if already closing.
     Kill(Duration),
     /// A close frame without a code.
     Close(Duration),
 }
 
-/// What decides the verdict beside the events and the close.
+/// An additional rule for the verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judging {
     Usual,
-    /// A wrong close code fails the behavior, too.
+    /// A wrong close code also fails the behavior.
     CodeMatters,
-    /// The wrong side closing first fails the behavior, too.
+    /// A first close frame by the wrong side also fails the behavior.
     SideMatters,
     Informational,
 }
 
-/// The verdict on what came.
+/// The verdict on the received events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behavior {
     Ok,
@@ -143,7 +142,7 @@ pub enum Behavior {
     Failed,
 }
 
-/// The verdict on how it ended.
+/// The verdict on the end of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseBehavior {
     Ok,
@@ -166,7 +165,7 @@ impl Id {
         for (place, part) in given.by_ref().take(3).enumerate() {
             parts[place] = part.parse().ok()?;
         }
-        // Another way to write a number would be another name for the case.
+        // Another spelling of the number would be a second name for the case.
         Some(Id(parts)).filter(|id| given.next().is_none() && id.to_string() == text)
     }
 
@@ -185,7 +184,7 @@ impl fmt::Display for Id {
 }
 
 impl Case {
-    /// A case that declines compression, and about which nothing is disputed.
+    /// A case without compression, in which nothing is disputed.
     pub fn script(
         id: Id,
         actions: Vec<Action>,
@@ -197,7 +196,7 @@ impl Case {
         Case { id, play, close, limit, judging: Judging::Usual, terms: &[], note: "" }
     }
 
-    /// The longest time that the case may take, without that to send.
+    /// The maximum duration of the case, excluding the time to send.
     pub fn max_duration(&self) -> Duration {
         /// For the answer to the close.
         const CLOSE: Duration = Duration::from_secs(1);
@@ -216,7 +215,7 @@ impl Action {
         Action::raw(FIN | opcode as u8, payload)
     }
 
-    /// A frame whose `first` byte has any FIN, reserved bits and opcode.
+    /// A frame with any `first` byte: FIN, reserved bits and opcode.
     pub fn raw(first: u8, payload: impl Into<Payload>) -> Self {
         Action::Frame(Frame { first, payload: payload.into(), writes: Writes::Together })
     }
@@ -229,7 +228,7 @@ impl Action {
     }
 }
 
-/// The same frames, each written in this way.
+/// The same actions, with each frame written in this way.
 pub fn written(mut actions: Vec<Action>, writes: Writes) -> Vec<Action> {
     for action in &mut actions {
         if let Action::Frame(frame) = action {
@@ -256,12 +255,12 @@ pub fn fragmented<P: Into<Payload>>(
 }
 
 impl ExpectedClose {
-    /// The server closes with 1000 once all has come, and the client answers.
+    /// The server closes with 1000 once everything has arrived, and the client answers.
     pub fn by_server() -> Self {
         Self::answered(&[1000])
     }
 
-    /// The client fails the connection with this code, or by ending TCP.
+    /// The client fails the connection, with this code or by ending TCP.
     pub fn by_client(code: u16) -> Self {
         ExpectedClose { by: Side::Client, codes: vec![code], clean: false }
     }
@@ -279,7 +278,7 @@ impl ExpectedClose {
 }
 
 impl Behavior {
-    /// The word of the reports.
+    /// The word in the reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Behavior::Ok => "OK",
@@ -296,7 +295,7 @@ impl CloseBehavior {
         matches!(self, CloseBehavior::Ok | CloseBehavior::Informational)
     }
 
-    /// The word of the reports.
+    /// The word in the reports.
     pub fn as_str(self) -> &'static str {
         match self {
             CloseBehavior::Ok => "OK",

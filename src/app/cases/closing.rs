@@ -10,7 +10,7 @@ use crate::websocket::message::Kind;
 const TEXT: &[u8] = b"Hello, world!";
 const LIMIT: Limit = Limit::Kill(Duration::from_secs(1));
 
-/// Codes that the client answers by itself or by 1000.
+/// Codes that the client answers with the same code or 1000.
 const RIGHT_CODES: [u16; 13] =
     [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999];
 
@@ -19,7 +19,7 @@ const WRONG_CODES: [u16; 9] = [0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999]
 
 const UNDEFINED_CODES: [u16; 2] = [5000, 65_535];
 
-/// What follows a close frame.
+/// Frames after a close frame.
 pub(super) fn order() -> Vec<Case> {
     let id = |number| Id::new(7, 1, number);
     let text = || Action::frame(Opcode::Text, TEXT);
@@ -110,7 +110,7 @@ fn closing(code: u16, reason: &[u8]) -> Action {
     Action::Close([&code.to_be_bytes(), reason].concat().into())
 }
 
-/// A case to which the client says nothing but its close frame.
+/// A case that the client answers only with its close frame.
 fn case(id: Id, actions: Vec<Action>, close: ExpectedClose) -> Case {
     let case = Case::script(id, actions, vec![(Behavior::Ok, vec![])], close, LIMIT);
     Case { judging: Judging::CodeMatters, ..case }

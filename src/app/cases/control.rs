@@ -1,36 +1,36 @@
-//! The control protocol: a path and its query → what a runner asks for.
+//! The control protocol: a path and its query → a case to run, or a command.
 
 use crate::app::cases::case::{Case, Id};
 use crate::app::cases::suite::Suite;
 use crate::app::query::Query;
 
-/// The longest name of an agent, in characters.
+/// The maximum length of an agent's name, in characters.
 const MAX_AGENT: usize = 100;
 
-/// What a runner asks for.
+/// A request of a client that runs the cases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// To play a case to an agent.
+    /// Run a case with an agent.
     Run(Box<Case>, String),
     Ask(Command),
 }
 
-/// What is answered by a message at most.
+/// A command, answered by at most one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     CaseCount,
     CaseInfo(Box<Case>),
     CaseStatus(Box<Case>, String),
     UpdateReports(String),
-    /// To stop the server, after updating the reports of an agent if there is one.
+    /// Stop the server, after updating the reports on the agent if one is given.
     Stop(Option<String>),
 }
 
-/// Parses what a path and its query ask for. `None` for a path that is not of the control protocol.
+/// Parses a path and its query. `None` for a path outside the control protocol.
 ///
 /// # Errors
 ///
-/// A sentence that says what is wrong.
+/// A sentence that names the mistake.
 pub fn parse(path: &str, query: &str, suite: &Suite) -> Option<Result<Control, String>> {
     type Parse = fn(&Query, &Suite) -> Result<Control, String>;
     let parse: Parse = match path {
@@ -53,7 +53,7 @@ pub fn parse(path: &str, query: &str, suite: &Suite) -> Option<Result<Control, S
     Some(Query::parse(query).and_then(|query| parse(&query, suite)))
 }
 
-/// The case that a query names: by its place among those that are selected, or by its id.
+/// The case that a query names, by its place among the selected cases or by its id.
 fn case(query: &Query, suite: &Suite) -> Result<Box<Case>, String> {
     let id = match (query.get("case"), query.get("casetuple")) {
         (Some(place), _) => {
@@ -73,7 +73,7 @@ fn case(query: &Query, suite: &Suite) -> Result<Box<Case>, String> {
 ///
 /// # Errors
 ///
-/// A sentence that says what an agent is.
+/// A sentence that describes a valid agent.
 pub fn agent(query: &Query) -> Result<String, String> {
     match query.get("agent") {
         None => Err("agent is missing, for example agent=mylib".into()),

@@ -1,26 +1,26 @@
-//! What round trips carry: bytes that compress well or badly, the same in each run.
+//! The data of round trips: bytes that compress well or badly, the same in each run.
 
 use crate::app::cases::payload::Payload;
 
-/// A kind of data. The ratios are those of messages of 128 KiB.
+/// A kind of data. The compression ratios are for messages of 128 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data {
-    /// A pattern, the same in each message.
+    /// A pattern that is the same in each message.
     Repeated(&'static [u8]),
     /// Records that differ little: 4 %.
     Json,
-    /// Noise of less than a byte: 85 %.
+    /// Noise of less than 8 bits per byte: 85 %.
     Picture,
     /// Words: 39 %.
     Prose,
-    /// Rows of a table, with characters of two bytes: 5.5 %.
+    /// Table rows with two-byte characters: 5.5 %.
     Html,
-    /// Noise, and words between: 76 %.
+    /// Noise mixed with words: 76 %.
     Document,
 }
 
 impl Data {
-    /// The message of a round, of `size` bytes. HTML may have one less, since no character is cut.
+    /// The message of a round, of `size` bytes. HTML may have one byte less, since no character is cut.
     pub fn message(self, round: u32, size: usize) -> Payload {
         if let Data::Repeated(pattern) = self {
             return Payload::repeated(pattern, size);
@@ -64,7 +64,7 @@ struct Random(u32);
 
 impl Random {
     fn new(seed: u32) -> Self {
-        // Zero would stay zero, and small numbers would begin alike.
+        // Xorshift stays at zero forever, and similar seeds would begin alike.
         Random(seed.wrapping_mul(0x9E37_79B9) | 1)
     }
 
@@ -75,7 +75,7 @@ impl Random {
         ((u64::from(self.0) * u64::from(limit)) >> 32) as u32
     }
 
-    /// One of so many words. The first ones are short, and frequent.
+    /// One of the first `words` words. The earlier a word, the shorter and more frequent it is.
     fn word(&mut self, words: u32) -> String {
         let mut number = self.below(words).min(self.below(words));
         let mut word = String::new();
@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    /// The compressed size, of 1000.
+    /// The compressed size in per mille.
     fn ratio(message: &[u8]) -> usize {
         let mut out = vec![0; 2 * message.len()];
         let mut deflate = Deflate::new(6, false, 15);

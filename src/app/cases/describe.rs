@@ -8,11 +8,11 @@ use crate::websocket::frame::FIN;
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
 
-/// From this many alike frames on they are counted instead.
+/// At least this many similar frames are described by their count.
 const MIN_COUNTED: usize = 3;
 
 impl Case {
-    /// What is sent.
+    /// A sentence about the frames that are sent.
     pub fn description(&self) -> String {
         match &self.play {
             Play::Script { actions, .. } => format!("Sends {}.", script(actions)),
@@ -20,7 +20,7 @@ impl Case {
         }
     }
 
-    /// What is expected, and what is disputed about it.
+    /// The expected answers, and the note.
     pub fn expectation(&self) -> String {
         let events: String = match &self.play {
             Play::Script { expected, .. } => expected
@@ -82,7 +82,7 @@ fn script(actions: &[Action]) -> String {
     parts.join(", ") + &written(writes.unwrap_or(Writes::Together))
 }
 
-/// Whether the two are told apart by their payload at most.
+/// Whether the two differ at most in their payload.
 fn is_alike(one: &Action, two: &Action) -> bool {
     match (one, two) {
         (Action::Frame(one), Action::Frame(two)) => {

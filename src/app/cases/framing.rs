@@ -194,7 +194,7 @@ fn long_message(id: Id, writes: Writes) -> Case {
     answered(id, actions, events)
 }
 
-/// What came has to be these events.
+/// The received events have to equal these.
 fn exactly(events: impl IntoIterator<Item = Event>) -> Vec<(Behavior, Vec<Event>)> {
     vec![(Behavior::Ok, events.into_iter().collect())]
 }
@@ -203,23 +203,23 @@ fn text(payload: &'static [u8]) -> Event {
     Event::Message(Kind::Text, payload.into())
 }
 
-/// A case whose actions are right, and are answered by `events`.
+/// A case with valid actions, answered by `events`.
 fn answered(id: Id, actions: Vec<Action>, events: impl IntoIterator<Item = Event>) -> Case {
     Case::script(id, actions, exactly(events), ExpectedClose::by_server(), CLOSE)
 }
 
-/// A case whose actions are wrong from the first on.
+/// A case whose first action is already invalid.
 fn refused(id: Id, actions: Vec<Action>) -> Case {
     Case::script(id, actions, exactly([]), ExpectedClose::by_client(1002), KILL)
 }
 
-/// A case whose actions are wrong after a message, whose echo may or may not come before the end.
+/// A case with an invalid action after a valid message. The echo of the message is optional.
 fn refused_after(id: Id, actions: Vec<Action>, echo: Event) -> Case {
     let expected = vec![(Behavior::Ok, vec![echo]), (Behavior::NonStrict, vec![])];
     Case::script(id, actions, expected, ExpectedClose::by_client(1002), KILL)
 }
 
-/// A right text, a wrong frame and a ping.
+/// A valid text, an invalid frame and a ping.
 fn refused_second(id: Id, wrong: Action, writes: Writes) -> Case {
     let actions = vec![Action::frame(Opcode::Text, TEXT), wrong, Action::frame(Opcode::Ping, b"")];
     refused_after(id, written(actions, writes), text(TEXT))

@@ -1,4 +1,4 @@
-//! What a plain GET is answered: verdicts, reports, and what a WebSocket would do.
+//! Responses to plain GET requests: verdicts, reports, and explanations of the control paths.
 
 use crate::app::cases::case::Id;
 use crate::app::cases::control::{self, Command, Control};
@@ -7,7 +7,7 @@ use crate::app::cases::results::{self, State};
 use crate::app::cases::summary::{Check, Summary};
 use crate::http::response::Response;
 
-/// The response to a GET, unless the path is another one.
+/// The response to a GET, or `None` for other paths.
 pub fn response(path: &str, query: &str, cases: &Cases) -> Option<Response> {
     if path == "/verdict" {
         return Some(verdict(query, cases));
@@ -22,7 +22,7 @@ pub fn response(path: &str, query: &str, cases: &Cases) -> Option<Response> {
     })
 }
 
-/// Whether an agent passes.
+/// The response that reports whether an agent passes.
 fn verdict(query: &str, cases: &Cases) -> Response {
     let check = match Check::parse(query) {
         Ok(check) => check,
@@ -49,7 +49,7 @@ fn report(name: &str, cases: &Cases) -> Option<Response> {
     Some(json(results::file(agent, &case, cases.suite.place(id), report)))
 }
 
-/// What a WebSocket at the same address would be told, or would do.
+/// Explains the effect of a WebSocket at the same address.
 fn explain(control: Control, cases: &Cases) -> Response {
     let command = match control {
         Control::Run(case, agent) => {

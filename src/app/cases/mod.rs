@@ -1,4 +1,4 @@
-//! The Autobahn cases, played to a client and judged.
+//! The Autobahn cases, run with a client and judged.
 
 pub mod answer;
 pub mod case;

@@ -1,4 +1,4 @@
-//! What frames carry, without holding all of it.
+//! Payloads that are not held in memory as a whole.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::ops::Range;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload {
     pattern: Cow<'static, [u8]>,
-    /// Where in the pattern it begins.
+    /// The offset in the pattern at which it begins.
     start: usize,
     len: usize,
 }
@@ -64,7 +64,7 @@ impl PartialEq<[u8]> for Payload {
         let period = self.pattern.len().min(self.len);
         let mut begin = Vec::with_capacity(period);
         self.append(0..period, &mut begin);
-        // What is equal to itself, moved by the length of the pattern, repeats it.
+        // A sequence repeats a pattern if it equals itself, shifted by the pattern's length.
         bytes.len() == self.len
             && bytes[..period] == begin
             && bytes[period..] == bytes[..self.len - period]

@@ -1,4 +1,4 @@
-//! The verdicts of each agent: the only state that outlives a connection, and bounded.
+//! The verdicts on each agent. This is the only state that outlives a connection, and it is bounded.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -33,13 +33,13 @@ impl Cases {
     }
 }
 
-/// The most agents. The one that was not seen for longest gives way to a new one.
+/// The maximum number of agents. A new one replaces the one that was seen least recently.
 const MAX_AGENTS: usize = 32;
 
 /// The last results of each agent.
 #[derive(Default)]
 pub struct Results {
-    /// The agent that was seen last is the last.
+    /// In the order in which they were last seen, the most recent last.
     agents: Mutex<Vec<Agent>>,
 }
 
@@ -48,10 +48,10 @@ struct Agent {
     cases: BTreeMap<Id, State>,
 }
 
-/// What became of a case.
+/// The state of a case.
 #[derive(Clone)]
 pub enum State {
-    /// It is being played.
+    /// It is running.
     Running,
     Judged(Arc<Report>),
 }
@@ -64,19 +64,19 @@ pub struct Report {
     pub started: Duration,
     pub duration: Duration,
     pub behavior: Behavior,
-    pub result: String,
     pub close: CloseBehavior,
     pub close_result: String,
-    /// A JSON array of at most 1 KiB.
+    /// A JSON array of at most 512 bytes, and a mark if that is not all.
     pub received: String,
     pub ending: Ending,
-    /// The heads of the handshake, cut to 1 KiB each.
+    /// The request and response heads of the handshake, cut to 1 KiB each.
     pub request: String,
+    /// The head of the response.
     pub response: String,
 }
 
 impl Results {
-    /// Records that a case is being played. The result of an earlier run is gone.
+    /// Records that a case is running. Drops the result of an earlier run.
     pub fn begin(&self, agent: &str, id: Id) {
         self.insert(agent, id, State::Running);
     }
@@ -103,13 +103,13 @@ impl Results {
         agents.iter().find(|known| known.name == agent)?.cases.get(&id).cloned()
     }
 
-    /// What became of each case of an agent, if it is known.
+    /// The state of each case of an agent, if the agent is known.
     pub fn states(&self, agent: &str) -> Option<BTreeMap<Id, State>> {
         let agents = self.lock();
         agents.iter().find(|known| known.name == agent).map(|agent| agent.cases.clone())
     }
 
-    /// Whether a case of the agent is being played.
+    /// Whether a case of the agent is running.
     pub fn is_running(&self, agent: &str) -> bool {
         let agents = self.lock();
         let agent = agents.iter().find(|known| known.name == agent);
@@ -140,11 +140,19 @@ impl Agent {
 }
 
 impl Report {
-    /// The verdicts, and what they rest on if they are not good.
+    /// The reason of the behavior.
+    pub fn result(&self) -> String {
+        match &self.ending.failed {
+            Some(why) => format!("the server failed the connection: {why}"),
+            None => format!("received {}", self.received),
+        }
+    }
+
+    /// The verdicts, and their reasons if they are not good.
     pub fn describe(&self) -> String {
         let mut text = String::from(self.behavior.as_str());
         if self.behavior == Behavior::Failed && self.close != CloseBehavior::WrongCode {
-            text += &format!(": {}", self.result);
+            text += &format!(": {}", self.result());
         }
         if !self.close.is_good() {
             text += &format!(", close {}: {}", self.close.as_str(), self.close_result);
@@ -153,8 +161,8 @@ impl Report {
     }
 }
 
-/// The name of the file with a report, by the suite's rule: of an agent's name only letters and digits of
-/// ASCII are left.
+/// The name of the file with a report, by the suite's rule: an agent's name keeps only ASCII letters and
+/// digits.
 pub fn file_name(agent: &str, id: Id) -> String {
     let agent: String = agent
         .to_ascii_lowercase()
@@ -191,7 +199,7 @@ pub fn index(reports: &BTreeMap<String, Vec<Arc<Report>>>) -> String {
     index + "\n}\n"
 }
 
-/// The file with the report on a case, which has this place among those that are selected.
+/// The file with the report on a case. `place` is its place among the selected cases.
 pub fn file(agent: &str, case: &Case, place: Option<usize>, report: &Report) -> String {
     let ending = &report.ending;
     let string = |text: &str| json::string(text.as_bytes());
@@ -234,7 +242,7 @@ pub fn file(agent: &str, case: &Case, place: Option<usize>, report: &Report) -> 
             ),
         ),
         ("received", report.received.clone()),
-        ("result", string(&report.result)),
+        ("result", string(&report.result())),
         ("resultClose", string(&report.close_result)),
         ("closedByMe", (ending.closed_by == Some(Side::Server)).to_string()),
         ("failedByMe", ending.failed.is_some().to_string()),

@@ -1,4 +1,4 @@
-//! What a runner of the cases is served: a trial, or the answer to a command.
+//! A connection of a client that runs the cases: a trial, or the answer to a command.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use crate::app::step::Step;
 use crate::buffer::Budget;
 use crate::websocket::session::Session;
 
-/// What a runner is served.
+/// The job of the connection.
 pub enum Runner<'s> {
     Trial(Box<Trial<'s>>),
     Answer(Box<Answer<'s>>),
 }
 
 impl<'s> Runner<'s> {
-    /// Serves what the runner asks for, from `now` on.
+    /// Serves the request of the client from `now` on.
     pub fn new(
         cases: &'s Cases,
         control: Control,
         handshake: Handshake,
-        incoming: Incoming,
+        incoming: Box<Incoming>,
         budget: &Arc<Budget>,
         now: Duration,
     ) -> Self {
@@ -43,7 +43,7 @@ impl<'s> Runner<'s> {
         }
     }
 
-    /// What to do at `now`.
+    /// Returns the next step at `now`.
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         match self {
             Runner::Trial(trial) => trial.next(now),
@@ -51,7 +51,7 @@ impl<'s> Runner<'s> {
         }
     }
 
-    /// Where the next bytes go.
+    /// The buffer for the next received bytes.
     pub fn input(&mut self) -> &mut [u8] {
         match self {
             Runner::Trial(trial) => trial.input(),
@@ -59,7 +59,7 @@ impl<'s> Runner<'s> {
         }
     }
 
-    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         match self {
             Runner::Trial(trial) => trial.received(bytes, now),
@@ -67,7 +67,7 @@ impl<'s> Runner<'s> {
         }
     }
 
-    /// Takes note that nothing came until `now`.
+    /// Records that nothing was received until `now`.
     pub fn waited(&mut self, now: Duration) {
         match self {
             Runner::Trial(trial) => trial.waited(now),
@@ -75,21 +75,21 @@ impl<'s> Runner<'s> {
         }
     }
 
-    /// Takes note that the client has ended its stream, or that the connection is lost.
+    /// Records that the client has ended its stream, or that the connection is lost.
     pub fn ended(&mut self, now: Duration) {
         if let Runner::Trial(trial) = self {
             trial.ended(now);
         }
     }
 
-    /// Takes note that the reports were written, or of why not.
+    /// Records whether the reports were written, with the reason if not.
     pub fn reported(&mut self, result: Result<(), String>) {
         if let Runner::Answer(answer) = self {
             answer.reported(result);
         }
     }
 
-    /// Tells the client that the server stops.
+    /// Sends the client a close frame because the server stops.
     pub fn stop(&mut self) {
         match self {
             Runner::Trial(trial) => trial.stop(),

@@ -1,6 +1,7 @@
-//! Which cases there are, and which are selected.
+//! All cases, and the selection of some.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use crate::app::cases::case::{Case, Id};
 use crate::app::cases::closing;
@@ -8,7 +9,7 @@ use crate::app::cases::framing;
 use crate::app::cases::text;
 use crate::app::cases::volume;
 
-/// The most round trips of a case, which are those of the suite.
+/// The maximum number of round trips of a case, as in the suite.
 pub const MAX_MESSAGES: u32 = 1000;
 
 const MAX_GROUP: u8 = 13;
@@ -21,30 +22,29 @@ pub struct Suite {
     messages: u32,
 }
 
-/// Ids, with `*` for any characters.
+/// A pattern for ids, in which `*` matches any characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
 
 impl Default for Suite {
     fn default() -> Self {
-        let selected = all(MAX_MESSAGES).map(|case| case.id).collect();
-        Suite { selected, messages: MAX_MESSAGES }
+        Suite { selected: all_ids().to_vec(), messages: MAX_MESSAGES }
     }
 }
 
 impl Suite {
-    /// The cases that one of `patterns` matches, or all without any, but those that one of `excluded`
-    /// matches. The cases with many round trips have as many as `messages`.
+    /// The cases that one of `patterns` matches (all if there are none), except those that one of
+    /// `excluded` matches. `messages` is the number of round trips in the cases with many.
     ///
     /// # Errors
     ///
-    /// A pattern that matches no case, or no case that is left.
+    /// A pattern matches no case, or no case remains.
     pub fn select(
         patterns: &[Pattern],
         excluded: &[Pattern],
         messages: u32,
     ) -> Result<Self, String> {
-        let mut selected: Vec<_> = all(messages).map(|case| case.id).collect();
+        let mut selected = all_ids().to_vec();
         let matches_none = |pattern: &&Pattern| !selected.iter().any(|id| pattern.matches(*id));
         if let Some(Pattern(wrong)) = patterns.iter().chain(excluded).find(matches_none) {
             return Err(format!("no case is called {wrong}"));
@@ -62,12 +62,12 @@ impl Suite {
         &self.selected
     }
 
-    /// The place of a case among those that are selected, from 1 on.
+    /// The place of a case among the selected ones, counted from 1.
     pub fn place(&self, id: Id) -> Option<usize> {
         self.selected.iter().position(|selected| *selected == id).map(|place| place + 1)
     }
 
-    /// A case, whether it is selected or not.
+    /// A case, selected or not.
     pub fn case(&self, id: Id) -> Option<Case> {
         group(id.group(), self.messages).into_iter().find(|case| case.id == id)
     }
@@ -76,7 +76,7 @@ impl Suite {
 impl Pattern {
     /// # Errors
     ///
-    /// What it has to be.
+    /// The required form.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let is_pattern = |char: char| char.is_ascii_digit() || char == '.' || char == '*';
@@ -125,7 +125,11 @@ fn group(number: u8, messages: u32) -> Vec<Case> {
     }
 }
 
-/// Every case, in the order of their ids.
-pub fn all(messages: u32) -> impl Iterator<Item = Case> {
-    (1..=MAX_GROUP).flat_map(move |number| group(number, messages))
+/// The ids of all cases, in their order.
+fn all_ids() -> &'static [Id] {
+    static IDS: LazyLock<Vec<Id>> = LazyLock::new(|| {
+        let cases = (1..=MAX_GROUP).flat_map(|number| group(number, MAX_MESSAGES));
+        cases.map(|case| case.id).collect()
+    });
+    &IDS
 }

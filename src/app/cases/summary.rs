@@ -1,4 +1,4 @@
-//! One answer for a CI: whether an agent passes.
+//! One answer for CI: whether an agent passes.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use crate::app::cases::suite::Pattern;
 use crate::app::query::Query;
 use crate::escape::Count;
 
-/// What an agent has to reach.
+/// The requirements on an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     agent: String,
@@ -19,7 +19,7 @@ pub struct Check {
     except: Vec<Pattern>,
 }
 
-/// Whether an agent passes, and the text that says why.
+/// Whether an agent passes, and the reason as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Summary {
     Passed(String),
@@ -32,7 +32,7 @@ impl Check {
     ///
     /// # Errors
     ///
-    /// A sentence that says what is wrong.
+    /// A sentence that names the mistake.
     pub fn parse(query: &str) -> Result<Self, String> {
         let allowable = [
             Behavior::Unimplemented.as_str(),
@@ -56,7 +56,7 @@ impl Check {
         Ok(Check { agent: control::agent(&query)?, passing, except })
     }
 
-    /// Checks the verdicts on every case that is selected.
+    /// Checks the verdicts on every selected case.
     pub fn summarize(&self, Cases { suite, results }: &Cases) -> Summary {
         let Some(states) = results.states(&self.agent) else { return Summary::UnknownAgent };
         let mut counts: Vec<(&str, u64)> = Vec::new();

@@ -1,7 +1,7 @@
-//! Group 6: text that is UTF-8, and text that is not.
+//! Group 6: valid and invalid UTF-8.
 //!
-//! The sequences from 6.5 on are those of Markus Kuhn's stress test for UTF-8 decoders, and others at the
-//! same boundaries.
+//! The sequences from 6.5 on are those of Markus Kuhn's stress test for UTF-8 decoders, with others at
+//! the same boundaries.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const PAUSE: Action = Action::Wait(Duration::from_secs(1));
 /// "kosme" in Greek. Its second letter has three bytes.
 const KOSME: &[u8] = b"\xCE\xBA\xE1\xBD\xB9\xCF\x83\xCE\xBC\xCE\xB5";
 
-/// With characters of two bytes, the second part begins with one.
+/// Both parts have two-byte characters. The second part begins with one.
 const PARTS: [&[u8]; 2] = ["Grüß µ@".as_bytes(), "öäü-UTF-8".as_bytes()];
 
 /// A surrogate, which UTF-8 does not have.
@@ -49,8 +49,8 @@ pub(super) fn fragments() -> Vec<Case> {
     ]
 }
 
-/// Text in three parts, of which the second is wrong. A client that waits for the end of the message, or of
-/// the frame, does not notice it at once.
+/// Text in three parts, the second of which is invalid. A client that waits for the end of the message
+/// or the frame does not notice it at once.
 pub(super) fn fail_fast() -> Vec<Case> {
     let cut = |at: usize, len: usize| {
         let text = [KOSME, ABOVE_UNICODE, ASCII].concat();
@@ -85,7 +85,7 @@ pub(super) fn fail_fast() -> Vec<Case> {
     .collect()
 }
 
-/// A text each, of which some are UTF-8.
+/// One text per case, some of them valid UTF-8.
 pub(super) fn sequences() -> Vec<Case> {
     let mut cases = Vec::new();
     for (section, texts) in (5..).zip(groups()) {
@@ -122,7 +122,7 @@ fn groups() -> [Vec<Vec<u8>>; 19] {
     let starts = |range: std::ops::Range<u8>| range.flat_map(|byte| [byte, b' ']).collect();
     let continuations = b"\x80\xBF\x80\xBF\x80\xBF";
     [
-        // 6.5: right.
+        // 6.5: valid.
         list(&[
             b"hello$world",
             "hello¢world".as_bytes(),
@@ -130,12 +130,12 @@ fn groups() -> [Vec<Vec<u8>>; 19] {
             "hello\u{24B62}world".as_bytes(),
             KOSME,
         ]),
-        // 6.6: each beginning of a text.
+        // 6.6: each prefix of a text.
         (1..=KOSME.len()).map(|len| KOSME[..len].to_vec()).collect(),
         // 6.7, 6.8: the first sequence of each length, the last two above Unicode.
         list(&[b"\0", b"\xC2\x80", b"\xE0\xA0\x80", b"\xF0\x90\x80\x80"]),
         list(&[b"\xF8\x88\x80\x80\x80", b"\xFC\x84\x80\x80\x80\x80"]),
-        // 6.9, 6.10: the last ones.
+        // 6.9, 6.10: the last sequence of each length.
         list(&[b"\x7F", b"\xDF\xBF", b"\xEF\xBF\xBF", b"\xF4\x8F\xBF\xBF"]),
         list(&[b"\xF7\xBF\xBF\xBF", b"\xFB\xBF\xBF\xBF\xBF", b"\xFD\xBF\xBF\xBF\xBF\xBF"]),
         // 6.11: around the surrogates, and the end of Unicode.
@@ -158,7 +158,7 @@ fn groups() -> [Vec<Vec<u8>>; 19] {
         // 6.14, 6.15: a continuation byte is missing.
         list(&CUT),
         vec![CUT.concat()],
-        // 6.16: bytes that never occur.
+        // 6.16: bytes that never occur in UTF-8.
         list(&[b"\xFE", b"\xFF", b"\xFE\xFE\xFF\xFF"]),
         // 6.17 to 6.19: overlong forms of a slash, of the last code points, of NUL.
         list(&[
@@ -198,7 +198,7 @@ fn groups() -> [Vec<Vec<u8>>; 19] {
                 [b"\xED\xB0\x80", b"\xED\xBF\xBF"].map(|low| [&high[..], low].concat())
             })
             .collect(),
-        // 6.22: the last two code points of each plane, which are right though they are no characters.
+        // 6.22: the last two code points of each plane, which are valid though they are noncharacters.
         chars(&mut (0..=0x10).flat_map(|plane| [0xFFFE, 0xFFFF].map(|last| plane << 16 | last))),
         // 6.23: the specials, such as the replacement character.
         chars(&mut (0xFFF9..=0xFFFF)),

@@ -1,8 +1,8 @@
-//! A case played to one client, and judged, without a socket or a clock.
+//! A case that is run with one client and judged, without a socket or a clock.
 //!
-//! Frames leave in their order, and one that has begun is completed before anything else. Whatever the
-//! client does, the script continues up to its next pause. If the connection is closing then, it ends
-//! there.
+//! Frames are sent in order, and a frame that has begun is completed before anything else. The script
+//! continues up to its next pause, whatever the client does. If the connection is closing by then, the
+//! script ends there.
 
 use std::mem;
 use std::sync::Arc;
@@ -29,58 +29,58 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Frames are written together up to this size, in bytes.
 const FLUSH: usize = 16 * 1024;
 
-/// No action of a script has this place.
+/// A place after every action of a script.
 const END: usize = usize::MAX;
 
-/// A case that is played to a client.
+/// A case that is run with a client.
 pub struct Trial<'s> {
     agent: String,
     handshake: Handshake,
     results: &'s Results,
-    incoming: Incoming,
+    incoming: Box<Incoming>,
     budget: Arc<Budget>,
     course: Course,
     opened: Duration,
     now: Duration,
-    /// When the case's limit is reached, once it counts.
+    /// The time of the case's limit, once it is running.
     limit: Option<Duration>,
-    /// When the answer to the server's close frame has to be there.
+    /// The deadline for the answer to the server's close frame.
     close_limit: Option<Duration>,
-    /// When the script's pause is over.
+    /// The end of the script's pause.
     pause: Option<Duration>,
-    /// The next action of the script, or where in the message the next fragment begins.
+    /// The index of the next action, or the offset in the message of the next fragment.
     place: usize,
-    /// The message of a round trip as it is sent, while it is.
+    /// The encoded message of a round trip, while it is being sent.
     wire: Option<Payload>,
-    /// For that and the message.
+    /// The charge for `wire` and the message.
     charge: Option<Charge>,
     writing: Option<Writing>,
-    /// Pongs.
+    /// Pongs to send.
     controls: Vec<u8>,
     output: Vec<u8>,
-    /// How much of the output was handed out, in bytes.
+    /// The bytes of `output` that the last step returned.
     handed_out: usize,
-    /// Whether something was sent since the last look at what came.
+    /// Whether something was sent since the input was last processed.
     has_sent: bool,
     stage: Stage,
 }
 
-/// The handshake of a runner.
+/// The handshake of a client that runs the cases.
 pub struct Handshake {
     /// The client's number in the log.
     pub client: u64,
-    /// When it was answered, since the Unix epoch.
+    /// The time of the answer, since the Unix epoch.
     pub started: Duration,
     /// The head of the request.
     pub request: String,
-    /// The 101, which is still to be sent.
+    /// The 101, not sent yet.
     pub response: String,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Stage {
     Playing,
-    /// The server stops, so that there will be no verdict.
+    /// The server stops, so there will be no verdict.
     Stopping,
     /// The verdict, for the log.
     Judged(String),
@@ -91,24 +91,24 @@ struct Writing {
     header: Vec<u8>,
     payload: Payload,
     writes: Writes,
-    /// In bytes, of both.
+    /// The bytes written, of both.
     written: usize,
 }
 
-/// What came, and what it leads to.
+/// The received events, and the next actions.
 struct Course {
     case: Case,
     received: Received,
     behavior: Behavior,
     ending: Ending,
     due: Due,
-    /// How many round trips have begun.
+    /// The number of round trips that have begun.
     round: u32,
-    /// What the last one carries.
+    /// The message of the last one.
     message: Payload,
 }
 
-/// What the server does as soon as no frame is in the way.
+/// An action of the server after the current frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Due {
     Nothing,
@@ -122,13 +122,13 @@ enum Due {
 }
 
 impl<'s> Trial<'s> {
-    /// Plays `case` to the client of `agent`.
+    /// Runs `case` with a client of `agent`.
     pub fn new(
         case: Case,
         agent: String,
         handshake: Handshake,
         results: &'s Results,
-        incoming: Incoming,
+        incoming: Box<Incoming>,
         budget: Arc<Budget>,
         now: Duration,
     ) -> Self {
@@ -175,17 +175,18 @@ impl<'s> Trial<'s> {
         }
     }
 
-    /// What to do at `now`.
+    /// Returns the next step at `now`.
     pub fn next(&mut self, now: Duration) -> Step<'_> {
         self.now = now;
         self.output.drain(..mem::take(&mut self.handed_out));
-        self.take_events();
+        self.process_events();
         self.check_time();
         if self.course.due == Due::End {
             self.judge(Side::Server);
             return Step::SendLast(b"");
         }
-        // A client that can't send may not read. And what it sent is lost once it has reset the connection.
+        // Receive after each send, unless many pongs are queued: a client that can't send may stop
+        // reading, and input is lost after a reset.
         if mem::take(&mut self.has_sent) && self.controls.len() < FLUSH {
             return Step::Receive(Some(Duration::ZERO));
         }
@@ -215,29 +216,29 @@ impl<'s> Trial<'s> {
         Step::Receive(self.wait())
     }
 
-    /// Where the next bytes go.
+    /// The buffer for the next received bytes.
     pub fn input(&mut self) -> &mut [u8] {
         self.incoming.input()
     }
 
-    /// Takes the first `bytes` of the [`input`](Self::input), which came at `now`.
+    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.incoming.received(bytes, now);
     }
 
-    /// Takes note that nothing came until `now`.
+    /// Records that nothing was received until `now`.
     pub fn waited(&mut self, now: Duration) {
-        // Of what may be due because of the time, a trial has its own.
+        // The result is ignored, since a trial has its own timeouts.
         self.incoming.waited(now);
     }
 
-    /// Takes note that the client has ended its stream, or that the connection is lost.
+    /// Records that the client has ended its stream, or that the connection is lost.
     pub fn ended(&mut self, now: Duration) {
         self.now = now;
         self.judge(Side::Client);
     }
 
-    /// Tells the client that the server stops. There will be no verdict.
+    /// Sends the client a close frame because the server stops. There will be no verdict.
     pub fn stop(&mut self) {
         if self.stage == Stage::Playing {
             self.stage = Stage::Stopping;
@@ -258,15 +259,15 @@ impl<'s> Trial<'s> {
         &self.incoming.session
     }
 
-    /// How long to wait for more bytes.
+    /// The time to wait for more bytes.
     fn wait(&self) -> Option<Duration> {
         let times = [self.limit, self.close_limit, self.pause, self.incoming.next_release()];
         times.into_iter().flatten().min().map(|time| time.saturating_sub(self.now))
     }
 
-    fn take_events(&mut self) {
+    fn process_events(&mut self) {
         let Self { incoming, course, controls, .. } = self;
-        while let Some(Next { event, session, .. }) = incoming.next() {
+        while let Some(Next { event, session, .. }) = incoming.next_event() {
             match event {
                 Event::InInput(kind, payload) => course.came(Came::Message(kind, payload)),
                 Event::Assembled(kind) => course.came(Came::Message(kind, session.assembled())),
@@ -279,16 +280,16 @@ impl<'s> Trial<'s> {
                     controls.extend_from_slice(payload);
                 }
                 Event::Ping(_) => {}
-                Event::Close => course.take_close(session),
+                Event::Close => course.process_close(session),
             }
         }
         if incoming.check_progress().is_some() {
-            course.take_close(&incoming.session);
+            course.process_close(&incoming.session);
         }
-        course.take_answer(&incoming.session);
+        course.process_answer(&incoming.session);
     }
 
-    /// Lets happen what is due because of the time.
+    /// Performs the actions that are due.
     fn check_time(&mut self) {
         if self.close_limit.is_some_and(|limit| self.now >= limit) {
             self.course.ending.unclean = Some("the close frame was not answered in time");
@@ -324,7 +325,7 @@ impl<'s> Trial<'s> {
         }
     }
 
-    /// Begins what comes next. Returns whether there was something.
+    /// Begins the next action. Returns whether there was one.
     fn advance(&mut self) -> bool {
         let Play::Script { actions, .. } = &self.course.case.play else {
             return self.advance_round_trip();
@@ -365,7 +366,7 @@ impl<'s> Trial<'s> {
     /// Begins the next fragment of a message. Returns whether there was one.
     fn advance_round_trip(&mut self) -> bool {
         let Play::RoundTrips(trips) = self.course.case.play else { return false };
-        if self.course.due == Due::RoundTrip {
+        if self.wire.is_none() && self.course.due == Due::RoundTrip {
             self.course.due = Due::Nothing;
             self.course.round += 1;
             self.course.message = trips.data.message(self.course.round, trips.size);
@@ -395,14 +396,14 @@ impl<'s> Trial<'s> {
         true
     }
 
-    /// The message of a round trip as it is sent.
+    /// The encoded message of a round trip.
     fn encode_message(&mut self, trips: &RoundTrips) -> Result<Payload, OverBudget> {
         let message = &self.course.message;
         if self.course.case.terms.is_empty() {
             return Ok(message.clone());
         }
         if self.charge.is_none() {
-            // The message twice, and what is sent of it.
+            // Twice the message, and its encoded form.
             self.charge = Some(self.budget.charge(3 * trips.size)?);
         }
         let mut deflated = Buffer::new(Arc::clone(&self.budget));
@@ -423,7 +424,7 @@ impl<'s> Trial<'s> {
         self.wire = None;
     }
 
-    /// Records the verdict, unless there is one. TCP was ended by this side first.
+    /// Records the verdict, unless there is one. The server ended TCP first.
     #[cold]
     fn judge(&mut self, dropped_by: Side) {
         if self.stage != Stage::Playing {
@@ -434,17 +435,12 @@ impl<'s> Trial<'s> {
         if let Play::Script { .. } = case.play {
             *behavior = received.behavior(case);
         }
-        let result = match &ending.failed {
-            Some(why) => format!("the server failed the connection: {why}"),
-            None => format!("received {}", received.to_json()),
-        };
         let (behavior, close, close_result) = judge(case, *behavior, ending);
         let report = Report {
             id: case.id,
             started: self.handshake.started,
             duration: self.now.saturating_sub(self.opened),
             behavior,
-            result,
             close,
             close_result,
             received: received.to_json(),
@@ -471,12 +467,12 @@ impl Writing {
         Writing { header, payload, writes, written: 0 }
     }
 
-    /// Bytes that are no whole frame.
+    /// Bytes that are not a whole frame.
     fn raw(header: Vec<u8>) -> Self {
         Writing { header, payload: b"".into(), writes: Writes::Alone, written: 0 }
     }
 
-    /// Appends as much as is written at a time. Returns whether that was the rest.
+    /// Appends the bytes of one write. Returns whether the frame is complete.
     fn write(&mut self, output: &mut Vec<u8>) -> bool {
         let header = self.header.len();
         let len = header + self.payload.len();
@@ -499,9 +495,9 @@ impl Course {
         self.ending.closed_by.is_some()
     }
 
-    /// Takes an event.
+    /// Processes an event.
     fn came(&mut self, event: Came) {
-        // What came after the server has failed the connection is no message any more.
+        // Messages are ignored after the server has failed the connection.
         if self.ending.failed.is_some() && matches!(event, Came::Message(..)) {
             return;
         }
@@ -540,7 +536,7 @@ impl Course {
         }
     }
 
-    /// Fails the connection, for which a second reason ends TCP.
+    /// Fails the connection. A second failure ends TCP.
     fn fail(&mut self, close: &CloseFrame) {
         self.ending.failed = Some(close.reason.as_str().into());
         if self.is_closing() {
@@ -550,8 +546,8 @@ impl Course {
         }
     }
 
-    /// Takes the client's close frame, or what is wrong with something that it sent.
-    fn take_close(&mut self, session: &Session) {
+    /// Processes the client's close frame, or an error in its frames.
+    fn process_close(&mut self, session: &Session) {
         match session.closed() {
             Some(Close::ByPeer(close)) if !matches!(close.code, Some(1012..=1014)) => {
                 self.ending.received = Some(close.into());
@@ -563,7 +559,7 @@ impl Course {
                 };
                 self.ending.closed_by.get_or_insert(Side::Client);
             }
-            // The suite accepts no code that was registered later.
+            // The suite does not accept codes that were registered later.
             Some(Close::ByPeer(close)) => self.refuse_close(close.into()),
             Some(Close::ByServer(close, _)) => match session.refused_close() {
                 Some(code) => {
@@ -575,8 +571,8 @@ impl Course {
         }
     }
 
-    /// Takes a close frame whose code or reason is wrong. Both sides have sent one then, but for the suite
-    /// it is no answer.
+    /// Processes a close frame with an invalid code or reason. Both sides have then sent one, but the
+    /// suite does not count it as an answer.
     fn refuse_close(&mut self, close: ClosePayload) {
         const REFUSAL: CloseFrame = CloseFrame::new(1002, "close code or reason is wrong");
         self.ending.received = Some(close);
@@ -591,8 +587,8 @@ impl Course {
         }
     }
 
-    /// Takes the answer to the close frame by which the server has failed the connection.
-    fn take_answer(&mut self, session: &Session) {
+    /// Processes the answer to the close frame with which the server failed the connection.
+    fn process_answer(&mut self, session: &Session) {
         if let Some(Close::ByServer(_, Answer::Received(close))) = session.closed()
             && self.ending.received.is_none()
         {

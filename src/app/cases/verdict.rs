@@ -1,4 +1,4 @@
-//! A case, what came and how it ended → the verdict.
+//! A case, the received events and the end → the verdict.
 
 use crate::app::cases::case::{Behavior, Case, CloseBehavior, Event, Judging, Play, Side};
 use crate::app::json;
@@ -6,12 +6,12 @@ use crate::websocket::close::CloseFrame;
 use crate::websocket::message::Kind;
 
 /// The most that is kept of what came, in bytes.
-const MAX_KEPT: usize = 1024;
+const MAX_KEPT: usize = 512;
 
-/// The most that is shown of one payload, in bytes.
+/// The maximum number of bytes shown of one payload.
 const MAX_SHOWN: usize = 64;
 
-/// Something that came from a client, or a mark of the script.
+/// A received event, or a mark of the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Came<'e> {
     Message(Kind, &'e [u8]),
@@ -19,18 +19,18 @@ pub enum Came<'e> {
     Open,
 }
 
-/// What came from a client, compared to the lists of a script.
+/// The received events, compared with the lists of a script.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Received {
-    /// How many events came.
+    /// The number of events.
     count: usize,
-    /// For each list whether it begins with them.
+    /// For each list, whether it begins with the events.
     are_equal: Vec<bool>,
-    /// The first of them as JSON, with commas between, and how many they are.
+    /// The first events as JSON, separated by commas, and their number.
     kept: (String, usize),
 }
 
-/// What a close frame carries. The reason may be wrong, and so may the code.
+/// The payload of a close frame. Its code and reason may be invalid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClosePayload {
     pub code: Option<u16>,
@@ -42,18 +42,18 @@ pub struct ClosePayload {
 pub struct Ending {
     /// Who sent the first close frame.
     pub closed_by: Option<Side>,
-    /// Why the server failed the connection, if it did.
+    /// The reason for which the server failed the connection, if it did.
     pub failed: Option<String>,
     /// Who ended TCP first.
     pub dropped_by: Option<Side>,
-    /// What is missing of the closing handshake.
+    /// The missing part of the closing handshake.
     pub unclean: Option<&'static str>,
     pub sent: Option<ClosePayload>,
     pub received: Option<ClosePayload>,
 }
 
 impl ClosePayload {
-    /// Decodes a payload that may be wrong.
+    /// Decodes a payload that may be invalid.
     pub fn decode(payload: &[u8]) -> Self {
         match payload.split_first_chunk() {
             Some((code, reason)) => {
@@ -88,13 +88,13 @@ impl Received {
         self.count += 1;
     }
 
-    /// Whether they are all events of each list, so that nothing more is waited for.
+    /// Whether all events of each list have arrived, so that the wait can end.
     pub fn is_complete(&self, case: &Case) -> bool {
         let Play::Script { expected, .. } = &case.play else { return false };
         expected.iter().enumerate().all(|(list, (_, events))| self.is_list(list, events))
     }
 
-    /// What the list amounts to that they are, as a whole.
+    /// The verdict of the list that equals the events.
     pub fn behavior(&self, case: &Case) -> Behavior {
         let Play::Script { expected, .. } = &case.play else { return Behavior::Failed };
         let mut lists = expected.iter().enumerate();
@@ -106,7 +106,7 @@ impl Received {
         self.count == events.len() && self.are_equal.get(list).copied().unwrap_or(true)
     }
 
-    /// They as a JSON array, of which the end may be missing.
+    /// The events as a JSON array, which may be cut at its end.
     pub fn to_json(&self) -> String {
         let (kept, len) = &self.kept;
         let end = if *len == self.count { "" } else { ", \"…\"" };
@@ -128,7 +128,7 @@ impl PartialEq<Event> for Came<'_> {
 }
 
 impl Came<'_> {
-    /// The array that the suite's reports have for it.
+    /// The array in the format of the suite's reports.
     pub fn to_json(self) -> String {
         match self {
             Came::Message(kind, bytes) => {
@@ -157,13 +157,13 @@ fn shown(payload: &[u8]) -> String {
     }
 }
 
-/// Judges a client. `behavior` is what came by itself.
+/// Judges a client. `behavior` is the verdict on the events alone.
 pub fn judge(
     case: &Case,
     behavior: Behavior,
     ending: &Ending,
 ) -> (Behavior, CloseBehavior, String) {
-    // A client that ends TCP without a close frame has failed the connection, too.
+    // A client also fails the connection by ending TCP without a close frame.
     let is_right_side = (ending.closed_by == Some(Side::Server)) == (case.close.by == Side::Server);
     let code = ending.received.as_ref().and_then(|close| close.code);
     let wrong_code = code.filter(|code| !case.close.codes.contains(code));

@@ -1,4 +1,4 @@
-//! Groups 9, 12 and 13: large messages and many, plain and compressed.
+//! Groups 9, 12 and 13: large messages and many messages, plain and compressed.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const MIB: usize = 1 << 20;
 const TEXT: Data = Data::Repeated(b"0123456789");
 const BINARY: Data = Data::Repeated(b"\x00\xFE\x23\xFA\xF0");
 
-/// As the client asks.
+/// No terms of the server's own: the client's offer decides.
 const PLAIN: Parameters = Parameters {
     server_no_context_takeover: false,
     client_no_context_takeover: false,
@@ -32,7 +32,7 @@ const TERMS: [Parameters; 6] = [
     Parameters { client_max_window_bits: Some(15), ..NO_TAKEOVER },
 ];
 
-/// Those of 13.7.
+/// The terms of 13.7.
 const ANY_TERMS: [Parameters; 3] = [TERMS[4], TERMS[1], TERMS[0]];
 
 /// Size, fragment and time limit in seconds of the 18 cases of each section of 12 and 13.

@@ -17,10 +17,10 @@ use rustls::server::ServerConfig;
 use crate::cli;
 use crate::lock::lock;
 
-/// How often it is looked whether the certificate was renewed.
+/// How often renewal is checked.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The files, and what was read from them.
+/// The files, and the certificate read from them.
 pub struct Certificate {
     cert: PathBuf,
     key: PathBuf,
@@ -29,21 +29,21 @@ pub struct Certificate {
 
 struct State {
     config: Arc<ServerConfig>,
-    /// Of the files that were read last, though they may not have been used.
+    /// The stamps of the files that were read last, even if they were not usable.
     stamps: [Stamp; 2],
     checked: Instant,
 }
 
-/// Tells a file from the one that replaces it: its modification time, inode and length. `None` if it is
-/// missing or no regular file.
+/// Distinguishes a file from its replacement by modification time, inode and length. `None` if the file
+/// is missing or not a regular file.
 type Stamp = Option<(SystemTime, u64, u64)>;
 
 impl Certificate {
-    /// Reads the certificate that the flags name, if they name one.
+    /// Reads the certificate if the flags name one.
     ///
     /// # Errors
     ///
-    /// Why it can't be used.
+    /// The reason why it can't be used.
     pub fn read(flags: &cli::Tls) -> Result<Option<Self>, String> {
         let (Some(cert), Some(key)) = (flags.tls_cert.clone(), flags.tls_key.clone()) else {
             return Ok(None);
@@ -54,8 +54,8 @@ impl Certificate {
         Ok(Some(Certificate { cert, key, state }))
     }
 
-    /// The settings, with the renewed certificate if there is one. If the files are no pair, the old one
-    /// stays.
+    /// The settings, with the renewed certificate if there is one. If certificate and key don't match,
+    /// the old certificate stays in use.
     pub fn config(&self) -> Arc<ServerConfig> {
         let mut state = lock(&self.state);
         let old = Arc::clone(&state.config);
@@ -68,7 +68,7 @@ impl Certificate {
             return old;
         }
         state.stamps = stamps;
-        // Others go on with the old one meanwhile.
+        // Other threads use the old one meanwhile.
         drop(state);
         match configure(&self.cert, &self.key, open_regular) {
             Ok(config) => {
@@ -89,7 +89,7 @@ fn stamp(path: &Path) -> Stamp {
     Some((file.modified().ok()?, file.ino(), file.len()))
 }
 
-/// Opens a file whose reading does not wait for another process, as that of a pipe does.
+/// Opens a regular file. Reading a pipe could wait for another process.
 fn open_regular(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
@@ -135,7 +135,7 @@ fn configure(
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(certs, private));
     let mut config = config.map_err(|error| {
         let error = match error {
-            // No other one of this kind comes from a key or a certificate.
+            // A key or a certificate causes no other error of this kind.
             rustls::Error::General(_) => "the key has to be RSA of 2048, 3072 or 4096 bits, \
                                           ECDSA P-256 or P-384, or Ed25519"
                 .into(),
@@ -152,11 +152,11 @@ fn configure(
         )
     })?;
     config.alpn_protocols = vec![b"http/1.1".into()];
-    // Each costs the handshake. With none, nothing of ours acknowledges the end of the handshake, and a
-    // client with Nagle's algorithm waits 40 ms before it sends its request.
+    // Each ticket makes the handshake slower. But without any, nothing that we send acknowledges the end
+    // of the handshake, and a client with Nagle's algorithm waits 40 ms before it sends its request.
     config.send_tls13_tickets = 1;
-    // It keeps nothing of a session. The sessions that rustls would keep, each in the arena of another
-    // thread, would keep nearly all that a crowd took from being given back.
+    // Tickets store nothing on the server. Sessions stored by rustls would lie in the arenas of many
+    // threads, and prevent glibc from returning nearly all memory after many clients have left.
     config.ticketer = ring::Ticketer::new().map_err(|error| error.to_string())?;
     Ok(Arc::new(config))
 }

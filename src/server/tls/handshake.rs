@@ -11,22 +11,22 @@ use crate::server::tls::certificate::Certificate;
 use crate::server::tls::permits::{Permits, Step};
 use crate::server::tls::session::{Next, Session};
 
-/// A stack for a step, in bytes. The deepest one, for an RSA key of 4096 bits in a build without
-/// optimization, needs 60 KiB.
+/// The stack for a step, in bytes. The deepest step, with an RSA key of 4096 bits in an unoptimized
+/// build, needs 60 KiB.
 const STACK_SIZE: usize = 128 * 1024;
 
-/// What accepts TLS sessions: the certificate, and who may compute with it.
+/// Accepts TLS sessions: the certificate, and the permits to compute with it.
 pub struct Acceptor {
     certificate: Certificate,
     permits: Permits,
 }
 
 impl Acceptor {
-    /// Reads the certificate that the flags name, if they name one.
+    /// Reads the certificate if the flags name one.
     ///
     /// # Errors
     ///
-    /// Why it can't be used.
+    /// The reason why it can't be used.
     pub fn new(flags: &cli::Tls) -> Result<Option<Self>, String> {
         let Some(certificate) = Certificate::read(flags)? else { return Ok(None) };
         let processors = thread::available_parallelism().map_or(1, usize::from);
@@ -34,15 +34,15 @@ impl Acceptor {
     }
 }
 
-/// A handshake that is not complete.
+/// An incomplete handshake.
 pub struct Handshake<'a> {
     acceptor: &'a Acceptor,
     budget: &'a Arc<Budget>,
-    /// Begun with the first byte.
+    /// `None` until the first byte arrives.
     session: Option<Box<Session>>,
 }
 
-/// How far a handshake is.
+/// The progress of a handshake.
 pub enum Advance {
     Incomplete(Received),
     Complete(Box<Session>),
@@ -54,7 +54,7 @@ impl<'a> Handshake<'a> {
         Handshake { acceptor, budget, session: None }
     }
 
-    /// Waits for bytes, or computes the step that they need and sends what answers them.
+    /// Waits for bytes, or computes the next step and sends its answer.
     pub fn advance(
         &mut self,
         socket: &mut TimedSocket,
@@ -73,7 +73,8 @@ impl<'a> Handshake<'a> {
         if step == Step::New && socket.is_ended() {
             return Ok(Advance::Incomplete(Received::End));
         }
-        // What is deep on the client's own stack stays resident for as long as it is connected.
+        // On a separate stack: pages that the client's own stack has touched stay resident while it is
+        // connected.
         let next = stacker::grow(STACK_SIZE, || {
             session.process_handshake(|| self.acceptor.certificate.config())
         });
@@ -98,7 +99,8 @@ impl<'a> Handshake<'a> {
         let mut first = [0];
         let received = socket.peek(&mut first, wait)?;
         if let Received::Bytes(_) = received {
-            // A request begins with a letter or an empty line, as a PROXY header does. No record does.
+            // A request begins with a letter or an empty line, and so does a PROXY header. No TLS record
+            // does.
             if first[0].is_ascii_alphabetic() || first[0] == b'\r' {
                 return Ok(Received::NotTls);
             }

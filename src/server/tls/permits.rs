@@ -1,4 +1,4 @@
-//! Who computes a step of a handshake, and when: as many threads at a time as there are processors.
+//! Permits to compute a step of a handshake: at most as many threads at a time as there are CPUs.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::lock::lock;
 
-/// How long the oldest hello waits before the newest is next. Where more come than can be computed, the
-/// oldest ones would all be given up by their peers.
+/// Once the oldest hello has waited for longer than this, the newest is next. Under overload, serving
+/// the oldest first would serve only clients that have given up.
 const OVERLOADED: Duration = Duration::from_millis(10);
 
-/// The permits that are free, and the threads that wait for one.
+/// The free permits, and the threads that wait for one.
 pub struct Permits(Mutex<Queue>);
 
 struct Queue {
@@ -27,12 +27,12 @@ struct Waiter {
     since: Instant,
 }
 
-/// What a permit is for.
+/// The step that a permit allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The answer to a hello, which takes long.
+    /// The answer to a hello, which is expensive.
     New,
-    /// What comes after it, and takes a fraction of that.
+    /// A later step, which costs a fraction of that.
     Begun,
 }
 
@@ -45,7 +45,7 @@ impl Permits {
         Permits(Mutex::new(Queue { free: permits, begun, new }))
     }
 
-    /// Waits for a permit. `None` if the time passed or the thread was unparked.
+    /// Waits for a permit. `None` if the wait timed out or the thread was unparked.
     pub fn acquire(&self, step: Step, wait: Option<Duration>) -> Option<Permit<'_>> {
         let mut queue = lock(&self.0);
         if queue.free > 0 {
@@ -63,7 +63,7 @@ impl Permits {
         let mut queue = lock(&self.0);
         let waiters = queue.of(step);
         match waiters.iter().position(|waiter| waiter.thread.id() == id) {
-            // It has given up. It is one of the oldest, if the time passed.
+            // This thread gives up. After a timeout, it is one of the oldest.
             Some(place) => {
                 waiters.remove(place);
                 None
@@ -81,7 +81,7 @@ impl Queue {
         }
     }
 
-    /// Takes out the thread that is next.
+    /// Removes the next thread to serve.
     fn pop(&mut self) -> Option<Thread> {
         let begun = self.begun.pop_front();
         let next = begun.or_else(|| {

@@ -1,7 +1,7 @@
-//! One client's TLS session. The client's own thread has it to itself.
+//! One client's TLS session, used only by the client's own thread.
 //!
-//! rustls' unbuffered API is used, since it decrypts in our buffer and encrypts to it: the other one reads
-//! 4 KiB at a time, and keeps these for a silent client.
+//! It uses rustls' unbuffered API, which decrypts and encrypts in our buffers. The buffered API reads
+//! 4 KiB at a time, and keeps that memory for a silent client.
 
 use std::collections::VecDeque;
 use std::io::Read as _;
@@ -17,37 +17,37 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use crate::buffer::{Budget, Buffer};
 use crate::server::socket::{Error, MORE, Received, TimedSocket};
 
-/// The longest record with its header, of either version, in bytes (RFC 5246 §6.2.3).
-const LONGEST_RECORD: usize = 5 + 16 * 1024 + 2048;
+/// The maximum length of a record with its header, of either version, in bytes (RFC 5246 §6.2.3).
+const MAX_RECORD: usize = 5 + 16 * 1024 + 2048;
 
-/// The records of a silent client, in bytes.
+/// The input buffer of a silent client, in bytes.
 const SMALL_INPUT: usize = 768;
 
-/// The records of the handshake, in bytes. A usual hello fits in.
+/// The input buffer of the handshake, in bytes. It fits a typical ClientHello.
 const HELLO_INPUT: usize = 2 * 1024;
 
-/// What is encrypted at a time, in bytes: a record of the longest payload (RFC 8446 §5.1).
+/// The bytes encrypted at a time: the maximum payload of a record (RFC 8446 §5.1).
 const PAYLOAD: usize = 16 * 1024;
 
-/// The output of a short message, in bytes.
+/// The output buffer of a short message, in bytes.
 const SMALL_OUTPUT: usize = 768;
 
-/// The output of a long one, in bytes: a frame's header and a payload, each in a record, and
-/// `close_notify`. It needs no map of its own.
+/// The output buffer of a long message, in bytes: a frame's header and a payload, each in a record, and
+/// `close_notify`. It is small enough not to need its own memory map.
 const LARGE_OUTPUT: usize = PAYLOAD + 1024;
 
-/// What encrypting may add to a payload, in bytes: header, nonce and tag of its record, and a key
-/// update before it.
+/// The maximum overhead of encrypting a payload, in bytes: header, nonce and tag of its record, and a
+/// key update before it.
 const OVERHEAD: usize = 128;
 
 /// One client's session.
 pub struct Session {
-    /// It begins with the first bytes.
+    /// `None` until the handshake begins.
     tls: Option<Box<UnbufferedServerConnection>>,
-    /// Records as they come, which are decrypted in place. None of them is whole after
-    /// [`process`](Self::process), which sending relies on.
+    /// Received records, decrypted in place. After [`process`](Self::process) none of them is whole,
+    /// which sending relies on.
     input: Buffer,
-    /// What was decrypted and not taken.
+    /// Decrypted data that was not returned yet.
     received: VecDeque<u8>,
     /// Records to send.
     output: Buffer,
@@ -57,11 +57,11 @@ pub struct Session {
 
 const NOT_BEGUN: &str = "the handshake has not begun";
 
-/// What the session needs next.
+/// The next need of the session.
 pub enum Next {
     /// More of the handshake.
     Handshake,
-    /// Nothing. Data may be sent.
+    /// Nothing: data may be sent.
     Data,
 }
 
@@ -81,7 +81,7 @@ impl Session {
         wait: Option<Duration>,
     ) -> Result<Received, Error> {
         if self.input.spare_mut().is_empty() {
-            reserve(&mut self.input, LONGEST_RECORD)?;
+            reserve(&mut self.input, MAX_RECORD)?;
         }
         let received = socket.receive(self.input.spare_mut(), wait)?;
         let Received::Bytes(bytes) = received else { return Ok(received) };
@@ -89,12 +89,12 @@ impl Session {
         Ok(Received::Bytes(0))
     }
 
-    /// Whether the input has a whole record, or what can't become one.
+    /// Whether the input has a whole record, or bytes that can't become one.
     pub fn has_record(&self) -> bool {
         // RFC 8446 §5.1: change_cipher_spec, alert, handshake or application_data; the version; the length.
         let &[kind, _, _, high, low, ref rest @ ..] = self.input.filled() else { return false };
         let len = usize::from(u16::from_be_bytes([high, low]));
-        !(20..=23).contains(&kind) || len > LONGEST_RECORD - 5 || rest.len() >= len
+        !(20..=23).contains(&kind) || len > MAX_RECORD - 5 || rest.len() >= len
     }
 
     /// Whether the server has answered the hello.
@@ -106,7 +106,7 @@ impl Session {
         })
     }
 
-    /// Processes what came of the handshake.
+    /// Processes the received part of the handshake.
     pub fn process_handshake(
         &mut self,
         config: impl FnOnce() -> Arc<ServerConfig>,
@@ -144,7 +144,7 @@ impl Session {
             return Ok(if is_end { Received::End } else { Received::Bytes(bytes) });
         }
         socket.set_now();
-        // It reads from memory, and can't fail.
+        // A read from memory can't fail.
         match self.received.read(into).unwrap_or(0) {
             0 => Ok(Received::End),
             bytes => Ok(Received::Bytes(bytes)),
@@ -187,7 +187,7 @@ impl Session {
         Ok(())
     }
 
-    /// Encrypts `head` and `payload`, and sends what the output has no room for.
+    /// Encrypts `head` and `payload`, and sends the output whenever it is full.
     fn encrypt(
         &mut self,
         socket: &mut TimedSocket,
@@ -204,7 +204,7 @@ impl Session {
             return Err(Error::tls("the session has ended"));
         };
         for part in [head, payload].iter().flat_map(|bytes| bytes.chunks(PAYLOAD)) {
-            // With room for close_notify.
+            // Leaves room for close_notify.
             if output.spare_mut().len() < part.len() + 2 * OVERHEAD {
                 socket.send_all(output.filled(), b"", SendFlags::empty())?;
                 output.clear();
@@ -215,9 +215,9 @@ impl Session {
         Ok(())
     }
 
-    /// Processes the records of the input, and puts what answers them to the output, also if it fails.
-    /// Data is decrypted to `into`, and to `received` where that has no room. Returns how many bytes went
-    /// to `into`.
+    /// Processes the records of the input, and appends the answers to the output, even on an error.
+    /// Decrypts data to `into`, and the part that does not fit to `received`. Returns the number of
+    /// bytes in `into`.
     fn process(&mut self, into: &mut [u8]) -> Result<(usize, Next), Error> {
         let Session { tls, input, received, output, is_ended, .. } = self;
         let tls = tls.as_mut().ok_or(Error::tls(NOT_BEGUN))?;
@@ -243,7 +243,7 @@ impl Session {
                     None
                 }
                 Ok(ConnectionState::TransmitTlsData(data)) => {
-                    // The output is sent before anything else.
+                    // The caller sends the output before anything else.
                     data.done();
                     None
                 }
@@ -252,11 +252,11 @@ impl Session {
                     None
                 }
                 Ok(ConnectionState::BlockedHandshake) => Some(Next::Handshake),
-                // Early data is not accepted, and no other states are known.
+                // Early data is not accepted, and there are no other states.
                 Ok(_) => Some(Next::Data),
                 Err(error) => {
                     processed += discard;
-                    // The alert that tells the peer why. Processing goes no further than that.
+                    // Encodes the alert with the reason. Nothing is processed after it.
                     while tls.wants_write()
                         && let Ok(ConnectionState::EncodeTlsData(data)) =
                             tls.process_tls_records(&mut input.filled_mut()[processed..]).state
@@ -274,15 +274,15 @@ impl Session {
         let end = input.filled().len();
         input.keep(processed..end);
         if input.spare_mut().is_empty() {
-            if input.capacity() >= LONGEST_RECORD {
+            if input.capacity() >= MAX_RECORD {
                 return Err(Error::tls("a message is too long"));
             }
-            reserve(input, LONGEST_RECORD)?;
+            reserve(input, MAX_RECORD)?;
         }
         Ok((filled, next))
     }
 
-    /// The version and the cipher suite that were agreed.
+    /// The agreed version and cipher suite.
     pub fn agreed(&self) -> String {
         let tls = self.tls.as_ref();
         let version = tls.and_then(|tls| tls.protocol_version());
@@ -293,7 +293,7 @@ impl Session {
         }
     }
 
-    /// Gives up what a silent client does not need.
+    /// Releases memory that a silent client does not need.
     pub fn shrink(&mut self) {
         self.input.shrink(SMALL_INPUT.max(self.input.filled().len() + 1));
         self.output.shrink(0);

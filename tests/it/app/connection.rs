@@ -224,6 +224,28 @@ fn a_stop_gets_503_before_the_handshake_is_answered() {
 }
 
 #[test]
+fn a_health_check_that_has_arrived_is_answered_though_its_connection_has_to_end() {
+    let service = service(100, 0);
+    for (target, status) in [("/healthz", 200), ("/healthz/", 200), ("/", 503), ("/nothing", 503)] {
+        for pieces in [&[usize::MAX][..], &[1], &[10, usize::MAX]] {
+            let mut driver = Driver::new(&service);
+            driver.connection.make_room("the connection limit is reached");
+            driver.run();
+            assert_eq!(driver.wait(), Some(Duration::ZERO), "it looks for what has arrived");
+            driver.receive_in_pieces(request("GET", target).as_bytes(), pieces);
+            assert_responds(&driver, status, "");
+        }
+    }
+    // Of one that has yet to arrive nothing is known.
+    let mut driver = Driver::new(&service);
+    driver.receive(b"GET /hea");
+    driver.connection.make_room("the connection limit is reached");
+    driver.run();
+    driver.suspend_until(Duration::ZERO);
+    assert_responds(&driver, 503, "the connection limit is reached");
+}
+
+#[test]
 fn a_websocket_that_is_not_admitted_gets_503_and_what_needs_no_admission_does_not() {
     let service = service(100, 0);
     let respond = |bytes: &str| {

@@ -13,8 +13,8 @@ const LINE: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n";
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const MOMENT: Duration = Duration::from_millis(1);
 
-fn client() -> Option<Peer> {
-    Some(Peer::Tcp("192.0.2.1:1000".parse().unwrap()))
+fn client() -> Peer {
+    Peer::Tcp("192.0.2.1:1000".parse().unwrap())
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn the_client_is_the_peer_whatever_the_pieces_of_its_header() {
                 driver.receive(&bytes[..first]);
                 assert_eq!(driver.forwarded.is_some(), first >= header.len());
                 driver.receive_in_pieces(&bytes[first..], &[rest]);
-                assert_eq!(driver.forwarded, client());
+                assert_eq!(driver.forwarded, Some(client()));
                 let (topic, line) = &driver.log[0];
                 let expected = "client 1 connected: 192.0.2.1:1000, path \"/chat\"";
                 assert_eq!((topic, &**line), (&Topic::Opened, expected));
@@ -60,7 +60,7 @@ fn the_longest_header_needs_memory_of_the_budget() {
     let rich = service(1000, 1 << 20);
     let mut driver = Driver::forwarded(&rich);
     driver.receive(&header);
-    assert_eq!(driver.forwarded, client());
+    assert_eq!(driver.forwarded, Some(client()));
     assert_eq!(rich.budget.left(), 1 << 20);
 
     let poor = service(1000, 10);

@@ -129,7 +129,7 @@ impl Client {
         let payload = self.input[header_len..end].to_vec();
         self.input.drain(..end);
         if header.is_ok() {
-            self.answer(first, payload)?;
+            self.answer(first, &payload)?;
         }
         Ok(true)
     }
@@ -147,7 +147,7 @@ impl Client {
 
     fn check_text(&self, first: u8, came: &[u8], is_last: bool) -> Result<(), Wrong> {
         let (opcode, before) = match &self.message {
-            Some((opcode, before)) if first & 0x0F == 0 => (*opcode, &before[..]),
+            Some((opcode, before)) if first.trailing_zeros() >= 4 => (*opcode, &before[..]),
             _ => (first & 0x0F, &[][..]),
         };
         let is_checked = match self.flaw {
@@ -164,7 +164,7 @@ impl Client {
         }
     }
 
-    fn answer(&mut self, first: u8, payload: Vec<u8>) -> Result<(), Wrong> {
+    fn answer(&mut self, first: u8, payload: &[u8]) -> Result<(), Wrong> {
         match first & 0x0F {
             0x8 => self.take_close(&payload)?,
             0x9 => match self.flaw {
@@ -194,15 +194,15 @@ impl Client {
         Ok(())
     }
 
-    fn take_fragment(&mut self, opcode: u8, fin: bool, payload: Vec<u8>) {
+    fn take_fragment(&mut self, opcode: u8, fin: bool, payload: &[u8]) {
         if opcode != 0 {
             self.message = Some((opcode, vec![]));
         }
         let (opcode, message) = self.message.get_or_insert((1, vec![]));
         let opcode = *opcode;
-        message.extend(&payload);
+        message.extend(payload);
         if self.flaw == Flaw::EchoFragments {
-            self.send(0x80 | opcode, &payload);
+            self.send(0x80 | opcode, payload);
         }
         if !fin {
             return;

@@ -12,6 +12,7 @@ use wsecho::app::behavior::Behaviors;
 use wsecho::app::cases::case::{Behavior, CloseBehavior, Id};
 use wsecho::app::cases::results::{Report, State};
 use wsecho::app::cases::suite::{Pattern, Suite};
+use wsecho::app::cases::verdict::Ending;
 use wsecho::app::connection::Service;
 use wsecho::app::step::Topic;
 
@@ -655,7 +656,7 @@ fn what_is_kept_of_a_case_is_bounded() {
     driver.receive(&frames::frame(0x81, &vec![b'x'; 16 << 20]));
     driver.end_stream();
     let Some(State::Judged(report)) = service.cases.results.state("x", id) else { panic!() };
-    assert!(report.received.len() <= 1100, "{}", report.received.len());
+    assert!(report.received.len() <= 550, "{}", report.received.len());
     assert!(report.received.ends_with(", \"…\"]"), "{}", report.received);
     assert_eq!(service.budget.left(), 1 << 30);
 }
@@ -741,7 +742,10 @@ fn memory_that_is_short_fails_a_case_and_says_so() {
     let id = Id::new(9, 1, 3);
     assert_eq!(play(&service, id, Flaw::None), (Behavior::Failed, CloseBehavior::WrongCode));
     let Some(State::Judged(report)) = service.cases.results.state("client", id) else { panic!() };
-    assert_eq!(report.result, "the server failed the connection: memory is short, try again later");
+    assert_eq!(
+        report.result(),
+        "the server failed the connection: memory is short, try again later"
+    );
 }
 
 /// A trial of the agent `x`, of which everything is sent that is sent at once.
@@ -887,4 +891,39 @@ fn what_a_client_says_does_not_change_how_the_log_looks() {
     let received = r#"[["message", "\u000a\"\u202e\u2028😀", false]]"#;
     let expected = format!("client 1: case 1.1.1 of \"x\": FAILED: received {received}");
     assert!(line.starts_with(&expected), "{line}");
+}
+
+#[test]
+fn a_long_index_is_charged_while_it_is_sent() {
+    let service = driver::service(1 << 24, 1 << 20);
+    for agent in 0..32 {
+        for id in service.cases.suite.ids().iter().take(30) {
+            service.cases.results.finish(&format!("agent {agent}"), empty_report(*id));
+        }
+    }
+    let mut driver = Driver::new(&service);
+    driver.receive(b"GET /reports/index.json HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let len = driver.take().len();
+    assert!(len > 128 * 1024, "{len}");
+    assert_eq!(service.budget.left(), (1 << 20) - (len - 64 * 1024));
+    drop(driver);
+    assert_eq!(service.budget.left(), 1 << 20);
+    let others = service.budget.charge(1 << 20);
+    assert!(get(&service, "/reports/index.json").starts_with("503 memory is short"));
+    drop(others);
+}
+
+fn empty_report(id: Id) -> Report {
+    Report {
+        id,
+        started: Duration::ZERO,
+        duration: Duration::ZERO,
+        behavior: Behavior::Ok,
+        close: CloseBehavior::Ok,
+        close_result: String::new(),
+        received: "[]".into(),
+        ending: Ending::default(),
+        request: String::new(),
+        response: String::new(),
+    }
 }
