@@ -71,7 +71,7 @@ pub struct Service {
 pub struct Connection<'s> {
     service: &'s Service,
     peer: Peer,
-    proxy_header: Option<proxy_protocol::Header>,
+    proxy_header: Option<Box<proxy_protocol::Header>>,
     /// The start of the connection, since the Unix epoch.
     began: Duration,
     now: Duration,
@@ -122,6 +122,14 @@ enum Protocol {
     Right,
     /// Plain HTTP on a port that expects TLS.
     PlainHttp,
+}
+
+/// What a request is answered by.
+struct Routed {
+    /// Who asks for what, for the log.
+    who: String,
+    topic: Topic,
+    answer: Result<Opening, Response>,
 }
 
 /// A request that may open a WebSocket.
@@ -386,7 +394,7 @@ impl<'s> Connection<'s> {
         match admitted {
             Ok(number) => self.accept(accepted, number),
             Err(why) => {
-                self.respond(&accepted.who, None, &routes::unavailable(why), "GET");
+                self.respond(Topic::Request, &accepted.who, &routes::unavailable(why), "GET");
             }
         }
     }
@@ -439,7 +447,7 @@ impl<'s> Connection<'s> {
         match proxy_protocol::parse(input.filled()) {
             Ok(Parsed::Complete(header)) => {
                 self.peer = header.source.map_or(self.peer, Peer::Tcp);
-                self.proxy_header = Some(header);
+                self.proxy_header = Some(Box::new(header));
                 self.phase = Phase::Forwarded;
             }
             Ok(Parsed::Incomplete(len)) => {
@@ -466,7 +474,7 @@ impl<'s> Connection<'s> {
         // Helps people who try out the port. A TLS client could not read the response.
         if bytes.first().is_some_and(u8::is_ascii_alphabetic) {
             let response = routes::proxy_header_required(wrong);
-            self.respond(&line, None, &response, method(bytes));
+            self.respond(Topic::Request, &line, &response, method(bytes));
         } else {
             self.phase = Phase::Responding(Vec::new());
         }
@@ -477,7 +485,10 @@ impl<'s> Connection<'s> {
         let Phase::Request(head) = &mut self.phase else { return };
         head.input.advance(bytes);
         match request::head_len(head.input.filled(), head.searched) {
-            Ok(Some(len)) => self.process_request(len),
+            Ok(Some(len)) => {
+                let routed = self.route(len);
+                self.process_request(routed, len);
+            }
             Ok(None) => {
                 head.searched = head.input.filled().len();
                 if head.input.spare_mut().is_empty() {
@@ -490,16 +501,18 @@ impl<'s> Connection<'s> {
     }
 
     /// Routes the request whose head is `head_len` bytes long.
+    // In a function of its own, since it needs the deepest stack.
     #[inline(never)]
-    fn process_request(&mut self, head_len: usize) {
-        let Phase::Request(head) = mem::replace(&mut self.phase, Phase::Over) else { return };
-        let Head { input, protocol, refusal, .. } = head;
+    fn route(&self, head_len: usize) -> Option<Box<Routed>> {
+        let Phase::Request(Head { input, protocol, refusal, .. }) = &self.phase else {
+            return None;
+        };
         let request = Request::parse(&input.filled()[..head_len]);
         let who = describe(self.peer, request.as_ref().ok());
         let path = request.as_ref().ok().and_then(Request::path);
-        let refusal = refusal.filter(|_| !path.is_some_and(routes::is_health_check));
-        let routed = match (&request, refusal) {
-            _ if protocol == Protocol::PlainHttp => Err(routes::tls_required()),
+        let is_health_check = path.is_some_and(routes::is_health_check);
+        let answer = match (&request, refusal.filter(|_| !is_health_check)) {
+            _ if *protocol == Protocol::PlainHttp => Err(routes::tls_required()),
             (_, Some(why)) => Err(routes::unavailable(why)),
             (Ok(request), None) => {
                 let Service { policy, behaviors, cases, .. } = self.service;
@@ -507,13 +520,21 @@ impl<'s> Connection<'s> {
             }
             (Err(error), None) => Err(routes::refuse(*error)),
         };
-        match routed {
+        let topic = if is_health_check { Topic::Detail } else { Topic::Request };
+        Some(Box::new(Routed { who, topic, answer }))
+    }
+
+    /// Waits to be admitted, or responds, as the request was routed.
+    #[inline(never)]
+    fn process_request(&mut self, routed: Option<Box<Routed>>, head_len: usize) {
+        let Some(routed) = routed else { return };
+        let Phase::Request(head) = mem::replace(&mut self.phase, Phase::Over) else { return };
+        let (Routed { who, topic, answer }, input) = (*routed, head.input);
+        match answer {
             Ok(opening) => {
                 self.phase = Phase::Admission(Box::new(Accepted { opening, input, head_len, who }));
             }
-            Err(response) => {
-                self.respond(&who, path, &response, method(input.filled()));
-            }
+            Err(response) => self.respond(topic, &who, &response, method(input.filled())),
         }
     }
 
@@ -554,7 +575,7 @@ impl<'s> Connection<'s> {
             *response = routes::open(&request, &websocket.upgrade, behavior.handshake);
             *until += behavior.delay;
             if behavior.script.dump {
-                let (header, policy) = (self.proxy_header.as_ref(), &self.service.policy);
+                let (header, policy) = (self.proxy_header.as_deref(), &self.service.policy);
                 websocket.dump = Some(dump::dump(self.peer, header, &request, policy, response));
             }
             if behavior.script != Script::default() {
@@ -595,7 +616,7 @@ impl<'s> Connection<'s> {
             let (opening, response_len) = self.announce(&delayed);
             self.open(delayed, opening, response_len);
         } else {
-            self.respond(&delayed.who, None, &delayed.response, "GET");
+            self.respond(Topic::Request, &delayed.who, &delayed.response, "GET");
         }
     }
 
@@ -693,16 +714,18 @@ impl<'s> Connection<'s> {
                 let who = describe(self.peer, None);
                 let is_plain = protocol == Protocol::PlainHttp;
                 let response = if is_plain { routes::tls_required() } else { response };
-                self.respond(&who, None, &response, method(input.filled()));
+                self.respond(Topic::Request, &who, &response, method(input.filled()));
             }
-            Phase::Admission(accepted) => self.respond(&accepted.who, None, &response, "GET"),
+            Phase::Admission(accepted) => {
+                self.respond(Topic::Request, &accepted.who, &response, "GET");
+            }
             phase => self.phase = phase,
         }
     }
 
-    /// Ends the connection with `response` to `who`, who requested `path`.
+    /// Ends the connection with `response` to `who`. A 200 is logged under `topic`, everything else as a request.
     #[inline(never)]
-    fn respond(&mut self, who: &str, path: Option<&str>, response: &Response, method: &str) {
+    fn respond(&mut self, topic: Topic, who: &str, response: &Response, method: &str) {
         let what = match response.status {
             200 => response::described(200),
             status => {
@@ -710,8 +733,7 @@ impl<'s> Connection<'s> {
                 format!("{}, {reason}", response::described(status))
             }
         };
-        let is_health = response.status == 200 && path.is_some_and(routes::is_health_check);
-        let topic = if is_health { Topic::Detail } else { Topic::Request };
+        let topic = if response.status == 200 { topic } else { Topic::Request };
         self.log(topic, format!("{who}: {what}"));
         let date = httpdate::fmt_http_date(UNIX_EPOCH + self.began + self.now);
         let mut encoded = response.encode(method, &date);

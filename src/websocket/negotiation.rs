@@ -97,6 +97,7 @@ pub fn negotiate(
 
 /// `token *( ";" token [ "=" ( token | quoted-string ) ] )`. The unquoted form of a quoted
 /// string has to be a token, too, so it can't contain a separator.
+#[inline(never)]
 fn extension(member: &[u8]) -> Option<Offer<'_>> {
     let mut parts = member.split(|&byte| byte == b';').map(request::trim);
     let name = request::token(parts.next()?)?;
@@ -128,6 +129,7 @@ fn parameter(part: &[u8]) -> Option<(&str, Option<String>)> {
 /// # Errors
 ///
 /// The reason why it is declined.
+#[inline(never)]
 fn accept(
     offer: &[(&str, Option<String>)],
     terms: Option<Parameters>,

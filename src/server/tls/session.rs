@@ -47,6 +47,8 @@ pub struct Session {
     /// Received records, decrypted in place. After [`process`](Self::process) none of them is whole,
     /// which sending relies on.
     input: Buffer,
+    /// The part of the input that was processed, in bytes. It is kept while its message is not whole.
+    processed: usize,
     /// Decrypted data that was not returned yet.
     received: VecDeque<u8>,
     /// Records to send.
@@ -71,7 +73,14 @@ impl Session {
         let mut input = Buffer::new(Arc::clone(budget));
         reserve(&mut input, HELLO_INPUT)?;
         let output = Buffer::new(Arc::clone(budget));
-        Ok(Session { tls: None, input, received: VecDeque::new(), output, is_ended: false })
+        Ok(Session {
+            tls: None,
+            input,
+            processed: 0,
+            received: VecDeque::new(),
+            output,
+            is_ended: false,
+        })
     }
 
     /// Receives a part of a record of the handshake.
@@ -89,8 +98,12 @@ impl Session {
         Ok(Received::Bytes(0))
     }
 
-    /// Whether the input has a whole record, or bytes that can't become one.
+    /// Whether the input has a whole record that was not processed, or bytes that can't become one.
     pub fn has_record(&self) -> bool {
+        // A message may continue in the next record (RFC 8446 §5.1), and is processed as it grows.
+        if self.processed > 0 {
+            return self.input.filled().len() > self.processed;
+        }
         // RFC 8446 §5.1: change_cipher_spec, alert, handshake or application_data; the version; the length.
         let &[kind, _, _, high, low, ref rest @ ..] = self.input.filled() else { return false };
         let len = usize::from(u16::from_be_bytes([high, low]));
@@ -219,7 +232,7 @@ impl Session {
     /// Decrypts data to `into`, and the part that does not fit to `received`. Returns the number of
     /// bytes in `into`.
     fn process(&mut self, into: &mut [u8]) -> Result<(usize, Next), Error> {
-        let Session { tls, input, received, output, is_ended, .. } = self;
+        let Session { tls, input, processed: kept, received, output, is_ended } = self;
         let tls = tls.as_mut().ok_or(Error::tls(NOT_BEGUN))?;
         let (mut processed, mut filled) = (0, 0);
         let next = loop {
@@ -273,6 +286,7 @@ impl Session {
         };
         let end = input.filled().len();
         input.keep(processed..end);
+        *kept = input.filled().len();
         if input.spare_mut().is_empty() {
             if input.capacity() >= MAX_RECORD {
                 return Err(Error::tls("a message is too long"));

@@ -112,6 +112,32 @@ fn wait_for_more_than(sleeps: usize, server: &Server) {
 }
 
 #[test]
+fn a_hello_may_come_in_two_records() {
+    let server = start("ec", &["--handshake-timeout=1m"]);
+    let record = |part: &[u8]| [&[0x16, 3, 1], &(part.len() as u16).to_be_bytes()[..], part].concat();
+    for version in VERSIONS {
+        eventually(SOON, || server.client_threads() == 0);
+        let mut client = connect(&server, version);
+        let mut is_hello = true;
+        let send = |client: &mut Client, records: &[u8]| {
+            if !std::mem::take(&mut is_hello) {
+                return client.sock.write_all(records).unwrap();
+            }
+            let (first, rest) = records[5..].split_at(20);
+            let sleeps = server.sleeps();
+            client.sock.write_all(&record(first)).unwrap();
+            // It neither spins nor gives up.
+            wait_for_more_than(sleeps, &server);
+            client.sock.write_all(&record(rest)).unwrap();
+        };
+        handshake(&mut client, send).unwrap();
+        client.write_all(UPGRADE.as_bytes()).unwrap();
+        assert_status(&read_head(&mut client), 101);
+        assert_echoes(&mut client, b"in two records");
+    }
+}
+
+#[test]
 fn records_and_pieces_may_have_any_size() {
     const MOST: usize = 16 * 1024;
     let server = start("ec", &[]);

@@ -166,11 +166,11 @@ impl Client {
 
     fn answer(&mut self, first: u8, payload: &[u8]) -> Result<(), Wrong> {
         match first & 0x0F {
-            0x8 => self.take_close(&payload)?,
+            0x8 => self.take_close(payload)?,
             0x9 => match self.flaw {
                 Flaw::NoPong => {}
                 Flaw::EmptyPong => self.send(0x8A, b""),
-                _ => self.send(0x8A, &payload),
+                _ => self.send(0x8A, payload),
             },
             0xA => {}
             opcode => self.take_fragment(opcode, first & 0x80 != 0, payload),
