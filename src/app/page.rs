@@ -12,8 +12,8 @@ pub const HTML: &str = include_str!("../../static/client.html");
 /// page may only open WebSockets and send HTTP requests to their address, which can be any server's.
 const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-OVRgELv7YomksUqPYNY5x6WnO8zrPjfkOm9sayROCZM='; ",
-    "style-src 'sha256-9xaut90Ef0CAqbmg5+hIf5cJfXFialbf94WytIQnZcA='; ",
+    "script-src 'sha256-XbkI6XsRs3wfRhuGTxo3MOIHleS+iMnXGZIXp/EpJCo='; ",
+    "style-src 'sha256-2w2+UhxzGyumHgEOh+nNWzjPLWQYatC2n7+xPikvcAs='; ",
     "img-src data:; connect-src ws: wss: http: https:; ",
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
