@@ -111,7 +111,7 @@ pub fn server_messages(mut bytes: &[u8], mut wrong: Option<&[u8]>) -> (Vec<(u8, 
         assert!(header.is_minimal(), "§5.2: {header:?}");
         let first = header.rsv << 4 | header.opcode;
         let (first, payload) = match (first, unfinished.take()) {
-            (0x8 | 0x9 | 0xA, message) => {
+            (0x8..=0xA, message) => {
                 assert!(header.fin && payload.len() <= 125, "§5.5: {header:?}");
                 unfinished = message;
                 (first, payload.to_vec())
