@@ -272,7 +272,7 @@ fn a_client_whose_replies_are_held_back_holds_no_more_than_promised() {
     const HELD: usize = 160;
     let server = Server::start(&["--max-buffered=0", "--write-timeout=1m"]);
     let before = server.idle_usage();
-    let query = "latency=10s&drip=10s&fragment=64";
+    let query = "latency=10s&drip=1ms&fragment=64";
     let mut streams: Vec<_> = (0..CLIENTS).map(|_| open_demanding(&server, query)).collect();
     // Pongs that wait for the end of a reply, as many replies as may wait, and a message after them.
     let small = frame(0x82, &[7; 1000]).repeat(15);
