@@ -299,7 +299,10 @@ impl Incoming {
         self.session.release();
         self.session.release_deflater();
         self.compact();
-        self.input.shrink(SMALL_INPUT);
+        // While a script holds back its answers, more may be unprocessed.
+        if self.input.filled().len() < SMALL_INPUT {
+            self.input.shrink(SMALL_INPUT);
+        }
     }
 
     /// Moves the unprocessed bytes, less than a control frame, to the front of the input.

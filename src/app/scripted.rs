@@ -383,7 +383,8 @@ impl Scripted {
                     if let (Some(traced), Some(seen)) = (&mut self.traced, seen) {
                         traced.closing = seen;
                     }
-                    break;
+                    // What comes after it is to be skipped, since a full input could receive nothing.
+                    continue;
                 }
             };
             let due = self.now + self.script.latency;
