@@ -138,6 +138,8 @@ struct Life<'i> {
     /// All that comes.
     bytes: Vec<u8>,
     received: usize,
+    /// The bytes that had come when the first response was sent.
+    asked: usize,
     /// When its close frame was sent.
     closed_at: Option<Duration>,
     /// When it has to be over because of a stop.
@@ -154,9 +156,12 @@ impl<'i> Life<'i> {
             driver.admission = Err("the connection limit is reached");
         }
         driver.stops_at = input.stops_at.map_or(usize::MAX, usize::from);
+        if driver.steps > driver.stops_at {
+            driver.run();
+        }
         driver.lost_at = input.lost_at.map(|(at, loss)| (at.into(), loss.lost()));
         let bytes = [header, &input.head.0, &input.frames.0].concat();
-        Life { driver, input, bytes, received: 0, closed_at: None, over_by: None }
+        Life { driver, input, bytes, received: 0, asked: 0, closed_at: None, over_by: None }
     }
 
     fn act(&mut self, act: &Act) {
@@ -165,7 +170,11 @@ impl<'i> Life<'i> {
             _ if self.driver.waits == Waits::Over => return,
             (Act::Receive(len), _) => {
                 let end = self.bytes.len().min(self.received + usize::from(*len));
+                let is_answered = !self.driver.sent.is_empty();
                 self.received += self.driver.receive(&self.bytes[self.received..end]);
+                if !is_answered {
+                    self.asked = self.received;
+                }
             }
             (Act::Wait(millis), wait) => {
                 let time = Duration::from_millis((*millis).into());
@@ -260,8 +269,8 @@ impl<'i> Life<'i> {
             return;
         }
         if !sent.starts_with(b"HTTP/1.1 101 ") {
-            let received = &self.bytes[self.request_at()..self.received];
-            let is_head = request::skip_empty_line(received).starts_with(b"HEAD ");
+            let asked = self.bytes.get(self.request_at()..self.asked).unwrap_or_default();
+            let is_head = request::skip_empty_line(asked).starts_with(b"HEAD ");
             return check_response(sent, is_head);
         }
         let head_len = request::head_len(sent, 0).unwrap().expect("a whole response");
