@@ -299,6 +299,11 @@ impl Buffer {
         }
     }
 
+    /// Lowers the capacity to at most `capacity` bytes, but keeps the filled bytes and room for one more.
+    pub fn shrink_spare(&mut self, capacity: usize) {
+        self.shrink(capacity.max(self.len + 1));
+    }
+
     fn replace(&mut self, capacity: usize) -> Result<(), OverBudget> {
         debug_assert!(self.len <= UNMETERED, "what is charged never moves");
         if self.len == 0 {

@@ -57,7 +57,7 @@ const LINGER: Duration = Duration::from_millis(200);
 /// The part of a request's head that the report on a case keeps, in bytes.
 const MAX_KEPT_HEAD: usize = 512;
 
-/// What all connections share.
+/// The state that all connections share.
 pub struct Service {
     pub settings: Settings,
     pub policy: Policy,
@@ -124,7 +124,7 @@ enum Protocol {
     PlainHttp,
 }
 
-/// What a request is answered by.
+/// A request and its answer.
 struct Routed {
     /// Who asks for what, for the log.
     who: String,
@@ -182,8 +182,10 @@ enum Log {
 
 impl<'s> Connection<'s> {
     /// A connection with `peer` that begins at `began`, since the Unix epoch.
-    pub fn new(service: &'s Service, peer: Peer, began: Duration) -> Self {
-        Connection {
+    // In a box and not inlined, so that two pages of stack are enough for a silent client.
+    #[inline(never)]
+    pub fn new(service: &'s Service, peer: Peer, began: Duration) -> Box<Self> {
+        Box::new(Connection {
             service,
             peer,
             proxy_header: None,
@@ -194,7 +196,7 @@ impl<'s> Connection<'s> {
             log: Log::Nothing,
             is_last: false,
             charge: None,
-        }
+        })
     }
 
     /// Expects a PROXY header first: `peer` is a proxy that must send one.

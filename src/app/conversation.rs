@@ -25,7 +25,7 @@ pub struct Conversation<'s> {
     client: u64,
     prefix: &'s str,
     incoming: Box<Incoming>,
-    /// What is to be sent. It begins with the 101, so that both leave in one write.
+    /// The bytes to send. They begin with the 101, so that both leave in one write.
     output: Vec<u8>,
     /// The bytes of `output` that the last step returned.
     sent: usize,

@@ -73,7 +73,7 @@ pub enum Due {
 }
 
 impl Incoming {
-    /// What comes from a client whose WebSocket opens at `now`, beginning with what `input` holds. A message
+    /// The receiving side of a WebSocket that opens at `now`, whose first bytes are in `input`. A message
     /// may have `max_message_size` bytes, and may be compressed if `deflate` was agreed.
     // In a box and not inlined, so that the stack of a client's thread stays small.
     #[inline(never)]
@@ -299,13 +299,11 @@ impl Incoming {
         self.session.release();
         self.session.release_deflater();
         self.compact();
-        // While a script holds back its answers, more may be unprocessed.
-        if self.input.filled().len() < SMALL_INPUT {
-            self.input.shrink(SMALL_INPUT);
-        }
+        self.input.shrink_spare(SMALL_INPUT);
     }
 
-    /// Moves the unprocessed bytes, less than a control frame, to the front of the input.
+    /// Moves the unprocessed bytes to the front of the input: less than a control frame, unless a script holds
+    /// back its answers.
     fn compact(&mut self) {
         let end = self.input.filled().len();
         self.input.keep(mem::take(&mut self.consumed)..end);

@@ -383,7 +383,7 @@ impl Scripted {
                     if let (Some(traced), Some(seen)) = (&mut self.traced, seen) {
                         traced.closing = seen;
                     }
-                    // What comes after it is to be skipped, since a full input could receive nothing.
+                    // The next call skips the rest, since a full input could receive nothing.
                     continue;
                 }
             };

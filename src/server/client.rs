@@ -6,9 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::{Level, debug, info, log};
 use rustix::io::Errno;
 
-use crate::app::connection::{Connection, Service};
+use crate::app::connection::Connection;
 use crate::app::end::Lost;
-use crate::app::peer::Peer;
 use crate::app::step::{Step, Topic};
 use crate::server::registry::{LIMIT_REACHED, Registration};
 use crate::server::shared::Shared;
@@ -35,18 +34,11 @@ pub fn serve(registration: &Registration, shared: &Shared) {
         tls: if acceptor.is_some() { Tls::Unfinished } else { Tls::None },
         level: Level::Info,
     };
-    let mut connection = new_connection(service, socket.peer, began);
+    let mut connection = Connection::new(service, socket.peer, began);
     if is_forwarded {
         connection.expect_proxy_header();
     }
     client.serve(&mut connection);
-}
-
-/// On the heap, so that two pages of stack hold the rest of a silent client. Inlined, it would still need the
-/// stack.
-#[inline(never)]
-fn new_connection(service: &Service, peer: Peer, began: Duration) -> Box<Connection<'_>> {
-    Box::new(Connection::new(service, peer, began))
 }
 
 struct Client<'c> {

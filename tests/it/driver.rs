@@ -99,7 +99,7 @@ pub fn upgrade(target: &str, fields: &str) -> String {
 }
 
 pub struct Driver<'s> {
-    pub connection: Connection<'s>,
+    pub connection: Box<Connection<'s>>,
     /// Since the connection began.
     pub now: Duration,
     /// All that was sent.
@@ -135,7 +135,7 @@ impl<'s> Driver<'s> {
         Self::of(connection)
     }
 
-    fn of(connection: Connection<'s>) -> Self {
+    fn of(connection: Box<Connection<'s>>) -> Self {
         let mut driver = Driver {
             connection,
             now: Duration::ZERO,

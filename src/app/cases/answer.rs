@@ -11,7 +11,6 @@ use crate::app::json;
 use crate::app::step::Step;
 use crate::websocket::close::{CloseFrame, Reason, STOPPING};
 use crate::websocket::frame::{self, Opcode};
-use crate::websocket::session::Session;
 
 /// The first and the longest pause between two checks whether a case has ended. A client that ends TCP
 /// may ask before the thread of the case has noticed.
@@ -25,7 +24,7 @@ const MAX_RUNNING: Duration = Duration::from_secs(2);
 pub struct Answer<'s> {
     cases: &'s Cases,
     command: Command,
-    incoming: Box<Incoming>,
+    pub incoming: Box<Incoming>,
     output: Vec<u8>,
     /// The bytes of `output` that the last step returned.
     handed_out: usize,
@@ -103,21 +102,6 @@ impl<'s> Answer<'s> {
         Step::SendClose(&self.output)
     }
 
-    /// The buffer for the next received bytes.
-    pub fn input(&mut self) -> &mut [u8] {
-        self.incoming.input()
-    }
-
-    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
-    pub fn received(&mut self, bytes: usize, now: Duration) {
-        self.incoming.received(bytes, now);
-    }
-
-    /// Records that nothing was received until `now`.
-    pub fn waited(&mut self, now: Duration) {
-        self.incoming.waited(now);
-    }
-
     /// Records whether the reports were written, with the reason if not.
     pub fn reported(&mut self, result: Result<(), String>) {
         match (result, &self.command) {
@@ -132,10 +116,6 @@ impl<'s> Answer<'s> {
         if self.incoming.session.closed().is_none() {
             self.close(STOPPING);
         }
-    }
-
-    pub fn session(&self) -> &Session {
-        &self.incoming.session
     }
 
     /// Answers, unless the command has to wait.

@@ -53,26 +53,18 @@ impl<'s> Runner<'s> {
 
     /// The buffer for the next received bytes.
     pub fn input(&mut self) -> &mut [u8] {
-        match self {
-            Runner::Trial(trial) => trial.input(),
-            Runner::Answer(answer) => answer.input(),
-        }
+        self.incoming_mut().input()
     }
 
     /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
-        match self {
-            Runner::Trial(trial) => trial.received(bytes, now),
-            Runner::Answer(answer) => answer.received(bytes, now),
-        }
+        self.incoming_mut().received(bytes, now);
     }
 
     /// Records that nothing was received until `now`.
     pub fn waited(&mut self, now: Duration) {
-        match self {
-            Runner::Trial(trial) => trial.waited(now),
-            Runner::Answer(answer) => answer.waited(now),
-        }
+        // The result is ignored, since there are no pings.
+        self.incoming_mut().waited(now);
     }
 
     /// Records that the client has ended its stream, or that the connection is lost.
@@ -99,8 +91,15 @@ impl<'s> Runner<'s> {
 
     pub fn session(&self) -> &Session {
         match self {
-            Runner::Trial(trial) => trial.session(),
-            Runner::Answer(answer) => answer.session(),
+            Runner::Trial(trial) => &trial.incoming.session,
+            Runner::Answer(answer) => &answer.incoming.session,
+        }
+    }
+
+    fn incoming_mut(&mut self) -> &mut Incoming {
+        match self {
+            Runner::Trial(trial) => &mut trial.incoming,
+            Runner::Answer(answer) => &mut answer.incoming,
         }
     }
 

@@ -37,7 +37,7 @@ pub struct Trial<'s> {
     agent: String,
     handshake: Handshake,
     results: &'s Results,
-    incoming: Box<Incoming>,
+    pub incoming: Box<Incoming>,
     budget: Arc<Budget>,
     course: Course,
     opened: Duration,
@@ -216,22 +216,6 @@ impl<'s> Trial<'s> {
         Step::Receive(self.wait())
     }
 
-    /// The buffer for the next received bytes.
-    pub fn input(&mut self) -> &mut [u8] {
-        self.incoming.input()
-    }
-
-    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
-    pub fn received(&mut self, bytes: usize, now: Duration) {
-        self.incoming.received(bytes, now);
-    }
-
-    /// Records that nothing was received until `now`.
-    pub fn waited(&mut self, now: Duration) {
-        // The result is ignored, since a trial has its own timeouts.
-        self.incoming.waited(now);
-    }
-
     /// Records that the client has ended its stream, or that the connection is lost.
     pub fn ended(&mut self, now: Duration) {
         self.now = now;
@@ -253,10 +237,6 @@ impl<'s> Trial<'s> {
             Stage::Judged(line) => Some(line),
             Stage::Playing | Stage::Stopping => None,
         }
-    }
-
-    pub fn session(&self) -> &Session {
-        &self.incoming.session
     }
 
     /// The time to wait for more bytes.

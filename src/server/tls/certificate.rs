@@ -18,7 +18,7 @@ use rustls::server::ServerConfig;
 use crate::cli;
 use crate::lock::lock;
 
-/// How often the files are looked at, if clients come.
+/// How often the files are checked, if clients come.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the client that makes the server look at the files waits for the renewed certificate.
@@ -32,7 +32,7 @@ pub struct Certificate(Mutex<State>);
 
 struct State {
     config: Arc<ServerConfig>,
-    /// None while a thread looks at them.
+    /// `None` while a thread looks at them.
     files: Option<Files>,
     looked: Instant,
 }
@@ -168,11 +168,7 @@ fn read_text(file: File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).replace('\u{FEFF}', ""))
 }
 
-fn configure(
-    cert: &Path,
-    key: &Path,
-    open: fn(&Path) -> io::Result<File>,
-) -> Result<Arc<ServerConfig>, String> {
+fn configure(cert: &Path, key: &Path, open: Open) -> Result<Arc<ServerConfig>, String> {
     let cannot_read = |flag: &str, path: &Path, error: pem::Error, missing: &str| {
         let error = match error {
             pem::Error::Io(error) => error.to_string(),

@@ -68,7 +68,7 @@ impl<'a> Handshake<'a> {
         }
         let step = if session.is_begun() { Step::Rest } else { Step::Answer };
         // Without a permit, since the files of the certificate may be slow to read.
-        let config = self.acceptor.certificate.config();
+        let config = (step == Step::Answer).then(|| self.acceptor.certificate.config());
         let Some(permit) = self.acceptor.permits.acquire(step, wait) else {
             socket.set_now();
             return Ok(Advance::Incomplete(Received::Nothing));
@@ -78,7 +78,7 @@ impl<'a> Handshake<'a> {
         }
         // On a separate stack: pages that the client's own stack has touched stay resident while it is
         // connected.
-        let next = stacker::grow(STACK_SIZE, || session.process_handshake(|| config));
+        let next = stacker::grow(STACK_SIZE, || session.process_handshake(config));
         drop(permit);
         socket.set_now();
         session.flush(socket)?;

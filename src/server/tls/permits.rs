@@ -14,12 +14,12 @@ use crate::lock::lock;
 /// The permits to compute, and the threads that wait for one.
 pub struct Permits(Mutex<Queue>);
 
-/// What a permit is for.
+/// The purpose of a permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The answer to a hello, which takes most of the time of a handshake.
     Answer,
-    /// What comes after it.
+    /// The rest of a handshake.
     Rest,
 }
 
@@ -27,7 +27,7 @@ pub enum Step {
 pub struct Permit<'p>(&'p Permits);
 
 impl Permits {
-    /// So many permits, which are to be as many as there are processors.
+    /// `permits` permits, one for each processor.
     pub fn new(permits: usize) -> Self {
         Permits(Mutex::new(Queue::new(permits)))
     }
@@ -125,18 +125,12 @@ impl Queue {
 
     fn next_answer(&mut self, now: Instant) -> Option<Waiter> {
         let is_in_time = |waiter: &Waiter| waiter.hopeless.is_none_or(|hopeless| now < hopeless);
-        match self.turn {
-            Turn::Oldest => {
-                self.turn = Turn::Newest;
-                let oldest = self.answers.iter().position(is_in_time)?;
-                self.answers.remove(oldest)
-            }
-            Turn::Newest => {
-                self.turn = Turn::Oldest;
-                let newest = self.answers.iter().rposition(is_in_time)?;
-                self.answers.remove(newest)
-            }
-        }
+        let (turn, place) = match self.turn {
+            Turn::Oldest => (Turn::Newest, self.answers.iter().position(is_in_time)),
+            Turn::Newest => (Turn::Oldest, self.answers.iter().rposition(is_in_time)),
+        };
+        self.turn = turn;
+        self.answers.remove(place?)
     }
 }
 

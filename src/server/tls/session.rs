@@ -119,13 +119,10 @@ impl Session {
         })
     }
 
-    /// Processes the received part of the handshake.
-    pub fn process_handshake(
-        &mut self,
-        config: impl FnOnce() -> Arc<ServerConfig>,
-    ) -> Result<Next, Error> {
-        if self.tls.is_none() {
-            self.tls = Some(Box::new(UnbufferedServerConnection::new(config())?));
+    /// Processes the received part of the handshake. The first part needs `config`.
+    pub fn process_handshake(&mut self, config: Option<Arc<ServerConfig>>) -> Result<Next, Error> {
+        if let (None, Some(config)) = (&self.tls, config) {
+            self.tls = Some(Box::new(UnbufferedServerConnection::new(config)?));
         }
         Ok(self.process(&mut [])?.1)
     }
@@ -309,7 +306,7 @@ impl Session {
 
     /// Releases memory that a silent client does not need.
     pub fn shrink(&mut self) {
-        self.input.shrink(SMALL_INPUT.max(self.input.filled().len() + 1));
+        self.input.shrink_spare(SMALL_INPUT);
         self.output.shrink(0);
         if self.received.is_empty() {
             self.received = VecDeque::new();
