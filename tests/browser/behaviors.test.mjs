@@ -14,8 +14,8 @@ const rows = guide.split('\n')
   .map((line) => line.split('|').map((cell) => cell.trim().replace(/^`|`$/g, '')))
   .map(([, address, earliest, , , chromium]) => ({ address, earliest: Number.parseFloat(earliest), chromium }));
 
-/** Runs in the page. */
-function observe(address) {
+/** Runs in the page. Sends each of `messages` once the WebSocket is open. */
+function observe(address, messages) {
   const quiet = 1500;
   return new Promise((resolve) => {
     const started = performance.now();
@@ -35,7 +35,7 @@ function observe(address) {
     };
     socket.onopen = () => {
       note();
-      for (const text of 'abc') socket.send(text);
+      for (const text of messages) socket.send(text);
     };
     socket.onmessage = ({ data }) => {
       note(data.startsWith('{') ? 'JSON' : data.trimEnd().replace('You have entered: ', '…'));
@@ -55,7 +55,11 @@ test('Chromium reports each behavior as the guide says', { skip }, async () => {
   try {
     const page = await browser.newPage();
     await page.goto(server.page);
-    const observed = await Promise.all(rows.map(({ address }) => page.evaluate(observe, address)));
+    const observed = await Promise.all(rows.map(({ address, chromium }) => {
+      // Chromium calls a close unclean if a message was sent too late, and here the server closes at once.
+      const messages = chromium.startsWith('close 4') ? '' : 'abc';
+      return page.evaluate(observe, address, messages);
+    }));
     if (process.env.SHOW) observed.forEach(({ seen }, row) => console.log(rows[row].address, '\t', seen));
     observed.forEach(({ took, seen }, row) => {
       const { address, earliest, chromium } = rows[row];
