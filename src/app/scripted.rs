@@ -487,8 +487,9 @@ impl Scripted {
             After::Time(time) => self.now >= self.opened + time,
         };
         let has_to_wait = is_inside && matches!(fault, Fault::WrongFrame(_));
-        // Unrequested messages that are due come before the fault.
-        if !is_due || has_to_wait || self.queue.begins_with_push(self.now) {
+        // Unrequested messages that are due come before the fault, unless they wait for a reply.
+        let is_after_push = !is_inside && self.queue.begins_with_push(self.now);
+        if !is_due || has_to_wait || is_after_push {
             return;
         }
         let Some((_, fault)) = self.script.fault.take() else { return };
