@@ -296,7 +296,9 @@ impl Frames {
 
     /// Logs each frame of `client`.
     pub fn log(&self, client: u64) {
-        self.frames.iter().for_each(|frame| frame.log(client));
+        for frame in &self.frames {
+            frame.log(client);
+        }
         if self.more > 0 {
             trace!("client {client}: received {}", Count(self.more, "more frame"));
         }

@@ -195,9 +195,11 @@ impl<'s> WebSocket<'s> {
 /// Logs the frames that are sent.
 #[cold]
 fn log_sent(client: u64, reader: &mut Reader, bytes: [&[u8]; 2], now: Duration) {
-    let mut frames = Vec::new();
+    let mut frames: Vec<Frame> = Vec::new();
     for bytes in bytes {
         reader.read(bytes, now, &mut frames);
     }
-    frames.iter().for_each(|frame: &Frame| frame.log(client));
+    for frame in frames {
+        frame.log(client);
+    }
 }
