@@ -204,7 +204,7 @@ fn through_nginx_on_another_port_the_page_gets_a_dump() {
 fn what_a_client_claims_to_be_before_nginx_is_logged_escaped() {
     let server = Server::start(&[]);
     let Some(proxy) = NGINX.start(&[&server]) else { return };
-    proxy.curl("/", &["X-Forwarded-For: \u{202e}\"1.2.3.4"]);
+    proxy.get("/", &["X-Forwarded-For: \u{202e}\"1.2.3.4"]);
     server.wait_for_log(r#" forwarded for "\u{202e}\"1.2.3.4, 127.0.0.1", path "/": 200 OK"#);
 }
 
@@ -213,7 +213,7 @@ fn nginx_without_its_version_line_is_told_what_to_fix_and_still_gets_the_page() 
     let server = Server::start(&[]);
     let config = replaced(&NGINX.config(), "proxy_http_version 1.1;", "");
     let Some(proxy) = NGINX.start_with(&config, &[&server]) else { return };
-    let response = proxy.curl(
+    let response = proxy.get(
         "/",
         &[
             "Connection: Upgrade",
@@ -255,7 +255,7 @@ fn haproxy_checks_health_and_passes_the_page_on() {
     server.signal(Signal::TERM);
     assert!(server.wait(SOON).success());
     is_checked(",L4CON,");
-    assert_status(&proxy.curl("/", &[]), 503);
+    assert_status(&proxy.get("/", &[]), 503);
 }
 
 #[test]
@@ -302,22 +302,16 @@ impl Proxy {
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
-    /// The whole response to a request over TLS, head and body.
-    fn curl(&self, path: &str, headers: &[&str]) -> String {
-        let output = Command::new("curl")
-            .args(["--silent", "--show-error", "--include", "--http1.1"])
-            .args(["--max-time", "10", "--noproxy", "*", "--cacert"])
-            .arg(self.dir.path("echo.example.crt"))
-            .args(headers.iter().flat_map(|header| ["--header", header]))
-            .arg(format!("https://{}{path}", self.public))
-            .output()
-            .unwrap();
+    /// The whole response, head and body.
+    fn get(&self, path: &str, headers: &[&str]) -> String {
+        let headers = headers.iter().flat_map(|header| ["--header", header]);
+        let output = self.curl(path).args(headers).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
     fn assert_passes_the_page_on(&self) {
-        let response = self.curl("/", &[]);
+        let response = self.get("/", &[]);
         assert_status(&response, 200);
         assert!(response.ends_with(PAGE));
     }
