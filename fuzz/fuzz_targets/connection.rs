@@ -223,8 +223,8 @@ impl<'i> Life<'i> {
     }
 
     /// The stream ends once both close frames were exchanged (§5.5.1), once the peer broke the protocol
-    /// (§7.1.7), and once the answer had its time. A script may end it by itself, or keep the answer for
-    /// its latency.
+    /// (§7.1.7), and once the answer had its time. A script may end it by itself, keep the answer for its
+    /// latency, or send its own close frame in place of the one that names the peer's mistake.
     fn check_end(&self) {
         let behavior = self.behavior();
         let frames = || reference::frames(&self.bytes[self.frames_at()..self.received]);
@@ -241,11 +241,9 @@ impl<'i> Life<'i> {
         let is_failed = self.driver.end().is_some_and(|end| {
             end.starts_with("closed by server, 1002") || end.starts_with("closed by server, 1007")
         });
-        let is_fault = behavior.is_some_and(|behavior| {
-            matches!(
-                behavior.script.fault,
-                Some((_, Fault::EndStream | Fault::Reset | Fault::Hang))
-            )
+        let is_fault = behavior.is_some_and(|behavior| match behavior.script.fault {
+            Some((_, Fault::EndStream | Fault::Reset | Fault::Hang | Fault::Close(_))) => true,
+            Some((_, Fault::WrongFrame(_))) | None => false,
         });
         assert!(is_failed || is_wrong || is_fault, "{:?}", self.driver.end());
     }
