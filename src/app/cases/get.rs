@@ -4,7 +4,7 @@ use crate::app::cases::case::Id;
 use crate::app::cases::control::{self, Command, Control};
 use crate::app::cases::results::Cases;
 use crate::app::cases::results::{self, State};
-use crate::app::cases::summary::{Check, Summary};
+use crate::app::cases::summary::Check;
 use crate::http::response::Response;
 
 /// The response to a GET, or `None` for other paths.
@@ -29,9 +29,8 @@ fn verdict(query: &str, cases: &Cases) -> Response {
         Err(wrong) => return Response::text(400, wrong),
     };
     match check.summarize(cases) {
-        Summary::Passed(text) => Response::text(200, text),
-        Summary::Failed(text) => Response::text(422, text),
-        Summary::UnknownAgent => Response::text(404, "no case was played to this agent"),
+        Some(summary) => check.format.response(&summary, &cases.suite),
+        None => Response::text(404, "no case was played to this agent"),
     }
 }
 
