@@ -113,8 +113,20 @@ impl Incoming {
         if let Event::Assembled(_) | Event::Inflated(..) = event {
             (self.spare_since, self.progress) = (Some(self.now), None);
         }
-        let frames = self.trace.as_mut().map_or(Frames::default(), |trace| trace.take(&event));
+        let unread = unread.len();
+        let take = |trace: &mut Box<Inbound>| trace.take(&event, &self.session, unread);
+        let frames = self.trace.as_mut().map_or_else(Frames::default, take);
+        if self.session.closed().is_some_and(Close::is_complete) {
+            // Whatever follows is no frame, or is ignored.
+            self.trace = None;
+        }
         Some(Next { event, session: &mut self.session, frames })
+    }
+
+    /// Takes the traced frames that are skipped, since the server has closed.
+    pub fn skipped(&mut self) -> Frames {
+        let trace = self.trace.as_mut().filter(|_| self.session.closed().is_some());
+        trace.map_or_else(Frames::default, |trace| trace.skipped())
     }
 
     /// The session, the unprocessed input, and the count of processed bytes.
@@ -128,10 +140,6 @@ impl Incoming {
         let mut trace = Box::<Inbound>::default();
         trace.received(&self.input.filled()[self.consumed..], self.now);
         self.trace = Some(trace);
-    }
-
-    pub fn is_traced(&self) -> bool {
-        self.trace.is_some()
     }
 
     /// The last `len` bytes that were processed.

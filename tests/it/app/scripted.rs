@@ -180,6 +180,15 @@ fn it_may_come_inside_a_reply_unless_it_is_a_frame() {
 }
 
 #[test]
+fn inside_a_reply_it_does_not_wait_for_messages_that_wait_for_the_reply() {
+    with("close=4000&reason=bye&after=300ms&drip=1s&count=3&interval=100ms", |driver| {
+        say(driver, "hi");
+        driver.wait_until(Duration::from_millis(300));
+        assert_eq!(driver.sent, [text("hi"), close_frame(4000, "bye")].concat());
+    });
+}
+
+#[test]
 fn a_server_that_hangs_receives_nothing_and_resets_after_a_minute() {
     with("close=hang&after=1s&count=1000&interval=10ms&latency=1s", |driver| {
         say(driver, "never answered");
