@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::app::cases::case::{Behavior, CloseBehavior, Id};
 use crate::app::cases::control;
-use crate::app::cases::format::Format;
 use crate::app::cases::results::{Cases, State};
 use crate::app::cases::suite::Pattern;
 use crate::app::query::Query;
@@ -16,8 +15,6 @@ pub struct Check {
     /// The words of verdicts that pass.
     passing: Vec<&'static str>,
     except: Vec<Pattern>,
-    /// The format of the answer.
-    pub format: Format,
 }
 
 /// The results of an agent that count.
@@ -52,13 +49,12 @@ impl Check {
     /// # Errors
     ///
     /// A sentence that names the mistake.
-    pub fn parse(query: &str) -> Result<Self, String> {
+    pub fn parse(query: &Query) -> Result<Self, String> {
         let allowable = [
             Behavior::Unimplemented.as_str(),
             CloseBehavior::Unclean.as_str(),
             CloseBehavior::WrongCode.as_str(),
         ];
-        let query = Query::parse(query)?;
         let mut passing = vec![Behavior::Ok.as_str(), Behavior::Informational.as_str()];
         match query.get("strict") {
             None => passing.push(Behavior::NonStrict.as_str()),
@@ -72,8 +68,7 @@ impl Check {
         let except = query.get("except").into_iter().flat_map(|patterns| patterns.split(','));
         let except = except.map(Pattern::parse).collect::<Result<_, _>>();
         let except = except.map_err(|wrong| format!("except: {wrong}"))?;
-        let format = Format::parse(query.get("format"))?;
-        Ok(Check { agent: control::agent(&query)?, passing, except, format })
+        Ok(Check { agent: control::agent(query)?, passing, except })
     }
 
     /// Checks the verdicts on every selected case. `None` if no case was played to the agent.
