@@ -317,3 +317,33 @@ impl Incoming {
         self.input.keep(mem::take(&mut self.consumed)..end);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use super::*;
+
+    #[test]
+    fn a_ping_that_is_due_leaves_the_unprocessed_input_whole() {
+        const INTERVAL: Duration = Duration::from_secs(1);
+        let timeouts = Timeouts {
+            handshake: INTERVAL,
+            ping_interval: Some(INTERVAL),
+            ping: INTERVAL,
+            write: INTERVAL,
+            close: INTERVAL,
+        };
+        let budget = Arc::new(Budget::new(0));
+        let mut input = Buffer::new(Arc::clone(&budget));
+        input.reserve(LARGE_INPUT).unwrap();
+        let mut incoming = Incoming::new(0, timeouts, input, &budget, None, Duration::ZERO);
+        let pongs = [0x8A, 0x80, 0, 0, 0, 0].repeat(1000);
+        incoming.input()[..pongs.len()].copy_from_slice(&pongs);
+        incoming.received(pongs.len(), Duration::ZERO);
+        assert!(incoming.next_event().is_some());
+        assert_eq!(incoming.waited(INTERVAL), Some(Due::Ping));
+        assert!(!incoming.input().is_empty());
+        assert_eq!(iter::from_fn(|| incoming.next_event().map(drop)).count(), 999);
+    }
+}

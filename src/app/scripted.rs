@@ -414,6 +414,10 @@ impl Scripted {
     }
 
     fn add(&mut self, kind: EntryKind, due: Duration, frame: &[u8], seen: Option<Frames>) {
+        // An entry without output could fill the queue, and leave it without another step.
+        if frame.is_empty() && seen.is_none() {
+            return;
+        }
         let mut frames = Buffer::new(Arc::clone(&self.budget));
         let added = frames.reserve(frame.len()).and_then(|()| append(&mut frames, frame));
         self.queue_or_close(kind, due, added.map(|()| frames), seen);

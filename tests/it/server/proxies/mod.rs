@@ -3,15 +3,17 @@
 mod start;
 mod table;
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{SOON, Server, TempDir, assert_status, data, eventually, python, python_with};
+use crate::support::{
+    SOON, Server, TempDir, assert_status, data, eventually, from_env, python, python_with,
+};
 
 use start::{HAPROXY, HAPROXY_SEVERAL, HAPROXY_TCP, NGINX, Proxy, RECIPES, Recipe, replaced};
 use table::{measure, start_server};
@@ -324,4 +326,35 @@ impl Proxy {
         socket.read_to_string(&mut states).unwrap();
         states
     }
+}
+
+// For long
+
+/// Messages, behaviors and closing handshakes over wss and both kinds of compression, for as long as
+/// `SOAK_SECONDS` says (20), and then the stop.
+#[test]
+#[ignore = "takes SOAK_SECONDS"]
+fn through_nginx_no_client_sees_1006_and_a_stop_closes_by_1001() {
+    let seconds = from_env("SOAK_SECONDS").unwrap_or(20).to_string();
+    thread::scope(|scope| {
+        for mode in ["no-context-takeover", "context-takeover"] {
+            let seconds = &seconds;
+            scope.spawn(move || {
+                let mut server = Server::start(&["--compression", mode]);
+                let Some(mut python) = python() else { return };
+                let Some(proxy) = NGINX.start(&[&server]) else { return };
+                python.arg(data("proxies/soak.py")).arg(proxy.url()).arg("--ca");
+                python.arg(proxy.certificate()).args(["--seconds", seconds]);
+                let mut clients = python.stdout(Stdio::piped()).spawn().unwrap();
+                let mut lines = BufReader::new(clients.stdout.take().unwrap()).lines();
+                assert_eq!(lines.next().unwrap().unwrap(), "stop");
+                server.signal(Signal::TERM);
+                assert!(server.wait(SOON).success(), "{:#?}", server.log());
+                let codes = lines.next().unwrap().unwrap();
+                println!("{mode}: {codes}");
+                assert!(codes.contains("1001: ") && clients.wait().unwrap().success(), "{codes}");
+                server.wait_for_log(", 0 of them had to be aborted");
+            });
+        }
+    });
 }
