@@ -213,7 +213,8 @@ pub enum Judging {
     CodeMatters,
     /// A first close frame by the wrong side also fails the behavior.
     SideMatters,
-    /// Any wrong end also fails the behavior.
+    /// Any wrong end also fails the behavior, except that a failing client may use another code: that is
+    /// NON-STRICT.
     EndMatters,
     Informational,
 }

@@ -132,7 +132,11 @@ fn opening(opening: &Opening) -> String {
         Writes::Dripped(pause) => Some(format!("one byte of its head every {pause:?}")),
         Writes::Together | Writes::Alone | Writes::Chopped(_) => None,
     };
-    handshake.into_iter().chain(edits).chain(writes).collect::<Vec<_>>().join(" and ")
+    let parts: Vec<_> = handshake.into_iter().chain(edits).chain(writes).collect();
+    match &parts[..] {
+        [first, .., last] if parts.len() >= MIN_COUNTED => format!("{first} … {last}"),
+        parts => parts.join(" and "),
+    }
 }
 
 fn script(actions: &[Action]) -> String {

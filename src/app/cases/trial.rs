@@ -312,14 +312,13 @@ impl<'s> Trial<'s> {
     fn process_events(&mut self) {
         let Self { incoming, course, controls, .. } = self;
         if course.case.opening.reception == Reception::Fail {
-            return course
-                .process_bytes(incoming, "bytes after a handshake that the client has to fail");
+            return course.process_bytes(incoming);
         }
         loop {
             let masking_key = match course.case.check {
                 Check::MaskingKeys => masking_key(incoming),
                 Check::Silence if course.ending.received.is_some() => {
-                    course.process_bytes(incoming, "bytes after its close frame");
+                    course.process_bytes(incoming);
                     break;
                 }
                 _ => None,
@@ -628,11 +627,11 @@ impl Course {
     }
 
     /// Processes bytes of a client that should send none.
-    fn process_bytes(&mut self, incoming: &mut Incoming, mistake: &'static str) {
+    fn process_bytes(&mut self, incoming: &mut Incoming) {
         let (_, unread, consumed) = incoming.unread();
         if !unread.is_empty() {
             *consumed += unread.len();
-            self.came(Came::Mistake(mistake));
+            self.came(Came::Bytes(unread));
             self.due = Due::End;
         }
     }
@@ -660,7 +659,7 @@ impl Course {
         match (&self.case.play, event) {
             (Play::Script { .. }, event) => {
                 self.received.add(&self.case, event);
-                if self.case.close.by == Side::Server && self.received.is_complete(&self.case) {
+                if self.received.is_complete(&self.case) {
                     self.close(NORMAL);
                 }
             }

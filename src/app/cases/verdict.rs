@@ -1,7 +1,7 @@
 //! A case, the received events and the end → the verdict.
 
 use crate::app::cases::case::{
-    Alternative, Behavior, Case, Check, CloseBehavior, Event, ExpectedClose, Judging, Play, Side,
+    Behavior, Case, Check, CloseBehavior, Event, ExpectedClose, Judging, Play, Side,
 };
 use crate::app::json;
 use crate::websocket::close::CloseFrame;
@@ -20,7 +20,9 @@ pub enum Came<'e> {
     Pong(&'e [u8]),
     Open,
     OverLimit,
-    /// A mistake that no list of events has.
+    /// Bytes of a client that should send none. No list of events has them.
+    Bytes(&'e [u8]),
+    /// Another mistake that no list of events has.
     Mistake(&'static str),
 }
 
@@ -105,13 +107,16 @@ impl Received {
         self.count == 0
     }
 
-    /// Whether all events of each list have arrived, or those of an alternative that the server closes, so
-    /// that the wait can end.
+    /// Whether the server closes now: all events of each list have arrived, or those of an alternative.
     pub fn is_complete(&self, case: &Case) -> bool {
         let Play::Script { expected, .. } = &case.play else { return false };
-        let is_by_server = |it: &Alternative| it.close.by == Side::Server;
-        case.alternative.as_ref().is_some_and(is_by_server) && self.is_alternative(case)
-            || expected.iter().enumerate().all(|(list, (_, events))| self.is_list(list, events))
+        let is_by_server = |close: &ExpectedClose| close.by == Side::Server;
+        let mut lists = expected.iter().enumerate();
+        let is_expected = is_by_server(&case.close)
+            && lists.all(|(list, (_, events))| self.is_list(list, events));
+        let alternative = case.alternative.as_ref().map(|alternative| &alternative.close);
+        let can_close = alternative.is_some_and(|close| is_by_server(close) && close.clean);
+        is_expected || (can_close && self.is_alternative(case))
     }
 
     /// The verdict of the list that equals the events.
@@ -179,6 +184,7 @@ impl Came<'_> {
             Came::Pong(bytes) => format!("[\"pong\", {}]", shown(bytes)),
             Came::Open => "[\"timeout\"]".into(),
             Came::OverLimit => "[\"over limit\"]".into(),
+            Came::Bytes(bytes) => format!("[\"bytes\", {}]", shown(bytes)),
             Came::Mistake(what) => format!("[\"mistake\", \"{what}\"]"),
         }
     }
@@ -212,9 +218,18 @@ pub fn judge(
     if let Some(alternative) = &case.alternative
         && (behavior == Behavior::Failed || close != CloseBehavior::Ok)
         && received.is_alternative(case)
-        && let (CloseBehavior::Ok, result) = judge_close(&alternative.close, ending)
     {
-        return (alternative.behavior, CloseBehavior::Ok, result);
+        let is_failure =
+            alternative.close.by == Side::Client && !alternative.close.codes.is_empty();
+        match judge_close(&alternative.close, ending) {
+            (CloseBehavior::Ok, result) => {
+                return (alternative.behavior, CloseBehavior::Ok, result);
+            }
+            (close @ CloseBehavior::WrongCode, result) if is_failure => {
+                return (Behavior::NonStrict, close, result);
+            }
+            _ => {}
+        }
     }
     match case.judging {
         Judging::Informational => (Behavior::Informational, CloseBehavior::Informational, result),
@@ -223,6 +238,14 @@ pub fn judge(
         }
         Judging::SideMatters if !is_right_side(&case.close, ending) => {
             (Behavior::Failed, close, result)
+        }
+        // RFC 6455 §7.1.7: a failing endpoint "SHOULD send a Close frame with an appropriate status code".
+        Judging::EndMatters
+            if close == CloseBehavior::WrongCode
+                && case.close.by == Side::Client
+                && behavior == Behavior::Ok =>
+        {
+            (Behavior::NonStrict, close, result)
         }
         Judging::EndMatters if close != CloseBehavior::Ok => (Behavior::Failed, close, result),
         _ if case.check == Check::Reaction

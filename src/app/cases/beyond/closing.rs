@@ -83,7 +83,15 @@ pub(super) fn orders() -> Vec<Case> {
     let echo = Event::Message(Kind::Text, large.clone());
     let begun = Action::raw(Opcode::Text as u8, TEXT);
     vec![
-        case(id(1), INJECTED, vec![begun, normal()], answered()),
+        Case {
+            note: "The message can't be completed any more. Some clients answer 1002, which is NON-STRICT.",
+            alternative: Some(Alternative {
+                behavior: Behavior::NonStrict,
+                events: vec![],
+                close: ExpectedClose::answered(&[1002]),
+            }),
+            ..case(id(1), INJECTED, vec![begun, normal()], answered())
+        },
         Case {
             alternative: Some(Alternative {
                 behavior: Behavior::Ok,

@@ -38,6 +38,18 @@ const UTF8: &str = "RFC 6455 §5.6: \"a particular text frame might include a pa
 
 /// Frames that the client has to refuse.
 pub(super) fn invalid() -> Vec<Case> {
+    let long = |number, wrong| {
+        let echo = Alternative {
+            behavior: Behavior::NonStrict,
+            events: vec![first_echo(), text(b" long")],
+            close: ExpectedClose::by_server(),
+        };
+        Case {
+            note: "Only the sender is told to, so a client that takes the frame is NON-STRICT.",
+            alternative: Some(echo),
+            ..refused(Id::new(16, 2, number), MINIMAL, vec![Action::WrongFrame(wrong)], &[1002])
+        }
+    };
     let wrong = |section, number, rule, wrong, codes: &[u16]| {
         let actions = vec![Action::WrongFrame(wrong), Action::frame(Opcode::Ping, b"after")];
         refused(Id::new(16, section, number), rule, actions, codes)
@@ -48,21 +60,24 @@ pub(super) fn invalid() -> Vec<Case> {
         refused(Id::new(16, 3, number), RSV, actions.collect(), &[1002])
     };
     let begun = Action::raw(Opcode::Text as u8, b"begun, ");
-    let may_wait = Alternative {
-        behavior: Behavior::NonStrict,
-        events: vec![first_echo()],
-        close: ExpectedClose { by: Side::Server, codes: vec![], clean: false },
+    let huge = |number, rule, frame| {
+        let waits = Alternative {
+            behavior: Behavior::NonStrict,
+            events: vec![first_echo()],
+            close: ExpectedClose { by: Side::Server, codes: vec![], clean: false },
+        };
+        Case {
+            note: "A client that waits for the rest is NON-STRICT.",
+            alternative: Some(waits),
+            ..wrong(2, number, rule, frame, &[1002, 1009])
+        }
     };
     vec![
         wrong(1, 1, MASKED, WrongFrame::Masked, &[1002]),
-        wrong(2, 1, MINIMAL, WrongFrame::LongLength16, &[1002]),
-        wrong(2, 2, MINIMAL, WrongFrame::LongLength64, &[1002]),
-        wrong(2, 3, TOP_BIT, WrongFrame::LengthTopBit, &[1002, 1009]),
-        Case {
-            note: "A client that waits for the rest is NON-STRICT.",
-            alternative: Some(may_wait),
-            ..wrong(2, 4, LIMITS, WrongFrame::HugeLength, &[1002, 1009])
-        },
+        long(1, WrongFrame::LongLength16),
+        long(2, WrongFrame::LongLength64),
+        huge(3, TOP_BIT, WrongFrame::LengthTopBit),
+        huge(4, LIMITS, WrongFrame::HugeLength),
         reserved(1, FIN | RSV1 | Opcode::Continuation as u8, Some(begun)),
         reserved(2, FIN | RSV1 | Opcode::Ping as u8, None),
         reserved(3, FIN | RSV1 | Opcode::Pong as u8, None),

@@ -50,11 +50,21 @@ const KEY: &str = "RFC 6455 §4.1: \"The nonce MUST be selected randomly for eac
 const MASKS: &str = "RFC 6455 §5.3: \"When preparing a masked frame, the client MUST pick a fresh masking key from the \
                      set of allowed 32-bit values.\"";
 
-/// The value of a header field of 8 KiB.
-const LONG: &str = match str::from_utf8(&[b'x'; 8 << 10]) {
+/// The value of one of eight header fields that make a head of 8 KiB.
+const LONG: &str = match str::from_utf8(&[b'x'; 1000]) {
     Ok(long) => long,
     Err(_) => "",
 };
+const LONG_HEAD: &[Edit] = &[
+    Edit::Set("X-Long-1", LONG),
+    Edit::Set("X-Long-2", LONG),
+    Edit::Set("X-Long-3", LONG),
+    Edit::Set("X-Long-4", LONG),
+    Edit::Set("X-Long-5", LONG),
+    Edit::Set("X-Long-6", LONG),
+    Edit::Set("X-Long-7", LONG),
+    Edit::Set("X-Long-8", LONG),
+];
 
 /// A 101 that the client has to refuse.
 pub(super) fn refused() -> Vec<Case> {
@@ -95,34 +105,35 @@ pub(super) fn statuses() -> Vec<Case> {
 
 /// A right 101 that looks unusual.
 pub(super) fn heads() -> Vec<Case> {
+    const SECOND: &[u8] =
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
     let head = |number, rule, edits, writes| {
         let opening = Opening { edits, writes, ..Opening::VALID };
         Case { opening, ..opens(Id::new(14, 4, number), rule, vec![text()], vec![echo()]) }
     };
-    let folded = head(5, FOLDED, &[Edit::Set("X-Folded", "one\r\n two")], Writes::Together);
-    let refused = Alternative {
-        behavior: Behavior::NonStrict,
-        events: vec![],
-        close: ExpectedClose::by_end_of_tcp(),
+    let edited = |number, rule, edits| head(number, rule, edits, Writes::Together);
+    let may_refuse = |note, case| {
+        let refused = Alternative {
+            behavior: Behavior::NonStrict,
+            events: vec![],
+            close: ExpectedClose::by_end_of_tcp(),
+        };
+        Case { alternative: Some(refused), note, ..case }
     };
-    let second =
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
-    let cased =
-        &[Edit::Set("Upgrade", "WebSocket"), Edit::Set("Connection", "keep-alive, uPGRADE")];
     vec![
-        head(1, UPGRADE, cased, Writes::Together),
-        head(2, HEAD, &[], Writes::Dripped(Duration::from_millis(5))),
-        head(3, HEAD, &[Edit::Set("X-Long", LONG)], Writes::Together),
-        opens(Id::new(14, 4, 4), FRAMES, vec![text(), text()], vec![echo(), echo()]),
-        Case {
-            note: "A server MUST NOT send it, so a client that refuses it is only NON-STRICT.",
-            alternative: Some(refused),
-            ..folded
-        },
+        edited(1, UPGRADE, &[Edit::Set("Upgrade", "WebSocket")]),
+        edited(2, CONNECTION, &[Edit::Set("Connection", "keep-alive, upgrade")]),
+        head(3, HEAD, &[], Writes::Dripped(Duration::from_millis(5))),
+        may_refuse("A client may have a limit, which is NON-STRICT.", edited(4, HEAD, LONG_HEAD)),
+        may_refuse(
+            "A server MUST NOT send it, so a client that refuses it is only NON-STRICT.",
+            edited(5, FOLDED, &[Edit::Set("X-Folded", "one\r\n two")]),
+        ),
+        opens(Id::new(14, 4, 6), FRAMES, vec![text(), text()], vec![echo(), echo()]),
         Case::beyond(
-            Id::new(14, 4, 6),
+            Id::new(14, 4, 7),
             TWICE,
-            vec![Action::Bytes(second.into()), text()],
+            vec![Action::Bytes(SECOND.into()), text()],
             vec![],
             ExpectedClose::by_client(1002),
             KILL,
