@@ -187,7 +187,7 @@ proptest! {
         messages in vec(message(0..300_usize), 0..3),
         frames in vec(anything(), 0..6),
         pieces in pieces(),
-        query in select(vec!["", "&fragment=7", "&count=3&bytes=40", "&dump", "&prefix=", "&bad=rsv&after=1"]),
+        query in select(vec!["", "&fragment=7", "&count=3&bytes=40", "&dump", "&prefix=", "&bad=rsv&after=1", "&close=4000&after=1", "&close=fin&after=2"]),
         has_deflate in any::<bool>(),
     ) {
         let mut bytes: Vec<u8> = messages.iter().flat_map(|message| message.frames().0).collect();
