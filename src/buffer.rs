@@ -1,6 +1,7 @@
 //! Memory for messages. As bytes arrive, it is charged step by step to one budget for all clients. On
 //! release it returns to the system.
 
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -122,11 +123,22 @@ pub struct Charge {
 impl Charge {
     /// Moves the charge to `budget`, unless that is exhausted.
     pub fn move_to(&mut self, budget: &Arc<Budget>) {
-        if !Arc::ptr_eq(&self.budget, budget)
+        if !self.is_to(budget)
             && let Ok(charge) = budget.charge(self.bytes)
         {
             *self = charge;
         }
+    }
+
+    /// Whether it is a charge to `budget`.
+    pub fn is_to(&self, budget: &Arc<Budget>) -> bool {
+        Arc::ptr_eq(&self.budget, budget)
+    }
+
+    /// Returns the charge, and leaves one of nothing.
+    pub fn take(&mut self) -> Self {
+        let budget = Arc::clone(&self.budget);
+        Charge { budget, bytes: mem::take(&mut self.bytes), _map: self._map.take() }
     }
 }
 
