@@ -175,6 +175,9 @@ impl<'s> Driver<'s> {
         let response = String::from_utf8(std::mem::replace(&mut self.sent, rest)).expect("text");
         assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
         self.writes.clear();
+        if !self.sent.is_empty() {
+            self.writes.push((self.now, self.sent.len()));
+        }
         response
     }
 
@@ -294,7 +297,9 @@ impl<'s> Driver<'s> {
             let step = self.connection.next(self.now);
             let (head, payload) = match step {
                 Step::Send { head, payload } => (head, payload),
-                Step::SendClose(bytes) | Step::SendLast(bytes) => (bytes, &b""[..]),
+                Step::SendClose(bytes) | Step::SendEnd(bytes) | Step::SendLast(bytes) => {
+                    (bytes, &b""[..])
+                }
                 _ => (&b""[..], &b""[..]),
             };
             let len = head.len() + payload.len();
@@ -312,7 +317,7 @@ impl<'s> Driver<'s> {
             match step {
                 Step::Send { .. } => assert!(len > 0, "nothing is sent"),
                 Step::SendClose(_) => self.has_closed = true,
-                Step::SendLast(_) => self.ended = Some(Ended::Stream),
+                Step::SendEnd(_) | Step::SendLast(_) => self.ended = Some(Ended::Stream),
                 Step::Reset => self.ended = Some(Ended::Reset),
                 Step::Admit => self.connection.admitted(self.admission),
                 // Without files there is nothing that could go wrong.

@@ -1,11 +1,13 @@
-//! The Autobahn cases, run with a client and judged.
+//! The Autobahn cases and those beyond, run with a client and judged.
 
 pub mod answer;
+pub mod beyond;
 pub mod case;
 mod closing;
 pub mod control;
 pub mod data;
 mod describe;
+pub mod format;
 mod framing;
 pub mod get;
 pub mod payload;
