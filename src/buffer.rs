@@ -103,7 +103,7 @@ impl Budget {
     fn charge_above(self: &Arc<Self>, least: usize, bytes: usize) -> Result<Charge, OverBudget> {
         let map = if bytes < MALLOC_MAPS { None } else { Some(Reserved::take(self, bytes)?) };
         take(&self.left, bytes, least)?;
-        Ok(Charge { budget: Arc::clone(self), bytes, _map: map })
+        Ok(Charge { budget: Arc::clone(self), bytes, map })
     }
 
     /// The bytes that may still be charged.
@@ -117,7 +117,7 @@ impl Budget {
 pub struct Charge {
     budget: Arc<Budget>,
     bytes: usize,
-    _map: Option<Reserved>,
+    map: Option<Reserved>,
 }
 
 impl Charge {
@@ -136,9 +136,10 @@ impl Charge {
     }
 
     /// Returns the charge, and leaves one of nothing.
+    #[must_use = "it is given back on drop"]
     pub fn take(&mut self) -> Self {
         let budget = Arc::clone(&self.budget);
-        Charge { budget, bytes: mem::take(&mut self.bytes), _map: self._map.take() }
+        Charge { budget, bytes: mem::take(&mut self.bytes), map: self.map.take() }
     }
 }
 
