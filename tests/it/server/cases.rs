@@ -10,8 +10,8 @@ use std::thread;
 use serde_json::Value;
 use wsecho::app::cases::case::Id;
 
-use crate::app::cases::client::{Client, Flaw, State};
-use crate::app::cases::play;
+use crate::app::cases::client::{Client, Flaw, PerMessageDeflate, State};
+use crate::app::cases::{beyond, play};
 use crate::driver;
 use crate::support::{Server, TempDir, connect, data, has_npm_package, python, read_head, wsecho};
 
@@ -95,6 +95,57 @@ fn two_hundred_cases_at_once_have_the_verdicts_that_they_have_alone() {
     let line =
         "case 7.9.3 of \"AnyCloseCode\": FAILED, close WRONG CODE: closed with 1004, expected 1002";
     assert!(server.log().iter().any(|logged| logged.ends_with(line)));
+}
+
+/// Runs a case beyond the suite, until the server has ended or reset TCP.
+fn run_beyond(server: &Server, id: &str, agent: &str, flaw: Flaw) {
+    let mut stream = connect(server.addr);
+    let target = format!("/runCase?casetuple={id}&agent={agent}");
+    let (request, key) = beyond::request(&target, flaw);
+    stream.write_all(request.as_bytes()).unwrap();
+    let Some(is_compressed) = beyond::opens(&read_head(&mut stream), &key, flaw) else { return };
+    let mut client = Client::new(flaw);
+    client.deflate = is_compressed.then(PerMessageDeflate::default);
+    let mut buffer = [0; 4096];
+    while client.state != State::Ended {
+        let _ = stream.write_all(&client.take_output());
+        match stream.read(&mut buffer) {
+            Ok(len @ 1..) => client.receive(&buffer[..len]),
+            // TCP stays open for as long as the server cares.
+            Ok(0) if flaw == Flaw::KeepsTcp => {
+                server.wait_for_log(&format!("case {id} of \"{agent}\": "));
+                break;
+            }
+            Ok(0) => client.ended(),
+            Err(_) => break,
+        }
+    }
+}
+
+#[test]
+fn the_server_ends_and_resets_tcp_as_a_case_says() {
+    const IDS: [&str; 9] =
+        ["14.1.1", "14.3.2", "14.4.3", "15.3.1", "15.3.3", "15.4.1", "16.1.1", "16.5.3", "17.4.1"];
+    let server = &Server::start(&[]);
+    thread::scope(|scope| {
+        for flaw in [Flaw::None, Flaw::KeepsTcp, Flaw::Silent, Flaw::AnyHandshake] {
+            for id in IDS {
+                scope.spawn(move || run_beyond(server, id, &format!("{flaw:?}"), flaw));
+            }
+        }
+    });
+    for (flaw, failed) in [
+        (Flaw::None, &[][..]),
+        (Flaw::KeepsTcp, &["15.3.1", "15.3.3"]),
+        (Flaw::Silent, &IDS[2..]),
+        (Flaw::AnyHandshake, &["14.1.1", "14.3.2"]),
+    ] {
+        for id in IDS {
+            let line = format!("case {id} of \"{flaw:?}\": ");
+            let line = server.wait_for_log(&line);
+            assert_eq!(line.contains(": FAILED"), failed.contains(&id), "{line}");
+        }
+    }
 }
 
 #[test]
