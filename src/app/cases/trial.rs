@@ -311,7 +311,7 @@ impl<'s> Trial<'s> {
     }
 
     fn process_events(&mut self) {
-        let Self { incoming, course, controls, .. } = self;
+        let Self { incoming, course, controls, handshake, .. } = self;
         if course.case.opening.reception == Reception::Fail {
             return course.process_bytes(incoming);
         }
@@ -324,7 +324,8 @@ impl<'s> Trial<'s> {
                 }
                 _ => None,
             };
-            let Some(Next { event, session, .. }) = incoming.next_event() else { break };
+            let Some(Next { event, session, frames }) = incoming.next_event() else { break };
+            frames.log(handshake.client);
             match event {
                 Event::InInput(kind, payload) => {
                     course.check_masking_key(masking_key);
@@ -349,6 +350,7 @@ impl<'s> Trial<'s> {
                 Event::Close => course.process_close(session),
             }
         }
+        incoming.skipped().log(handshake.client);
         if incoming.check_progress().is_some() {
             course.process_close(&incoming.session);
         }

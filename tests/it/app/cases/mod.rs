@@ -2,6 +2,7 @@
 
 pub mod beyond;
 pub mod client;
+mod formats;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
