@@ -712,10 +712,10 @@ impl Course {
                 self.ending.unclean = None;
                 self.due = match mem::replace(&mut self.due, Due::Nothing) {
                     Due::Close(own) => Due::CloseAndEnd(own),
-                    _ if matches!(self.case.check, Check::EndOfTcp | Check::Silence) => {
-                        Due::Nothing
-                    }
-                    _ if self.is_closing() => Due::End,
+                    _ if self.is_closing() => match self.case.check {
+                        Check::EndOfTcp | Check::Silence => Due::Nothing,
+                        _ => Due::End,
+                    },
                     _ => Due::CloseAndEnd(NORMAL),
                 };
                 self.ending.closed_by.get_or_insert(Side::Client);

@@ -2,7 +2,7 @@
 //! written.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -101,8 +101,8 @@ fn two_hundred_cases_at_once_have_the_verdicts_that_they_have_alone() {
 }
 
 /// Runs a case beyond the suite, until the server has ended or reset TCP.
-fn run_beyond(server: &Server, id: &str, agent: &str, flaw: Flaw) {
-    let mut stream = connect(server.addr);
+fn run_beyond(server: &Server, mut stream: impl Read + Write, id: &str, flaw: Flaw) {
+    let agent = format!("{flaw:?}");
     let target = format!("/runCase?casetuple={id}&agent={agent}");
     let (request, key) = beyond::request(&target, flaw);
     stream.write_all(request.as_bytes()).unwrap();
@@ -127,25 +127,35 @@ fn run_beyond(server: &Server, id: &str, agent: &str, flaw: Flaw) {
 
 #[test]
 fn the_server_ends_and_resets_tcp_as_a_case_says() {
+    run_all_beyond(&Server::start(&[]), |server| connect(server.addr));
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_server_ends_and_resets_tcp_below_tls_as_a_case_says() {
+    run_all_beyond(&super::tls::start("ec", &[]), super::tls::connect);
+}
+
+/// Runs some cases beyond the suite with a right and with wrong clients, over streams from `connect`.
+fn run_all_beyond<S: Read + Write>(server: &Server, connect: impl Fn(&Server) -> S + Copy + Send) {
     const IDS: [&str; 9] =
         ["14.1.1", "14.3.2", "14.4.3", "15.3.1", "15.3.3", "15.4.1", "16.1.1", "16.5.3", "17.4.1"];
-    let server = &Server::start(&[]);
-    thread::scope(|scope| {
-        for flaw in [Flaw::None, Flaw::KeepsTcp, Flaw::Silent, Flaw::AnyHandshake] {
-            for id in IDS {
-                scope.spawn(move || run_beyond(server, id, &format!("{flaw:?}"), flaw));
-            }
-        }
-    });
-    for (flaw, failed) in [
+    let failed = [
         (Flaw::None, &[][..]),
         (Flaw::KeepsTcp, &["15.3.1", "15.3.3"]),
         (Flaw::Silent, &IDS[2..]),
         (Flaw::AnyHandshake, &["14.1.1", "14.3.2"]),
-    ] {
+    ];
+    thread::scope(|scope| {
+        for (flaw, _) in failed {
+            for id in IDS {
+                scope.spawn(move || run_beyond(server, connect(server), id, flaw));
+            }
+        }
+    });
+    for (flaw, failed) in failed {
         for id in IDS {
-            let line = format!("case {id} of \"{flaw:?}\": ");
-            let line = server.wait_for_log(&line);
+            let line = server.wait_for_log(&format!("case {id} of \"{flaw:?}\": "));
             assert_eq!(line.contains(": FAILED"), failed.contains(&id), "{line}");
         }
     }
