@@ -320,9 +320,10 @@ impl<'s> Driver<'s> {
             match step {
                 Step::Send { .. } => assert!(len > 0, "nothing is sent"),
                 Step::SendClose(_) => self.has_closed = true,
-                Step::SendEnd(_) | Step::SendLast(_) => self.ended = Some(Ended::Stream),
+                Step::SendEnd(_) | Step::EndTcp | Step::SendLast(_) => {
+                    self.ended = Some(Ended::Stream);
+                }
                 Step::Reset => self.ended = Some(Ended::Reset),
-                Step::EndTcp => self.ended = Some(Ended::Stream),
                 Step::UpdateKeys => self.key_updates += 1,
                 Step::Admit => self.connection.admitted(self.admission),
                 // Without files there is nothing that could go wrong.
