@@ -474,7 +474,7 @@ impl<'s> Trial<'s> {
             Some(Action::EndTcp) => self.course.due = Due::EndTcp,
             Some(Action::UpdateKeys) if self.course.due == Due::Nothing => {
                 self.course.due = Due::UpdateKeys;
-                // What was written before has the old keys.
+                // The output still has the old keys.
                 return false;
             }
             Some(Action::UpdateKeys) => {}
