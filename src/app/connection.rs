@@ -25,6 +25,7 @@ use log::{Level, log_enabled};
 
 use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
 use crate::app::cases::beyond::opening;
+use crate::app::cases::case::Transport;
 use crate::app::cases::control::Control;
 use crate::app::cases::results::Cases;
 use crate::app::cases::runner::Runner;
@@ -78,6 +79,7 @@ pub struct Connection<'s> {
     /// The deadline for the client's request, and then for reading the response.
     until: Duration,
     phase: Phase<'s>,
+    transport: Transport,
     log: Log,
     /// Whether the last step ends the stream.
     is_last: bool,
@@ -201,6 +203,7 @@ impl<'s> Connection<'s> {
             now: Duration::ZERO,
             until: service.settings.timeouts.handshake,
             phase: Phase::Request(Head::new(service)),
+            transport: Transport::Any,
             log: Log::Nothing,
             is_last: false,
             charge: None,
@@ -359,6 +362,11 @@ impl<'s> Connection<'s> {
         let can_read = has_yet_to_read && !matches!(self.phase, Phase::Responding(_));
         let time = if can_read { self.service.settings.timeouts.close } else { Duration::ZERO };
         self.drain(time, None);
+    }
+
+    /// Records that the TLS handshake is complete.
+    pub fn spoke_tls(&mut self) {
+        self.transport = Transport::Tls;
     }
 
     /// Records that the peer sent plain HTTP on a port that expects TLS.
@@ -695,7 +703,9 @@ impl<'s> Connection<'s> {
     ) -> Content<'s> {
         let response = kept_head(&opening);
         let started = self.began + self.now;
-        let handshake = Handshake { client, started, request, response, opening, accept, mistake };
+        let transport = self.transport;
+        let handshake =
+            Handshake { client, started, request, response, opening, accept, mistake, transport };
         let Service { cases, budget, .. } = self.service;
         Content::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
     }
