@@ -1,6 +1,5 @@
 //! The echo: each message is answered, in its order.
 
-use std::mem;
 use std::time::Duration;
 
 use log::{Level, debug, log_enabled, trace};
@@ -49,8 +48,14 @@ impl<'s> Conversation<'s> {
 
     /// Returns the next step at `now`.
     pub fn next(&mut self, now: Duration) -> Step<'_> {
-        self.output.drain(..mem::take(&mut self.sent));
-        let tail = if self.incoming.is_traced() { self.reply_traced() } else { self.reply() };
+        // Usually all of it was sent.
+        if self.sent == self.output.len() {
+            self.output.clear();
+        } else {
+            self.output.drain(..self.sent);
+        }
+        self.sent = 0;
+        let tail = self.reply();
         if let Tail::Nothing = tail {
             let due = self.incoming.check_progress();
             self.send(due);
@@ -78,36 +83,16 @@ impl<'s> Conversation<'s> {
     /// Appends answers to the input until they reach [`FLUSH`], or until one has a payload that is not
     /// copied.
     fn reply(&mut self) -> Tail {
-        let (session, mut unread, consumed) = self.incoming.unread();
-        let end = *consumed + unread.len();
         let mut tail = Tail::Nothing;
-        let mut has_assembled = false;
         while self.output.len() < FLUSH
             && matches!(tail, Tail::Nothing)
-            && let Some(event) = session.next(&mut unread)
+            && let Some(mut next) = self.incoming.next_event()
         {
             if log_enabled!(Level::Debug) {
-                log_event(self.client, &event, session, &Frames::default());
+                let frames = next.take_frames();
+                log_event(self.client, &next.event, next.session, &frames);
             }
-            has_assembled |= matches!(event, Event::Assembled(_) | Event::Inflated(..));
-            tail = answer(event, session, self.prefix, &mut self.output, &mut self.messages);
-        }
-        *consumed = end - unread.len();
-        if has_assembled {
-            self.incoming.assembled();
-        }
-        tail
-    }
-
-    /// Like `reply`, for a client whose frames are traced.
-    #[cold]
-    fn reply_traced(&mut self) -> Tail {
-        let mut tail = Tail::Nothing;
-        while self.output.len() < FLUSH
-            && matches!(tail, Tail::Nothing)
-            && let Some(Next { event, session, frames }) = self.incoming.next_event()
-        {
-            log_event(self.client, &event, session, &frames);
+            let Next { event, session, .. } = next;
             tail = answer(event, session, self.prefix, &mut self.output, &mut self.messages);
         }
         tail

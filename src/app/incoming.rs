@@ -38,12 +38,18 @@ pub struct Incoming {
     trace: Option<Box<Inbound>>,
 }
 
-/// An event, with its session and its frames.
+/// An event, with its session.
 pub struct Next<'i> {
     pub event: Event<'i>,
     pub session: &'i mut Session,
-    /// Its frames, if they are traced.
-    pub frames: Frames,
+    trace: Option<&'i mut Inbound>,
+}
+
+impl Next<'_> {
+    /// The frames of the event, if they are traced.
+    pub fn take_frames(&mut self) -> Frames {
+        self.trace.as_mut().map_or(Frames::default(), |trace| trace.take(&self.event))
+    }
 }
 
 /// The consequence of the client's silence.
@@ -99,6 +105,8 @@ impl Incoming {
     }
 
     /// The next event in the input. `None` if more bytes are needed.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "as of `Session::next`")]
     pub fn next_event(&mut self) -> Option<Next<'_>> {
         let mut unread = &mut self.input.filled_mut()[self.consumed..];
         let len = unread.len();
@@ -111,16 +119,11 @@ impl Incoming {
             return None;
         };
         if let Event::Assembled(_) | Event::Inflated(..) = event {
+            // A message in pieces is complete.
             (self.spare_since, self.progress) = (Some(self.now), None);
         }
-        let frames = self.trace.as_mut().map_or(Frames::default(), |trace| trace.take(&event));
-        Some(Next { event, session: &mut self.session, frames })
-    }
-
-    /// The session, the unprocessed input, and the count of processed bytes.
-    pub fn unread(&mut self) -> (&mut Session, &mut [u8], &mut usize) {
-        let unread = &mut self.input.filled_mut()[self.consumed..];
-        (&mut self.session, unread, &mut self.consumed)
+        let trace = self.trace.as_deref_mut();
+        Some(Next { event, session: &mut self.session, trace })
     }
 
     /// Traces each frame from now on.
@@ -130,22 +133,13 @@ impl Incoming {
         self.trace = Some(trace);
     }
 
-    pub fn is_traced(&self) -> bool {
-        self.trace.is_some()
-    }
-
     /// The last `len` bytes that were processed.
     pub fn processed(&self, len: usize) -> &[u8] {
         &self.input.filled()[self.consumed - len..self.consumed]
     }
 
-    /// Records that a message in pieces is complete.
-    pub fn assembled(&mut self) {
-        self.spare_since = Some(self.now);
-        self.progress = None;
-    }
-
     /// Closes if an unfinished message grows too slowly, since it holds memory of the budget.
+    #[inline]
     pub fn check_progress(&mut self) -> Option<Due> {
         let Some(bytes) = self.session.unfinished() else {
             self.progress = None;
@@ -185,8 +179,11 @@ impl Incoming {
 
     /// How long to wait for more bytes from `now` on. `None` means forever.
     pub fn wait(&self, now: Duration) -> Option<Duration> {
-        let until = [self.end_of_silence(), self.next_release()];
-        until.into_iter().flatten().min().map(|until| until.saturating_sub(now))
+        let until = match (self.end_of_silence(), self.next_release()) {
+            (Some(silence), Some(release)) => silence.min(release),
+            (silence, release) => silence.or(release)?,
+        };
+        Some(until.saturating_sub(now))
     }
 
     /// The time at which the client's silence exceeds its limit.

@@ -340,11 +340,13 @@ impl Scripted {
     /// Queues the answers to the input.
     fn process_events(&mut self) {
         while !self.is_full()
-            && let Some(Next { event, session, frames: seen }) = self.incoming.next_event()
+            && let Some(mut next) = self.incoming.next_event()
         {
+            let seen = next.take_frames();
             if log_enabled!(Level::Debug) {
-                log_event(self.client, &event, session, &seen);
+                log_event(self.client, &next.event, next.session, &seen);
             }
+            let Next { event, session, .. } = next;
             let seen = self.traced.as_ref().map(|_| seen);
             let reply =
                 |opcode, rsv, parts| fragments(&self.budget, &self.script, opcode, rsv, parts);
