@@ -1,6 +1,7 @@
-//! The display of a peer's bytes and of counts in the log and in errors.
+//! The display of a peer's bytes, of counts and of times in the log and in errors.
 
 use std::fmt::{self, Write as _};
+use std::time::Duration;
 
 /// Displays a peer's bytes in quotes, cut after 200 characters. Escapes everything that could forge a line
 /// or change its order: controls, line ends, bidirectional overrides, quotes. Invalid UTF-8 becomes U+FFFD.
@@ -32,6 +33,16 @@ impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Count(number, thing) = *self;
         write!(f, "{number} {thing}{}", if number == 1 { "" } else { "s" })
+    }
+}
+
+/// Displays a time in seconds, to the millisecond.
+// Not as a float, whose display would need the most stack of a client's thread.
+pub struct Seconds(pub Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}", self.0.as_secs(), self.0.subsec_millis())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::websocket::deflate::PerMessageDeflate;
 use crate::websocket::session::{Close, Event, Session};
 
 /// The input buffer of a client that sends little at a time, in bytes.
-pub const SMALL_INPUT: usize = 768;
+pub const SMALL_INPUT: usize = 256;
 
 /// The input buffer of a client that has filled the small one, in bytes. It fits the longest request
 /// head.
@@ -86,11 +86,13 @@ impl Incoming {
     pub fn new(
         max_message_size: usize,
         timeouts: Timeouts,
-        input: Buffer,
+        mut input: Buffer,
         budget: &Arc<Budget>,
-        deflate: Option<PerMessageDeflate>,
+        deflate: Option<Box<PerMessageDeflate>>,
         now: Duration,
     ) -> Box<Self> {
+        // The head of the request needed more.
+        input.shrink_spare(SMALL_INPUT);
         Box::new(Incoming {
             session: Session::new(max_message_size, Arc::clone(budget), deflate),
             timeouts,

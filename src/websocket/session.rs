@@ -85,7 +85,7 @@ pub struct Session {
     message: Buffer,
     /// The bytes of a text message in pieces that are known to be UTF-8.
     checked: usize,
-    deflate: Option<PerMessageDeflate>,
+    deflate: Option<Box<PerMessageDeflate>>,
     /// The code of a close frame that was refused for its code or its reason.
     refused_close: Option<u16>,
 }
@@ -116,7 +116,7 @@ impl Session {
     pub fn new(
         max_message_size: usize,
         budget: Arc<Budget>,
-        deflate: Option<PerMessageDeflate>,
+        deflate: Option<Box<PerMessageDeflate>>,
     ) -> Self {
         Session {
             state: State::Idle,
@@ -196,7 +196,7 @@ impl Session {
 
     /// The sizes of all compressed messages in both directions, if there were any.
     pub fn compressed_total(&self) -> Option<Sizes> {
-        self.deflate.as_ref().map(PerMessageDeflate::total).filter(|total| total.plain > 0)
+        self.deflate.as_ref().map(|deflate| deflate.total()).filter(|total| total.plain > 0)
     }
 
     /// Begins the closing handshake with `close`, or replaces a close frame that was not sent yet.

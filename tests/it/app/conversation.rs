@@ -514,8 +514,8 @@ fn memory_that_one_client_gives_back_is_there_for_another() {
 fn the_input_grows_once_it_was_filled_and_shrinks_when_the_client_is_pinged() {
     let service = service(100, 0);
     let mut driver = Driver::open(&service);
-    let ping = frame(0x89, &[b'p'; 125]);
-    let (start, rest) = ping.split_at(130);
+    let ping = frame(0x89, &[b'p'; 41]);
+    let (start, rest) = ping.split_at(46);
     driver.receive(&[&ping.repeat(4)[..], start].concat());
     assert_eq!(driver.connection.input().len(), SMALL_INPUT - start.len());
     driver.receive(rest);
@@ -525,7 +525,7 @@ fn the_input_grows_once_it_was_filled_and_shrinks_when_the_client_is_pinged() {
     driver.wait_until(PING_INTERVAL);
     assert_eq!(driver.connection.input().len(), SMALL_INPUT - unread);
     driver.receive(&ping[unread..]);
-    let reply = server_frame(0x8A, &[b'p'; 125]);
+    let reply = server_frame(0x8A, &[b'p'; 41]);
     assert!(driver.sent == [&reply.repeat(5 + SMALL_INPUT / ping.len()), PING, &reply].concat());
 }
 
@@ -557,6 +557,7 @@ fn replies_are_sent_before_many_of_them_are_held() {
     let mut service = service(100, 0);
     service.settings.prefix = "p".repeat(4096 - 4);
     let mut driver = Driver::open(&service);
+    fill_input(&mut driver);
     driver.receive(&frame(0x81, b"").repeat(1_000));
     assert!(driver.sent == server_frame(0x81, service.settings.prefix.as_bytes()).repeat(1_000));
     let lens: Vec<_> = driver.writes.iter().map(|(_, len)| *len).collect();
@@ -580,7 +581,7 @@ fn a_payload_from_4_kib_on_is_not_copied() {
 
 /// Has the client fill its small input, so that it gets a large one.
 fn fill_input(driver: &mut Driver) {
-    driver.receive(&frame(0x8A, &[7; SMALL_INPUT / 6 - 6]).repeat(6));
+    driver.receive(&frame(0x8A, &[7; SMALL_INPUT / 4 - 6]).repeat(4));
     assert_eq!(driver.connection.input().len(), LARGE_INPUT);
 }
 
