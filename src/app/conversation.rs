@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use log::{Level, debug, log_enabled, trace};
+use log::{Level, debug, log_enabled};
 
 use crate::app::echo;
 use crate::app::incoming::{Due, Incoming, Next};
 use crate::app::step::Step;
-use crate::app::trace::Frames;
+use crate::app::trace::{Frames, Reader};
 use crate::escape::{Count, Quoted};
 use crate::websocket::close::STOPPING;
 use crate::websocket::deflate::Inflated;
@@ -41,13 +41,13 @@ enum Tail {
 }
 
 impl<'s> Conversation<'s> {
-    /// An echo for `client`, as the log calls it, which is sent `opening` first.
-    pub fn new(client: u64, prefix: &'s str, incoming: Box<Incoming>, opening: Vec<u8>) -> Self {
-        Conversation { client, prefix, incoming, output: opening, sent: 0, messages: 0 }
+    /// An echo for `client`, as the log calls it, which is sent `response`, the 101, first.
+    pub fn new(client: u64, prefix: &'s str, incoming: Box<Incoming>, response: Vec<u8>) -> Self {
+        Conversation { client, prefix, incoming, output: response, sent: 0, messages: 0 }
     }
 
-    /// Returns the next step at `now`.
-    pub fn next(&mut self, now: Duration) -> Step<'_> {
+    /// Returns the next step at `now`. Announces its compressed replies to `traced`, which decodes it.
+    pub fn next(&mut self, now: Duration, traced: Option<&mut Reader>) -> Step<'_> {
         // Usually all of it was sent.
         if self.sent == self.output.len() {
             self.output.clear();
@@ -55,7 +55,7 @@ impl<'s> Conversation<'s> {
             self.output.drain(..self.sent);
         }
         self.sent = 0;
-        let tail = self.reply();
+        let tail = self.reply(traced);
         if let Tail::Nothing = tail {
             let due = self.incoming.check_progress();
             self.send(due);
@@ -82,18 +82,21 @@ impl<'s> Conversation<'s> {
 
     /// Appends answers to the input until they reach [`FLUSH`], or until one has a payload that is not
     /// copied.
-    fn reply(&mut self) -> Tail {
+    fn reply(&mut self, mut traced: Option<&mut Reader>) -> Tail {
         let mut tail = Tail::Nothing;
         while self.output.len() < FLUSH
             && matches!(tail, Tail::Nothing)
-            && let Some(mut next) = self.incoming.next_event()
+            && let Some(Next { event, session, frames }) = self.incoming.next_event()
         {
             if log_enabled!(Level::Debug) {
-                let frames = next.take_frames();
-                log_event(self.client, &next.event, next.session, &frames);
+                log_event(self.client, &event, session, &frames);
             }
-            let Next { event, session, .. } = next;
-            tail = answer(event, session, self.prefix, &mut self.output, &mut self.messages);
+            let (prefix, output) = (self.prefix, &mut self.output);
+            tail =
+                answer(event, session, prefix, output, &mut self.messages, traced.as_deref_mut());
+        }
+        if traced.is_some() {
+            self.incoming.skipped().log(self.client);
         }
         tail
     }
@@ -155,9 +158,7 @@ fn encode_close(session: &Session, output: &mut Vec<u8>) {
 /// Logs an event, and its `frames` if they were traced.
 #[cold]
 pub fn log_event(client: u64, event: &Event, session: &Session, frames: &Frames) {
-    for frame in frames.iter() {
-        trace!("client {client}: {frame}");
-    }
+    frames.log(client);
     let (kind, payload, compressed) = match event {
         Event::InInput(kind, payload) => (*kind, *payload, None),
         Event::Assembled(kind) => (*kind, session.assembled(), None),
@@ -180,7 +181,7 @@ pub fn log_event(client: u64, event: &Event, session: &Session, frames: &Frames)
     );
 }
 
-/// Appends the answer to `event`.
+/// Appends the answer to `event`. Announces a compressed reply to `traced`.
 #[inline]
 fn answer(
     event: Event,
@@ -188,6 +189,7 @@ fn answer(
     prefix: &str,
     output: &mut Vec<u8>,
     messages: &mut u64,
+    traced: Option<&mut Reader>,
 ) -> Tail {
     let (is_copied, large) = match event {
         Event::InInput(kind, payload) => {
@@ -197,7 +199,7 @@ fn answer(
             (echo::reply(kind, session.assembled(), prefix, output), Tail::Assembled)
         }
         Event::Inflated(kind, inflated) => {
-            (reply_inflated(session, kind, *inflated, prefix, output), Tail::Assembled)
+            (reply_inflated(session, kind, *inflated, prefix, output, traced), Tail::Assembled)
         }
         Event::Ping(payload) => {
             echo::pong(payload, output);
@@ -222,9 +224,17 @@ fn reply_inflated(
     inflated: Inflated,
     prefix: &str,
     output: &mut Vec<u8>,
+    traced: Option<&mut Reader>,
 ) -> bool {
-    match session.deflate(echo::parts(kind, prefix).1, inflated) {
-        Encoding::Deflated => echo::reply_deflated(kind, session.assembled(), output),
+    let (_, start) = echo::parts(kind, prefix);
+    let inflated_len = start.len() + inflated.message().len();
+    match session.deflate(start, inflated) {
+        Encoding::Deflated => {
+            if let Some(traced) = traced {
+                traced.expect(inflated_len);
+            }
+            echo::reply_deflated(kind, session.assembled(), output)
+        }
         Encoding::Plain => echo::reply(kind, session.assembled(), prefix, output),
     }
 }

@@ -38,18 +38,12 @@ pub struct Incoming {
     trace: Option<Box<Inbound>>,
 }
 
-/// An event, with its session.
+/// An event, with its session and its frames.
 pub struct Next<'i> {
     pub event: Event<'i>,
     pub session: &'i mut Session,
-    trace: Option<&'i mut Inbound>,
-}
-
-impl Next<'_> {
-    /// The frames of the event, if they are traced.
-    pub fn take_frames(&mut self) -> Frames {
-        self.trace.as_mut().map_or(Frames::default(), |trace| trace.take(&self.event))
-    }
+    /// Its frames, if they are traced.
+    pub frames: Frames,
 }
 
 /// The consequence of the client's silence.
@@ -86,13 +80,11 @@ impl Incoming {
     pub fn new(
         max_message_size: usize,
         timeouts: Timeouts,
-        mut input: Buffer,
+        input: Buffer,
         budget: &Arc<Budget>,
         deflate: Option<Box<PerMessageDeflate>>,
         now: Duration,
     ) -> Box<Self> {
-        // The head of the request needed more.
-        input.shrink_spare(SMALL_INPUT);
         Box::new(Incoming {
             session: Session::new(max_message_size, Arc::clone(budget), deflate),
             timeouts,
@@ -124,8 +116,17 @@ impl Incoming {
             // A message in pieces is complete.
             (self.spare_since, self.progress) = (Some(self.now), None);
         }
-        let trace = self.trace.as_deref_mut();
-        Some(Next { event, session: &mut self.session, trace })
+        let frames = match &mut self.trace {
+            None => Frames::default(),
+            trace => take_frames(trace, &event, &self.session, unread.len()),
+        };
+        Some(Next { event, session: &mut self.session, frames })
+    }
+
+    /// Takes the traced frames that are skipped, since the server has closed.
+    pub fn skipped(&mut self) -> Frames {
+        let trace = self.trace.as_mut().filter(|_| self.session.closed().is_some());
+        trace.map_or_else(Frames::default, |trace| trace.skipped())
     }
 
     /// Traces each frame from now on.
@@ -306,5 +307,52 @@ impl Incoming {
     fn compact(&mut self) {
         let end = self.input.filled().len();
         self.input.keep(mem::take(&mut self.consumed)..end);
+    }
+}
+
+/// Takes the traced frames of `event`, after which `unread` bytes are left in the input.
+#[cold]
+fn take_frames(
+    trace: &mut Option<Box<Inbound>>,
+    event: &Event,
+    session: &Session,
+    unread: usize,
+) -> Frames {
+    let take = |trace: &mut Box<Inbound>| trace.take(event, session, unread);
+    let frames = trace.as_mut().map_or_else(Frames::default, take);
+    if session.closed().is_some_and(Close::is_complete) {
+        // Whatever follows is no frame, or is ignored.
+        *trace = None;
+    }
+    frames
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use super::*;
+
+    #[test]
+    fn a_ping_that_is_due_leaves_the_unprocessed_input_whole() {
+        const INTERVAL: Duration = Duration::from_secs(1);
+        let timeouts = Timeouts {
+            handshake: INTERVAL,
+            ping_interval: Some(INTERVAL),
+            ping: INTERVAL,
+            write: INTERVAL,
+            close: INTERVAL,
+        };
+        let budget = Arc::new(Budget::new(0));
+        let mut input = Buffer::new(Arc::clone(&budget));
+        input.reserve(LARGE_INPUT).unwrap();
+        let mut incoming = Incoming::new(0, timeouts, input, &budget, None, Duration::ZERO);
+        let pongs = [0x8A, 0x80, 0, 0, 0, 0].repeat(1000);
+        incoming.input()[..pongs.len()].copy_from_slice(&pongs);
+        incoming.received(pongs.len(), Duration::ZERO);
+        assert!(incoming.next_event().is_some());
+        assert_eq!(incoming.waited(INTERVAL), Some(Due::Ping));
+        assert!(!incoming.input().is_empty());
+        assert_eq!(iter::from_fn(|| incoming.next_event().map(drop)).count(), 999);
     }
 }

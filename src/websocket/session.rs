@@ -83,7 +83,7 @@ pub struct Session {
     encoding: Encoding,
     /// The received part of a message in pieces, unmasked, or a compressed reply. Its memory is reused.
     message: Buffer,
-    /// The bytes of a text message in pieces that are known to be UTF-8.
+    /// The bytes of a text message in pieces, or of a wrong one, that are known to be UTF-8.
     checked: usize,
     deflate: Option<Box<PerMessageDeflate>>,
     /// The code of a close frame that was refused for its code or its reason.
@@ -187,6 +187,11 @@ impl Session {
     /// Whether messages may be compressed.
     pub fn is_compressible(&self) -> bool {
         self.deflate.is_some()
+    }
+
+    /// The bytes before the mistake in a text that was not compressed and is not UTF-8.
+    pub fn valid_len(&self) -> usize {
+        self.checked
     }
 
     /// The code of the peer's close frame, if the frame was refused for its code or reason.
@@ -359,11 +364,12 @@ impl Session {
 
     /// A text message that is whole in the input, if it is UTF-8.
     fn text_in_input<'i>(&mut self, text: &'i [u8]) -> Event<'i> {
-        if str::from_utf8(text).is_ok() {
-            return Event::InInput(Kind::Text, text);
+        if let Err(error) = str::from_utf8(text) {
+            self.checked = error.valid_up_to();
+            self.fail(ProtocolError::InvalidUtf8.into());
+            return Event::Close;
         }
-        self.fail(ProtocolError::InvalidUtf8.into());
-        Event::Close
+        Event::InInput(Kind::Text, text)
     }
 
     /// Checks a header against the state. Returns the kind of message that a

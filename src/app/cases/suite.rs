@@ -125,6 +125,24 @@ fn group(number: u8, messages: u32) -> Vec<Case> {
     }
 }
 
+/// The subject of a group.
+pub fn subject(group: u8) -> &'static str {
+    match group {
+        1 => "Messages",
+        2 => "Pings and pongs",
+        3 => "Reserved bits",
+        4 => "Reserved opcodes",
+        5 => "Fragments",
+        6 => "UTF-8",
+        7 => "Closing",
+        9 => "Large and many messages",
+        10 => "Many fragments",
+        12 => "Compressed messages",
+        13 => "Parameters of compression",
+        _ => "",
+    }
+}
+
 /// The ids of all cases, in their order.
 fn all_ids() -> &'static [Id] {
     static IDS: LazyLock<Vec<Id>> = LazyLock::new(|| {
