@@ -105,10 +105,10 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
             stopped
         }
     };
-    let left_out = [shared.request_log.left_out(), shared.client_log.left_out()].concat();
+    let suppressed = [shared.request_log.suppressed(), shared.client_log.suppressed()].concat();
     let were = if connected == 1 { "was" } else { "were" };
     let clients = Count(connected as u64, "client");
-    info!("stopped: {clients} {were} connected, {aborted} of them had to be aborted{left_out}");
+    info!("stopped: {clients} {were} connected, {aborted} of them had to be aborted{suppressed}");
     if is_signaled { Ok(()) } else { Err("the thread that accepts clients has panicked".into()) }
 }
 
@@ -173,8 +173,8 @@ fn start(connection: &Arc<Connection>, shared: &Arc<Shared>) {
     };
     if let Err(error) = spawned {
         // The closure's captures are dropped. A 503 can still be sent.
-        if let Some(left_out) = shared.request_log.admit(Instant::now()) {
-            warn!("no thread for {}: {error}{left_out}", connection.socket.peer);
+        if let Some(suppressed) = shared.request_log.admit(Instant::now()) {
+            warn!("no thread for {}: {error}{suppressed}", connection.socket.peer);
         }
         refuse(connection, shared, "the server can't start another thread");
     }
