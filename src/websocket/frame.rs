@@ -209,6 +209,22 @@ mod tests {
     }
 
     #[test]
+    fn a_short_header_is_decoded_as_any_other() {
+        for (first, second) in
+            (0..=u8::MAX).flat_map(|first| (0..=u8::MAX).map(move |b| (first, b)))
+        {
+            let wire = [first, second, 1, 2, 3, 4];
+            let is_short = matches!((first, second), (0x81 | 0x82, 0x80..=0xFD));
+            let header = decode_short(&wire);
+            assert_eq!(header.is_some(), is_short, "{wire:02X?}");
+            if let Some(header) = header {
+                assert_eq!(decode(&wire), Ok(Some((header, wire.len()))));
+                assert_eq!(decode_short(&wire[..5]), None);
+            }
+        }
+    }
+
+    #[test]
     fn a_header_refuses_what_section_5_2_forbids_as_soon_as_it_shows() {
         let table: [(&[u8], ProtocolError); 8] = [
             (&[0x83, 0x80], ProtocolError::ReservedOpcode),
