@@ -100,7 +100,7 @@ impl Incoming {
 
     /// The next event in the input. `None` if more bytes are needed.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "as of `Session::next`")]
+    #[expect(clippy::inline_always, reason = "as for `Session::next`")]
     pub fn next_event(&mut self) -> Option<Next<'_>> {
         let mut unread = &mut self.input.filled_mut()[self.consumed..];
         let len = unread.len();
