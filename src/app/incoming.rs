@@ -108,6 +108,7 @@ impl Incoming {
         self.consumed += len - unread.len();
         let Some(event) = event else {
             if let Some(trace) = &mut self.trace {
+                trace.catch_up(b"", self.now);
                 trace.trim();
             }
             return None;
@@ -118,7 +119,7 @@ impl Incoming {
         }
         let frames = match &mut self.trace {
             None => Frames::default(),
-            trace => take_frames(trace, &event, &self.session, unread.len()),
+            trace => take_frames(trace, &event, &self.session, unread.len(), self.now),
         };
         Some(Next { event, session: &mut self.session, frames })
     }
@@ -129,10 +130,16 @@ impl Incoming {
         trace.map_or_else(Frames::default, |trace| trace.skipped())
     }
 
+    /// The session, the unprocessed input, and the count of processed bytes.
+    pub fn unread(&mut self) -> (&mut Session, &mut [u8], &mut usize) {
+        let unread = &mut self.input.filled_mut()[self.consumed..];
+        (&mut self.session, unread, &mut self.consumed)
+    }
+
     /// Traces each frame from now on.
     pub fn trace(&mut self) {
         let mut trace = Box::<Inbound>::default();
-        trace.received(&self.input.filled()[self.consumed..], self.now);
+        trace.received(&self.input.filled()[self.consumed..]);
         self.trace = Some(trace);
     }
 
@@ -226,12 +233,12 @@ impl Incoming {
         }
         if self.session.is_missing_more_than(self.input.capacity()) {
             if let Some(trace) = &mut self.trace {
-                trace.received(&self.session.spare_mut()[..bytes], now);
+                trace.catch_up(&self.session.spare_mut()[..bytes], now);
             }
             self.session.received(bytes);
         } else {
             if let Some(trace) = &mut self.trace {
-                trace.received(&self.input.spare_mut()[..bytes], now);
+                trace.received(&self.input.spare_mut()[..bytes]);
             }
             self.input.advance(bytes);
             if self.input.spare_mut().is_empty() {
@@ -310,15 +317,16 @@ impl Incoming {
     }
 }
 
-/// Takes the traced frames of `event`, after which `unread` bytes are left in the input.
+/// Takes the traced frames of `event`, after which `unread` bytes are left in the input, at `now`.
 #[cold]
 fn take_frames(
     trace: &mut Option<Box<Inbound>>,
     event: &Event,
     session: &Session,
     unread: usize,
+    now: Duration,
 ) -> Frames {
-    let take = |trace: &mut Box<Inbound>| trace.take(event, session, unread);
+    let take = |trace: &mut Box<Inbound>| trace.take(event, session, unread, now);
     let frames = trace.as_mut().map_or_else(Frames::default, take);
     if session.closed().is_some_and(Close::is_complete) {
         // Whatever follows is no frame, or is ignored.

@@ -565,6 +565,17 @@ fn replies_are_sent_before_many_of_them_are_held() {
 }
 
 #[test]
+fn a_stop_right_after_a_reply_was_sent_still_closes() {
+    let service = service(100, 0);
+    let mut driver = Driver::open(&service);
+    // The reply is sent by the next step, and the stop comes before the one after it.
+    driver.stops_at = driver.steps + 1;
+    driver.receive(&frame(0x81, b"hi"));
+    assert!(driver.sent.starts_with(&server_frame(0x81, b"hi")));
+    assert!(driver.is_closed());
+}
+
+#[test]
 fn a_payload_from_4_kib_on_is_not_copied() {
     let mut service = service(4096, 0);
     service.settings.prefix = "> ".into();
