@@ -8,10 +8,11 @@ use wsecho::app::incoming::{LARGE_INPUT, SMALL_INPUT};
 use wsecho::app::settings::WRITE_TIMEOUT_PARTS;
 use wsecho::app::step::Step;
 use wsecho::buffer::{Budget, Reservable, STEP, UNMETERED};
+use wsecho::websocket::close::STOPPING;
 
 use crate::driver::{
-    CLOSE_TIMEOUT, Driver, Ended, LINGER, PING_INTERVAL, PING_TIMEOUT, Waits, service, upgrade,
-    with_budget,
+    CLOSE_TIMEOUT, Closed, Driver, Ended, LINGER, PING_INTERVAL, PING_TIMEOUT, Waits, service,
+    upgrade, with_budget,
 };
 use crate::frames::{close, frame, server_frame};
 
@@ -572,7 +573,7 @@ fn a_stop_right_after_a_reply_was_sent_still_closes() {
     driver.stops_at = driver.steps + 1;
     driver.receive(&frame(0x81, b"hi"));
     assert!(driver.sent.starts_with(&server_frame(0x81, b"hi")));
-    assert!(driver.is_closed());
+    assert_eq!(driver.closed(), Some(Closed::by_server(STOPPING)));
 }
 
 #[test]
