@@ -68,6 +68,13 @@ mod tests {
     }
 
     #[test]
+    fn seconds_have_three_decimals() {
+        for (millis, shown) in [(0, "0.000"), (7, "0.007"), (1_050, "1.050"), (60_000, "60.000")] {
+            assert_eq!(Seconds(Duration::from_millis(millis)).to_string(), shown);
+        }
+    }
+
+    #[test]
     fn one_thing_is_singular() {
         let shown = [0, 1, 2].map(|number| Count(number, "message").to_string());
         assert_eq!(shown, ["0 messages", "1 message", "2 messages"]);
