@@ -55,7 +55,7 @@ pub enum Edit {
     Lowercase(&'static str),
 }
 
-/// What the client has to make of the answer to its handshake.
+/// The required reaction to the answer to a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reception {
     /// The WebSocket opens.

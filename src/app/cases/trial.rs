@@ -253,7 +253,8 @@ impl<'s> Trial<'s> {
             self.has_sent = true;
             return Step::Send { head: &self.output, payload: b"" };
         }
-        if let Due::Close(close) = &self.course.due {
+        // A head that drips is completed first.
+        if let (Due::Close(close), None) = (&self.course.due, &self.writing) {
             close.encode(&mut self.output);
             let sent = close.into();
             self.course.due = Due::Nothing;
@@ -402,11 +403,11 @@ impl<'s> Trial<'s> {
             if !is_together && !self.output.is_empty() {
                 break;
             }
-            if let Writes::Dripped(pause) = writing.writes {
-                self.drip = Some(self.now + pause);
-            }
+            let writes = writing.writes;
             if writing.write(&mut self.output) {
                 self.writing = None;
+            } else if let Writes::Dripped(pause) = writes {
+                self.drip = Some(self.now + pause);
             }
             if !is_together {
                 break;
@@ -711,10 +712,10 @@ impl Course {
                 self.ending.unclean = None;
                 self.due = match mem::replace(&mut self.due, Due::Nothing) {
                     Due::Close(own) => Due::CloseAndEnd(own),
-                    _ if matches!(self.case.check, Check::EndOfTcp | Check::Silence) => {
-                        Due::Nothing
-                    }
-                    _ if self.is_closing() => Due::End,
+                    _ if self.is_closing() => match self.case.check {
+                        Check::EndOfTcp | Check::Silence => Due::Nothing,
+                        _ => Due::End,
+                    },
                     _ => Due::CloseAndEnd(NORMAL),
                 };
                 self.ending.closed_by.get_or_insert(Side::Client);

@@ -17,6 +17,7 @@ use wsecho::websocket::handshake;
 use super::client::{self, Client, Flaw, PerMessageDeflate};
 use super::ranges;
 use crate::driver::{self, Driver, Waits};
+use crate::frames::{self, Random};
 
 const EXAMPLE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -171,6 +172,92 @@ fn a_right_client_passes_every_case_beyond() {
         assert_eq!(verdict, (Behavior::Ok, CloseBehavior::Ok), "{id}: {}", report.describe());
     }
     assert_eq!(service.budget.left(), 1 << 30);
+}
+
+#[test]
+fn whatever_a_client_does_each_case_beyond_ends_in_time_and_gives_its_memory_back() {
+    let service = driver::service(1 << 20, 1 << 22);
+    let mut random = Random(14);
+    for id in beyond().ids().iter().flat_map(|id| [id; 8]) {
+        let mut driver = Driver::new(&service);
+        let (request, _) = request(&format!("/runCase?casetuple={id}&agent=client"), Flaw::None);
+        driver.receive(request.as_bytes());
+        for _ in 0..random.below(20) {
+            match random.below(6) {
+                0 => {
+                    let len = random.below(200);
+                    driver.receive(&random.bytes(len));
+                }
+                1 | 2 => {
+                    let first = [0x81, 0x82, 0x01, 0x80, 0x88, 0x89, 0x8A, 0xC1][random.below(8)];
+                    let len = random.below(100);
+                    driver.receive(&frames::frame(first, &random.bytes(len)));
+                }
+                3 => {
+                    driver.receive(&frames::close(1000 + random.below(20) as u16));
+                }
+                4 => {
+                    let millis = random.below(3000) as u64;
+                    driver.wait_until(driver.now + Duration::from_millis(millis));
+                }
+                _ if random.below(4) == 0 => driver.end_stream(),
+                _ => {}
+            }
+        }
+        while let Some(wait) = driver.wait() {
+            driver.suspend_until(driver.now + wait);
+        }
+        assert_eq!(driver.waits, Waits::Over, "{id}");
+        assert!(driver.now < Duration::from_secs(90), "{id} takes {:?}", driver.now);
+        drop(driver);
+        assert_eq!(service.budget.left(), 1 << 22, "{id}");
+        let state = service.cases.results.state("client", *id);
+        assert!(matches!(state, Some(State::Judged(_))), "{id}");
+    }
+}
+
+#[test]
+fn a_key_is_compared_with_that_of_the_agents_last_run() {
+    let service = driver::service(1 << 20, 1 << 22);
+    let id = Id::new(14, 5, 1);
+    let run = |key: &str, agent: &str| {
+        let mut driver = Driver::new(&service);
+        let target = format!("/runCase?casetuple={id}&agent={agent}");
+        driver.receive(driver::upgrade(&target, "").replace(EXAMPLE_KEY, key).as_bytes());
+        driver.receive(&frames::frame(0x81, b"Hello, world!"));
+        driver.receive(&frames::close(1000));
+        match service.cases.results.state(agent, id) {
+            Some(State::Judged(report)) => (report.behavior, report.received.contains("last")),
+            _ => panic!("no verdict"),
+        }
+    };
+    let [one, two] = [[1; 16], [2; 16]].map(|bytes| BASE64_STANDARD.encode(bytes));
+    assert_eq!(run(&one, "a"), (Behavior::Ok, false));
+    assert_eq!(run(&one, "b"), (Behavior::Ok, false));
+    assert_eq!(run(&one, "a"), (Behavior::Failed, true));
+    assert_eq!(run(&two, "a"), (Behavior::Ok, false));
+    assert_eq!(run(EXAMPLE_KEY, "a"), (Behavior::Failed, false));
+}
+
+#[test]
+fn the_stop_ends_a_case_whose_stream_the_server_has_ended() {
+    let service = driver::service(1 << 20, 1 << 22);
+    for id in ["14.1.1", "15.2.4", "15.3.1"] {
+        let mut driver = Driver::new(&service);
+        let (request, _) = request(&format!("/runCase?casetuple={id}&agent=client"), Flaw::None);
+        driver.receive(request.as_bytes());
+        if id == "15.3.1" {
+            driver.receive(&frames::frame(0x81, b"first"));
+            assert!(driver.ended.is_some());
+        }
+        driver.stop();
+        while let Some(wait) = driver.wait() {
+            driver.suspend_until(driver.now + wait);
+        }
+        assert!(driver.now <= Duration::from_secs(7), "{id}: {:?}", driver.now);
+        let state = service.cases.results.state("client", Id::parse(id).unwrap());
+        assert!(matches!(state, Some(State::Running)), "{id}");
+    }
 }
 
 #[test]
