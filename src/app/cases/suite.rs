@@ -67,6 +67,15 @@ impl Suite {
         self.selected.iter().position(|selected| *selected == id).map(|place| place + 1)
     }
 
+    /// The selected cases, in their order.
+    pub fn cases(&self) -> impl Iterator<Item = Case> {
+        let groups = self.selected.chunk_by(|one, two| one.group() == two.group());
+        groups.flat_map(|ids| {
+            let group = group(ids[0].group(), self.messages);
+            group.into_iter().filter(|case| ids.contains(&case.id))
+        })
+    }
+
     /// A case, selected or not.
     pub fn case(&self, id: Id) -> Option<Case> {
         group(id.group(), self.messages).into_iter().find(|case| case.id == id)
@@ -122,6 +131,24 @@ fn group(number: u8, messages: u32) -> Vec<Case> {
         12 => volume::compressed(messages),
         13 => volume::agreements(messages),
         _ => vec![],
+    }
+}
+
+/// The subject of a group.
+pub fn subject(group: u8) -> &'static str {
+    match group {
+        1 => "Messages",
+        2 => "Pings and pongs",
+        3 => "Reserved bits",
+        4 => "Reserved opcodes",
+        5 => "Fragments",
+        6 => "UTF-8",
+        7 => "Closing",
+        9 => "Large and many messages",
+        10 => "Many fragments",
+        12 => "Compressed messages",
+        13 => "Parameters of compression",
+        _ => "",
     }
 }
 
