@@ -26,8 +26,8 @@ pub const CONSOLE: Page = Page {
 // Safari 15 does not count ws: as 'self'.
 pub const CASES: Page = Page {
     html: include_str!("../../static/cases.html"),
-    script: "sha256-UE9JEev18HQgcsRghoLHkr2MNSZp+s6gJEe9pIiTE24=",
-    style: "sha256-V/lWAgMz23fuD3BM06iR+zu2K44nbKm70VPY9N8SXfI=",
+    script: "sha256-3C5hrVBMWWrEydqRQUo6KYECBDMyHz1v7ZMXv1vcLaU=",
+    style: "sha256-zqa8lKvXu5Qj3XPTN8KGhXoT73rzNweXA13FTNSaFuE=",
     connect: "'self' ws: wss:",
 };
 
