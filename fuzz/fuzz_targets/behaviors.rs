@@ -1,6 +1,6 @@
 //! Whatever is asked for on demand, it is refused in one line or is within its limits, and happens exactly,
-//! at its time, however the network splits the bytes that come meanwhile, the close frame included. There is
-//! no reply that the plain echo would not send.
+//! at its time, however the network splits the bytes that come meanwhile, the close frame included. A trace
+//! shows the same frames in every split. There is no reply that the plain echo would not send.
 
 #![no_main]
 
@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use wsecho::app::behavior::{self, After, Behavior, Fault, Handshake, PATH, Rate, Script};
+use wsecho::app::behavior::{
+    self, After, Behavior, Fault, Handshake, PATH, Rate, Script, WrongFrame,
+};
 use wsecho_fuzz::client::{ClientBytes, Splits};
 use wsecho_fuzz::driver::{Driver, Ended, service, upgrade};
-use wsecho_fuzz::reference::server_messages;
+use wsecho_fuzz::reference::{Header, frames, server_messages};
 use wsecho_fuzz::request::Query;
 
 const MAX_MESSAGE_SIZE: usize = 400_000;
@@ -54,9 +56,13 @@ fuzz_target!(|input: Input| {
     let Some(whole) = converse(&input, &behavior, None) else { return };
     let split = converse(&input, &behavior, Some(&input.splits));
     let split = split.expect("it opens whatever comes later");
-    // The last trace has what came together with the close frame or the mistake.
     if behavior.script.trace {
         assert_eq!(whole.ended, split.ended);
+        let is_huge =
+            matches!(behavior.script.fault, Some((_, Fault::WrongFrame(WrongFrame::HugeLength))));
+        if !is_huge {
+            assert_eq!(whole.frames(), split.frames(), "the frames depend on the splits");
+        }
         return;
     }
     assert_eq!(whole.outline(), split.outline());
@@ -99,6 +105,30 @@ impl Course {
         let writes = self.writes.iter().map(|(at, bytes)| (*at, bytes.len())).collect();
         (writes, self.ended, self.end.as_deref())
     }
+
+    /// The frames that were sent. A trace is the JSON of each frame, without the time at which the server
+    /// read those of the client: it reads nothing while many replies wait, and what it has read by then
+    /// depends on the split.
+    fn frames(&self) -> Vec<String> {
+        let sent: Vec<u8> = self.writes.iter().flat_map(|(_, bytes)| bytes).copied().collect();
+        let shown = frames(&sent).map(|frame| {
+            let len = Header::read(frame).map_or(0, |header| header.len);
+            match str::from_utf8(&frame[len..]) {
+                Ok(trace) if trace.starts_with(r#"{"wsecho":"trace""#) => without_reading(trace),
+                _ => format!("{frame:?}"),
+            }
+        });
+        shown.collect()
+    }
+}
+
+/// A trace without the times of the client's frames.
+fn without_reading(trace: &str) -> String {
+    let mut parts = trace.split(r#"{"from":"client","at":"#);
+    let start = parts.next().unwrap_or_default();
+    parts.fold(start.into(), |shown, part| {
+        shown + "{client" + part.split_once(',').expect("more than a time").1
+    })
 }
 
 /// What happens to a client, unless no WebSocket opens.

@@ -223,27 +223,27 @@ impl<'i> Life<'i> {
     }
 
     /// The stream ends once both close frames were exchanged (§5.5.1), once the peer broke the protocol
-    /// (§7.1.7), and once the answer had its time. A script may end it by itself, or keep the answer for
-    /// its latency.
+    /// (§7.1.7), and once the answer had its time. A script may end it by itself, keep the answer for its
+    /// latency, or send its own close frame in place of the one that names the peer's mistake.
     fn check_end(&self) {
         let behavior = self.behavior();
-        let frames = self.frames();
-        let has_close = frames.iter().any(|(header, is_whole)| *is_whole && header.opcode == 0x8);
+        let frames = || reference::frames(&self.bytes[self.frames_at()..self.received]);
+        let is_close = |frame: &[u8]| frame[0] & 0xF == 0x8;
+        let has_close =
+            frames().any(|frame| is_close(frame) && reference::whole_frame(frame).is_some());
         if self.driver.ended.is_none() {
             return assert!(!has_close || behavior.is_some(), "the close frame is not answered");
         }
         if self.closed_at.is_some_and(|at| self.driver.now >= at + CLOSE_TIMEOUT) || has_close {
             return;
         }
-        let is_wrong = frames.iter().any(|(header, _)| is_wrong(header));
+        let is_wrong = frames().any(is_wrong);
         let is_failed = self.driver.end().is_some_and(|end| {
             end.starts_with("closed by server, 1002") || end.starts_with("closed by server, 1007")
         });
-        let is_fault = behavior.is_some_and(|behavior| {
-            matches!(
-                behavior.script.fault,
-                Some((_, Fault::EndStream | Fault::Reset | Fault::Hang))
-            )
+        let is_fault = behavior.is_some_and(|behavior| match behavior.script.fault {
+            Some((_, Fault::EndStream | Fault::Reset | Fault::Hang | Fault::Close(_))) => true,
+            Some((_, Fault::WrongFrame(_))) | None => false,
         });
         assert!(is_failed || is_wrong || is_fault, "{:?}", self.driver.end());
     }
@@ -351,15 +351,6 @@ impl<'i> Life<'i> {
         let len = request::head_len(&self.bytes[request_at..], 0);
         request_at + len.unwrap().expect("a whole head")
     }
-
-    /// The headers of the frames that were received, and whether the frame is whole.
-    fn frames(&self) -> Vec<(Header, bool)> {
-        reference::frames(&self.bytes[self.frames_at()..self.received])
-            .filter_map(|frame| {
-                Some((Header::read(frame)?, reference::whole_frame(frame).is_some()))
-            })
-            .collect()
-    }
 }
 
 impl ProxyHeader {
@@ -383,13 +374,18 @@ impl Loss {
     }
 }
 
-/// Whether no frame may have this header, whatever came before.
-fn is_wrong(header: &Header) -> bool {
-    header.masking_key.is_none()
-        || !header.is_minimal()
-        || header.payload_len >> 63 == 1
-        || matches!(header.opcode, 0x3..=0x7 | 0xB..=0xF)
-        || header.opcode == 0x8 && header.payload_len > 125
+/// Whether no frame may begin with these bytes, whatever came before.
+fn is_wrong(frame: &[u8]) -> bool {
+    let [first, second, ..] = *frame else { return false };
+    // The masking key is the last part of a header, and any will do.
+    let header = Header::read(&[&frame[..frame.len().min(14)], &[0; 4]].concat());
+    second & 0x80 == 0
+        || matches!(first & 0xF, 0x3..=0x7 | 0xB..=0xF)
+        || header.is_some_and(|header| {
+            !header.is_minimal()
+                || header.payload_len >> 63 == 1
+                || header.opcode == 0x8 && header.payload_len > 125
+        })
 }
 
 /// Checks the only response to a request that opens no WebSocket.

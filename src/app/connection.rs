@@ -44,7 +44,6 @@ use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
 use crate::proxy_protocol::{self, Parsed};
 use crate::websocket::deflate::{PerMessageDeflate, Pool};
-use crate::websocket::frame::{self, Opcode};
 use crate::websocket::handshake::{Policy, Upgrade};
 use crate::websocket::negotiation::Negotiation;
 use crate::websocket::session::{Answer, Close};
@@ -616,36 +615,29 @@ impl<'s> Connection<'s> {
     #[inline(never)]
     fn answer(&mut self, delayed: Box<Delayed>) {
         if delayed.response.status == 101 {
-            let (opening, response_len) = self.announce(&delayed);
-            self.open(delayed, opening, response_len);
+            let response = self.announce(&delayed);
+            self.open(delayed, response);
         } else {
             self.respond(Topic::Request, &delayed.who, &delayed.response, "GET");
         }
     }
 
-    /// Logs that a WebSocket opens. Returns what opens it, the 101 and maybe a first message, and the length
-    /// of the 101 in bytes.
+    /// Logs that a WebSocket opens. Returns the 101.
     #[inline(never)]
-    fn announce(&mut self, delayed: &Delayed) -> (Vec<u8>, usize) {
+    fn announce(&mut self, delayed: &Delayed) -> Vec<u8> {
         let Delayed { who, response, websocket, .. } = delayed;
         // A runner of the cases opens many.
         let topic = if websocket.control.is_some() { Topic::Detail } else { Topic::Opened };
         self.log(topic, describe_opening(websocket.number, who, &websocket.upgrade));
-        let mut opening = response.encode("GET", "");
-        let response_len = opening.len();
-        if let Some(dump) = &websocket.dump {
-            frame::encode_header(Opcode::Text, dump.len(), &mut opening);
-            opening.extend_from_slice(dump.as_bytes());
-        }
-        (opening, response_len)
+        response.encode("GET", "")
     }
 
     /// Opens the WebSocket.
     #[inline(never)]
-    fn open(&mut self, delayed: Box<Delayed>, opening: Vec<u8>, response_len: usize) {
-        let Delayed { input, websocket: Pending { number, deflate, script, control, .. }, .. } =
-            *delayed;
-        let received = input.filled().len();
+    fn open(&mut self, delayed: Box<Delayed>, response: Vec<u8>) {
+        let Delayed { input, websocket, .. } = *delayed;
+        let Pending { number, deflate, script, dump, control, .. } = websocket;
+        let (received, response_len) = (input.filled().len(), response.len());
         let Service { settings, budget, .. } = self.service;
         let timeouts = match control {
             // A case has its own timeouts, and a ping would disturb it.
@@ -658,11 +650,15 @@ impl<'s> Connection<'s> {
             incoming.trace();
         }
         let content = if let Some(control) = control {
-            self.runner(number, control, incoming, &opening)
+            self.runner(number, control, incoming, &response)
         } else if let Some(script) = script {
-            self.script(number, script, incoming, opening)
+            let mut scripted = self.script(number, script, incoming, response);
+            if let Some(dump) = dump {
+                scripted.begin_with(&dump);
+            }
+            Content::Script(scripted)
         } else {
-            Content::Echo(Conversation::new(number, &settings.prefix, incoming, opening))
+            Content::Echo(Conversation::new(number, &settings.prefix, incoming, response))
         };
         let mut websocket = WebSocket::new(number, self.now, content, response_len, received);
         if log_enabled!(Level::Trace) {
@@ -677,9 +673,9 @@ impl<'s> Connection<'s> {
         client: u64,
         (control, request): (Control, String),
         incoming: Box<Incoming>,
-        opening: &[u8],
+        response: &[u8],
     ) -> Content<'s> {
-        let response = String::from_utf8_lossy(opening).into_owned();
+        let response = String::from_utf8_lossy(response).into_owned();
         let started = self.began + self.now;
         let handshake = Handshake { client, started, request, response };
         let Service { cases, budget, .. } = self.service;
@@ -693,13 +689,12 @@ impl<'s> Connection<'s> {
         client: u64,
         script: Box<Script>,
         incoming: Box<Incoming>,
-        opening: Vec<u8>,
-    ) -> Content<'s> {
+        response: Vec<u8>,
+    ) -> Box<Scripted> {
         let Service { settings, budget, .. } = self.service;
         let prefix = script.prefix.clone().unwrap_or_else(|| settings.prefix.clone());
         let budget = Arc::clone(budget);
-        let scripted = Scripted::new(client, *script, prefix, incoming, budget, opening, self.now);
-        Content::Script(Box::new(scripted))
+        Box::new(Scripted::new(client, *script, prefix, incoming, budget, response, self.now))
     }
 
     fn leave_without_request(&mut self) {

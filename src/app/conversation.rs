@@ -3,12 +3,12 @@
 use std::mem;
 use std::time::Duration;
 
-use log::{Level, debug, log_enabled, trace};
+use log::{Level, debug, log_enabled};
 
 use crate::app::echo;
 use crate::app::incoming::{Due, Incoming, Next};
 use crate::app::step::Step;
-use crate::app::trace::Frames;
+use crate::app::trace::{Frames, Reader};
 use crate::escape::{Count, Quoted};
 use crate::websocket::close::STOPPING;
 use crate::websocket::deflate::Inflated;
@@ -42,15 +42,18 @@ enum Tail {
 }
 
 impl<'s> Conversation<'s> {
-    /// An echo for `client`, as the log calls it, which is sent `opening` first.
-    pub fn new(client: u64, prefix: &'s str, incoming: Box<Incoming>, opening: Vec<u8>) -> Self {
-        Conversation { client, prefix, incoming, output: opening, sent: 0, messages: 0 }
+    /// An echo for `client`, as the log calls it, which is sent `response`, the 101, first.
+    pub fn new(client: u64, prefix: &'s str, incoming: Box<Incoming>, response: Vec<u8>) -> Self {
+        Conversation { client, prefix, incoming, output: response, sent: 0, messages: 0 }
     }
 
-    /// Returns the next step at `now`.
-    pub fn next(&mut self, now: Duration) -> Step<'_> {
+    /// Returns the next step at `now`. Announces its compressed replies to `traced`, which decodes it.
+    pub fn next(&mut self, now: Duration, traced: Option<&mut Reader>) -> Step<'_> {
         self.output.drain(..mem::take(&mut self.sent));
-        let tail = if self.incoming.is_traced() { self.reply_traced() } else { self.reply() };
+        let tail = match traced {
+            Some(traced) => self.reply_traced(traced),
+            None => self.reply(),
+        };
         if let Tail::Nothing = tail {
             let due = self.incoming.check_progress();
             self.send(due);
@@ -101,15 +104,26 @@ impl<'s> Conversation<'s> {
 
     /// Like `reply`, for a client whose frames are traced.
     #[cold]
-    fn reply_traced(&mut self) -> Tail {
+    fn reply_traced(&mut self, traced: &mut Reader) -> Tail {
         let mut tail = Tail::Nothing;
         while self.output.len() < FLUSH
             && matches!(tail, Tail::Nothing)
             && let Some(Next { event, session, frames }) = self.incoming.next_event()
         {
             log_event(self.client, &event, session, &frames);
+            let first = self.output.len();
+            let inflated_len = match &event {
+                Event::Inflated(kind, inflated) => {
+                    echo::parts(*kind, self.prefix).1.len() + inflated.message().len()
+                }
+                _ => 0,
+            };
             tail = answer(event, session, self.prefix, &mut self.output, &mut self.messages);
+            if self.output.get(first).is_some_and(|first| first & frame::RSV1 != 0) {
+                traced.expect(inflated_len);
+            }
         }
+        self.incoming.skipped().log(self.client);
         tail
     }
 
@@ -170,9 +184,7 @@ fn encode_close(session: &Session, output: &mut Vec<u8>) {
 /// Logs an event, and its `frames` if they were traced.
 #[cold]
 pub fn log_event(client: u64, event: &Event, session: &Session, frames: &Frames) {
-    for frame in frames.iter() {
-        trace!("client {client}: {frame}");
-    }
+    frames.log(client);
     let (kind, payload, compressed) = match event {
         Event::InInput(kind, payload) => (*kind, *payload, None),
         Event::Assembled(kind) => (*kind, session.assembled(), None),

@@ -113,8 +113,20 @@ impl Incoming {
         if let Event::Assembled(_) | Event::Inflated(..) = event {
             (self.spare_since, self.progress) = (Some(self.now), None);
         }
-        let frames = self.trace.as_mut().map_or(Frames::default(), |trace| trace.take(&event));
+        let unread = unread.len();
+        let take = |trace: &mut Box<Inbound>| trace.take(&event, &self.session, unread);
+        let frames = self.trace.as_mut().map_or_else(Frames::default, take);
+        if self.session.closed().is_some_and(Close::is_complete) {
+            // Whatever follows is no frame, or is ignored.
+            self.trace = None;
+        }
         Some(Next { event, session: &mut self.session, frames })
+    }
+
+    /// Takes the traced frames that are skipped, since the server has closed.
+    pub fn skipped(&mut self) -> Frames {
+        let trace = self.trace.as_mut().filter(|_| self.session.closed().is_some());
+        trace.map_or_else(Frames::default, |trace| trace.skipped())
     }
 
     /// The session, the unprocessed input, and the count of processed bytes.
@@ -128,10 +140,6 @@ impl Incoming {
         let mut trace = Box::<Inbound>::default();
         trace.received(&self.input.filled()[self.consumed..], self.now);
         self.trace = Some(trace);
-    }
-
-    pub fn is_traced(&self) -> bool {
-        self.trace.is_some()
     }
 
     /// The last `len` bytes that were processed.
@@ -307,5 +315,35 @@ impl Incoming {
     fn compact(&mut self) {
         let end = self.input.filled().len();
         self.input.keep(mem::take(&mut self.consumed)..end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use super::*;
+
+    #[test]
+    fn a_ping_that_is_due_leaves_the_unprocessed_input_whole() {
+        const INTERVAL: Duration = Duration::from_secs(1);
+        let timeouts = Timeouts {
+            handshake: INTERVAL,
+            ping_interval: Some(INTERVAL),
+            ping: INTERVAL,
+            write: INTERVAL,
+            close: INTERVAL,
+        };
+        let budget = Arc::new(Budget::new(0));
+        let mut input = Buffer::new(Arc::clone(&budget));
+        input.reserve(LARGE_INPUT).unwrap();
+        let mut incoming = Incoming::new(0, timeouts, input, &budget, None, Duration::ZERO);
+        let pongs = [0x8A, 0x80, 0, 0, 0, 0].repeat(1000);
+        incoming.input()[..pongs.len()].copy_from_slice(&pongs);
+        incoming.received(pongs.len(), Duration::ZERO);
+        assert!(incoming.next_event().is_some());
+        assert_eq!(incoming.waited(INTERVAL), Some(Due::Ping));
+        assert!(!incoming.input().is_empty());
+        assert_eq!(iter::from_fn(|| incoming.next_event().map(drop)).count(), 999);
     }
 }

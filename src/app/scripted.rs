@@ -96,15 +96,15 @@ enum StreamAt {
 }
 
 impl Scripted {
-    /// Runs `script` for the client with the number `client` in the log, from `opened` on. `opening` is
-    /// sent first, together with what is due at once: it is the 101, and maybe a first message.
+    /// Runs `script` for the client with the number `client` in the log, from `opened` on. `response`,
+    /// the 101, is sent first, together with what is due at once.
     pub fn new(
         client: u64,
         script: Script,
         prefix: String,
         incoming: Box<Incoming>,
         budget: Arc<Budget>,
-        opening: Vec<u8>,
+        response: Vec<u8>,
         opened: Duration,
     ) -> Self {
         let traced = script.trace.then(|| {
@@ -121,7 +121,7 @@ impl Scripted {
             now: opened,
             queue: Queue::default(),
             current: None,
-            output: opening,
+            output: response,
             sending: Vec::new(),
             pushed: 0,
             replies: 0,
@@ -130,15 +130,25 @@ impl Scripted {
         }
     }
 
-    /// Returns the next step at `now`.
-    pub fn next(&mut self, now: Duration) -> Step<'_> {
+    /// Sends `dump` as the first message, together with the 101.
+    pub fn begin_with(&mut self, dump: &str) {
+        let start = self.output.len();
+        frame::encode_header(Opcode::Text, dump.len(), &mut self.output);
+        self.output.extend_from_slice(dump.as_bytes());
+        if let Some(Traced { reader, sent, .. }) = self.traced.as_deref_mut() {
+            reader.read(&self.output[start..], self.opened, sent);
+        }
+    }
+
+    /// Returns the next step at `now`. Announces compressed replies to `logged`, which decodes the steps.
+    pub fn next(&mut self, now: Duration, logged: Option<&mut Reader>) -> Step<'_> {
         self.advance(now);
         if let Some(Current { seen: Some(seen), .. }) = self.current.take_if(|it| it.is_sent()) {
             self.send_trace(seen);
         }
         if let State::Open = self.state {
             self.push();
-            self.process_events();
+            self.process_events(logged);
             self.gather();
         }
         match self.state {
@@ -338,7 +348,7 @@ impl Scripted {
     }
 
     /// Queues the answers to the input.
-    fn process_events(&mut self) {
+    fn process_events(&mut self, mut logged: Option<&mut Reader>) {
         while !self.is_full()
             && let Some(Next { event, session, frames: seen }) = self.incoming.next_event()
         {
@@ -359,8 +369,15 @@ impl Scripted {
                 }
                 Event::Inflated(kind, inflated) => {
                     let (opcode, prefix) = echo::parts(kind, &self.prefix);
+                    let len = prefix.len() + inflated.message().len();
                     match session.deflate(prefix, *inflated) {
                         Encoding::Deflated => {
+                            // Replies are sent in this order.
+                            let traced = self.traced.as_mut().map(|it| &mut it.reader);
+                            [traced, logged.as_deref_mut()]
+                                .into_iter()
+                                .flatten()
+                                .for_each(|reader| reader.expect(len));
                             reply(opcode, frame::RSV1, [b"", session.assembled()])
                         }
                         // A reply may always be sent uncompressed.
@@ -390,10 +407,17 @@ impl Scripted {
             let due = self.now + self.script.latency;
             self.queue_or_close(EntryKind::Reply, due, frames, seen);
         }
+        if logged.is_some() {
+            self.incoming.skipped().log(self.client);
+        }
         self.incoming.check_progress();
     }
 
     fn add(&mut self, kind: EntryKind, due: Duration, frame: &[u8], seen: Option<Frames>) {
+        // An entry without output could fill the queue, and leave it without another step.
+        if frame.is_empty() && seen.is_none() {
+            return;
+        }
         let mut frames = Buffer::new(Arc::clone(&self.budget));
         let added = frames.reserve(frame.len()).and_then(|()| append(&mut frames, frame));
         self.queue_or_close(kind, due, added.map(|()| frames), seen);
@@ -467,8 +491,9 @@ impl Scripted {
             After::Time(time) => self.now >= self.opened + time,
         };
         let has_to_wait = is_inside && matches!(fault, Fault::WrongFrame(_));
-        // Unrequested messages that are due come before the fault.
-        if !is_due || has_to_wait || self.queue.begins_with_push(self.now) {
+        // Unrequested messages that are due come before the fault, unless they wait for a reply.
+        let is_after_push = !is_inside && self.queue.begins_with_push(self.now);
+        if !is_due || has_to_wait || is_after_push {
             return;
         }
         let Some((_, fault)) = self.script.fault.take() else { return };

@@ -6,9 +6,11 @@ use std::fmt;
 use std::mem;
 use std::time::Duration;
 
+use log::trace;
+
 use crate::escape::{Count, Quoted};
-use crate::websocket::frame::{FIN, Opcode};
-use crate::websocket::session::Event;
+use crate::websocket::frame::{self, FIN, Opcode, RSV1};
+use crate::websocket::session::{Close, Event, Session};
 
 /// The maximum number of frames that are kept of one message. The others are counted.
 const MAX_FRAMES: usize = 64;
@@ -33,7 +35,10 @@ pub struct Frame {
     /// The time at which its header was complete.
     at: Duration,
     header: Vec<u8>,
+    /// 0 while the header lacks the length.
     payload_len: u64,
+    /// The bytes of the payload that have passed.
+    passed: u64,
     /// The start of the payload, unmasked.
     payload: Vec<u8>,
     /// The inflated size of the message that begins with it, if the message is compressed.
@@ -54,8 +59,9 @@ pub struct Reader {
     header: Vec<u8>,
     /// The frame whose payload is not complete.
     open: Option<Frame>,
-    /// The bytes of it that have passed.
-    passed: u64,
+    /// The inflated sizes of the compressed messages that come next.
+    inflated: VecDeque<usize>,
+    now: Duration,
 }
 
 /// The frames of a client, grouped by the events of its session.
@@ -68,57 +74,74 @@ pub struct Inbound {
 
 impl Reader {
     pub fn new(side: Side) -> Self {
-        Reader { side, header: Vec::new(), open: None, passed: 0 }
+        let (inflated, now) = (VecDeque::new(), Duration::ZERO);
+        Reader { side, header: Vec::new(), open: None, inflated, now }
+    }
+
+    /// Announces a compressed message, after those that were announced before, with its inflated size.
+    pub fn expect(&mut self, inflated: usize) {
+        self.inflated.push_back(inflated);
     }
 
     /// Decodes `bytes`, which passed at `at`, and adds each completed frame to `frames`.
     pub fn read(&mut self, mut bytes: &[u8], at: Duration, frames: &mut impl Extend<Frame>) {
+        self.now = at;
         while !bytes.is_empty() || self.is_complete() {
             if self.open.is_none() {
                 let Some((&first, rest)) = bytes.split_first() else { return };
                 bytes = rest;
                 self.header.push(first);
-                self.begin(at);
+                self.begin();
             }
             let Some(frame) = &mut self.open else { continue };
-            let left = usize::try_from(frame.payload_len - self.passed).unwrap_or(usize::MAX);
+            let left = usize::try_from(frame.payload_len - frame.passed).unwrap_or(usize::MAX);
             let (payload, rest) = bytes.split_at(left.min(bytes.len()));
             let room = MAX_PAYLOAD.saturating_sub(frame.payload.len());
             let masking_key = frame.masking_key().unwrap_or_default();
             let keys = masking_key.iter().cycle().skip(frame.payload.len() % 4);
             let shown = payload.iter().take(room).zip(keys).map(|(byte, key)| byte ^ key);
             frame.payload.extend(shown);
-            self.passed += payload.len() as u64;
+            frame.passed += payload.len() as u64;
             bytes = rest;
             if self.is_complete() {
-                frames.extend(self.end());
+                frames.extend(self.open.take());
             }
         }
     }
 
-    /// Ends an incomplete frame, or an incomplete header.
+    /// Takes the incomplete frame. No more of it follows.
     pub fn end(&mut self) -> Option<Frame> {
-        self.passed = 0;
-        let frame = self.open.take();
-        let header = mem::take(&mut self.header);
-        frame.or_else(|| {
-            let frame = |header| Frame::new(self.side, Duration::ZERO, header);
-            (!header.is_empty()).then(|| frame(header))
-        })
+        let frame = self.incomplete();
+        (self.header, self.open) = (Vec::new(), None);
+        frame
+    }
+
+    /// The frame that is not complete.
+    fn incomplete(&self) -> Option<Frame> {
+        let in_header = || Frame::new(self.side, self.now, self.header.clone());
+        self.open.clone().or_else(|| (!self.header.is_empty()).then(in_header))
     }
 
     fn is_complete(&self) -> bool {
-        self.open.as_ref().is_some_and(|frame| frame.payload_len == self.passed)
+        self.open.as_ref().is_some_and(|frame| frame.payload_len == frame.passed)
     }
 
     /// Begins a frame, if its header is complete.
-    fn begin(&mut self, at: Duration) {
-        let &[_, second, ..] = &self.header[..] else { return };
-        let masking_key = if second & 0x80 == 0 { 0 } else { 4 };
-        if self.header.len() == 2 + length_len(second) + masking_key {
-            self.open = Some(Frame::new(self.side, at, mem::take(&mut self.header)));
+    fn begin(&mut self) {
+        let &[first, second, ..] = &self.header[..] else { return };
+        if self.header.len() == header_len(second) {
+            let mut frame = Frame::new(self.side, self.now, mem::take(&mut self.header));
+            if first & RSV1 != 0 && !frame.is_control() {
+                frame.inflated = self.inflated.pop_front();
+            }
+            self.open = Some(frame);
         }
     }
+}
+
+/// The size in bytes of a header with this second byte.
+fn header_len(second: u8) -> usize {
+    2 + length_len(second) + if second & 0x80 == 0 { 0 } else { 4 }
 }
 
 /// The size in bytes of the extended length, which follows the second byte of a header.
@@ -132,17 +155,44 @@ fn length_len(second: u8) -> usize {
 
 impl Frame {
     fn new(side: Side, at: Duration, header: Vec<u8>) -> Self {
-        let second = header.get(1).copied().unwrap_or_default();
-        let extended = header.get(2..2 + length_len(second)).unwrap_or_default();
-        let payload_len = match extended {
-            [] => u64::from(second & 0x7F),
-            extended => extended.iter().fold(0, |len, byte| len << 8 | u64::from(*byte)),
+        let mut frame = Frame {
+            side,
+            at,
+            header,
+            payload_len: 0,
+            passed: 0,
+            payload: Vec::new(),
+            inflated: None,
         };
-        Frame { side, at, header, payload_len, payload: Vec::new(), inflated: None }
+        frame.payload_len = frame.length().unwrap_or_default();
+        frame
     }
 
     fn first(&self) -> u8 {
         self.header.first().copied().unwrap_or_default()
+    }
+
+    /// The length of the payload, if the header reaches so far.
+    fn length(&self) -> Option<u64> {
+        let second = *self.header.get(1)?;
+        Some(match self.header.get(2..2 + length_len(second))? {
+            [] => u64::from(second & 0x7F),
+            extended => extended.iter().fold(0, |len, byte| len << 8 | u64::from(*byte)),
+        })
+    }
+
+    /// The bytes that have passed.
+    fn len(&self) -> u64 {
+        self.header.len() as u64 + self.passed
+    }
+
+    /// Keeps of a header that no session accepts only the bytes up to its mistake, and nothing of the
+    /// payload, however much of it arrived together.
+    fn cut_header(&mut self) {
+        let is_wrong = |len: &usize| frame::decode(&self.header[..*len]).is_err();
+        let wrong = (2..=self.header.len()).find(is_wrong);
+        self.header.truncate(wrong.unwrap_or(self.header.len()));
+        self.payload.clear();
     }
 
     fn is_control(&self) -> bool {
@@ -154,8 +204,9 @@ impl Frame {
     }
 
     fn masking_key(&self) -> Option<[u8; 4]> {
-        let is_masked = self.header.get(1)? & 0x80 != 0;
-        self.header.last_chunk().copied().filter(|_| is_masked)
+        let second = *self.header.get(1)?;
+        let is_whole = second & 0x80 != 0 && self.header.len() == header_len(second);
+        self.header.last_chunk().copied().filter(|_| is_whole)
     }
 
     fn name(&self) -> &'static str {
@@ -170,23 +221,29 @@ impl Frame {
         }
     }
 
+    /// Logs it as one of `client`.
+    pub fn log(&self, client: u64) {
+        trace!("client {client}: {self}");
+    }
+
     /// As JSON, with the time since `opened`.
     fn json(&self, opened: Duration) -> String {
         let from = match self.side {
             Side::Client => "client",
             Side::Server => "server",
         };
-        let mask = self.masking_key().map_or("null".into(), |key| format!("\"{}\"", Hex(&key)));
+        let null = || "null".into();
+        let mask = self.masking_key().map_or_else(null, |key| format!("\"{}\"", Hex(&key)));
+        let length = self.length().map_or_else(null, |length| length.to_string());
         let inflated = self.inflated.map_or(String::new(), |size| format!(",\"inflated\":{size}"));
         format!(
             "{{\"from\":\"{from}\",\"at\":{:.6},\"fin\":{},\"rsv\":{},\"opcode\":{},\"name\":\"{}\",\
-             \"mask\":{mask},\"length\":{},\"header\":\"{}\"{inflated},\"bytes\":\"{}\"}}",
+             \"mask\":{mask},\"length\":{length},\"header\":\"{}\"{inflated},\"bytes\":\"{}\"}}",
             self.at.saturating_sub(opened).as_secs_f64(),
             self.is_final(),
             self.first() >> 4 & 0x07,
             self.first() & 0x0F,
             self.name(),
-            self.payload_len,
             Hex(&self.header),
             Hex(&self.payload[..self.payload.len().min(SHOWN_PAYLOAD)]),
         )
@@ -212,7 +269,10 @@ impl fmt::Display for Frame {
         if let Some(key) = self.masking_key() {
             write!(f, ", masked by {}", Hex(&key))?;
         }
-        write!(f, ", {}, header {}", Count(self.payload_len, "byte"), Hex(&self.header))?;
+        if let Some(length) = self.length() {
+            write!(f, ", {}", Count(length, "byte"))?;
+        }
+        write!(f, ", header {}", Hex(&self.header))?;
         if let Some(size) = self.inflated {
             write!(f, ", message inflated to {}", Count(size as u64, "byte"))?;
         }
@@ -234,8 +294,14 @@ impl Frames {
         self.more += mem::take(&mut other.more);
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Frame> {
-        self.frames.iter()
+    /// Logs each frame of `client`.
+    pub fn log(&self, client: u64) {
+        for frame in &self.frames {
+            frame.log(client);
+        }
+        if self.more > 0 {
+            trace!("client {client}: received {}", Count(self.more, "more frame"));
+        }
     }
 
     /// Records the inflated size of the message that begins with the first data frame.
@@ -274,18 +340,16 @@ impl Inbound {
         self.reader.read(bytes, at, &mut self.waiting);
     }
 
-    /// The frames of the next event.
-    pub fn take(&mut self, event: &Event) -> Frames {
+    /// The frames of the next event of `session`, which has not processed the last `unread` bytes.
+    pub fn take(&mut self, event: &Event, session: &Session, unread: usize) -> Frames {
         let mut frames = Frames::default();
         match event {
             Event::Ping(_) | Event::Pong(_) => {
                 let control = self.waiting.iter().position(Frame::is_control);
                 frames.extend(control.and_then(|at| self.waiting.remove(at)));
             }
-            // The peer's close frame, or its mistake.
             Event::Close => {
-                frames.extend(self.waiting.drain(..));
-                frames.extend(self.reader.end());
+                frames.extend(self.take_last(session, unread as u64));
                 frames.more += mem::take(&mut self.more);
             }
             Event::InInput(..) | Event::Assembled(_) | Event::Inflated(..) => {
@@ -302,12 +366,63 @@ impl Inbound {
         frames
     }
 
+    /// The frames up to the peer's close frame or mistake, the same in every split of its bytes: nothing
+    /// that follows, and of the wrong frame nothing after the mistake.
+    fn take_last(&mut self, session: &Session, unread: u64) -> Vec<Frame> {
+        let incomplete = self.reader.incomplete();
+        let mut left = unread.saturating_sub(incomplete.as_ref().map_or(0, Frame::len));
+        let mut processed = self.waiting.len();
+        while let Some(frame) = self.waiting.range(..processed).next_back()
+            && left >= frame.len()
+        {
+            (left, processed) = (left - frame.len(), processed - 1);
+        }
+        let unprocessed = self.waiting.split_off(processed);
+        let mut frames: Vec<_> = mem::replace(&mut self.waiting, unprocessed).into();
+        let Some(Close::ByServer(close, _)) = session.closed() else { return frames };
+        // A close frame, or the end of a message that can't be inflated or is not UTF-8.
+        let ends = frames.last().is_some_and(|frame| frame.is_control() || frame.is_final());
+        let is_in_payload = close.code == Some(1007) || unread == 0 && self.reader.open.is_some();
+        if !ends && is_in_payload {
+            frames.extend(incomplete.filter(|_| unread == 0));
+        } else if !ends {
+            let mut wrong = self.waiting.front().cloned().or(incomplete);
+            wrong.iter_mut().for_each(Frame::cut_header);
+            frames.extend(wrong);
+        }
+        if close.code == Some(1007) && frames.first().is_some_and(|frame| frame.first() & RSV1 == 0)
+        {
+            cut_invalid_text(&mut frames, session.valid_len());
+        }
+        frames
+    }
+
+    /// Takes the frames that `session` skips once it is closed.
+    pub fn skipped(&mut self) -> Frames {
+        let mut frames = Frames::default();
+        frames.extend(self.waiting.drain(..));
+        frames.more = mem::take(&mut self.more);
+        frames
+    }
+
     /// Limits the kept frames of the unfinished message. Call it when no event is left.
     pub fn trim(&mut self) {
         let more = self.waiting.len().saturating_sub(MAX_FRAMES);
         self.waiting.truncate(MAX_FRAMES);
         self.more += more as u64;
     }
+}
+
+/// Ends the last of a text's frames after the first byte that is not UTF-8. The text is valid up to
+/// `valid_len`.
+fn cut_invalid_text(frames: &mut [Frame], valid_len: usize) {
+    let Some((last, before)) = frames.split_last_mut().filter(|(last, _)| !last.is_control())
+    else {
+        return;
+    };
+    let before: u64 = before.iter().map(|frame| frame.payload_len).sum();
+    let len = (valid_len as u64 + 1).saturating_sub(before);
+    last.payload.truncate(usize::try_from(len).unwrap_or(usize::MAX));
 }
 
 /// Displays bytes as hexadecimal digits.

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use log::trace;
-
 use crate::app::cases::runner::Runner;
 use crate::app::conversation::Conversation;
 use crate::app::end::End;
 use crate::app::scripted::Scripted;
 use crate::app::step::{Step, Topic};
-use crate::app::trace::{Reader, Side};
+use crate::app::trace::{Frame, Reader, Side};
 use crate::escape::Count;
 use crate::websocket::deflate::Sizes;
 use crate::websocket::session::Session;
@@ -71,9 +69,10 @@ impl<'s> WebSocket<'s> {
     /// Returns the next step at `now`.
     #[inline]
     pub fn next(&mut self, now: Duration) -> Step<'_> {
+        let traced = self.sent_frames.as_deref_mut();
         let step = match &mut self.content {
-            Content::Echo(conversation) => conversation.next(now),
-            Content::Script(scripted) => scripted.next(now),
+            Content::Echo(conversation) => conversation.next(now, traced),
+            Content::Script(scripted) => scripted.next(now, traced),
             Content::Runner(runner) => runner.next(now),
         };
         let [head, payload] = match step {
@@ -196,11 +195,11 @@ impl<'s> WebSocket<'s> {
 /// Logs the frames that are sent.
 #[cold]
 fn log_sent(client: u64, reader: &mut Reader, bytes: [&[u8]; 2], now: Duration) {
-    let mut frames = Vec::new();
+    let mut frames: Vec<Frame> = Vec::new();
     for bytes in bytes {
         reader.read(bytes, now, &mut frames);
     }
     for frame in frames {
-        trace!("client {client}: {frame}");
+        frame.log(client);
     }
 }

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
-use std::mem;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::{self, Thread};
@@ -56,7 +55,7 @@ struct State {
     by_id: HashMap<u64, Arc<Connection>>,
     /// Connections that are not WebSockets and were not evicted, in the order of [`Phase`].
     evictable: BTreeSet<(Phase, u64)>,
-    /// Connections that were evicted but not aborted, and have yet to end.
+    /// Connections that were evicted and have yet to end.
     evicted: BTreeSet<u64>,
 }
 
@@ -131,7 +130,9 @@ impl Registry {
         let beyond = |state: &State| state.by_id.len().saturating_sub(self.max);
         let is_full = |state: &State| beyond(state) >= self.http_only;
         let mut state = self.lock();
-        if beyond(&state) >= self.http_only / 2 {
+        // Without the evicted ones: clients that don't read delay their end, and would cost others their
+        // slots.
+        if beyond(&state) >= self.http_only / 2 + state.evicted.len() {
             state.evict();
         }
         state = self.wait_while(state, PATIENCE, is_full);
@@ -220,21 +221,19 @@ impl State {
         self.evictable.remove(&(phase, id));
         let Some(connection) = self.by_id.get(&id) else { return };
         let _ = connection.refusal.set(LIMIT_REACHED);
+        self.evicted.insert(id);
         if matches!(phase, Phase::Answered(_)) {
             connection.abort();
         } else {
             // Its thread sends a 503, unless the client is not reading its response.
-            self.evicted.insert(id);
             connection.socket.shut_read();
             connection.wake();
         }
     }
 
-    fn abort_evicted(&mut self) {
-        for id in mem::take(&mut self.evicted) {
-            if let Some(connection) = self.by_id.get(&id) {
-                connection.abort();
-            }
+    fn abort_evicted(&self) {
+        for connection in self.evicted.iter().filter_map(|id| self.by_id.get(id)) {
+            connection.abort();
         }
     }
 

@@ -31,7 +31,10 @@ pub(super) fn check_utf8(
         Ok(right) => *checked += right.len(),
         // The last character is incomplete, but its rest may still arrive.
         Err(error) if error.error_len().is_none() && !complete => *checked += error.valid_up_to(),
-        Err(_) => return Err(ProtocolError::InvalidUtf8),
+        Err(error) => {
+            *checked += error.valid_up_to();
+            return Err(ProtocolError::InvalidUtf8);
+        }
     }
     Ok(())
 }

@@ -83,7 +83,7 @@ pub struct Session {
     encoding: Encoding,
     /// The received part of a message in pieces, unmasked, or a compressed reply. Its memory is reused.
     message: Buffer,
-    /// The bytes of a text message in pieces that are known to be UTF-8.
+    /// The bytes of a text message in pieces, or of a wrong one, that are known to be UTF-8.
     checked: usize,
     deflate: Option<PerMessageDeflate>,
     /// The code of a close frame that was refused for its code or its reason.
@@ -170,6 +170,11 @@ impl Session {
     /// Whether messages may be compressed.
     pub fn is_compressible(&self) -> bool {
         self.deflate.is_some()
+    }
+
+    /// The bytes before the mistake in a text that was not compressed and is not UTF-8.
+    pub fn valid_len(&self) -> usize {
+        self.checked
     }
 
     /// The code of the peer's close frame, if the frame was refused for its code or reason.
@@ -306,7 +311,11 @@ impl Session {
                         if header.rsv != 0 {
                             return self.inflate(kind, payload).map(Some);
                         }
-                        if kind == Kind::Text && !ascii && str::from_utf8(payload).is_err() {
+                        if kind == Kind::Text
+                            && !ascii
+                            && let Err(error) = str::from_utf8(payload)
+                        {
+                            self.checked = error.valid_up_to();
                             return Err(ProtocolError::InvalidUtf8.into());
                         }
                         return Ok(Some(Event::InInput(kind, payload)));

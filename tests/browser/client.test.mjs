@@ -1236,9 +1236,13 @@ function load(testPage, name) {
       document.querySelector('#start').click();
     });
     if (name === 'Chromium') {
-      const { tasks, clock, processor } = await page.longestTask(work);
-      console.log(`# the longest of ${tasks} tasks took ${clock.toFixed(0)} ms, ${processor.toFixed(0)} ms of them the processor`);
-      assert.ok(tasks > 100 && processor < 50, `the longest of ${tasks} tasks took ${processor} ms of processor time`);
+      let longest;
+      // Other programs make a task longer, never shorter.
+      for (let round = 0; round < 3 && !(longest?.processor < 50); round += 1) {
+        longest = await page.longestTask(work);
+        console.log(`# the longest of ${longest.tasks} tasks took ${longest.clock.toFixed(0)} ms, ${longest.processor.toFixed(0)} ms of them the processor`);
+      }
+      assert.ok(longest.tasks > 100 && longest.processor < 50, `the longest of ${longest.tasks} tasks took ${longest.processor} ms of processor time`);
     } else {
       await work();
     }

@@ -175,6 +175,9 @@ impl<'s> Driver<'s> {
         let response = String::from_utf8(std::mem::replace(&mut self.sent, rest)).expect("text");
         assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
         self.writes.clear();
+        if !self.sent.is_empty() {
+            self.writes.push((self.now, self.sent.len()));
+        }
         response
     }
 

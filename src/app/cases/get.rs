@@ -2,10 +2,11 @@
 
 use crate::app::cases::case::{Case, Id};
 use crate::app::cases::control::{self, Command, Control};
+use crate::app::cases::format::Format;
 use crate::app::cases::results::Cases;
 use crate::app::cases::results::{self, State};
 use crate::app::cases::suite::{self, Suite};
-use crate::app::cases::summary::{Check, Summary};
+use crate::app::cases::summary::Check;
 use crate::app::json;
 use crate::app::page;
 use crate::app::query::Query;
@@ -37,14 +38,14 @@ pub fn response(path: &str, query: &str, cases: &Cases) -> Option<Response> {
 
 /// The response that reports whether an agent passes.
 fn verdict(query: &str, cases: &Cases) -> Response {
-    let check = match Check::parse(query) {
-        Ok(check) => check,
-        Err(wrong) => return Response::text(400, wrong),
-    };
-    match check.summarize(cases) {
-        Summary::Passed(text) => Response::text(200, text),
-        Summary::Failed(text) => Response::text(422, text),
-        Summary::UnknownAgent => Response::text(404, "no case was played to this agent"),
+    let asked = Query::parse(query)
+        .and_then(|query| Ok((Check::parse(&query)?, Format::parse(query.get("format"))?)));
+    match asked {
+        Ok((check, format)) => match check.summarize(cases) {
+            Some(summary) => format.response(&summary, &cases.suite),
+            None => Response::text(404, "no case was played to this agent"),
+        },
+        Err(wrong) => Response::text(400, wrong),
     }
 }
 

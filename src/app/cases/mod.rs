@@ -6,6 +6,7 @@ mod closing;
 pub mod control;
 pub mod data;
 mod describe;
+pub mod format;
 mod framing;
 pub mod get;
 pub mod payload;

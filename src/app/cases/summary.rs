@@ -1,14 +1,12 @@
 //! One answer for CI: whether an agent passes.
 
-use std::fmt::Write as _;
+use std::time::Duration;
 
-use crate::app::cases::case::{Behavior, CloseBehavior};
+use crate::app::cases::case::{Behavior, CloseBehavior, Id};
 use crate::app::cases::control;
-use crate::app::cases::results::Cases;
-use crate::app::cases::results::State;
+use crate::app::cases::results::{Cases, State};
 use crate::app::cases::suite::Pattern;
 use crate::app::query::Query;
-use crate::escape::Count;
 
 /// The requirements on an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,12 +17,30 @@ pub struct Check {
     except: Vec<Pattern>,
 }
 
-/// Whether an agent passes, and the reason as text.
+/// The results of an agent that count.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Summary {
-    Passed(String),
+pub struct Summary {
+    pub agent: String,
+    /// In the order of the cases.
+    pub results: Vec<CaseResult>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaseResult {
+    pub id: Id,
+    /// The verdict in one word, or the reason why there is none.
+    pub verdict: &'static str,
+    pub outcome: Outcome,
+    pub duration: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Passed,
+    /// UNIMPLEMENTED, and allowed.
+    Skipped,
+    /// With the reason.
     Failed(String),
-    UnknownAgent,
 }
 
 impl Check {
@@ -33,13 +49,12 @@ impl Check {
     /// # Errors
     ///
     /// A sentence that names the mistake.
-    pub fn parse(query: &str) -> Result<Self, String> {
+    pub fn parse(query: &Query) -> Result<Self, String> {
         let allowable = [
             Behavior::Unimplemented.as_str(),
             CloseBehavior::Unclean.as_str(),
             CloseBehavior::WrongCode.as_str(),
         ];
-        let query = Query::parse(query)?;
         let mut passing = vec![Behavior::Ok.as_str(), Behavior::Informational.as_str()];
         match query.get("strict") {
             None => passing.push(Behavior::NonStrict.as_str()),
@@ -53,42 +68,46 @@ impl Check {
         let except = query.get("except").into_iter().flat_map(|patterns| patterns.split(','));
         let except = except.map(Pattern::parse).collect::<Result<_, _>>();
         let except = except.map_err(|wrong| format!("except: {wrong}"))?;
-        Ok(Check { agent: control::agent(&query)?, passing, except })
+        Ok(Check { agent: control::agent(query)?, passing, except })
     }
 
-    /// Checks the verdicts on every selected case.
-    pub fn summarize(&self, Cases { suite, results }: &Cases) -> Summary {
-        let Some(states) = results.states(&self.agent) else { return Summary::UnknownAgent };
-        let mut counts: Vec<(&str, u64)> = Vec::new();
-        let mut failures = String::new();
-        for id in suite.ids() {
-            if self.except.iter().any(|pattern| pattern.matches(*id)) {
-                continue;
+    /// Checks the verdicts on every selected case. `None` if no case was played to the agent.
+    pub fn summarize(&self, Cases { suite, results }: &Cases) -> Option<Summary> {
+        let states = results.states(&self.agent)?;
+        let is_excepted = |id: Id| self.except.iter().any(|pattern| pattern.matches(id));
+        let ids = suite.ids().iter().filter(|id| !is_excepted(**id));
+        let results = ids.map(|id| self.result(*id, states.get(id))).collect();
+        Some(Summary { agent: self.agent.clone(), results })
+    }
+
+    fn result(&self, id: Id, state: Option<&State>) -> CaseResult {
+        let without_verdict = |why: &'static str| CaseResult {
+            id,
+            verdict: why,
+            outcome: Outcome::Failed(why.into()),
+            duration: Duration::ZERO,
+        };
+        let report = match state {
+            None => return without_verdict("not run"),
+            Some(State::Running) => return without_verdict("running"),
+            Some(State::Judged(report)) => report,
+        };
+        let (behavior, close) = (report.behavior.as_str(), report.close.as_str());
+        let is_passing = |word| self.passing.contains(word);
+        let (verdict, outcome) = match (is_passing(&behavior), is_passing(&close)) {
+            (true, true) if report.behavior == Behavior::Unimplemented => {
+                (behavior, Outcome::Skipped)
             }
-            let (word, failure) = match states.get(id) {
-                None => ("not run", Some("not run".into())),
-                Some(State::Running) => ("running", Some("running".into())),
-                Some(State::Judged(report)) => {
-                    let (behavior, close) = (report.behavior.as_str(), report.close.as_str());
-                    let is_passing = |word| self.passing.contains(word);
-                    match (is_passing(&behavior), is_passing(&close)) {
-                        (true, true) => (behavior, None),
-                        (false, _) => (behavior, Some(report.describe())),
-                        (true, false) => (close, Some(report.describe())),
-                    }
-                }
-            };
-            match counts.iter_mut().find(|(counted, _)| *counted == word) {
-                Some((_, count)) => *count += 1,
-                None => counts.push((word, 1)),
-            }
-            if let Some(failure) = failure {
-                let _ = write!(failures, "\n{id}: {failure}");
-            }
-        }
-        let total = Count(counts.iter().map(|(_, count)| count).sum(), "case");
-        let counts: Vec<_> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
-        let text = format!("{total}: {}{failures}", counts.join(", "));
-        if failures.is_empty() { Summary::Passed(text) } else { Summary::Failed(text) }
+            (true, true) => (behavior, Outcome::Passed),
+            (false, _) => (behavior, Outcome::Failed(report.describe())),
+            (true, false) => (close, Outcome::Failed(report.describe())),
+        };
+        CaseResult { id, verdict, outcome, duration: report.duration }
+    }
+}
+
+impl Summary {
+    pub fn is_passed(&self) -> bool {
+        self.results.iter().all(|result| !matches!(result.outcome, Outcome::Failed(_)))
     }
 }

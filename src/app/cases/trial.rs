@@ -246,8 +246,9 @@ impl<'s> Trial<'s> {
     }
 
     fn process_events(&mut self) {
-        let Self { incoming, course, controls, .. } = self;
-        while let Some(Next { event, session, .. }) = incoming.next_event() {
+        let Self { incoming, course, controls, handshake, .. } = self;
+        while let Some(Next { event, session, frames }) = incoming.next_event() {
+            frames.log(handshake.client);
             match event {
                 Event::InInput(kind, payload) => course.came(Came::Message(kind, payload)),
                 Event::Assembled(kind) => course.came(Came::Message(kind, session.assembled())),
@@ -263,6 +264,7 @@ impl<'s> Trial<'s> {
                 Event::Close => course.process_close(session),
             }
         }
+        incoming.skipped().log(handshake.client);
         if incoming.check_progress().is_some() {
             course.process_close(&incoming.session);
         }

@@ -11,3 +11,4 @@ mod properties;
 mod routes;
 mod scripted;
 mod trace;
+mod tshark;

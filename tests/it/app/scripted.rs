@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use wsecho::app::behavior::HANG;
 use wsecho::app::connection::Service;
+use wsecho::app::incoming::LARGE_INPUT;
 use wsecho::buffer::UNMETERED;
 
 use crate::driver::{Driver, Ended, PING_INTERVAL, PING_TIMEOUT, Waits, service, upgrade};
@@ -176,6 +177,15 @@ fn it_may_come_inside_a_reply_unless_it_is_a_frame() {
             }
         });
     }
+}
+
+#[test]
+fn inside_a_reply_it_does_not_wait_for_messages_that_wait_for_the_reply() {
+    with("close=4000&reason=bye&after=300ms&drip=1s&count=3&interval=100ms", |driver| {
+        say(driver, "hi");
+        driver.wait_until(Duration::from_millis(300));
+        assert_eq!(driver.sent, [text("hi"), close_frame(4000, "bye")].concat());
+    });
 }
 
 #[test]
@@ -626,6 +636,32 @@ fn what_the_client_does_wrong_closes_as_ever() {
                 "{query}"
             );
             assert_eq!(driver.ended, Some(Ended::Stream));
+        });
+    }
+}
+
+/// An input without room would receive no bytes, which looks like the end of the stream.
+#[test]
+fn what_follows_a_mistake_in_a_full_input_is_skipped_while_a_reply_is_held() {
+    with("latency=1s", |driver| {
+        // It fills the small input, so that the client gets the large one.
+        say(driver, &"x".repeat(1000));
+        let unmasked = [1; 2 * LARGE_INPUT];
+        assert_eq!(driver.receive(&unmasked), unmasked.len());
+        assert_eq!(driver.sent.clone(), b"");
+        driver.wait_until(s(1));
+        assert_eq!(frames(&driver.sent.clone()).len(), 2);
+        assert_eq!(driver.ended, Some(Ended::Stream));
+    });
+}
+
+#[test]
+fn frames_that_ask_for_nothing_hold_up_no_message() {
+    for (query, first) in [("latency=1ms", 0x8A), ("pong=off", 0x89)] {
+        with(query, |driver| {
+            driver.receive(&[frame(first, b"").repeat(1000), frame(0x81, b"hi")].concat());
+            driver.wait_until(s(1));
+            assert_eq!(driver.sent.clone(), text("hi"), "{query}");
         });
     }
 }

@@ -119,15 +119,25 @@ fn fragments_and_drips_are_shown_as_they_were_sent() {
 }
 
 #[test]
-fn of_a_compressed_message_the_size_is_shown_once_inflated() {
+fn of_compressed_messages_and_replies_the_size_is_shown_once_inflated() {
     let mut service = service(1 << 20, 1 << 20);
     service.policy.compression = Mode::NoContextTakeover.terms();
     let fields = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-    let mut driver = opened(&service, "", fields);
-    // "Hello" (RFC 7692 §7.2.3.1).
-    driver.receive(&frame(0xC1, b"\xF2\x48\xCD\xC9\xC9\x07\x00"));
-    let (_, traces) = split(&driver.sent);
-    assert_eq!((&traces[0][0]["rsv"], &traces[0][0]["inflated"]), (&json!(4), &json!(5)));
+    for query in ["", "&fragment=3", "&drip=1s", "&latency=1s"] {
+        let mut driver = opened(&service, &format!("&prefix=said:{query}"), fields);
+        // "Hello" (RFC 7692 §7.2.3.1).
+        let hello = frame(0xC1, b"\xF2\x48\xCD\xC9\xC9\x07\x00");
+        driver.receive(&[hello, frame(0x81, b"plain")].concat());
+        driver.wait_until(Duration::from_secs(5));
+        let (_, traces) = split(&driver.sent);
+        let sizes = |trace: &Value| -> Vec<_> {
+            let frames = trace.as_array().unwrap().iter();
+            let first = frames.filter(|frame| frame["opcode"] != 0);
+            first.map(|frame| (frame["rsv"].clone(), frame["inflated"].clone())).collect()
+        };
+        assert_eq!(sizes(&traces[0]), [(json!(4), json!(5)), (json!(4), json!(10))], "{query}");
+        assert_eq!(sizes(&traces[1]), vec![(json!(0), Value::Null); 2], "{query}");
+    }
 }
 
 #[test]
@@ -146,18 +156,65 @@ fn of_many_frames_64_are_shown_and_the_others_counted() {
 }
 
 #[test]
-fn a_wrong_frame_is_shown_before_the_close_frame_that_it_causes() {
-    let service = service(1 << 20, 1 << 20);
-    for (wrong, name, header) in [
-        (masked_frame(0x83, b"?", [0; 4]), "reserved", "838100000000"),
-        (vec![0x81, 0x02, b'h', b'i'], "text", "8102"),
-        (frame(0x09, b"part"), "ping", "098437fa213d"),
+fn a_wrong_frame_is_shown_up_to_its_mistake_in_every_split_and_nothing_after_it() {
+    let service = service(100, 1 << 20);
+    let key = "37fa213d";
+    let invalid = [frame(0x01, b"a\xC3"), frame(0x80, b"(bc")].concat();
+    for (sent, expected) in [
+        (masked_frame(0x83, b"?", [0; 4]), vec![("reserved", "8381".into(), json!(1), "")]),
+        (vec![0x81, 0x02, b'h', b'i'], vec![("text", "8102".into(), json!(2), "")]),
+        (frame(0x81, &[b'x'; 101]), vec![("text", format!("81e5{key}"), json!(101), "")]),
+        (b"\x81\xFE\0\x05".to_vec(), vec![("text", "81fe0005".into(), json!(5), "")]),
+        (frame(0x83, &[b'x'; 126]), vec![("reserved", "83fe".into(), json!(null), "")]),
+        (frame(0x09, b"part"), vec![("ping", format!("0984{key}"), json!(4), "")]),
+        (
+            [frame(0x01, b"a"), frame(0x81, b"b")].concat(),
+            vec![
+                ("text", format!("0181{key}"), json!(1), "61"),
+                ("text", format!("8181{key}"), json!(1), ""),
+            ],
+        ),
+        (frame(0x81, b"ok\xFFnot"), vec![("text", format!("8186{key}"), json!(6), "6f6bff")]),
+        (
+            invalid,
+            vec![
+                ("text", format!("0182{key}"), json!(2), "61c3"),
+                ("continuation", format!("8083{key}"), json!(3), ""),
+            ],
+        ),
+        (frame(0x88, b"\x03\xEC"), vec![("close", format!("8882{key}"), json!(2), "03ec")]),
+        (frame(0x88, b"\x03\xE8"), vec![("close", format!("8882{key}"), json!(2), "03e8")]),
     ] {
-        let mut driver = opened(&service, "", "");
-        driver.receive(&wrong);
-        let (_, traces) = split(&driver.sent);
-        let [seen, close] = &traces[0].as_array().unwrap()[..] else { panic!("{traces:?}") };
-        assert_eq!((&seen["name"], &seen["header"]), (&json!(name), &json!(header)));
-        assert_eq!(close["name"], "close");
+        let sent = [frame(0x89, b""), sent, frame(0x81, b"later"), frame(0x0B, b"?")].concat();
+        for piece in (1..=sent.len()).chain([usize::MAX]) {
+            let mut driver = opened(&service, "", "");
+            driver.receive_in_pieces(&sent, &[piece]);
+            let (_, traces) = split(&driver.sent);
+            let frames = traces[1].as_array().unwrap();
+            let (close, wrong) = frames.split_last().unwrap();
+            let wrong: Vec<_> = wrong
+                .iter()
+                .map(|frame| {
+                    let text = |name: &str| frame[name].as_str().unwrap();
+                    (text("name"), text("header").into(), frame["length"].clone(), text("bytes"))
+                })
+                .collect();
+            assert_eq!(wrong, expected, "{piece}");
+            assert_eq!((&close["name"], &close["from"]), (&json!("close"), &json!("server")));
+        }
     }
+}
+
+#[test]
+fn the_dump_is_among_the_frames_that_the_first_trace_shows() {
+    let service = service(1 << 20, 1 << 20);
+    let mut driver = opened(&service, "&dump", "");
+    driver.receive(&frame(0x81, b"hi"));
+    let mut sent = &driver.sent[..];
+    let (_, dump) = read_frame(&mut sent);
+    let (_, traces) = split(&driver.sent);
+    let [seen, first, reply] = &traces[0].as_array().unwrap()[..] else { panic!("{traces:?}") };
+    assert_eq!((&seen["from"], &seen["length"]), (&json!("client"), &json!(2)));
+    assert_eq!((&first["from"], &first["length"]), (&json!("server"), &json!(dump.len())));
+    assert_eq!((&reply["from"], &reply["length"]), (&json!("server"), &json!(2)));
 }

@@ -13,7 +13,10 @@ use wsecho::app::cases::case::Id;
 use crate::app::cases::client::{Client, Flaw, State};
 use crate::app::cases::play;
 use crate::driver;
-use crate::support::{Server, TempDir, connect, data, has_npm_package, python, read_head, wsecho};
+use crate::support::{
+    Server, TempDir, connect, data, free_addr, has_npm_package, has_programs, python, read_head,
+    wsecho, wsecho_path,
+};
 
 const JUDGING: &str = include_str!("../../../docs/judging-clients.md");
 
@@ -144,6 +147,59 @@ fn runs(mut interpreter: Command, name: &str, fence: &str, agent: &str) {
         assert_eq!((&report["id"], &report["behavior"]), (&Value::from(&**id), &case["behavior"]));
     }
     assert_eq!(fs::read_dir(&reports).unwrap().count(), 44, "no temporary file is left");
+}
+
+/// Some cases instead of all, and the runner for Python as the user's.
+#[test]
+fn the_lines_for_ci_run_as_they_are_printed() {
+    let Some(python) = python() else { return };
+    if !has_programs(&["bash", "curl"]) {
+        return;
+    }
+    let code = |fence: &str| JUDGING.split_once(fence).unwrap().1.split("```").next().unwrap();
+    for (block, result, content) in [
+        (
+            "Actions the table becomes the summary of the job:\n\n```yaml\n",
+            "summary",
+            "| 1 Messages | 16 of 16 | 16 OK |  |\n",
+        ),
+        (
+            "GitLab the XML becomes the test report of the pipeline:\n\n```yaml\n",
+            "junit.xml",
+            "<testsuite name=\"1 Messages\" tests=\"16\" failures=\"0\"",
+        ),
+    ] {
+        let dir = TempDir::new();
+        fs::write(dir.path("runner.py"), code("```python\n")).unwrap();
+        let addr = free_addr().to_string();
+        let is_command = |line: &&str| {
+            ["wsecho ", "curl ", "your-runner"].iter().any(|word| line.starts_with(word))
+        };
+        let lines: Vec<_> = code(block)
+            .lines()
+            .map(|line| line.trim_start_matches([' ', '-']))
+            .filter(is_command)
+            .collect();
+        assert_eq!(lines.len(), 5);
+        let script = format!("trap 'kill %1' EXIT\n{}\n", lines.join("\n"))
+            .replace("127.0.0.1:9001", &addr)
+            .replace("wsecho ", &format!("{} --cases '1.*' ", wsecho_path()))
+            .replace(
+                "your-runner",
+                &format!("'{}' runner.py ws://{addr}", python.get_program().display()),
+            )
+            .replace("mylib", "websockets");
+        let output = Command::new("bash")
+            .args(["-e", "-c", &script])
+            .env("GITHUB_STEP_SUMMARY", dir.path("summary"))
+            .current_dir(dir.path(""))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "ok\n16 cases: 16 OK\n");
+        let result = fs::read_to_string(dir.path(result)).unwrap();
+        assert!(result.contains(content), "{result}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 
+use rustix::process::Signal;
 use tungstenite::client::client_with_config;
 use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::{WebSocket, WebSocketConfig};
@@ -12,7 +13,8 @@ use tungstenite::{Error, Message};
 
 use crate::frames::{close, frame};
 use crate::support::{
-    PREFIX, Server, UPGRADE, assert_echoes, assert_end, read_close, read_frame, read_head, reset,
+    PREFIX, SOON, Server, UPGRADE, assert_echoes, assert_end, demand, read_close, read_frame,
+    read_head, reset, upgraded,
 };
 
 /// A client that we did not write, without limits of its own.
@@ -116,6 +118,62 @@ fn a_client_that_ends_its_stream_still_gets_its_replies() {
             assert_eq!(read_frame(&mut stream), (0x81, format!("{PREFIX}hello").into()));
         }
         assert_end(&mut stream);
+    }
+}
+
+// The log
+
+#[test]
+fn each_frame_of_both_directions_is_logged_in_one_line() {
+    let server = Server::start(&["-vv"]);
+    let mut stream = server.open_offering("permessage-deflate");
+    // "Hello" (RFC 7692 §7.2.3.1).
+    stream.write_all(&frame(0xC1, b"\xF2\x48\xCD\xC9\xC9\x07\x00")).unwrap();
+    let (first, reply) = read_frame(&mut stream);
+    assert_eq!(first, 0xC1);
+    let fragments = [frame(0x01, b"a"), frame(0x89, b"now"), frame(0x80, b"b\n")].concat();
+    stream.write_all(&[fragments, frame(0x83, b"?")].concat()).unwrap();
+    server.wait_for_log("ended: ");
+    let frames: Vec<_> = server
+        .log()
+        .into_iter()
+        .filter_map(|line| Some(line.split_once("TRACE] client 1: ")?.1.to_owned()))
+        .collect();
+    let len = reply.len();
+    let expected = [
+        "received text, FIN, RSV1, masked by 37fa213d, 7 bytes, header c18737fa213d, message inflated to 5 bytes, ".into(),
+        format!("sent text, FIN, RSV1, {len} bytes, header c1{len:02x}, message inflated to 23 bytes, "),
+        "received ping, FIN, masked by 37fa213d, 3 bytes, header 898337fa213d, \"now\"".into(),
+        "received text, masked by 37fa213d, 1 byte, header 018137fa213d, \"a\"".into(),
+        "received continuation, FIN, masked by 37fa213d, 2 bytes, header 808237fa213d, \"b\\n\"".into(),
+        "received reserved, FIN, 1 byte, header 8381, \"\"".into(),
+        "sent pong, FIN, 3 bytes, header 8a03, \"now\"".into(),
+        "sent text, FIN, 21 bytes, header 8115, \"You have entered: ab\\n\"".into(),
+        "sent close, FIN, 17 bytes, header 8811, ".to_owned(),
+    ];
+    assert_eq!(frames.len(), expected.len(), "{frames:#?}");
+    for (logged, expected) in frames.iter().zip(expected) {
+        assert!(logged.starts_with(&expected), "{logged} instead of {expected}");
+    }
+}
+
+#[test]
+fn the_answer_to_the_close_frame_of_the_server_is_logged() {
+    for request in [UPGRADE.into(), demand("close=4000&after=1")] {
+        let mut server = Server::start(&["-vv"]);
+        let mut stream = upgraded(server.send(&request)).unwrap();
+        stream.write_all(&frame(0x81, b"hi")).unwrap();
+        read_frame(&mut stream);
+        if request == UPGRADE {
+            server.signal(Signal::TERM);
+        }
+        let code = read_close(&mut stream);
+        stream.write_all(&[frame(0x81, b"late"), close(code)].concat()).unwrap();
+        server.wait_for_log("received text, FIN, masked by 37fa213d, 4 bytes");
+        server.wait_for_log("received close, FIN, masked by 37fa213d, 2 bytes");
+        if request == UPGRADE {
+            server.wait(SOON);
+        }
     }
 }
 

@@ -151,6 +151,25 @@ fn the_limit_of_one_address_counts_an_ipv6_network_of_64_bits_as_one() {
 
 // Connections that are no WebSockets
 
+#[test]
+fn evicted_connections_that_have_yet_to_end_cost_no_other_its_slot() {
+    let (listener, registry) = (bind(), Arc::new(Registry::new(0, 8, 0)));
+    let peer = listener.local_addr().unwrap();
+    let ask = || {
+        let (client, registration) = register(&listener, &registry, peer);
+        registration.begin_request();
+        (client, registration)
+    };
+    // Nobody ends the first four, as if their clients did not read.
+    let mut connections: Vec<_> = (0..8).map(|_| ask()).collect();
+    let refusals: Vec<_> = connections.iter().map(|(_, asking)| asking.refusal()).collect();
+    assert_eq!(refusals, [[Some(LIMIT_REACHED); 4], [None; 4]].concat());
+    // The other four are answered, and leave.
+    connections.truncate(4);
+    let new: Vec<_> = (0..4).map(|_| ask()).collect();
+    assert!(new.iter().all(|(_, asking)| asking.refusal().is_none()));
+}
+
 /// How many there may be beyond the limit of WebSockets before one has to make room, at the usual limits
 /// of the kernel.
 const SLOTS: usize = 64;

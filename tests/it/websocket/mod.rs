@@ -3,4 +3,4 @@
 mod handshake;
 mod inflate;
 mod rfc6455;
-mod rfc7692;
+pub mod rfc7692;

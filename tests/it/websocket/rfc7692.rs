@@ -252,10 +252,10 @@ fn section_7_1_terms_of_the_server_are_met_or_the_offer_is_declined() {
 // Messages
 
 /// What a client compresses its messages with.
-struct Client(Box<CompressorOxide>);
+pub struct Client(Box<CompressorOxide>);
 
 impl Client {
-    fn new(level: u8) -> Self {
+    pub fn new(level: u8) -> Self {
         let flags = create_comp_flags_from_zip_params(level.into(), -15, 0);
         let mut compressor = Box::new(CompressorOxide::new(flags));
         compressor.set_format_and_level(DataFormat::Raw, level);
@@ -263,7 +263,7 @@ impl Client {
     }
 
     /// The payload of one more message.
-    fn message(&mut self, message: &[u8]) -> Vec<u8> {
+    pub fn message(&mut self, message: &[u8]) -> Vec<u8> {
         if message.is_empty() {
             return vec![0x00];
         }

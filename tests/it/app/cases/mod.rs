@@ -1,6 +1,7 @@
 //! The Autobahn cases: which there are, how they are played and how they are judged.
 
 pub mod client;
+mod formats;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -3,15 +3,17 @@
 mod start;
 mod table;
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{SOON, Server, TempDir, assert_status, data, eventually, python, python_with};
+use crate::support::{
+    SOON, Server, TempDir, assert_status, data, eventually, from_env, python, python_with,
+};
 
 use start::{HAPROXY, HAPROXY_SEVERAL, HAPROXY_TCP, NGINX, Proxy, RECIPES, Recipe, replaced};
 use table::{measure, start_server};
@@ -204,7 +206,7 @@ fn through_nginx_on_another_port_the_page_gets_a_dump() {
 fn what_a_client_claims_to_be_before_nginx_is_logged_escaped() {
     let server = Server::start(&[]);
     let Some(proxy) = NGINX.start(&[&server]) else { return };
-    proxy.curl("/", &["X-Forwarded-For: \u{202e}\"1.2.3.4"]);
+    proxy.get("/", &["X-Forwarded-For: \u{202e}\"1.2.3.4"]);
     server.wait_for_log(r#" forwarded for "\u{202e}\"1.2.3.4, 127.0.0.1", path "/": 200 OK"#);
 }
 
@@ -213,7 +215,7 @@ fn nginx_without_its_version_line_is_told_what_to_fix_and_still_gets_the_page() 
     let server = Server::start(&[]);
     let config = replaced(&NGINX.config(), "proxy_http_version 1.1;", "");
     let Some(proxy) = NGINX.start_with(&config, &[&server]) else { return };
-    let response = proxy.curl(
+    let response = proxy.get(
         "/",
         &[
             "Connection: Upgrade",
@@ -255,7 +257,7 @@ fn haproxy_checks_health_and_passes_the_page_on() {
     server.signal(Signal::TERM);
     assert!(server.wait(SOON).success());
     is_checked(",L4CON,");
-    assert_status(&proxy.curl("/", &[]), 503);
+    assert_status(&proxy.get("/", &[]), 503);
 }
 
 #[test]
@@ -302,22 +304,16 @@ impl Proxy {
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
-    /// The whole response to a request over TLS, head and body.
-    fn curl(&self, path: &str, headers: &[&str]) -> String {
-        let output = Command::new("curl")
-            .args(["--silent", "--show-error", "--include", "--http1.1"])
-            .args(["--max-time", "10", "--noproxy", "*", "--cacert"])
-            .arg(self.dir.path("echo.example.crt"))
-            .args(headers.iter().flat_map(|header| ["--header", header]))
-            .arg(format!("https://{}{path}", self.public))
-            .output()
-            .unwrap();
+    /// The whole response, head and body.
+    fn get(&self, path: &str, headers: &[&str]) -> String {
+        let headers = headers.iter().flat_map(|header| ["--header", header]);
+        let output = self.curl(path).args(headers).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
     fn assert_passes_the_page_on(&self) {
-        let response = self.curl("/", &[]);
+        let response = self.get("/", &[]);
         assert_status(&response, 200);
         assert!(response.ends_with(PAGE));
     }
@@ -330,4 +326,35 @@ impl Proxy {
         socket.read_to_string(&mut states).unwrap();
         states
     }
+}
+
+// For long
+
+/// Messages, behaviors and closing handshakes over wss and both kinds of compression, for as long as
+/// `SOAK_SECONDS` says (20), and then the stop.
+#[test]
+#[ignore = "takes SOAK_SECONDS"]
+fn through_nginx_no_client_sees_1006_and_a_stop_closes_by_1001() {
+    let seconds = from_env("SOAK_SECONDS").unwrap_or(20).to_string();
+    thread::scope(|scope| {
+        for mode in ["no-context-takeover", "context-takeover"] {
+            let seconds = &seconds;
+            scope.spawn(move || {
+                let mut server = Server::start(&["--compression", mode]);
+                let Some(mut python) = python() else { return };
+                let Some(proxy) = NGINX.start(&[&server]) else { return };
+                python.arg(data("proxies/soak.py")).arg(proxy.url()).arg("--ca");
+                python.arg(proxy.certificate()).args(["--seconds", seconds]);
+                let mut clients = python.stdout(Stdio::piped()).spawn().unwrap();
+                let mut lines = BufReader::new(clients.stdout.take().unwrap()).lines();
+                assert_eq!(lines.next().unwrap().unwrap(), "stop");
+                server.signal(Signal::TERM);
+                assert!(server.wait(SOON).success(), "{:#?}", server.log());
+                let codes = lines.next().unwrap().unwrap();
+                println!("{mode}: {codes}");
+                assert!(codes.contains("1001: ") && clients.wait().unwrap().success(), "{codes}");
+                server.wait_for_log(", 0 of them had to be aborted");
+            });
+        }
+    });
 }

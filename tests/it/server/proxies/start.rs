@@ -253,7 +253,7 @@ impl Recipe {
     /// Starts it with a configuration that is nearly the one that is printed.
     #[track_caller]
     pub fn start_with(&self, config: &str, servers: &[&Server]) -> Option<Proxy> {
-        if !has_programs(&[self.program, "openssl"]) {
+        if !has_programs(&[self.program, "openssl", "curl"]) {
             return None;
         }
         let (dir, public) = (TempDir::new(), free_addr());
@@ -301,7 +301,7 @@ impl Recipe {
 /// OpenSSH's `ssh -L`, whose other end stands beside wsecho.
 #[track_caller]
 pub fn ssh_tunnel(server: &Server) -> Option<Proxy> {
-    if !has_programs(&["sshd", "ssh", "ssh-keygen"]) {
+    if !has_programs(&["sshd", "ssh", "ssh-keygen", "curl"]) {
         return None;
     }
     let (dir, public, ssh) = (TempDir::new(), free_addr(), free_addr());
@@ -341,26 +341,38 @@ pub fn ssh_tunnel(server: &Server) -> Option<Proxy> {
 }
 
 impl Proxy {
-    /// Runs the programs until the public address is listened on.
+    /// Runs the programs until they take a request. Some listen before they know their certificate.
     fn start(
         commands: Vec<Command>,
         public: SocketAddr,
         dir: TempDir,
         scheme: &'static str,
     ) -> Self {
-        let mut programs: Vec<_> = commands
+        let programs = commands
             .into_iter()
             .map(|mut command| {
                 let errors = fs::File::create(dir.path("errors")).unwrap();
                 Program::start(command.stdout(errors.try_clone().unwrap()).stderr(errors))
             })
             .collect();
+        let mut proxy = Proxy { public, dir, scheme, programs };
         eventually(START, || {
-            let errors = || fs::read_to_string(dir.path("errors")).unwrap();
-            assert!(programs.iter_mut().all(Program::is_running), "{}", errors());
-            TcpStream::connect(public).is_ok()
+            let is_running = proxy.programs.iter_mut().all(Program::is_running);
+            assert!(is_running, "{}", fs::read_to_string(proxy.dir.path("errors")).unwrap());
+            // 52: the response is empty, as of a proxy whose servers are down.
+            matches!(proxy.curl("/healthz").output().unwrap().status.code(), Some(0 | 52))
         });
-        Proxy { public, dir, scheme, programs }
+        proxy
+    }
+
+    /// A request for `path`, whose certificate is verified.
+    pub fn curl(&self, path: &str) -> Command {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--include", "--http1.1"])
+            .args(["--max-time", "10", "--noproxy", "*", "--cacert"])
+            .arg(self.certificate())
+            .arg(format!("{}://{}{path}", self.scheme.replace("ws", "http"), self.public));
+        curl
     }
 
     pub fn url(&self) -> String {
