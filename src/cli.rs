@@ -184,10 +184,11 @@ pub struct Messages {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Cases")]
 pub struct Cases {
-    /// Autobahn cases to select [default: 517]
+    /// Cases to select [default: the 517 of Autobahn]
     ///
-    /// The Autobahn cases that runners count and that /verdict expects, such as 1.*,7.9.3. Repeatable;
-    /// without it the 517 of the suite.
+    /// The cases that runners count and that /verdict expects, such as 1.*,7.9.3. Repeatable; without it the
+    /// 517 of the Autobahn suite. +beyond adds the groups beyond the suite, and a pattern selects from such a
+    /// group if it begins with its number: 16.* has only frames.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Pattern::parse)]
     pub cases: Vec<Pattern>,
 

@@ -16,7 +16,7 @@ context-takeover\t''
 off\t''"
 complete -c wsecho -l max-message-size -d 'Maximum message, inflated' -r -f
 complete -c wsecho -l max-buffered -d 'Memory for all messages' -r -f
-complete -c wsecho -l cases -d 'Autobahn cases to select [default: 517]' -r -f
+complete -c wsecho -l cases -d 'Cases to select [default: the 517 of Autobahn]' -r -f
 complete -c wsecho -l exclude-cases -d 'Cases to leave out' -r -f
 complete -c wsecho -l case-messages -d 'Round trips in cases with many' -r -f
 complete -c wsecho -l reports -d 'Directory for reports [default: none]' -r -F

@@ -142,10 +142,13 @@ pub enum WrongFrame {
     InvalidUtf8,
     UnexpectedContinuation,
     HugeLength,
+    LongLength16,
+    LongLength64,
+    LengthTopBit,
 }
 
 impl WrongFrame {
-    /// The frame. Of the huge one, these bytes are all that is ever sent.
+    /// The frame. Of a huge one, these bytes are all that is ever sent.
     pub fn bytes(self) -> &'static [u8] {
         match self {
             // "masked" under the key 01 02 03 04 (§5.1).
@@ -160,6 +163,11 @@ impl WrongFrame {
             WrongFrame::UnexpectedContinuation => b"\x80\x0Ccontinuation",
             // A length of 2^62 bytes (§5.2), few of which are sent.
             WrongFrame::HugeLength => b"\x82\x7F\x40\0\0\0\0\0\0\0huge",
+            // 5 bytes, whose length fits in 7 bits (§5.2).
+            WrongFrame::LongLength16 => b"\x81\x7E\0\x05 long",
+            WrongFrame::LongLength64 => b"\x81\x7F\0\0\0\0\0\0\0\x05 long",
+            // A length of 2^63 bytes. "The most significant bit MUST be 0" (§5.2).
+            WrongFrame::LengthTopBit => b"\x82\x7F\x80\0\0\0\0\0\0\0huge",
         }
     }
 }
@@ -563,14 +571,23 @@ impl fmt::Display for Fault {
             Fault::EndStream => "ends the stream without a close frame",
             Fault::Reset => "resets the connection without a close frame",
             Fault::Hang => "hangs for 60s, reading and writing nothing, and resets the connection",
-            Fault::WrongFrame(WrongFrame::Masked) => "sends a masked frame",
-            Fault::WrongFrame(WrongFrame::ReservedBit) => "sends a frame with a reserved bit",
-            Fault::WrongFrame(WrongFrame::ReservedOpcode) => "sends a frame with a reserved opcode",
-            Fault::WrongFrame(WrongFrame::InvalidUtf8) => "sends text that is not UTF-8",
-            Fault::WrongFrame(WrongFrame::UnexpectedContinuation) => {
-                "sends a continuation of nothing"
-            }
-            Fault::WrongFrame(WrongFrame::HugeLength) => "sends a frame that declares 2^62 bytes",
+            Fault::WrongFrame(wrong) => return write!(f, "sends {wrong}"),
+        })
+    }
+}
+
+impl fmt::Display for WrongFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            WrongFrame::Masked => "a masked frame",
+            WrongFrame::ReservedBit => "a frame with a reserved bit",
+            WrongFrame::ReservedOpcode => "a frame with a reserved opcode",
+            WrongFrame::InvalidUtf8 => "text that is not UTF-8",
+            WrongFrame::UnexpectedContinuation => "a continuation of nothing",
+            WrongFrame::HugeLength => "a frame that declares 2^62 bytes",
+            WrongFrame::LongLength16 => "a text of 5 bytes with a length of 16 bits",
+            WrongFrame::LongLength64 => "a text of 5 bytes with a length of 64 bits",
+            WrongFrame::LengthTopBit => "a frame that declares 2^63 bytes",
         })
     }
 }

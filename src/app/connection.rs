@@ -24,6 +24,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use log::{Level, log_enabled};
 
 use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
+use crate::app::cases::beyond::opening;
 use crate::app::cases::control::Control;
 use crate::app::cases::results::Cases;
 use crate::app::cases::runner::Runner;
@@ -53,7 +54,7 @@ use crate::websocket::session::{Answer, Close};
 /// frame could be lost.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// The part of a request's head that the report on a case keeps, in bytes.
+/// The part of a head that the report on a case keeps, in bytes.
 const MAX_KEPT_HEAD: usize = 512;
 
 /// The state that all connections share.
@@ -159,8 +160,16 @@ struct Pending {
     script: Option<Box<Script>>,
     /// The first message: the request as JSON.
     dump: Option<String>,
-    /// The command of a client that runs the cases, and the head of its request.
-    control: Option<(Control, String)>,
+    runner: Option<Commanded>,
+}
+
+/// The command of a client that runs the cases.
+struct Commanded {
+    control: Control,
+    /// The head of the request, which may be cut.
+    request: String,
+    /// A mistake in the request that does not prevent the answer.
+    mistake: Option<&'static str>,
 }
 
 /// Receives and ignores bytes after the server has ended its stream.
@@ -545,9 +554,9 @@ impl<'s> Connection<'s> {
     fn accept(&mut self, accepted: Box<Accepted>, number: u64) {
         let Accepted { opening, mut input, head_len, who } = *accepted;
         let Opening { mut upgrade, behavior, control } = opening;
-        let control = control.map(|control| {
-            let head = &input.filled()[..head_len.min(MAX_KEPT_HEAD)];
-            (control, String::from_utf8_lossy(head).into_owned())
+        let runner = control.map(|control| {
+            let request = kept_head(&input.filled()[..head_len]);
+            Commanded { control, request, mistake: None }
         });
         let deflate = self.deflate(&mut upgrade.compression);
         let mut delayed = Box::new(Delayed {
@@ -555,11 +564,12 @@ impl<'s> Connection<'s> {
             who,
             response: upgrade.response(),
             input: Buffer::new(Arc::clone(&self.service.budget)),
-            websocket: Pending { number, upgrade, deflate, script: None, dump: None, control },
+            websocket: Pending { number, upgrade, deflate, script: None, dump: None, runner },
         });
         if let Some(behavior) = behavior {
             self.behave(behavior, &input.filled()[..head_len], &mut delayed);
         }
+        play_opening(&input.filled()[..head_len], &mut delayed);
         self.proxy_header = None;
         let end = input.filled().len();
         input.keep(head_len..end);
@@ -614,7 +624,8 @@ impl<'s> Connection<'s> {
     // In two parts, since the first one needs the deepest stack, and the second one the widest.
     #[inline(never)]
     fn answer(&mut self, delayed: Box<Delayed>) {
-        if delayed.response.status == 101 {
+        // A case may also answer with an error.
+        if delayed.response.status == 101 || delayed.websocket.runner.is_some() {
             let response = self.announce(&delayed);
             self.open(delayed, response);
         } else {
@@ -627,30 +638,37 @@ impl<'s> Connection<'s> {
     fn announce(&mut self, delayed: &Delayed) -> Vec<u8> {
         let Delayed { who, response, websocket, .. } = delayed;
         // A runner of the cases opens many.
-        let topic = if websocket.control.is_some() { Topic::Detail } else { Topic::Opened };
+        let topic = if websocket.runner.is_some() { Topic::Detail } else { Topic::Opened };
         self.log(topic, describe_opening(websocket.number, who, &websocket.upgrade));
-        response.encode("GET", "")
+        let date = if response.status == 101 { String::new() } else { self.date() };
+        response.encode("GET", &date)
     }
 
     /// Opens the WebSocket.
     #[inline(never)]
     fn open(&mut self, delayed: Box<Delayed>, response: Vec<u8>) {
         let Delayed { input, websocket, .. } = *delayed;
-        let Pending { number, deflate, script, dump, control, .. } = websocket;
+        let Pending { number, upgrade, deflate, script, dump, runner, .. } = websocket;
         let (received, response_len) = (input.filled().len(), response.len());
         let Service { settings, budget, .. } = self.service;
-        let timeouts = match control {
+        let timeouts = match runner {
             // A case has its own timeouts, and a ping would disturb it.
             Some(_) => Timeouts { ping_interval: None, ..settings.timeouts },
             None => script.as_ref().map_or(settings.timeouts, |it| it.timeouts(settings.timeouts)),
         };
+        let max_message_size = match &runner {
+            Some(Commanded { control: Control::Run(case, _), .. }) => {
+                case.max_message_size(settings.max_message_size)
+            }
+            _ => settings.max_message_size,
+        };
         let mut incoming =
-            Incoming::new(settings.max_message_size, timeouts, input, budget, deflate, self.now);
+            Incoming::new(max_message_size, timeouts, input, budget, deflate, self.now);
         if script.as_ref().is_some_and(|script| script.trace) || log_enabled!(Level::Trace) {
             incoming.trace();
         }
-        let content = if let Some(control) = control {
-            self.runner(number, control, incoming, &response)
+        let content = if let Some(runner) = runner {
+            self.runner(number, runner, upgrade.accept, incoming, response)
         } else if let Some(script) = script {
             let mut scripted = self.script(number, script, incoming, response);
             if let Some(dump) = dump {
@@ -671,13 +689,14 @@ impl<'s> Connection<'s> {
     fn runner(
         &self,
         client: u64,
-        (control, request): (Control, String),
+        Commanded { control, request, mistake }: Commanded,
+        accept: String,
         incoming: Box<Incoming>,
-        response: &[u8],
+        opening: Vec<u8>,
     ) -> Content<'s> {
-        let response = String::from_utf8_lossy(response).into_owned();
+        let response = kept_head(&opening);
         let started = self.began + self.now;
-        let handshake = Handshake { client, started, request, response };
+        let handshake = Handshake { client, started, request, response, opening, accept, mistake };
         let Service { cases, budget, .. } = self.service;
         Content::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
     }
@@ -733,7 +752,7 @@ impl<'s> Connection<'s> {
         };
         let topic = if response.status == 200 { topic } else { Topic::Request };
         self.log(topic, format!("{who}: {what}"));
-        let date = httpdate::fmt_http_date(UNIX_EPOCH + self.began + self.now);
+        let date = self.date();
         let mut encoded = response.encode(method, &date);
         // The reports on many clients are long, and whoever asks may be slow to read them.
         if matches!(response.body, Cow::Owned(_)) && encoded.len() > UNMETERED {
@@ -745,6 +764,11 @@ impl<'s> Connection<'s> {
             }
         }
         self.phase = Phase::Responding(encoded);
+    }
+
+    /// The time in the format of HTTP.
+    fn date(&self) -> String {
+        httpdate::fmt_http_date(UNIX_EPOCH + self.began + self.now)
     }
 
     /// Ends or drains the connection after its stream was ended.
@@ -817,6 +841,24 @@ impl Head {
 impl From<(Topic, String)> for Log {
     fn from((topic, line): (Topic, String)) -> Self {
         Log::Due(topic, line)
+    }
+}
+
+/// The part of a head that the report on a case keeps.
+fn kept_head(head: &[u8]) -> String {
+    String::from_utf8_lossy(&head[..head.len().min(MAX_KEPT_HEAD)]).into_owned()
+}
+
+/// Changes the answer to a handshake as its case says, if it opens one. The request has this head.
+#[inline(never)]
+fn play_opening(head: &[u8], delayed: &mut Delayed) {
+    let Delayed { response, websocket, .. } = delayed;
+    if let Some(Commanded { control: Control::Run(case, _), mistake, .. }) = &mut websocket.runner
+        && let Ok(request) = Request::parse(head)
+    {
+        let answer = routes::open(&request, &websocket.upgrade, case.opening.handshake);
+        *response = case.opening.edited(answer);
+        *mistake = opening::mistake(&request);
     }
 }
 

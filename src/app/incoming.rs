@@ -106,6 +106,7 @@ impl Incoming {
         self.consumed += len - unread.len();
         let Some(event) = event else {
             if let Some(trace) = &mut self.trace {
+                trace.catch_up(b"", self.now);
                 trace.trim();
             }
             return None;
@@ -114,7 +115,7 @@ impl Incoming {
             (self.spare_since, self.progress) = (Some(self.now), None);
         }
         let unread = unread.len();
-        let take = |trace: &mut Box<Inbound>| trace.take(&event, &self.session, unread);
+        let take = |trace: &mut Box<Inbound>| trace.take(&event, &self.session, unread, self.now);
         let frames = self.trace.as_mut().map_or_else(Frames::default, take);
         if self.session.closed().is_some_and(Close::is_complete) {
             // Whatever follows is no frame, or is ignored.
@@ -138,7 +139,7 @@ impl Incoming {
     /// Traces each frame from now on.
     pub fn trace(&mut self) {
         let mut trace = Box::<Inbound>::default();
-        trace.received(&self.input.filled()[self.consumed..], self.now);
+        trace.received(&self.input.filled()[self.consumed..]);
         self.trace = Some(trace);
     }
 
@@ -234,12 +235,12 @@ impl Incoming {
         }
         if self.session.is_missing_more_than(self.input.capacity()) {
             if let Some(trace) = &mut self.trace {
-                trace.received(&self.session.spare_mut()[..bytes], now);
+                trace.catch_up(&self.session.spare_mut()[..bytes], now);
             }
             self.session.received(bytes);
         } else {
             if let Some(trace) = &mut self.trace {
-                trace.received(&self.input.spare_mut()[..bytes], now);
+                trace.received(&self.input.spare_mut()[..bytes]);
             }
             self.input.advance(bytes);
             if self.input.spare_mut().is_empty() {

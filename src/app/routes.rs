@@ -73,7 +73,10 @@ fn open_for_runner(
     if let Control::Run(case, _) = &control {
         for terms in case.terms {
             let agreed = accept(Some(*terms))?;
-            if let Negotiation::Agreed(_) = agreed.compression {
+            // Beyond the suite, a message may be one that other parameters do not allow.
+            if let Negotiation::Agreed(parameters) = agreed.compression
+                && (case.id.is_of_suite() || parameters == *terms)
+            {
                 upgrade = agreed;
                 break;
             }

@@ -535,7 +535,7 @@ impl Scripted {
 #[derive(Default)]
 struct Queue {
     entries: VecDeque<Entry>,
-    /// The bytes of all entries.
+    /// The bytes of all entries, with the memory of the frames that they answer.
     bytes: usize,
 }
 
@@ -556,10 +556,16 @@ enum EntryKind {
     Push,
 }
 
+impl Entry {
+    fn len(&self) -> usize {
+        self.frames.filled().len() + self.seen.as_ref().map_or(0, Frames::memory)
+    }
+}
+
 impl Queue {
     /// Adds an entry after those that are due at the same time or earlier.
     fn add(&mut self, entry: Entry) {
-        self.bytes += entry.frames.filled().len();
+        self.bytes += entry.len();
         let at = self.entries.partition_point(|other| other.due <= entry.due);
         self.entries.insert(at, entry);
     }
@@ -568,7 +574,7 @@ impl Queue {
     fn take_due(&mut self, now: Duration) -> Option<Entry> {
         self.next_due().filter(|due| *due <= now)?;
         let entry = self.entries.pop_front()?;
-        self.bytes -= entry.frames.filled().len();
+        self.bytes -= entry.len();
         Some(entry)
     }
 

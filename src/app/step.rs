@@ -15,6 +15,8 @@ pub enum Step<'c> {
     /// Send bytes that end with the server's close frame. The connection no longer counts as a
     /// WebSocket.
     SendClose(&'c [u8]),
+    /// Send bytes, and end the stream. What the peer sends is still received.
+    SendEnd(&'c [u8]),
     /// Send bytes, and end the stream. The connection no longer counts as a WebSocket.
     SendLast(&'c [u8]),
     /// Receive for this long, or forever.

@@ -67,7 +67,10 @@ pub struct Reader {
 /// The frames of a client, grouped by the events of its session.
 pub struct Inbound {
     reader: Reader,
-    waiting: VecDeque<Frame>,
+    /// The bytes that are not decoded yet.
+    unread: Vec<u8>,
+    /// The frames of the unfinished message, or those that are skipped.
+    waiting: Vec<Frame>,
     /// The number of further frames of the unfinished message, which were not kept.
     more: u64,
 }
@@ -85,28 +88,31 @@ impl Reader {
 
     /// Decodes `bytes`, which passed at `at`, and adds each completed frame to `frames`.
     pub fn read(&mut self, mut bytes: &[u8], at: Duration, frames: &mut impl Extend<Frame>) {
-        self.now = at;
-        while !bytes.is_empty() || self.is_complete() {
-            if self.open.is_none() {
-                let Some((&first, rest)) = bytes.split_first() else { return };
-                bytes = rest;
-                self.header.push(first);
-                self.begin();
-            }
-            let Some(frame) = &mut self.open else { continue };
-            let left = usize::try_from(frame.payload_len - frame.passed).unwrap_or(usize::MAX);
-            let (payload, rest) = bytes.split_at(left.min(bytes.len()));
-            let room = MAX_PAYLOAD.saturating_sub(frame.payload.len());
-            let masking_key = frame.masking_key().unwrap_or_default();
-            let keys = masking_key.iter().cycle().skip(frame.payload.len() % 4);
-            let shown = payload.iter().take(room).zip(keys).map(|(byte, key)| byte ^ key);
-            frame.payload.extend(shown);
-            frame.passed += payload.len() as u64;
-            bytes = rest;
-            if self.is_complete() {
-                frames.extend(self.open.take());
-            }
+        while let Some(frame) = self.read_frame(&mut bytes, at) {
+            frames.extend([frame]);
         }
+    }
+
+    /// Decodes the front of `bytes` until a frame is complete.
+    fn read_frame(&mut self, bytes: &mut &[u8], at: Duration) -> Option<Frame> {
+        self.now = at;
+        while self.open.is_none() {
+            let (&first, rest) = bytes.split_first()?;
+            *bytes = rest;
+            self.header.push(first);
+            self.begin();
+        }
+        let frame = self.open.as_mut()?;
+        let left = usize::try_from(frame.payload_len - frame.passed).unwrap_or(usize::MAX);
+        let (payload, rest) = bytes.split_at(left.min(bytes.len()));
+        let room = MAX_PAYLOAD.saturating_sub(frame.payload.len());
+        let masking_key = frame.masking_key().unwrap_or_default();
+        let keys = masking_key.iter().cycle().skip(frame.payload.len() % 4);
+        let shown = payload.iter().take(room).zip(keys).map(|(byte, key)| byte ^ key);
+        frame.payload.extend(shown);
+        frame.passed += payload.len() as u64;
+        *bytes = rest;
+        self.open.take_if(|frame| frame.payload_len == frame.passed)
     }
 
     /// Takes the incomplete frame. No more of it follows.
@@ -120,10 +126,6 @@ impl Reader {
     fn incomplete(&self) -> Option<Frame> {
         let in_header = || Frame::new(self.side, self.now, self.header.clone());
         self.open.clone().or_else(|| (!self.header.is_empty()).then(in_header))
-    }
-
-    fn is_complete(&self) -> bool {
-        self.open.as_ref().is_some_and(|frame| frame.payload_len == frame.passed)
     }
 
     /// Begins a frame, if its header is complete.
@@ -179,11 +181,6 @@ impl Frame {
             [] => u64::from(second & 0x7F),
             extended => extended.iter().fold(0, |len, byte| len << 8 | u64::from(*byte)),
         })
-    }
-
-    /// The bytes that have passed.
-    fn len(&self) -> u64 {
-        self.header.len() as u64 + self.passed
     }
 
     /// Keeps of a header that no session accepts only the bytes up to its mistake, and nothing of the
@@ -304,6 +301,12 @@ impl Frames {
         }
     }
 
+    /// About the bytes of memory that they take.
+    pub fn memory(&self) -> usize {
+        let buffers = |frame: &Frame| frame.header.len() + frame.payload.len();
+        self.frames.iter().map(|frame| size_of::<Frame>() + buffers(frame)).sum()
+    }
+
     /// Records the inflated size of the message that begins with the first data frame.
     pub fn set_inflated(&mut self, size: usize) {
         if let Some(frame) = self.frames.iter_mut().find(|frame| !frame.is_control()) {
@@ -330,74 +333,108 @@ impl Extend<Frame> for Frames {
 
 impl Default for Inbound {
     fn default() -> Self {
-        Inbound { reader: Reader::new(Side::Client), waiting: VecDeque::new(), more: 0 }
+        let reader = Reader::new(Side::Client);
+        Inbound { reader, unread: Vec::new(), waiting: Vec::new(), more: 0 }
     }
 }
 
 impl Inbound {
-    /// Decodes `bytes`, still masked, which were received at `at`.
-    pub fn received(&mut self, bytes: &[u8], at: Duration) {
-        self.reader.read(bytes, at, &mut self.waiting);
+    /// Keeps `bytes`, still masked, which the session has yet to process. They are not decoded before:
+    /// a frame takes more memory than its bytes.
+    pub fn received(&mut self, bytes: &[u8]) {
+        self.unread.extend_from_slice(bytes);
+    }
+
+    /// Decodes everything that was received, and then `more`. Call it when no event is left.
+    pub fn catch_up(&mut self, more: &[u8], now: Duration) {
+        let unread = mem::take(&mut self.unread);
+        for mut bytes in [&unread[..], more] {
+            while let Some(frame) = self.reader.read_frame(&mut bytes, now) {
+                self.add(frame);
+            }
+        }
+    }
+
+    fn add(&mut self, frame: Frame) {
+        if self.waiting.len() < MAX_FRAMES || frame.is_control() || frame.is_final() {
+            self.waiting.push(frame);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Decodes the frame that is next.
+    fn next_frame(&mut self, now: Duration) -> Option<Frame> {
+        let mut unread = &self.unread[..];
+        let frame = self.reader.read_frame(&mut unread, now);
+        let left = unread.len();
+        self.unread.drain(..self.unread.len() - left);
+        frame
     }
 
     /// The frames of the next event of `session`, which has not processed the last `unread` bytes.
-    pub fn take(&mut self, event: &Event, session: &Session, unread: usize) -> Frames {
+    pub fn take(
+        &mut self,
+        event: &Event,
+        session: &Session,
+        unread: usize,
+        now: Duration,
+    ) -> Frames {
         let mut frames = Frames::default();
         match event {
             Event::Ping(_) | Event::Pong(_) => {
-                let control = self.waiting.iter().position(Frame::is_control);
-                frames.extend(control.and_then(|at| self.waiting.remove(at)));
+                // Fragments of a message may precede it.
+                while let Some(frame) = self.next_frame(now) {
+                    if frame.is_control() {
+                        frames.add(frame);
+                        break;
+                    }
+                    self.add(frame);
+                }
+                return frames;
             }
-            Event::Close => {
-                frames.extend(self.take_last(session, unread as u64));
-                frames.more += mem::take(&mut self.more);
-            }
+            Event::Close => frames.extend(self.take_last(session, unread, now)),
             Event::InInput(..) | Event::Assembled(_) | Event::Inflated(..) => {
-                let is_last = |frame: &Frame| frame.is_final() && !frame.is_control();
-                let last = self.waiting.iter().position(is_last);
-                let last = last.map_or(self.waiting.len(), |last| last + 1);
-                frames.extend(self.waiting.drain(..last));
-                frames.more += mem::take(&mut self.more);
+                while !self.waiting.last().is_some_and(Frame::is_final)
+                    && let Some(frame) = self.next_frame(now)
+                {
+                    self.add(frame);
+                }
+                frames.extend(self.waiting.drain(..));
                 if let Event::Inflated(_, inflated) = event {
                     frames.set_inflated(inflated.message().len());
                 }
             }
         }
+        frames.more += mem::take(&mut self.more);
         frames
     }
 
     /// The frames up to the peer's close frame or mistake, the same in every split of its bytes: nothing
     /// that follows, and of the wrong frame nothing after the mistake.
-    fn take_last(&mut self, session: &Session, unread: u64) -> Vec<Frame> {
-        let incomplete = self.reader.incomplete();
-        let mut left = unread.saturating_sub(incomplete.as_ref().map_or(0, Frame::len));
-        let mut processed = self.waiting.len();
-        while let Some(frame) = self.waiting.range(..processed).next_back()
-            && left >= frame.len()
-        {
-            (left, processed) = (left - frame.len(), processed - 1);
-        }
-        let unprocessed = self.waiting.split_off(processed);
-        let mut frames: Vec<_> = mem::replace(&mut self.waiting, unprocessed).into();
+    fn take_last(&mut self, session: &Session, unread: usize, now: Duration) -> Vec<Frame> {
+        let following = self.unread.split_off(self.unread.len().saturating_sub(unread));
+        self.catch_up(b"", now);
+        self.unread = following;
+        let mut frames = mem::take(&mut self.waiting);
         let Some(Close::ByServer(close, _)) = session.closed() else { return frames };
+        let is_invalid = close.code == Some(1007);
         // A close frame, or the end of a message that can't be inflated or is not UTF-8.
         let ends = frames.last().is_some_and(|frame| frame.is_control() || frame.is_final());
-        let is_in_payload = close.code == Some(1007) || unread == 0 && self.reader.open.is_some();
-        if !ends && is_in_payload {
-            frames.extend(incomplete.filter(|_| unread == 0));
-        } else if !ends {
-            let mut wrong = self.waiting.front().cloned().or(incomplete);
+        if !ends && self.reader.open.is_some() {
+            frames.extend(self.reader.incomplete());
+        } else if !ends && !is_invalid {
+            let mut wrong = self.next_frame(now).or_else(|| self.reader.incomplete());
             wrong.iter_mut().for_each(Frame::cut_header);
             frames.extend(wrong);
         }
-        if close.code == Some(1007) && frames.first().is_some_and(|frame| frame.first() & RSV1 == 0)
-        {
+        if is_invalid && frames.first().is_some_and(|frame| frame.first() & RSV1 == 0) {
             cut_invalid_text(&mut frames, session.valid_len());
         }
         frames
     }
 
-    /// Takes the frames that `session` skips once it is closed.
+    /// Takes the frames that the session skips once it is closed.
     pub fn skipped(&mut self) -> Frames {
         let mut frames = Frames::default();
         frames.extend(self.waiting.drain(..));
@@ -405,7 +442,7 @@ impl Inbound {
         frames
     }
 
-    /// Limits the kept frames of the unfinished message. Call it when no event is left.
+    /// Limits the frames that the session skips once it is closed.
     pub fn trim(&mut self) {
         let more = self.waiting.len().saturating_sub(MAX_FRAMES);
         self.waiting.truncate(MAX_FRAMES);

@@ -77,7 +77,7 @@ impl<'s> WebSocket<'s> {
         };
         let [head, payload] = match step {
             Step::Send { head, payload } => [head, payload],
-            Step::SendClose(bytes) | Step::SendLast(bytes) => [bytes, b""],
+            Step::SendClose(bytes) | Step::SendEnd(bytes) | Step::SendLast(bytes) => [bytes, b""],
             _ => return step,
         };
         if let Some(reader) = &mut self.sent_frames {
@@ -145,8 +145,9 @@ impl<'s> WebSocket<'s> {
     /// How it ended, once the last step was taken or the stream has ended.
     pub fn end(&self) -> End {
         match &self.content {
+            Content::Echo(_) => End::of(self.session()),
             Content::Script(scripted) => scripted.end(),
-            Content::Echo(_) | Content::Runner(_) => End::of(self.session()),
+            Content::Runner(runner) => runner.end(),
         }
     }
 

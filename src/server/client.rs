@@ -98,6 +98,10 @@ impl Client<'_> {
                     self.stream.send(bytes, b"")?;
                     continue;
                 }
+                Step::SendEnd(bytes) => {
+                    self.stream.send_last(bytes)?;
+                    continue;
+                }
                 Step::SendLast(bytes) => {
                     self.registration.close();
                     self.stream.send_last(bytes)?;

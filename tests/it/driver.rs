@@ -297,7 +297,9 @@ impl<'s> Driver<'s> {
             let step = self.connection.next(self.now);
             let (head, payload) = match step {
                 Step::Send { head, payload } => (head, payload),
-                Step::SendClose(bytes) | Step::SendLast(bytes) => (bytes, &b""[..]),
+                Step::SendClose(bytes) | Step::SendEnd(bytes) | Step::SendLast(bytes) => {
+                    (bytes, &b""[..])
+                }
                 _ => (&b""[..], &b""[..]),
             };
             let len = head.len() + payload.len();
@@ -315,7 +317,7 @@ impl<'s> Driver<'s> {
             match step {
                 Step::Send { .. } => assert!(len > 0, "nothing is sent"),
                 Step::SendClose(_) => self.has_closed = true,
-                Step::SendLast(_) => self.ended = Some(Ended::Stream),
+                Step::SendEnd(_) | Step::SendLast(_) => self.ended = Some(Ended::Stream),
                 Step::Reset => self.ended = Some(Ended::Reset),
                 Step::Admit => self.connection.admitted(self.admission),
                 // Without files there is nothing that could go wrong.

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::app::behavior::{Handshake, WrongFrame};
 use crate::app::cases::data::Data;
 use crate::app::cases::payload::Payload;
+use crate::http::response::Response;
 use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
@@ -16,14 +18,76 @@ pub struct Id([u8; 3]);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     pub id: Id,
+    pub opening: Opening,
     pub play: Play,
     pub close: ExpectedClose,
+    /// Another reaction that passes.
+    pub alternative: Option<Alternative>,
     pub limit: Limit,
     pub judging: Judging,
+    pub check: Check,
     /// The server's terms for compression, the first compatible ones. If empty, it declines.
     pub terms: &'static [Parameters],
     /// A note on a disputed point of the case, or empty.
     pub note: &'static str,
+    /// The sentence of an RFC that the verdict rests on, and its section, or empty.
+    pub rule: &'static str,
+}
+
+/// The answer to the handshake, and whether the client may open the WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    pub handshake: Handshake,
+    pub edits: &'static [Edit],
+    /// How the head is written. `Together` is with the first frames.
+    pub writes: Writes,
+    pub reception: Reception,
+}
+
+/// A change of one header field of the answer to the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// The field is missing.
+    Remove(&'static str),
+    /// The field has this value. It is added if it is missing.
+    Set(&'static str, &'static str),
+    /// The value is in lower case.
+    Lowercase(&'static str),
+}
+
+/// What the client has to make of the answer to its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reception {
+    /// The WebSocket opens.
+    Open,
+    /// The client fails the handshake: it ends TCP without sending a byte.
+    Fail,
+}
+
+/// A reaction that passes instead of the expected one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alternative {
+    pub behavior: Behavior,
+    pub events: Vec<Event>,
+    pub close: ExpectedClose,
+}
+
+/// Something to check besides the events and the close frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    Nothing,
+    /// The fields of the client's request, and that its key is not the one of its last connection.
+    Request,
+    /// That the masking key changes with each frame.
+    MaskingKeys,
+    /// That no compressed echo is shorter than the agreed window allows.
+    Window,
+    /// That the client answers a close frame that is wrong, or ends TCP.
+    Reaction,
+    /// That nothing comes after the client's close frame.
+    Silence,
+    /// That the client ends TCP after both close frames, although the server does not.
+    EndOfTcp,
 }
 
 /// The frames to send, and the expected answers.
@@ -41,14 +105,25 @@ pub enum Play {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Frame(Frame),
+    /// The same frame, this many times.
+    Repeated(u32, Frame),
+    /// Pings whose payloads are the numbers from 1 to this one.
+    Pings(u32),
     /// Bytes that are a part of a frame.
     Bytes(Vec<u8>),
+    WrongFrame(WrongFrame),
     /// A close frame with this payload, which begins the closing handshake.
     Close(Payload),
     /// A pause. If the connection is closing at its end, the script ends.
     Wait(Duration),
+    /// A pause that ends early with the client's first event.
+    Await(Duration),
     /// Adds [`Event::Open`].
     Mark,
+    /// The end of the server's side of TCP. What the client sends is still received.
+    EndStream,
+    /// A reset of TCP, which ends the case.
+    Reset,
 }
 
 /// A frame, which may be invalid.
@@ -69,6 +144,8 @@ pub enum Writes {
     Alone,
     /// This many bytes at a time.
     Chopped(usize),
+    /// One byte at a time, with this pause after each.
+    Dripped(Duration),
 }
 
 /// Something that the client did.
@@ -78,6 +155,10 @@ pub enum Event {
     Pong(Payload),
     /// The connection was still open at [`Action::Mark`].
     Open,
+    /// The pongs for [`Action::Pings`] of this number. Only the last one is required.
+    Pongs(u32),
+    /// A message over the server's limit, which is not received.
+    OverLimit,
 }
 
 /// Messages that are sent one at a time, each after the echo of the previous one.
@@ -92,6 +173,9 @@ pub struct RoundTrips {
     pub fragment: Option<usize>,
     pub writes: Writes,
 }
+
+/// The smallest message that is [over the limit](Event::OverLimit) in each such case, in bytes.
+const MIN_OVER_LIMIT: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -117,6 +201,8 @@ pub enum Limit {
     Kill(Duration),
     /// A close frame without a code.
     Close(Duration),
+    /// The end of TCP. The client has to end it first.
+    End(Duration),
 }
 
 /// An additional rule for the verdict.
@@ -127,6 +213,9 @@ pub enum Judging {
     CodeMatters,
     /// A first close frame by the wrong side also fails the behavior.
     SideMatters,
+    /// Any wrong end also fails the behavior, except that a failing client may use another code: that is
+    /// NON-STRICT.
+    EndMatters,
     Informational,
 }
 
@@ -172,6 +261,11 @@ impl Id {
     pub const fn group(self) -> u8 {
         self.0[0]
     }
+
+    /// Whether it is a case of the Autobahn suite.
+    pub const fn is_of_suite(self) -> bool {
+        self.group() <= 13
+    }
 }
 
 impl fmt::Display for Id {
@@ -192,20 +286,111 @@ impl Case {
         close: ExpectedClose,
         limit: Limit,
     ) -> Self {
-        let play = Play::Script { actions, expected };
-        Case { id, play, close, limit, judging: Judging::Usual, terms: &[], note: "" }
+        Case::new(id, Play::Script { actions, expected }, close, limit)
+    }
+
+    /// A case beyond the suite, which rests on a sentence of an RFC. Any wrong end fails it.
+    pub fn beyond(
+        id: Id,
+        rule: &'static str,
+        actions: Vec<Action>,
+        events: Vec<Event>,
+        close: ExpectedClose,
+        limit: Limit,
+    ) -> Self {
+        let case = Case::script(id, actions, vec![(Behavior::Ok, events)], close, limit);
+        Case { judging: Judging::EndMatters, rule, ..case }
+    }
+
+    /// A case without compression, in which nothing is disputed.
+    pub fn new(id: Id, play: Play, close: ExpectedClose, limit: Limit) -> Self {
+        Case {
+            id,
+            opening: Opening::VALID,
+            play,
+            close,
+            alternative: None,
+            limit,
+            judging: Judging::Usual,
+            check: Check::Nothing,
+            terms: &[],
+            note: "",
+            rule: "",
+        }
     }
 
     /// The maximum duration of the case, excluding the time to send.
     pub fn max_duration(&self) -> Duration {
         /// For the answer to the close.
         const CLOSE: Duration = Duration::from_secs(1);
-        let (Limit::Kill(limit) | Limit::Close(limit)) = self.limit;
+        /// The longest head that drips, in bytes.
+        const HEAD: u32 = 256;
+        let drip = match self.opening.writes {
+            Writes::Dripped(pause) => HEAD * pause,
+            Writes::Together | Writes::Alone | Writes::Chopped(_) => Duration::ZERO,
+        };
         let waits = match &self.play {
             Play::Script { actions, .. } => actions.iter().filter_map(Action::wait).sum(),
             Play::RoundTrips(_) => Duration::ZERO,
         };
-        waits + limit + CLOSE
+        drip + waits + self.limit.time() + CLOSE
+    }
+
+    /// The lists of events that pass.
+    pub fn expected(&self) -> impl Iterator<Item = &[Event]> {
+        let lists = match &self.play {
+            Play::Script { expected, .. } => expected.as_slice(),
+            Play::RoundTrips(_) => &[],
+        };
+        let alternative = self.alternative.iter().map(|alternative| &alternative.events[..]);
+        lists.iter().map(|(_, events)| &events[..]).chain(alternative)
+    }
+
+    /// Whether a message over the server's limit is an expected answer.
+    pub fn expects_over_limit(&self) -> bool {
+        self.expected().any(|events| events.contains(&Event::OverLimit))
+    }
+
+    /// The maximum size of the client's messages in bytes, if the server allows `max`.
+    pub fn max_message_size(&self, max: usize) -> usize {
+        if self.expects_over_limit() { max.min(MIN_OVER_LIMIT) } else { max }
+    }
+}
+
+impl Opening {
+    /// The 101 of RFC 6455, with the first frames.
+    pub const VALID: Opening = Opening {
+        handshake: Handshake::Valid,
+        edits: &[],
+        writes: Writes::Together,
+        reception: Reception::Open,
+    };
+
+    /// The response with its edits.
+    #[must_use]
+    pub fn edited(&self, mut response: Response) -> Response {
+        for edit in self.edits {
+            let (Edit::Remove(name) | Edit::Set(name, _) | Edit::Lowercase(name)) = *edit;
+            let place = response.headers.iter().position(|(known, _)| *known == name);
+            match (edit, place) {
+                (Edit::Remove(_), Some(place)) => drop(response.headers.remove(place)),
+                (Edit::Set(_, value), Some(place)) => response.headers[place].1 = (*value).into(),
+                (Edit::Set(_, value), None) => response.headers.push((name, (*value).into())),
+                (Edit::Lowercase(_), Some(place)) => {
+                    let value = response.headers[place].1.to_ascii_lowercase();
+                    response.headers[place].1 = value.into();
+                }
+                (Edit::Remove(_) | Edit::Lowercase(_), None) => {}
+            }
+        }
+        response
+    }
+}
+
+impl Limit {
+    pub fn time(self) -> Duration {
+        let (Limit::Kill(time) | Limit::Close(time) | Limit::End(time)) = self;
+        time
     }
 }
 
@@ -222,11 +407,24 @@ impl Action {
 
     fn wait(&self) -> Option<Duration> {
         match self {
-            Action::Wait(time) => Some(*time),
+            Action::Wait(time) | Action::Await(time) => Some(*time),
             _ => None,
         }
     }
 }
+
+/// A text and the wait for its echo, before the actions. A client that is not there can't pass.
+pub fn after_echo(actions: impl IntoIterator<Item = Action>) -> Vec<Action> {
+    let text = Action::frame(Opcode::Text, ALIVE);
+    [text, Action::Await(Duration::from_secs(2))].into_iter().chain(actions).collect()
+}
+
+/// The echo of the text of [`after_echo`].
+pub fn first_echo() -> Event {
+    Event::Message(Kind::Text, ALIVE.into())
+}
+
+const ALIVE: &[u8] = b"first";
 
 /// The same actions, with each frame written in this way.
 pub fn written(mut actions: Vec<Action>, writes: Writes) -> Vec<Action> {
@@ -263,6 +461,11 @@ impl ExpectedClose {
     /// The client fails the connection, with this code or by ending TCP.
     pub fn by_client(code: u16) -> Self {
         ExpectedClose { by: Side::Client, codes: vec![code], clean: false }
+    }
+
+    /// The client fails the handshake: it ends TCP, and sends no frame.
+    pub fn by_end_of_tcp() -> Self {
+        ExpectedClose { by: Side::Client, codes: vec![], clean: false }
     }
 
     /// The client answers the script's close frame with one of these codes.

@@ -17,6 +17,8 @@ pub enum Data {
     Html,
     /// Noise mixed with words: 76 %.
     Document,
+    /// Noise: 100 %.
+    Noise,
 }
 
 impl Data {
@@ -41,6 +43,7 @@ impl Data {
         let text = match self {
             Data::Repeated(pattern) => return out.extend_from_slice(pattern),
             Data::Picture => return out.push(random.below(110) as u8),
+            Data::Noise => return out.push(random.below(256) as u8),
             Data::Document if random.below(42) > 0 => return out.push(random.below(256) as u8),
             Data::Document => " 0 obj << /Type".into(),
             Data::Json => format!(
@@ -113,6 +116,7 @@ mod tests {
             (Data::Prose, 390),
             (Data::Html, 55),
             (Data::Document, 760),
+            (Data::Noise, 1000),
         ] {
             let ratio = ratio(&data.message(7, 128 * 1024).to_vec());
             assert!(ratio.abs_diff(expected) <= expected / 10, "{data:?}: {ratio}");

@@ -1,9 +1,11 @@
 //! A case in sentences.
 
+use crate::app::behavior::Handshake;
 use crate::app::cases::case::{
-    Action, Behavior, Case, Event, Frame, Judging, Limit, Play, RoundTrips, Side, Writes,
+    Action, Alternative, Behavior, Case, Check, Edit, Event, ExpectedClose, Frame, Judging,
+    Opening, Play, Reception, RoundTrips, Side, Writes,
 };
-use crate::escape::Count;
+use crate::escape::{Count, Quoted};
 use crate::websocket::frame::FIN;
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
@@ -11,18 +13,34 @@ use crate::websocket::negotiation::Parameters;
 /// At least this many similar frames are described by their count.
 const MIN_COUNTED: usize = 3;
 
+/// Longer values of header fields are described by their length.
+const MAX_SHOWN: usize = 80;
+
 impl Case {
-    /// A sentence about the frames that are sent.
+    /// A sentence about the frames that are sent, and about the answer to the handshake if it is unusual.
     pub fn description(&self) -> String {
-        match &self.play {
-            Play::Script { actions, .. } => format!("Sends {}.", script(actions)),
-            Play::RoundTrips(trips) => format!("Sends {}.", round_trips(trips, self.terms)),
+        let frames = match &self.play {
+            Play::Script { actions, .. } => script(actions),
+            Play::RoundTrips(trips) => round_trips(trips, self.terms),
+        };
+        let opening = opening(&self.opening);
+        // Round trips name their compression themselves.
+        let terms = match (&self.play, self.terms) {
+            (Play::Script { .. }, [terms]) => format!(", under {terms}"),
+            (Play::Script { .. }, [_, ..]) => ", with permessage-deflate".into(),
+            _ => String::new(),
+        };
+        if opening.is_empty() {
+            format!("Sends {frames}{terms}.")
+        } else {
+            format!("Answers the handshake with {opening}, then sends {frames}{terms}.")
         }
     }
 
-    /// The expected answers, and the note.
+    /// The expected answers, the note and the rule.
     pub fn expectation(&self) -> String {
         let events: String = match &self.play {
+            _ if self.opening.reception == Reception::Fail => String::new(),
             Play::Script { expected, .. } => expected
                 .iter()
                 .map(|(behavior, events)| match (behavior, &events[..]) {
@@ -41,22 +59,83 @@ impl Case {
             Play::RoundTrips(trips) if trips.count == 1 => "Expects the same message.".into(),
             Play::RoundTrips(_) => "Expects each message back before it sends the next.".into(),
         };
-        let codes: Vec<_> = self.close.codes.iter().map(u16::to_string).collect();
-        let codes = codes.join(" or ");
-        let close = match (self.close.by, self.close.clean) {
-            (Side::Client, _) => format!("The client closes with {codes}, or ends TCP"),
-            (Side::Server, true) => format!("The client answers the close frame with {codes}"),
-            (Side::Server, false) => {
-                format!("The client answers the close frame with {codes}, or ends TCP")
-            }
+        let close = if self.opening.reception == Reception::Fail {
+            "Expects nothing but the end of TCP".into()
+        } else {
+            let end = match self.check {
+                Check::EndOfTcp => ", and then ends TCP",
+                _ => "",
+            };
+            format!(" The client {}{end}", close(&self.close))
         };
-        let (Limit::Kill(limit) | Limit::Close(limit)) = self.limit;
+        let limit = self.limit.time();
+        let alternative = self.alternative.as_ref().map_or(String::new(), alternative);
+        let check = match self.check {
+            Check::Nothing | Check::Reaction | Check::EndOfTcp => "",
+            Check::Request => " The request has a Host, and a key that is new at each connection.",
+            Check::MaskingKeys => " Each frame has another masking key.",
+            Check::Silence => " Nothing comes after its close frame.",
+            Check::Window => " What is compressed keeps to the window that was agreed.",
+        };
         let judging = match self.judging {
             Judging::Informational => " The RFC leaves it open, so there is no verdict.",
-            Judging::Usual | Judging::CodeMatters | Judging::SideMatters => "",
+            Judging::Usual | Judging::CodeMatters | Judging::SideMatters | Judging::EndMatters => {
+                ""
+            }
         };
-        let space = if self.note.is_empty() { "" } else { " " };
-        format!("{events} {close}, within {limit:?}.{judging}{space}{}", self.note)
+        let more = [self.note, self.rule].map(|text| match text {
+            "" => String::new(),
+            text => format!(" {text}"),
+        });
+        format!("{events}{close}, within {limit:?}.{alternative}{check}{judging}{}", more.concat())
+    }
+}
+
+/// How the client ends the connection, after "The client".
+fn close(close: &ExpectedClose) -> String {
+    let codes: Vec<_> = close.codes.iter().map(u16::to_string).collect();
+    let codes = codes.join(" or ");
+    match (close.by, close.clean) {
+        (Side::Client, _) if codes.is_empty() => "ends TCP".into(),
+        (Side::Client, _) => format!("closes with {codes}, or ends TCP"),
+        (Side::Server, true) => format!("answers the close frame with {codes}"),
+        (Side::Server, false) if codes.is_empty() => "waits".into(),
+        (Side::Server, false) => format!("answers the close frame with {codes}, or ends TCP"),
+    }
+}
+
+fn alternative(alternative: &Alternative) -> String {
+    let Alternative { behavior, events, close: end } = alternative;
+    let behavior = behavior.as_str();
+    format!(" For {} it is {behavior} too, if the client {}.", list(events), close(end))
+        .replace("NON-STRICT too", "NON-STRICT")
+}
+
+/// The unusual parts of an answer to a handshake.
+fn opening(opening: &Opening) -> String {
+    let handshake = match opening.handshake {
+        Handshake::Valid => None,
+        Handshake::Status(status) => Some(format!("status {status}")),
+        Handshake::WrongAccept => Some("the Sec-WebSocket-Accept of another key".into()),
+        Handshake::WrongProtocol => Some("a subprotocol that was not offered".into()),
+        Handshake::WrongExtension => Some("an extension that was not offered".into()),
+    };
+    let edits = opening.edits.iter().map(|edit| match *edit {
+        Edit::Remove(name) => format!("a 101 without {name}"),
+        Edit::Set(name, value) if value.len() > MAX_SHOWN => {
+            format!("{name} of {}", Count(value.len() as u64, "byte"))
+        }
+        Edit::Set(name, value) => format!("{name} {}", Quoted(value.as_bytes())),
+        Edit::Lowercase(name) => format!("{name} in lower case"),
+    });
+    let writes = match opening.writes {
+        Writes::Dripped(pause) => Some(format!("one byte of its head every {pause:?}")),
+        Writes::Together | Writes::Alone | Writes::Chopped(_) => None,
+    };
+    let parts: Vec<_> = handshake.into_iter().chain(edits).chain(writes).collect();
+    match &parts[..] {
+        [first, .., last] if parts.len() >= MIN_COUNTED => format!("{first} … {last}"),
+        parts => parts.join(" and "),
     }
 }
 
@@ -95,12 +174,21 @@ fn is_alike(one: &Action, two: &Action) -> bool {
 fn action(action: &Action) -> Option<String> {
     match action {
         Action::Frame(frame) => Some(format!("{} {:?}", kind(frame), frame.payload)),
+        Action::Bytes(bytes) if bytes.starts_with(b"HTTP/") => Some("a second 101".into()),
         Action::Bytes(bytes) => {
             Some(format!("{} of a text frame", Count(bytes.len() as u64, "byte")))
         }
+        Action::Repeated(count, frame) => {
+            Some(format!("{count} times {} {:?}", kind(frame), frame.payload))
+        }
+        Action::Pings(count) => Some(format!("{count} pings with their numbers")),
+        Action::WrongFrame(wrong) => Some(wrong.to_string()),
         Action::Close(payload) => Some(format!("close {payload:?}")),
         Action::Wait(time) => Some(format!("nothing for {time:?}")),
+        Action::Await(_) => Some("nothing until the first answer".into()),
         Action::Mark => None,
+        Action::EndStream => Some("the end of TCP".into()),
+        Action::Reset => Some("a reset of TCP".into()),
     }
 }
 
@@ -142,6 +230,7 @@ fn written(writes: Writes) -> String {
         Writes::Together => String::new(),
         Writes::Alone => ", each frame in a write of its own".into(),
         Writes::Chopped(size) => format!(", written {} at a time", Count(size as u64, "byte")),
+        Writes::Dripped(pause) => format!(", one byte every {pause:?}"),
     }
 }
 
@@ -151,11 +240,13 @@ fn list(events: &[Event]) -> String {
     }
     let events: Vec<_> = events
         .iter()
-        .filter_map(|event| match event {
-            Event::Message(Kind::Text, payload) => Some(format!("text {payload:?}")),
-            Event::Message(Kind::Binary, payload) => Some(format!("binary {payload:?}")),
-            Event::Pong(payload) => Some(format!("pong {payload:?}")),
-            Event::Open => None,
+        .map(|event| match event {
+            Event::Message(Kind::Text, payload) => format!("text {payload:?}"),
+            Event::Message(Kind::Binary, payload) => format!("binary {payload:?}"),
+            Event::Pong(payload) => format!("pong {payload:?}"),
+            Event::Open => "the end of the pause".into(),
+            Event::Pongs(last) => format!("some of the pongs, and the last of {last}"),
+            Event::OverLimit => "the echo, which the server does not receive whole".into(),
         })
         .collect();
     events.join(", ")

@@ -1,6 +1,7 @@
-//! The Autobahn cases, run with a client and judged.
+//! The Autobahn cases and those beyond, run with a client and judged.
 
 pub mod answer;
+pub mod beyond;
 pub mod case;
 mod closing;
 pub mod control;

@@ -45,6 +45,8 @@ pub struct Results {
 
 struct Agent {
     name: String,
+    /// The value of Sec-WebSocket-Accept of its last run, which tells keys apart.
+    accept: String,
     cases: BTreeMap<Id, State>,
 }
 
@@ -76,26 +78,35 @@ pub struct Report {
 }
 
 impl Results {
-    /// Records that a case is running. Drops the result of an earlier run.
-    pub fn begin(&self, agent: &str, id: Id) {
-        self.insert(agent, id, State::Running);
+    /// Records that a case is running, in a connection with this Sec-WebSocket-Accept. Drops the result
+    /// of an earlier run. Returns whether the agent's last run had another key.
+    pub fn begin(&self, agent: &str, id: Id, accept: &str) -> bool {
+        self.update(agent, |agent| {
+            agent.cases.insert(id, State::Running);
+            let is_new = agent.accept != accept;
+            agent.accept = accept.into();
+            is_new
+        })
     }
 
     pub fn finish(&self, agent: &str, report: Report) {
-        self.insert(agent, report.id, State::Judged(Arc::new(report)));
+        self.update(agent, |agent| {
+            agent.cases.insert(report.id, State::Judged(Arc::new(report)));
+        });
     }
 
-    fn insert(&self, name: &str, id: Id, state: State) {
+    fn update<R>(&self, name: &str, update: impl FnOnce(&mut Agent) -> R) -> R {
         let mut agents = self.lock();
         let mut agent = match agents.iter().position(|agent| agent.name == name) {
             Some(place) => agents.remove(place),
-            None => Agent { name: name.into(), cases: BTreeMap::new() },
+            None => Agent { name: name.into(), accept: String::new(), cases: BTreeMap::new() },
         };
-        agent.cases.insert(id, state);
+        let result = update(&mut agent);
         if agents.len() == MAX_AGENTS {
             agents.remove(0);
         }
         agents.push(agent);
+        result
     }
 
     pub fn state(&self, agent: &str, id: Id) -> Option<State> {
@@ -304,6 +315,8 @@ fn events_to_json(events: &[Event]) -> String {
             Event::Message(kind, payload) => Came::Message(*kind, &payload.to_vec()).to_json(),
             Event::Pong(payload) => Came::Pong(&payload.to_vec()).to_json(),
             Event::Open => Came::Open.to_json(),
+            Event::Pongs(last) => format!("[\"pongs\", \"{last}\"]"),
+            Event::OverLimit => Came::OverLimit.to_json(),
         })
         .collect();
     format!("[{}]", events.join(", "))

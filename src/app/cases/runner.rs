@@ -7,6 +7,7 @@ use crate::app::cases::answer::Answer;
 use crate::app::cases::control::Control;
 use crate::app::cases::results::Cases;
 use crate::app::cases::trial::{Handshake, Trial};
+use crate::app::end::End;
 use crate::app::incoming::Incoming;
 use crate::app::step::Step;
 use crate::buffer::Budget;
@@ -36,8 +37,7 @@ impl<'s> Runner<'s> {
                 Runner::Trial(Box::new(trial))
             }
             Control::Ask(command) => {
-                let opening = handshake.response.into_bytes();
-                let answer = Answer::new(cases, command, incoming, opening, now);
+                let answer = Answer::new(cases, command, incoming, handshake.opening, now);
                 Runner::Answer(Box::new(answer))
             }
         }
@@ -93,6 +93,14 @@ impl<'s> Runner<'s> {
         match self {
             Runner::Trial(trial) => &trial.incoming.session,
             Runner::Answer(answer) => &answer.incoming.session,
+        }
+    }
+
+    /// How it ended, once the last step was taken or the stream has ended.
+    pub fn end(&self) -> End {
+        match self {
+            Runner::Trial(trial) => trial.end(),
+            Runner::Answer(answer) => End::of(&answer.incoming.session),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::LazyLock;
 
+use crate::app::cases::beyond;
 use crate::app::cases::case::{Case, Id};
 use crate::app::cases::closing;
 use crate::app::cases::framing;
@@ -12,7 +13,10 @@ use crate::app::cases::volume;
 /// The maximum number of round trips of a case, as in the suite.
 pub const MAX_MESSAGES: u32 = 1000;
 
-const MAX_GROUP: u8 = 13;
+const MAX_GROUP: u8 = 17;
+
+/// The pattern for all cases beyond the suite.
+const BEYOND: &str = "+beyond";
 
 /// The cases that are selected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,19 +26,22 @@ pub struct Suite {
     messages: u32,
 }
 
-/// A pattern for ids, in which `*` matches any characters.
+/// A pattern for ids, in which `*` matches any characters, or [`BEYOND`]. It matches a case beyond the
+/// suite only if it begins with the number of the group, so that `*` and `1*` mean what they always did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
 
 impl Default for Suite {
     fn default() -> Self {
-        Suite { selected: all_ids().to_vec(), messages: MAX_MESSAGES }
+        let selected = all_ids().iter().copied().filter(|id| id.is_of_suite()).collect();
+        Suite { selected, messages: MAX_MESSAGES }
     }
 }
 
 impl Suite {
-    /// The cases that one of `patterns` matches (all if there are none), except those that one of
-    /// `excluded` matches. `messages` is the number of round trips in the cases with many.
+    /// The cases that one of `patterns` matches, except those that one of `excluded` matches. Without a
+    /// pattern for cases of the suite, all of these are selected. `messages` is the number of round trips in
+    /// the cases with many.
     ///
     /// # Errors
     ///
@@ -50,7 +57,9 @@ impl Suite {
             return Err(format!("no case is called {wrong}"));
         }
         let is_any = |patterns: &[Pattern], id| patterns.iter().any(|pattern| pattern.matches(id));
-        selected.retain(|id| patterns.is_empty() || is_any(patterns, *id));
+        let is_whole_suite = patterns.iter().all(|pattern| pattern.0 == BEYOND);
+        let is_selected = |id: Id| (is_whole_suite && id.is_of_suite()) || is_any(patterns, id);
+        selected.retain(|id| is_selected(*id));
         selected.retain(|id| !is_any(excluded, *id));
         if selected.is_empty() {
             return Err("no case is left".into());
@@ -89,13 +98,19 @@ impl Pattern {
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let is_pattern = |char: char| char.is_ascii_digit() || char == '.' || char == '*';
-        if text.is_empty() || !text.chars().all(is_pattern) {
+        if text.is_empty() || (text != BEYOND && !text.chars().all(is_pattern)) {
             return Err("expected cases, for example 1.*,7.9.3".into());
         }
         Ok(Pattern(text.into()))
     }
 
     pub fn matches(&self, id: Id) -> bool {
+        if self.0 == BEYOND {
+            return !id.is_of_suite();
+        }
+        if !id.is_of_suite() && !self.0.starts_with(&id.group().to_string()) {
+            return false;
+        }
         let id = id.to_string();
         let mut parts = self.0.split('*');
         let Some(mut rest) = id.strip_prefix(parts.next().unwrap_or_default()) else {
@@ -130,7 +145,7 @@ fn group(number: u8, messages: u32) -> Vec<Case> {
         10 => framing::many_fragments(),
         12 => volume::compressed(messages),
         13 => volume::agreements(messages),
-        _ => vec![],
+        _ => beyond::group(number),
     }
 }
 

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::cases::case::{
-    Action, Behavior, Case, Frame, Limit, Play, RoundTrips, Side, Writes,
+    Action, Behavior, Case, Check, ExpectedClose, Frame, Judging, Limit, Play, Reception,
+    RoundTrips, Side, Writes,
 };
 use crate::app::cases::payload::Payload;
 use crate::app::cases::results::{Report, Results};
 use crate::app::cases::verdict::{Came, ClosePayload, Ending, Received, judge};
+use crate::app::end::End;
 use crate::app::incoming::{Incoming, Next};
 use crate::app::step::Step;
 use crate::buffer::{Budget, Buffer, Charge, OverBudget};
@@ -25,6 +27,9 @@ use crate::websocket::session::{Answer, Close, Event, Session};
 
 /// How long the client may take to answer a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a client that has to be silent after its close frame is listened to.
+const SILENCE: Duration = Duration::from_millis(300);
 
 /// Frames are written together up to this size, in bytes.
 const FLUSH: usize = 16 * 1024;
@@ -50,11 +55,15 @@ pub struct Trial<'s> {
     pause: Option<Duration>,
     /// The index of the next action, or the offset in the message of the next fragment.
     place: usize,
+    /// The frames that were sent of an action with many.
+    repeated: u32,
     /// The encoded message of a round trip, while it is being sent.
     wire: Option<Payload>,
     /// The charge for `wire` and the message.
     charge: Option<Charge>,
     writing: Option<Writing>,
+    /// The time of the next byte of a head that drips.
+    drip: Option<Duration>,
     /// Pongs to send.
     controls: Vec<u8>,
     output: Vec<u8>,
@@ -73,8 +82,14 @@ pub struct Handshake {
     pub started: Duration,
     /// The head of the request.
     pub request: String,
-    /// The 101, not sent yet.
+    /// The head of the answer, which may be cut.
     pub response: String,
+    /// The answer, not sent yet.
+    pub opening: Vec<u8>,
+    /// The value of Sec-WebSocket-Accept, which tells keys apart.
+    pub accept: String,
+    /// A mistake in the request that does not prevent the answer.
+    pub mistake: Option<&'static str>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -106,6 +121,8 @@ struct Course {
     round: u32,
     /// The message of the last one.
     message: Payload,
+    /// Of the last frame, if masking keys are checked.
+    masking_key: Option<[u8; 4]>,
 }
 
 /// An action of the server after the current frame.
@@ -118,6 +135,9 @@ enum Due {
     Close(CloseFrame),
     /// Send a close frame, and end TCP.
     CloseAndEnd(CloseFrame),
+    /// End the server's side of TCP.
+    EndStream,
+    Reset,
     End,
 }
 
@@ -126,18 +146,18 @@ impl<'s> Trial<'s> {
     pub fn new(
         case: Case,
         agent: String,
-        handshake: Handshake,
+        mut handshake: Handshake,
         results: &'s Results,
         incoming: Box<Incoming>,
         budget: Arc<Budget>,
         now: Duration,
     ) -> Self {
-        results.begin(&agent, case.id);
-        let (Limit::Kill(limit) | Limit::Close(limit)) = case.limit;
+        let is_key_new = results.begin(&agent, case.id, &handshake.accept);
         let (due, limit) = match &case.play {
             Play::Script { .. } => (Due::Nothing, None),
-            Play::RoundTrips(_) => (Due::RoundTrip, Some(now + limit)),
+            Play::RoundTrips(_) => (Due::RoundTrip, Some(now + case.limit.time())),
         };
+        let writes = case.opening.writes;
         let mut course = Course {
             case,
             received: Received::default(),
@@ -146,11 +166,26 @@ impl<'s> Trial<'s> {
             due,
             round: 0,
             message: b"".into(),
+            masking_key: None,
         };
+        let mut place = 0;
         if !course.case.terms.is_empty() && !incoming.session.is_compressible() {
-            course.behavior = Behavior::Unimplemented;
-            course.close(NORMAL);
+            place = END;
+            course.leave_out();
         }
+        if course.case.check == Check::Request {
+            let repeated =
+                (!is_key_new).then_some("Sec-WebSocket-Key is that of the last connection");
+            repeated
+                .into_iter()
+                .chain(handshake.mistake)
+                .for_each(|it| course.came(Came::Mistake(it)));
+        }
+        let opening = mem::take(&mut handshake.opening);
+        let (output, writing) = match writes {
+            Writes::Together => (opening, None),
+            _ => (Vec::new(), Some(Writing::raw(opening, writes))),
+        };
         Trial {
             agent,
             results,
@@ -162,12 +197,14 @@ impl<'s> Trial<'s> {
             limit,
             close_limit: None,
             pause: None,
-            place: 0,
+            place,
+            repeated: 0,
             wire: None,
             charge: None,
-            writing: None,
+            writing,
+            drip: None,
             controls: Vec::new(),
-            output: handshake.response.clone().into_bytes(),
+            output,
             handed_out: 0,
             has_sent: false,
             stage: Stage::Playing,
@@ -181,6 +218,12 @@ impl<'s> Trial<'s> {
         self.output.drain(..mem::take(&mut self.handed_out));
         self.process_events();
         self.check_time();
+        if self.course.has_ended_stream() {
+            if self.course.due != Due::End {
+                return Step::Receive(self.wait());
+            }
+            self.course.due = Due::Reset;
+        }
         if self.course.due == Due::End {
             self.judge(Side::Server);
             return Step::SendLast(b"");
@@ -201,6 +244,11 @@ impl<'s> Trial<'s> {
         }
         self.play();
         self.handed_out = self.output.len();
+        if self.course.due == Due::EndStream {
+            self.course.due = Due::Nothing;
+            self.course.ending.dropped_by = Some(Side::Server);
+            return Step::SendEnd(&self.output);
+        }
         if !self.output.is_empty() {
             self.has_sent = true;
             return Step::Send { head: &self.output, payload: b"" };
@@ -213,7 +261,19 @@ impl<'s> Trial<'s> {
             self.handed_out = self.output.len();
             return Step::SendClose(&self.output);
         }
+        if self.course.due == Due::Reset {
+            self.judge(Side::Server);
+            return Step::Reset;
+        }
         Step::Receive(self.wait())
+    }
+
+    /// How it ended, once the last step was taken.
+    pub fn end(&self) -> End {
+        match self.course.due {
+            Due::Reset => End::Reset,
+            _ => End::of(&self.incoming.session),
+        }
     }
 
     /// Records that the client has ended its stream, or that the connection is lost.
@@ -228,6 +288,9 @@ impl<'s> Trial<'s> {
             self.stage = Stage::Stopping;
             self.end_script();
             self.course.close(STOPPING);
+            if self.course.has_ended_stream() {
+                self.course.due = Due::End;
+            }
         }
     }
 
@@ -241,22 +304,44 @@ impl<'s> Trial<'s> {
 
     /// The time to wait for more bytes.
     fn wait(&self) -> Option<Duration> {
-        let times = [self.limit, self.close_limit, self.pause, self.incoming.next_release()];
+        let times =
+            [self.limit, self.close_limit, self.pause, self.drip, self.incoming.next_release()];
         times.into_iter().flatten().min().map(|time| time.saturating_sub(self.now))
     }
 
     fn process_events(&mut self) {
         let Self { incoming, course, controls, handshake, .. } = self;
-        while let Some(Next { event, session, frames }) = incoming.next_event() {
+        if course.case.opening.reception == Reception::Fail {
+            return course.process_bytes(incoming);
+        }
+        loop {
+            let masking_key = match course.case.check {
+                Check::MaskingKeys => masking_key(incoming),
+                Check::Silence if course.ending.received.is_some() => {
+                    course.process_bytes(incoming);
+                    break;
+                }
+                _ => None,
+            };
+            let Some(Next { event, session, frames }) = incoming.next_event() else { break };
             frames.log(handshake.client);
             match event {
-                Event::InInput(kind, payload) => course.came(Came::Message(kind, payload)),
+                Event::InInput(kind, payload) => {
+                    course.check_masking_key(masking_key);
+                    course.came(Came::Message(kind, payload));
+                }
                 Event::Assembled(kind) => course.came(Came::Message(kind, session.assembled())),
                 Event::Inflated(kind, inflated) => {
+                    course.check_window(inflated.message().len(), inflated.compressed_size());
                     course.came(Came::Message(kind, inflated.message()));
                 }
-                Event::Pong(payload) => course.came(Came::Pong(payload)),
-                Event::Ping(payload) if course.ending.closed_by.is_none() => {
+                Event::Pong(payload) => {
+                    course.check_masking_key(masking_key);
+                    course.came(Came::Pong(payload));
+                }
+                Event::Ping(payload)
+                    if course.ending.closed_by.is_none() && !course.has_ended_stream() =>
+                {
                     frame::encode_header(Opcode::Pong, payload.len(), controls);
                     controls.extend_from_slice(payload);
                 }
@@ -269,6 +354,17 @@ impl<'s> Trial<'s> {
             course.process_close(&incoming.session);
         }
         course.process_answer(&incoming.session);
+        if course.ending.received.is_some() && self.close_limit.is_some() {
+            match course.case.check {
+                // Only the end of TCP is missing, and it has until the limit.
+                Check::EndOfTcp => self.close_limit = None,
+                Check::Silence => {
+                    self.close_limit = None;
+                    self.limit = Some(self.now + SILENCE);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Performs the actions that are due.
@@ -286,17 +382,28 @@ impl<'s> Trial<'s> {
                     self.course.fail(&CloseFrame::new(1001, "the case's time is over"));
                 }
                 Limit::Close(_) => self.course.close(close_frame(None)),
+                Limit::End(_) => {
+                    self.course.ending.closed_by = Some(Side::Server);
+                    self.course.due = Due::End;
+                }
             }
         }
     }
 
     /// Fills the output.
     fn play(&mut self) {
+        if self.drip.is_some_and(|until| self.now < until) {
+            return;
+        }
+        self.drip = None;
         while self.output.len() < FLUSH && (self.writing.is_some() || self.advance()) {
             let Some(writing) = &mut self.writing else { continue };
             let is_together = writing.writes == Writes::Together;
             if !is_together && !self.output.is_empty() {
                 break;
+            }
+            if let Writes::Dripped(pause) = writing.writes {
+                self.drip = Some(self.now + pause);
             }
             if writing.write(&mut self.output) {
                 self.writing = None;
@@ -316,7 +423,24 @@ impl<'s> Trial<'s> {
         self.place = place.saturating_add(1);
         match actions.get(place) {
             Some(Action::Frame(frame)) => self.writing = Some(Writing::new(frame.clone())),
-            Some(Action::Bytes(bytes)) => self.writing = Some(Writing::raw(bytes.clone())),
+            Some(Action::Repeated(count, frame)) => {
+                self.writing = Some(Writing::new(frame.clone()));
+                let count = *count;
+                self.repeat(place, count);
+            }
+            Some(Action::Pings(count)) => {
+                let (count, payload) = (*count, (self.repeated + 1).to_string().into_bytes());
+                let first = FIN | Opcode::Ping as u8;
+                let frame = Frame { first, payload: payload.into(), writes: Writes::Together };
+                self.writing = Some(Writing::new(frame));
+                self.repeat(place, count);
+            }
+            Some(Action::Bytes(bytes)) => {
+                self.writing = Some(Writing::raw(bytes.clone(), Writes::Alone));
+            }
+            Some(Action::WrongFrame(wrong)) => {
+                self.writing = Some(Writing::raw(wrong.bytes().into(), Writes::Together));
+            }
             Some(Action::Close(payload)) => {
                 let first = FIN | Opcode::Close as u8;
                 let (payload, writes) = (payload.clone(), Writes::Together);
@@ -324,10 +448,15 @@ impl<'s> Trial<'s> {
                 self.writing = Some(Writing::new(Frame { first, payload, writes }));
             }
             Some(Action::Mark) => self.course.came(Came::Open),
-            Some(Action::Wait(_)) if self.course.is_closing() => self.end_script(),
-            Some(Action::Wait(time)) => {
+            Some(Action::EndStream) => self.course.due = Due::EndStream,
+            Some(Action::Reset) => self.course.due = Due::Reset,
+            Some(Action::Wait(_) | Action::Await(_)) if self.course.is_closing() => {
+                self.end_script();
+            }
+            Some(action @ (Action::Wait(time) | Action::Await(time))) => {
+                let is_met = matches!(action, Action::Await(_)) && !self.course.received.is_empty();
                 let until = *self.pause.get_or_insert(self.now + *time);
-                if self.now < until {
+                if self.now < until && !is_met {
                     self.place = place;
                     return false;
                 }
@@ -335,14 +464,23 @@ impl<'s> Trial<'s> {
             }
             None => {
                 if place == actions.len() {
-                    let (Limit::Kill(limit) | Limit::Close(limit)) = self.course.case.limit;
-                    self.limit = Some(self.now + limit);
+                    self.limit = Some(self.now + self.course.case.limit.time());
                 }
                 self.place = END;
                 return false;
             }
         }
         true
+    }
+
+    /// Counts a frame of the action at `place`, which sends `count` of them.
+    fn repeat(&mut self, place: usize, count: u32) {
+        self.repeated += 1;
+        if self.repeated < count {
+            self.place = place;
+        } else {
+            self.repeated = 0;
+        }
     }
 
     /// Begins the next fragment of a message. Returns whether there was one.
@@ -413,11 +551,11 @@ impl<'s> Trial<'s> {
             return;
         }
         let Course { case, received, behavior, ending, .. } = &mut self.course;
-        ending.dropped_by = Some(dropped_by);
-        if let Play::Script { .. } = case.play {
+        ending.dropped_by.get_or_insert(dropped_by);
+        if let (Play::Script { .. }, Behavior::Failed) = (&case.play, &behavior) {
             *behavior = received.behavior(case);
         }
-        let (behavior, close, close_result) = judge(case, *behavior, ending);
+        let (behavior, close, close_result) = judge(case, received, *behavior, ending);
         let report = Report {
             id: case.id,
             started: self.handshake.started,
@@ -449,9 +587,9 @@ impl Writing {
         Writing { header, payload, writes, written: 0 }
     }
 
-    /// Bytes that are not a whole frame.
-    fn raw(header: Vec<u8>) -> Self {
-        Writing { header, payload: b"".into(), writes: Writes::Alone, written: 0 }
+    /// Bytes that are not a valid frame.
+    fn raw(bytes: Vec<u8>, writes: Writes) -> Self {
+        Writing { header: bytes, payload: b"".into(), writes, written: 0 }
     }
 
     /// Appends the bytes of one write. Returns whether the frame is complete.
@@ -462,6 +600,7 @@ impl Writing {
             Writes::Together => FLUSH,
             Writes::Alone => len,
             Writes::Chopped(size) => size,
+            Writes::Dripped(_) => 1,
         };
         let range = self.written..len.min(self.written + most);
         output.extend_from_slice(&self.header[range.start.min(header)..range.end.min(header)]);
@@ -477,6 +616,42 @@ impl Course {
         self.ending.closed_by.is_some()
     }
 
+    /// Whether the server has ended its side of TCP.
+    fn has_ended_stream(&self) -> bool {
+        self.ending.dropped_by == Some(Side::Server)
+    }
+
+    /// Closes instead of playing a case whose compression the client did not agree to.
+    fn leave_out(&mut self) {
+        self.behavior = Behavior::Unimplemented;
+        (self.case.close, self.case.judging) = (ExpectedClose::by_server(), Judging::Usual);
+        self.close(NORMAL);
+    }
+
+    /// Processes bytes of a client that should send none.
+    fn process_bytes(&mut self, incoming: &mut Incoming) {
+        let (_, unread, consumed) = incoming.unread();
+        if !unread.is_empty() {
+            *consumed += unread.len();
+            self.came(Came::Bytes(unread));
+            self.due = Due::End;
+        }
+    }
+
+    /// Checks the masking key of a frame. RFC 6455 §5.3: "the client MUST pick a fresh masking key".
+    fn check_masking_key(&mut self, key: Option<[u8; 4]>) {
+        if key.is_some() && mem::replace(&mut self.masking_key, key) == key {
+            self.came(Came::Mistake("the masking key is that of the last frame"));
+        }
+    }
+
+    /// Checks the compressed size of a message that repeats nothing within the agreed window.
+    fn check_window(&mut self, size: usize, compressed: usize) {
+        if self.case.check == Check::Window && compressed < size / 10 * 9 {
+            self.came(Came::Mistake("the message was compressed with a larger window than agreed"));
+        }
+    }
+
     /// Processes an event.
     fn came(&mut self, event: Came) {
         // Messages are ignored after the server has failed the connection.
@@ -486,7 +661,7 @@ impl Course {
         match (&self.case.play, event) {
             (Play::Script { .. }, event) => {
                 self.received.add(&self.case, event);
-                if self.case.close.by == Side::Server && self.received.is_complete(&self.case) {
+                if self.received.is_complete(&self.case) {
                     self.close(NORMAL);
                 }
             }
@@ -531,26 +706,37 @@ impl Course {
     /// Processes the client's close frame, or an error in its frames.
     fn process_close(&mut self, session: &Session) {
         match session.closed() {
-            Some(Close::ByPeer(close)) if !matches!(close.code, Some(1012..=1014)) => {
+            Some(Close::ByPeer(close)) if self.accepts(close) => {
                 self.ending.received = Some(close.into());
                 self.ending.unclean = None;
                 self.due = match mem::replace(&mut self.due, Due::Nothing) {
                     Due::Close(own) => Due::CloseAndEnd(own),
+                    _ if matches!(self.case.check, Check::EndOfTcp | Check::Silence) => {
+                        Due::Nothing
+                    }
                     _ if self.is_closing() => Due::End,
                     _ => Due::CloseAndEnd(NORMAL),
                 };
                 self.ending.closed_by.get_or_insert(Side::Client);
             }
-            // The suite does not accept codes that were registered later.
             Some(Close::ByPeer(close)) => self.refuse_close(close.into()),
             Some(Close::ByServer(close, _)) => match session.refused_close() {
                 Some(code) => {
                     self.refuse_close(ClosePayload { code: Some(code), ..ClosePayload::default() });
                 }
+                None if close.code == Some(1009) && self.case.expects_over_limit() => {
+                    self.came(Came::OverLimit);
+                }
                 None => self.fail(close),
             },
             None => {}
         }
+    }
+
+    /// Whether the client may send this close frame. The suite does not accept codes that were
+    /// registered later.
+    fn accepts(&self, close: &CloseFrame) -> bool {
+        !self.case.id.is_of_suite() || !matches!(close.code, Some(1012..=1014))
     }
 
     /// Processes a close frame with an invalid code or reason. Both sides have then sent one, but the
@@ -579,6 +765,13 @@ impl Course {
             self.due = Due::End;
         }
     }
+}
+
+/// The masking key of the frame that the input begins with.
+fn masking_key(incoming: &mut Incoming) -> Option<[u8; 4]> {
+    let (_, unread, _) = incoming.unread();
+    let (header, _) = frame::decode(unread).ok()??;
+    Some(header.masking_key)
 }
 
 const NORMAL: CloseFrame = close_frame(Some(1000));

@@ -1,6 +1,8 @@
 //! A case, the received events and the end → the verdict.
 
-use crate::app::cases::case::{Behavior, Case, CloseBehavior, Event, Judging, Play, Side};
+use crate::app::cases::case::{
+    Behavior, Case, Check, CloseBehavior, Event, ExpectedClose, Judging, Play, Side,
+};
 use crate::app::json;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::message::Kind;
@@ -17,6 +19,11 @@ pub enum Came<'e> {
     Message(Kind, &'e [u8]),
     Pong(&'e [u8]),
     Open,
+    OverLimit,
+    /// Bytes of a client that should send none. No list of events has them.
+    Bytes(&'e [u8]),
+    /// Another mistake that no list of events has.
+    Mistake(&'static str),
 }
 
 /// The received events, compared with the lists of a script.
@@ -24,10 +31,19 @@ pub enum Came<'e> {
 pub struct Received {
     /// The number of events.
     count: usize,
-    /// For each list, whether it begins with the events.
-    are_equal: Vec<bool>,
+    /// For each list, its place after the events, or `None` if it does not begin with them.
+    places: Vec<Option<Place>>,
     /// The first events as JSON, separated by commas, and their number.
     kept: (String, usize),
+}
+
+/// A place in a list of events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Place {
+    /// The index of the next event.
+    event: usize,
+    /// The number of the last of its pongs.
+    pong: u32,
 }
 
 /// The payload of a close frame. Its code and reason may be invalid.
@@ -72,11 +88,9 @@ impl From<&CloseFrame> for ClosePayload {
 
 impl Received {
     pub fn add(&mut self, case: &Case, event: Came) {
-        if let Play::Script { expected, .. } = &case.play {
-            self.are_equal.resize(expected.len(), true);
-            for (is_equal, (_, events)) in self.are_equal.iter_mut().zip(expected) {
-                *is_equal &= events.get(self.count).is_some_and(|expected| event == *expected);
-            }
+        self.places.resize(case.expected().count(), Some(Place::default()));
+        for (place, events) in self.places.iter_mut().zip(case.expected()) {
+            *place = place.and_then(|place| place.after(events, event));
         }
         let (kept, len) = &mut self.kept;
         let shown = event.to_json();
@@ -88,10 +102,21 @@ impl Received {
         self.count += 1;
     }
 
-    /// Whether all events of each list have arrived, so that the wait can end.
+    /// Whether nothing has arrived.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether the server closes now: all events of each list have arrived, or those of an alternative.
     pub fn is_complete(&self, case: &Case) -> bool {
         let Play::Script { expected, .. } = &case.play else { return false };
-        expected.iter().enumerate().all(|(list, (_, events))| self.is_list(list, events))
+        let is_by_server = |close: &ExpectedClose| close.by == Side::Server;
+        let mut lists = expected.iter().enumerate();
+        let is_expected = is_by_server(&case.close)
+            && lists.all(|(list, (_, events))| self.is_list(list, events));
+        let alternative = case.alternative.as_ref().map(|alternative| &alternative.close);
+        let can_close = alternative.is_some_and(|close| is_by_server(close) && close.clean);
+        is_expected || (can_close && self.is_alternative(case))
     }
 
     /// The verdict of the list that equals the events.
@@ -102,8 +127,15 @@ impl Received {
         found.map_or(Behavior::Failed, |(_, (behavior, _))| *behavior)
     }
 
+    /// Whether all events of the alternative have arrived, and no others.
+    fn is_alternative(&self, case: &Case) -> bool {
+        let last = case.expected().enumerate().last();
+        last.is_some_and(|(list, events)| self.is_list(list, events))
+    }
+
     fn is_list(&self, list: usize, events: &[Event]) -> bool {
-        self.count == events.len() && self.are_equal.get(list).copied().unwrap_or(true)
+        let place = self.places.get(list).copied().unwrap_or(Some(Place::default()));
+        place.is_some_and(|place| place.event == events.len())
     }
 
     /// The events as a JSON array, which may be cut at its end.
@@ -114,6 +146,21 @@ impl Received {
     }
 }
 
+impl Place {
+    /// The place in `events` after another event, if it is the next one.
+    fn after(self, events: &[Event], came: Came) -> Option<Self> {
+        let next = Place { event: self.event + 1, pong: 0 };
+        match (events.get(self.event)?, came) {
+            (Event::Pongs(last), Came::Pong(number)) => {
+                let pong = str::from_utf8(number).ok()?.parse().ok()?;
+                let is_next = (self.pong + 1..=*last).contains(&pong);
+                is_next.then_some(if pong == *last { next } else { Place { pong, ..self } })
+            }
+            (expected, came) => (came == *expected).then_some(next),
+        }
+    }
+}
+
 impl PartialEq<Event> for Came<'_> {
     fn eq(&self, event: &Event) -> bool {
         match (self, event) {
@@ -121,7 +168,7 @@ impl PartialEq<Event> for Came<'_> {
                 kind == expected && *payload == **bytes
             }
             (Came::Pong(bytes), Event::Pong(payload)) => *payload == **bytes,
-            (Came::Open, Event::Open) => true,
+            (Came::Open, Event::Open) | (Came::OverLimit, Event::OverLimit) => true,
             _ => false,
         }
     }
@@ -136,6 +183,9 @@ impl Came<'_> {
             }
             Came::Pong(bytes) => format!("[\"pong\", {}]", shown(bytes)),
             Came::Open => "[\"timeout\"]".into(),
+            Came::OverLimit => "[\"over limit\"]".into(),
+            Came::Bytes(bytes) => format!("[\"bytes\", {}]", shown(bytes)),
+            Came::Mistake(what) => format!("[\"mistake\", \"{what}\"]"),
         }
     }
 }
@@ -160,36 +210,83 @@ fn shown(payload: &[u8]) -> String {
 /// Judges a client. `behavior` is the verdict on the events alone.
 pub fn judge(
     case: &Case,
+    received: &Received,
     behavior: Behavior,
     ending: &Ending,
 ) -> (Behavior, CloseBehavior, String) {
-    // A client also fails the connection by ending TCP without a close frame.
-    let is_right_side = (ending.closed_by == Some(Side::Server)) == (case.close.by == Side::Server);
-    let code = ending.received.as_ref().and_then(|close| close.code);
-    let wrong_code = code.filter(|code| !case.close.codes.contains(code));
-    let (close, result) = if !is_right_side {
-        let result = match case.close.by {
-            Side::Client => "the server closed, and the client had to",
-            Side::Server => "the client closed, and the server had to",
-        };
-        (CloseBehavior::Failed, result.into())
-    } else if case.close.clean
-        && let Some(unclean) = ending.unclean
+    let (close, result) = judge_close(&case.close, ending);
+    if let Some(alternative) = &case.alternative
+        && (behavior == Behavior::Failed || close != CloseBehavior::Ok)
+        && received.is_alternative(case)
     {
-        (CloseBehavior::Unclean, unclean.into())
-    } else if let Some(code) = wrong_code {
-        let codes: Vec<_> = case.close.codes.iter().map(u16::to_string).collect();
-        let result = format!("closed with {code}, expected {}", codes.join(" or "));
-        (CloseBehavior::WrongCode, result)
-    } else {
-        (CloseBehavior::Ok, "closed as expected".into())
-    };
+        let is_failure =
+            alternative.close.by == Side::Client && !alternative.close.codes.is_empty();
+        match judge_close(&alternative.close, ending) {
+            (CloseBehavior::Ok, result) => {
+                return (alternative.behavior, CloseBehavior::Ok, result);
+            }
+            (close @ CloseBehavior::WrongCode, result) if is_failure => {
+                return (Behavior::NonStrict, close, result);
+            }
+            _ => {}
+        }
+    }
     match case.judging {
         Judging::Informational => (Behavior::Informational, CloseBehavior::Informational, result),
         Judging::CodeMatters if close == CloseBehavior::WrongCode => {
             (Behavior::Failed, close, result)
         }
-        Judging::SideMatters if !is_right_side => (Behavior::Failed, close, result),
+        Judging::SideMatters if !is_right_side(&case.close, ending) => {
+            (Behavior::Failed, close, result)
+        }
+        // RFC 6455 §7.1.7: a failing endpoint "SHOULD send a Close frame with an appropriate status code".
+        Judging::EndMatters
+            if close == CloseBehavior::WrongCode
+                && case.close.by == Side::Client
+                && behavior == Behavior::Ok =>
+        {
+            (Behavior::NonStrict, close, result)
+        }
+        Judging::EndMatters if close != CloseBehavior::Ok => (Behavior::Failed, close, result),
+        _ if case.check == Check::Reaction
+            && ending.received.is_none()
+            && ending.dropped_by == Some(Side::Server) =>
+        {
+            (Behavior::Failed, CloseBehavior::Unclean, "the client did not react".into())
+        }
+        _ if case.check == Check::EndOfTcp && ending.dropped_by == Some(Side::Server) => {
+            let is_ok = behavior == Behavior::Ok;
+            (if is_ok { Behavior::NonStrict } else { behavior }, close, result)
+        }
         _ => (behavior, close, result),
+    }
+}
+
+/// Whether the first close frame came from the expected side.
+fn is_right_side(expected: &ExpectedClose, ending: &Ending) -> bool {
+    // A client also fails the connection by ending TCP without a close frame.
+    (ending.closed_by == Some(Side::Server)) == (expected.by == Side::Server)
+}
+
+/// The verdict on the end of the connection, and its reason.
+fn judge_close(expected: &ExpectedClose, ending: &Ending) -> (CloseBehavior, String) {
+    let code = ending.received.as_ref().and_then(|close| close.code);
+    let wrong_code = code.filter(|code| !expected.codes.contains(code));
+    if !is_right_side(expected, ending) {
+        let result = match expected.by {
+            Side::Client => "the server closed, and the client had to",
+            Side::Server => "the client closed, and the server had to",
+        };
+        (CloseBehavior::Failed, result.into())
+    } else if expected.clean
+        && let Some(unclean) = ending.unclean
+    {
+        (CloseBehavior::Unclean, unclean.into())
+    } else if let Some(code) = wrong_code {
+        let codes: Vec<_> = expected.codes.iter().map(u16::to_string).collect();
+        let codes = if codes.is_empty() { "no close frame".into() } else { codes.join(" or ") };
+        (CloseBehavior::WrongCode, format!("closed with {code}, expected {codes}"))
+    } else {
+        (CloseBehavior::Ok, "closed as expected".into())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::app::cases::case::{Case, ExpectedClose, Id, Judging, Limit, Play, RoundTrips, Writes};
+use crate::app::cases::case::{Case, ExpectedClose, Id, Limit, Play, RoundTrips, Writes};
 use crate::app::cases::data::Data;
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
@@ -142,13 +142,7 @@ fn section(
 }
 
 fn case(id: Id, trips: RoundTrips, secs: u64, terms: &'static [Parameters]) -> Case {
-    Case {
-        id,
-        play: Play::RoundTrips(trips),
-        close: ExpectedClose::by_server(),
-        limit: Limit::Close(Duration::from_secs(secs)),
-        judging: Judging::Usual,
-        terms,
-        note: "",
-    }
+    let limit = Limit::Close(Duration::from_secs(secs));
+    let case = Case::new(id, Play::RoundTrips(trips), ExpectedClose::by_server(), limit);
+    Case { terms, ..case }
 }

@@ -218,3 +218,16 @@ fn the_dump_is_among_the_frames_that_the_first_trace_shows() {
     assert_eq!((&first["from"], &first["length"]), (&json!("server"), &json!(dump.len())));
     assert_eq!((&reply["from"], &reply["length"]), (&json!("server"), &json!(2)));
 }
+
+#[test]
+fn frames_that_wait_to_be_shown_take_little_memory() {
+    const MANY: usize = 100_000;
+    let service = service(1 << 20, 1 << 30);
+    let message = [frame(0x01, b""), frame(0x00, b"").repeat(62), frame(0x80, b"")].concat();
+    for query in ["latency=10s", "drip=10s"] {
+        let mut driver = opened(&service, &format!("&prefix=&{query}"), "");
+        let received = driver.receive(&message.repeat(MANY / message.len()));
+        // One message shows 64 frames of about 150 bytes.
+        assert!(received < 3 * message.len() + 20_000, "{query}: {received}");
+    }
+}

@@ -1,18 +1,20 @@
 //! Clients in other languages, which others wrote, against the real server.
 
 use std::env;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use crate::support::{
-    Server, TempDir, data, has_npm_package, python, python_with, wait_for_line, wsecho_path,
+    Server, TempDir, data, has_npm_package, has_programs, python, python_with, wait_for_line,
+    wsecho_path,
 };
 
 const TESTING: &str = include_str!("../../../docs/testing-clients.md");
 const BEHAVIORS: &str = include_str!("../../../docs/behaviors.md");
+const WIRE: &str = include_str!("../../../docs/wire.md");
 
 #[test]
 fn pythons_websockets_is_answered() {
@@ -180,6 +182,61 @@ fn the_node_package_serves_the_tests_as_they_are_printed() {
 }
 
 #[test]
+fn the_guide_to_the_wire_prints_what_a_shell_shows() {
+    let Some(python) = python().filter(|_| has_programs(&["bash", "curl"])) else { return };
+    let dir = TempDir::new();
+    let python = python.get_program();
+    // Python by its path, since it finds this directory's before its own.
+    let path = run(Command::new(python).args(["-c", "import sys; print(sys.executable)"]), &dir);
+    let python = String::from_utf8(path.stdout).unwrap().trim().to_owned();
+    let websocat = format!("{python} {}", data("clients/websocat.py").display());
+    for (name, command) in [("python3", &python), ("websocat", &websocat)] {
+        let file = dir.path(name);
+        fs::write(&file, format!("#!/bin/sh\nexec {command} \"$@\"\n")).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+    }
+    let server = Server::start(&[]);
+    let function = code_blocks(WIRE, "```sh\n").next().unwrap();
+    let mut experiments = 0;
+    for block in code_blocks(WIRE, "```console\n") {
+        let (commands, printed): (Vec<_>, Vec<_>) =
+            block.lines().partition(|line| line.starts_with("$ ") || line.starts_with("> "));
+        let commands: Vec<_> = commands.iter().map(|line| &line[2..]).collect();
+        let script = format!("{function}\n{}", commands.join("\n"));
+        let script = script.replace("127.0.0.1:1222", &server.addr.to_string());
+        let script = script.replace("127.0.0.1/1222", &server.addr.to_string().replace(':', "/"));
+        fs::write(dir.path("script"), script).unwrap();
+        let output = run(Command::new("bash").arg("script"), &dir);
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let shown: Vec<_> = shown.lines().filter(|line| !line.is_empty()).map(repeatable).collect();
+        let printed: Vec<_> = printed.into_iter().map(repeatable).collect();
+        assert_eq!(shown, printed, "{commands:#?}: {}", String::from_utf8_lossy(&output.stderr));
+        experiments += 1;
+    }
+    assert_eq!(experiments, 10);
+}
+
+/// A line of frames without their times and masks.
+fn repeatable(line: &str) -> String {
+    let mut rest = line;
+    let mut repeatable = String::new();
+    while let Some((before, after)) = rest.split_once("\":") {
+        let (_, name) = before.rsplit_once('"').unwrap_or_default();
+        let end = after.find([',', '}']).unwrap_or(after.len());
+        let value = after[..end].trim_matches('"');
+        let is_masked = |header: &str| header.len() > 8 && header.as_bytes()[2] >= b'8';
+        let shown = match name {
+            "at" | "mask" if value != "null" => "",
+            "header" if is_masked(value) => &value[..value.len() - 8],
+            _ => value,
+        };
+        repeatable += &format!("{before}:{shown}");
+        rest = &after[end..];
+    }
+    repeatable + rest
+}
+
+#[test]
 fn the_shell_recipe_finds_the_port_and_stops_the_server() {
     let dir = TempDir::new();
     let script: String = code_blocks(guide().0, "```sh\n").collect();
@@ -199,7 +256,7 @@ fn code_blocks(guide: &'static str, fence: &'static str) -> impl Iterator<Item =
 
 /// Runs `command` in `dir`, where it finds wsecho as a user's would.
 fn run(command: &mut Command, dir: &TempDir) -> Output {
-    symlink(wsecho_path(), dir.path("wsecho")).unwrap();
+    let _ = symlink(wsecho_path(), dir.path("wsecho"));
     let path = format!("{}:{}", dir.path("").display(), env::var("PATH").unwrap());
     command.current_dir(dir.path("")).env("PATH", path).output().unwrap()
 }

@@ -22,7 +22,9 @@ use rustix::net::{SendFlags, send};
 use rustix::process::Signal;
 
 use crate::frames::{Random, close, frame};
-use crate::support::{HEALTH_CHECK, PREFIX, Server, UPGRADE, from_env, reset, seed_from_env};
+use crate::support::{
+    HEALTH_CHECK, PREFIX, Server, UPGRADE, demand, from_env, reset, seed_from_env,
+};
 
 /// Short, so that each of them passes often, and long enough for clients on a busy machine.
 const FLAGS: [&str; 7] = [
@@ -36,6 +38,9 @@ const FLAGS: [&str; 7] = [
 ];
 const TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_MESSAGE_SIZE: usize = 1 << 20;
+
+/// The code of a behavior.
+const CODE_ON_DEMAND: u16 = 4000;
 
 /// For how long a client that reads slowly does not read, all in all. Half of the timeout, so that it
 /// has to get everything.
@@ -179,12 +184,17 @@ impl Plan {
             3 => Request::Malformed,
             _ => Request::Upgrade,
         };
-        let mut sent = match request {
-            Request::Upgrade => UPGRADE.into(),
-            Request::Page => b"GET / HTTP/1.0\r\n\r\n".to_vec(),
-            Request::Health => HEALTH_CHECK.into(),
-            Request::Unfinished => UPGRADE.as_bytes()[..random.below(UPGRADE.len())].to_vec(),
-            Request::Malformed => b"no request\r\n\r\n".to_vec(),
+        // After so many messages the server is to close by itself, whatever comes with them.
+        let after = (random.below(4) == 0).then(|| 1 + random.below(6));
+        let mut sent = match (request, after) {
+            (Request::Upgrade, Some(after)) => {
+                demand(&format!("close={CODE_ON_DEMAND}&after={after}")).into()
+            }
+            (Request::Upgrade, None) => UPGRADE.into(),
+            (Request::Page, _) => b"GET / HTTP/1.0\r\n\r\n".to_vec(),
+            (Request::Health, _) => HEALTH_CHECK.into(),
+            (Request::Unfinished, _) => UPGRADE.as_bytes()[..random.below(UPGRADE.len())].to_vec(),
+            (Request::Malformed, _) => b"no request\r\n\r\n".to_vec(),
         };
         let mut replies = Vec::new();
         let mut ending = Ending::Open;
@@ -194,6 +204,12 @@ impl Plan {
                 add_message(random, longest, &mut sent, &mut replies);
             }
             ending = add_ending(random, &mut sent);
+            let mut messages =
+                replies.iter().enumerate().filter(|(_, (_, (first, _)))| *first != 0x8A);
+            if let Some((last, (due, _))) = after.and_then(|after| messages.nth(after - 1)) {
+                ending = Ending::Close { first: *due, last: *due, code: Some(CODE_ON_DEMAND) };
+                replies.truncate(last + 1);
+            }
         }
         let milliseconds = |number: usize| Duration::from_millis(number as u64);
         let reading = match random.below(8) {

@@ -1,5 +1,6 @@
 //! The Autobahn cases: which there are, how they are played and how they are judged.
 
+pub mod beyond;
 pub mod client;
 mod formats;
 
@@ -332,7 +333,14 @@ fn cases_are_selected_by_patterns() {
     assert_eq!(select("8.*", "").unwrap_err(), "no case is called 8.*");
     assert_eq!(select("", "9.9.9").unwrap_err(), "no case is called 9.9.9");
     assert_eq!(select("1.1.1", "*").unwrap_err(), "no case is left");
-    for wrong in ["", "1.x", "seven"] {
+    // A group beyond the suite has to be named.
+    let count = |patterns: &str| select(patterns, "").unwrap().split(' ').count();
+    let beyond = count("14.* 15.* 16.* 17.*");
+    assert_eq!((count("*"), count("1*"), count("1.* 10.* 12.* 13.*")), (517, 233, 233));
+    assert_eq!((count("+beyond"), count("* +beyond")), (517 + beyond, 517 + beyond));
+    assert_eq!(count("2.* +beyond"), 11 + beyond);
+    assert_eq!(select("16.1.*", "").unwrap(), "16.1.1");
+    for wrong in ["", "1.x", "seven", "beyond", "+beyond.1", "1.*+beyond"] {
         Pattern::parse(wrong).unwrap_err();
     }
 }
