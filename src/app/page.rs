@@ -26,7 +26,7 @@ pub const CONSOLE: Page = Page {
 // Safari 15 does not count ws: as 'self'.
 pub const CASES: Page = Page {
     html: include_str!("../../static/cases.html"),
-    script: "sha256-KGNtvHcwPgQHSXO3ZCd8FfWDDq9TOn/kDEaZhsO7v9s=",
+    script: "sha256-SBCjLy6RULz3SOATbkr2ztB1ku641SReL9dCNUOlOTg=",
     style: "sha256-zqa8lKvXu5Qj3XPTN8KGhXoT73rzNweXA13FTNSaFuE=",
     connect: "'self' ws: wss:",
 };

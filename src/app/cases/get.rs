@@ -73,12 +73,13 @@ fn list(suite: &Suite) -> String {
     let describe = |(place, case): (usize, Case)| {
         format!(
             "  {{\"case\": {}, \"id\": \"{}\", \"group\": \"{}\", \"description\": {}, \"expectation\": {}, \
-             \"maxDuration\": {}}}",
+             \"rule\": {}, \"maxDuration\": {}}}",
             place + 1,
             case.id,
             suite::subject(case.id.group()),
             json::string(case.description().as_bytes()),
             json::string(case.expectation().as_bytes()),
+            json::string(case.rule.as_bytes()),
             case.max_duration().as_millis(),
         )
     };

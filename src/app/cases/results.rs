@@ -139,7 +139,7 @@ impl Results {
     /// `agents.json`: the progress of each agent, the one that was seen last first.
     pub fn progress(&self) -> String {
         let agents: Vec<_> = self.lock().iter().rev().map(Agent::progress).collect();
-        format!("[\n{}\n]\n", agents.join(",\n"))
+        format!("[{}\n]\n", agents.join(","))
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Agent>> {
@@ -168,7 +168,7 @@ impl Agent {
         let verdicts: Vec<_> =
             verdicts.iter().map(|(word, count)| format!("\"{word}\": {count}")).collect();
         format!(
-            "  {{\"agent\": {}, \"running\": {running}, \"updated\": {updated}, \"verdicts\": {{{}}}}}",
+            "\n  {{\"agent\": {}, \"running\": {running}, \"updated\": {updated}, \"verdicts\": {{{}}}}}",
             json::string(self.name.as_bytes()),
             verdicts.join(", ")
         )

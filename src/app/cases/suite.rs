@@ -163,6 +163,10 @@ pub fn subject(group: u8) -> &'static str {
         10 => "Many fragments",
         12 => "Compressed messages",
         13 => "Parameters of compression",
+        14 => "Opening, beyond the suite",
+        15 => "Closing, beyond the suite",
+        16 => "Frames, beyond the suite",
+        17 => "Compression, beyond the suite",
         _ => "",
     }
 }

@@ -431,8 +431,11 @@ fn a_get_without_a_case_lists_the_selected_cases() {
         let response = get(service, "/getCaseInfo");
         serde_json::from_str(response.strip_prefix("200 ").unwrap()).unwrap()
     };
+    assert_eq!(list(&service).len(), 517);
+    let beyond = Pattern::parse("+beyond").unwrap();
+    service.cases.suite = Suite::select(&[beyond], &[], 1000).unwrap();
     let all = list(&service);
-    assert_eq!(all.len(), 517);
+    assert!(all.len() > 517);
     for (place, (listed, id)) in (1..).zip(all.iter().zip(service.cases.suite.ids())) {
         assert_eq!((&listed["case"], &listed["id"]), (&place.into(), &id.to_string().into()));
         for text in ["group", "description", "expectation"] {
@@ -443,6 +446,11 @@ fn a_get_without_a_case_lists_the_selected_cases() {
         assert_eq!(info, format!("200 {id}: {}\n", shown.join("\n")));
     }
     assert_eq!(all[0]["maxDuration"], 2000);
+    for listed in &all {
+        let (rule, expectation) = (listed["rule"].as_str(), listed["expectation"].as_str());
+        assert!(expectation.unwrap().ends_with(rule.unwrap()), "the page shows it apart");
+        assert_eq!(rule == Some(""), listed["case"].as_u64().unwrap() <= 517);
+    }
     service.cases.suite = Suite::select(&[Pattern::parse("7.9.*").unwrap()], &[], 1000).unwrap();
     let ids: Vec<_> = list(&service).iter().map(|case| case["id"].clone()).collect();
     assert_eq!(ids.len(), 9);
@@ -613,10 +621,10 @@ fn the_agents_are_listed_with_their_progress_the_last_one_first() {
     });
     assert_eq!(agents(), json!([first]));
     // It is seen again when a case begins, whose earlier verdict does not count any more.
-    service.cases.results.begin("new", Id::new(1, 1, 2));
+    service.cases.results.begin("new", Id::new(1, 1, 2), "");
     let second = json!({ "agent": "new", "running": 1, "updated": null, "verdicts": {} });
     assert_eq!(agents(), json!([second, first]));
-    service.cases.results.begin("a/b", Id::new(1, 1, 1));
+    service.cases.results.begin("a/b", Id::new(1, 1, 1), "");
     let first = json!({
         "agent": "a/b", "running": 1, "updated": began, "verdicts": { "FAILED": 1, "WRONG CODE": 1 },
     });
