@@ -237,7 +237,9 @@ pub fn table() -> String {
             table += &format!("    {word}: {effect}\n");
         }
     }
-    table + "\nParameters combine, but at most one of status, close and bad."
+    table
+        + "\nParameters combine, but at most one of status, close and bad.\n\
+             The page at /cases runs the Autobahn cases in a browser, and shows the verdicts on every client."
 }
 
 /// Parses a query, in the encoding of forms: `+` or `%20` for a space.

@@ -541,7 +541,8 @@ impl<'s> Connection<'s> {
             }
             (Err(error), None) => Err(routes::refuse(*error)),
         };
-        let topic = if is_health_check { Topic::Detail } else { Topic::Request };
+        let is_polled = path.is_some_and(routes::is_polled);
+        let topic = if is_polled { Topic::Detail } else { Topic::Request };
         Some(Box::new(Routed { who, topic, answer }))
     }
 

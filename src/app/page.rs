@@ -1,27 +1,48 @@
-//! The bundled page, and the headers that keep it from loading or running anything else.
+//! The bundled pages, and the headers that keep them from loading or running anything else.
 
 use std::borrow::Cow;
 
 use crate::http::response::Response;
 
-/// `static/client.html`.
-pub const HTML: &str = include_str!("../../static/client.html");
+/// A page that is one file, with one script and one style.
+pub struct Page {
+    html: &'static str,
+    /// The hashes of the script and of the style, which `RENEW=1 cargo test --test it app::made` writes.
+    script: &'static str,
+    style: &'static str,
+    /// The addresses that the page may open WebSockets to and request by HTTP.
+    connect: &'static str,
+}
 
-/// With this policy, a browser runs only the page's one script and applies only its one style, both
-/// identified by their hash, which `RENEW=1 cargo test --test it app::made` writes. Beyond that, the
-/// page may only open WebSockets and send HTTP requests to their address, which can be any server's.
-const CONTENT_SECURITY_POLICY: &str = concat!(
-    "default-src 'none'; ",
-    "script-src 'sha256-XbkI6XsRs3wfRhuGTxo3MOIHleS+iMnXGZIXp/EpJCo='; ",
-    "style-src 'sha256-2w2+UhxzGyumHgEOh+nNWzjPLWQYatC2n7+xPikvcAs='; ",
-    "img-src data:; connect-src ws: wss: http: https:; ",
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-);
+/// The console, whose address can be any server's.
+pub const CONSOLE: Page = Page {
+    html: include_str!("../../static/client.html"),
+    script: "sha256-ElQqySGI/chhCTlZqeDlIYSAIo6asTYw7Gc6XLlZFpU=",
+    style: "sha256-a5W0p0h3J2qSJ/3J69wTrgD492UUdLwmenmmZkd5XD0=",
+    connect: "ws: wss: http: https:",
+};
 
-/// The response with the page.
-pub fn response() -> Response {
-    Response { status: 200, headers: vec![], body: Cow::Borrowed(HTML) }
-        .with("Content-Type", "text/html; charset=utf-8")
-        .with("Cache-Control", "no-cache")
-        .with("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+/// The page that runs the cases in a browser and shows the verdicts.
+// Safari 15 does not count ws: as 'self'.
+pub const CASES: Page = Page {
+    html: include_str!("../../static/cases.html"),
+    script: "sha256-SBCjLy6RULz3SOATbkr2ztB1ku641SReL9dCNUOlOTg=",
+    style: "sha256-zqa8lKvXu5Qj3XPTN8KGhXoT73rzNweXA13FTNSaFuE=",
+    connect: "'self' ws: wss:",
+};
+
+impl Page {
+    /// The response with the page. Its policy lets a browser run only the page's one script and apply only
+    /// its one style.
+    pub fn response(&self) -> Response {
+        let Page { html, script, style, connect } = self;
+        let policy = format!(
+            "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; \
+             connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        );
+        Response { status: 200, headers: vec![], body: Cow::Borrowed(html) }
+            .with("Content-Type", "text/html; charset=utf-8")
+            .with("Cache-Control", "no-cache")
+            .with("Content-Security-Policy", policy)
+    }
 }

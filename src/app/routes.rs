@@ -121,11 +121,16 @@ pub fn is_health_check(path: &str) -> bool {
     matches!(path, "/healthz" | "/healthz/")
 }
 
+/// Whether programs request `path` again and again, so that a log line each time would be too many.
+pub fn is_polled(path: &str) -> bool {
+    is_health_check(path) || path.starts_with(get::REPORTS)
+}
+
 /// The response to a request without an upgrade to WebSocket.
 #[inline(never)]
 fn document(path: &str) -> Response {
     match path {
-        "/" | "/client.html" => page::response(),
+        "/" | "/client.html" => page::CONSOLE.response(),
         path if is_health_check(path) => healthy(),
         _ => Response::text(
             404,

@@ -1,22 +1,34 @@
-//! Responses to plain GET requests: verdicts, reports, and explanations of the control paths.
+//! Responses to plain GET requests: the page, verdicts, reports, and explanations of the control paths.
 
-use crate::app::cases::case::Id;
+use crate::app::cases::case::{Case, Id};
 use crate::app::cases::control::{self, Command, Control};
 use crate::app::cases::format::Format;
 use crate::app::cases::results::Cases;
 use crate::app::cases::results::{self, State};
+use crate::app::cases::suite::{self, Suite};
 use crate::app::cases::summary::Check;
+use crate::app::json;
+use crate::app::page;
 use crate::app::query::Query;
 use crate::http::response::Response;
 
+/// The folder of the reports. The page requests them again and again while a client runs the cases.
+pub const REPORTS: &str = "/reports/";
+
 /// The response to a GET, or `None` for other paths.
 pub fn response(path: &str, query: &str, cases: &Cases) -> Option<Response> {
-    if path == "/verdict" {
-        return Some(verdict(query, cases));
+    match path {
+        "/cases" => return Some(page::CASES.response()),
+        "/verdict" => return Some(verdict(query, cases)),
+        "/getCaseInfo" if query.is_empty() => return Some(json(list(&cases.suite))),
+        _ => {}
     }
-    if let Some(name) = path.strip_prefix("/reports/") {
-        let report = report(name, cases);
-        return Some(report.unwrap_or_else(|| Response::text(404, "there is no such report")));
+    if let Some(name) = path.strip_prefix(REPORTS) {
+        return Some(match Query::parse(query) {
+            Ok(query) => report(name, query.get("agent"), cases)
+                .unwrap_or_else(|| Response::text(404, "there is no such report")),
+            Err(wrong) => Response::text(400, wrong),
+        });
     }
     Some(match control::parse(path, query, &cases.suite)? {
         Ok(control) => explain(control, cases),
@@ -37,8 +49,13 @@ fn verdict(query: &str, cases: &Cases) -> Response {
     }
 }
 
-fn report(name: &str, cases: &Cases) -> Option<Response> {
-    let reports = cases.results.reports();
+/// The file `name`, of one agent if it is given: two agents can have the same name in lower case.
+fn report(name: &str, agent: Option<&str>, cases: &Cases) -> Option<Response> {
+    if name == "agents.json" {
+        return Some(json(cases.results.progress()));
+    }
+    let mut reports = cases.results.reports();
+    reports.retain(|known, _| agent.is_none_or(|agent| agent == known));
     if name == "index.json" {
         return Some(json(results::index(&reports)));
     }
@@ -49,6 +66,25 @@ fn report(name: &str, cases: &Cases) -> Option<Response> {
     let report = reports[agent].iter().find(|report| report.id == id)?;
     let case = cases.suite.case(id)?;
     Some(json(results::file(agent, &case, cases.suite.place(id), report)))
+}
+
+/// The selected cases.
+fn list(suite: &Suite) -> String {
+    let describe = |(place, case): (usize, Case)| {
+        format!(
+            "  {{\"case\": {}, \"id\": \"{}\", \"group\": \"{}\", \"description\": {}, \"expectation\": {}, \
+             \"rule\": {}, \"maxDuration\": {}}}",
+            place + 1,
+            case.id,
+            suite::subject(case.id.group()),
+            json::string(case.description().as_bytes()),
+            json::string(case.expectation().as_bytes()),
+            json::string(case.rule.as_bytes()),
+            case.max_duration().as_millis(),
+        )
+    };
+    let cases: Vec<_> = suite.cases().enumerate().map(describe).collect();
+    format!("[\n{}\n]\n", cases.join(",\n"))
 }
 
 /// Explains the effect of a WebSocket at the same address.

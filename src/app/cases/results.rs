@@ -137,6 +137,12 @@ impl Results {
             .collect()
     }
 
+    /// `agents.json`: the progress of each agent, the one that was seen last first.
+    pub fn progress(&self) -> String {
+        let agents: Vec<_> = self.lock().iter().rev().map(Agent::progress).collect();
+        format!("[{}\n]\n", agents.join(","))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Agent>> {
         lock(&self.agents)
     }
@@ -149,6 +155,25 @@ impl Agent {
             State::Running => None,
         })
     }
+
+    fn progress(&self) -> String {
+        let mut verdicts: BTreeMap<&str, usize> = BTreeMap::new();
+        for report in self.reports() {
+            *verdicts.entry(report.word()).or_default() += 1;
+        }
+        let running = self.cases.len() - self.reports().count();
+        let updated = self.reports().map(|report| report.started + report.duration).max();
+        let updated = updated.map_or("null".into(), |time| {
+            format!("\"{}\"", humantime::format_rfc3339_millis(UNIX_EPOCH + time))
+        });
+        let verdicts: Vec<_> =
+            verdicts.iter().map(|(word, count)| format!("\"{word}\": {count}")).collect();
+        format!(
+            "\n  {{\"agent\": {}, \"running\": {running}, \"updated\": {updated}, \"verdicts\": {{{}}}}}",
+            json::string(self.name.as_bytes()),
+            verdicts.join(", ")
+        )
+    }
 }
 
 impl Report {
@@ -157,6 +182,18 @@ impl Report {
         match &self.ending.failed {
             Some(why) => format!("the server failed the connection: {why}"),
             None => format!("received {}", self.received),
+        }
+    }
+
+    /// Both verdicts in one word: that on the close if only the close is not good.
+    pub fn word(&self) -> &'static str {
+        match self.behavior {
+            Behavior::Ok | Behavior::NonStrict | Behavior::Informational
+                if !self.close.is_good() =>
+            {
+                self.close.as_str()
+            }
+            behavior => behavior.as_str(),
         }
     }
 

@@ -76,6 +76,15 @@ impl Suite {
         self.selected.iter().position(|selected| *selected == id).map(|place| place + 1)
     }
 
+    /// The selected cases, in their order.
+    pub fn cases(&self) -> impl Iterator<Item = Case> {
+        let groups = self.selected.chunk_by(|one, two| one.group() == two.group());
+        groups.flat_map(|ids| {
+            let group = group(ids[0].group(), self.messages);
+            group.into_iter().filter(|case| ids.contains(&case.id))
+        })
+    }
+
     /// A case, selected or not.
     pub fn case(&self, id: Id) -> Option<Case> {
         group(id.group(), self.messages).into_iter().find(|case| case.id == id)
@@ -154,6 +163,10 @@ pub fn subject(group: u8) -> &'static str {
         10 => "Many fragments",
         12 => "Compressed messages",
         13 => "Parameters of compression",
+        14 => "Opening, beyond the suite",
+        15 => "Closing, beyond the suite",
+        16 => "Frames, beyond the suite",
+        17 => "Compression, beyond the suite",
         _ => "",
     }
 }

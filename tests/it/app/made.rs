@@ -1,4 +1,4 @@
-//! What is made from the table of parameters, from the cases and from the page: `RENEW=1` in the
+//! What is made from the table of parameters, from the cases and from the pages: `RENEW=1` in the
 //! environment writes it.
 
 use std::fs;
@@ -13,14 +13,18 @@ use wsecho::app::cases::case::Case;
 
 // One test, since the policy's hashes are of the page with its list.
 #[test]
-fn the_page_its_policy_and_the_guide_are_made_from_what_the_source_has() {
-    let page = made("static/client.html", "const PARAMETERS = [\n", "];", &list());
-    for (kind, open, close) in
-        [("script", "<script>", "</script>"), ("style", "<style>", "</style>")]
-    {
-        let (_, content, _) = cut(&page, open, close);
-        let hash = BASE64_STANDARD.encode(Sha256::digest(content));
-        made("src/app/page.rs", &format!("{kind}-src 'sha256-"), "'; ", &hash);
+fn the_pages_their_policies_and_the_guide_are_made_from_what_the_source_has() {
+    made("static/client.html", "const PARAMETERS = [\n", "];", &list());
+    for name in ["client.html", "cases.html"] {
+        let path = format!("{}/static/{name}", env!("CARGO_MANIFEST_DIR"));
+        let page = fs::read_to_string(path).unwrap();
+        let [script, style] = ["script", "style"].map(|element| {
+            let (_, content, _) = cut(&page, &format!("<{element}>"), &format!("</{element}>"));
+            BASE64_STANDARD.encode(Sha256::digest(content))
+        });
+        let open = format!("static/{name}\"),\n    script: \"sha256-");
+        let hashes = format!("{script}\",\n    style: \"sha256-{style}");
+        made("src/app/page.rs", &open, "\",\n    connect", &hashes);
     }
     made("docs/behaviors.md", "|---|---|---|\n", "\nAt most one", &rows());
 }

@@ -11,6 +11,7 @@ use wsecho::websocket::handshake::Policy;
 use crate::http::{CONNECTION, HOST, KEY, UPGRADE, VERSION, upgrade, upgrade_with};
 
 const PAGE: &str = include_str!("../../../static/client.html");
+const CASES: &str = include_str!("../../../static/cases.html");
 
 /// The response to a request whose head has come whole, as far as it is read.
 fn respond(request: &str) -> Response {
@@ -46,7 +47,7 @@ fn check_response(response: &Response, status: u16, words: &str, request: &str) 
     assert_eq!(response.status, status, "{shown}\n{body}");
     assert!(body.contains(words), "{shown}\n{body} does not say {words:?}");
     assert!(!reason_phrase(status).is_empty());
-    if status != 101 && body != PAGE && *body != behavior::table() + "\n" {
+    if status != 101 && body != PAGE && body != CASES && *body != behavior::table() + "\n" {
         let line = body.strip_suffix('\n').unwrap();
         assert!(!line.is_empty() && !line.contains(char::is_control), "{body:?} is one line");
         assert_eq!(response.headers[0], ("Content-Type", "text/plain; charset=utf-8".into()));
@@ -142,6 +143,10 @@ fn a_target_may_be_absolute_and_have_a_query() {
         ("/?x=/nothing", 200, PAGE),
         ("/client.html", 200, PAGE),
         ("http://localhost/client.html?x", 200, PAGE),
+        ("/cases", 200, CASES),
+        ("http://localhost/cases?x", 200, CASES),
+        ("/cases/", 404, "not found"),
+        ("/Cases", 404, "not found"),
         ("http://localhost", 200, PAGE),
         ("http://localhost?x", 200, PAGE),
         ("/healthz?x", 200, "ok\n"),
@@ -164,12 +169,14 @@ fn a_response_says_in_its_headers_what_to_do_next() {
     assert_eq!(headers("PUT / HTTP/1.0\r\n\r\n"), [("Allow", "GET, HEAD".into())]);
     assert_eq!(headers("GET /healthz HTTP/1.0\r\n\r\n"), []);
 
-    let page = respond("GET / HTTP/1.0\r\n\r\n").headers;
-    let [content_type, cache_control, (policy, value)] = &page[..] else { panic!("{page:?}") };
-    assert_eq!(*content_type, ("Content-Type", "text/html; charset=utf-8".into()));
-    assert_eq!(*cache_control, ("Cache-Control", "no-cache".into()));
-    assert_eq!(*policy, "Content-Security-Policy");
-    assert!(value.starts_with("default-src 'none'; "), "{value}");
+    for path in ["/", "/cases"] {
+        let page = respond(&format!("GET {path} HTTP/1.0\r\n\r\n")).headers;
+        let [content_type, cache_control, (policy, value)] = &page[..] else { panic!("{page:?}") };
+        assert_eq!(*content_type, ("Content-Type", "text/html; charset=utf-8".into()));
+        assert_eq!(*cache_control, ("Cache-Control", "no-cache".into()));
+        assert_eq!(*policy, "Content-Security-Policy");
+        assert!(value.starts_with("default-src 'none'; "), "{value}");
+    }
 
     let unavailable = routes::unavailable("the connection limit is reached");
     check_response(&unavailable, 503, "the connection limit is reached; try again later", "");

@@ -194,7 +194,7 @@ fn a_log_file_that_fills_up_is_reported_on_stderr_and_goes_on_when_there_is_room
 }
 
 #[test]
-fn probes_are_logged_at_debug_only() {
+fn what_is_requested_again_and_again_is_logged_at_debug_only() {
     type Ending = fn(TcpStream);
     let end: Ending = |stream| stream.shutdown(Shutdown::Write).unwrap();
     let read: Ending = |mut stream| assert_status(&read_head(&mut stream), 200);
@@ -204,6 +204,11 @@ fn probes_are_logged_at_debug_only() {
         ("", reset, "sent no request"),
         (HEALTH_CHECK, read, r#", path "/healthz": 200 OK"#),
         ("HEAD /healthz HTTP/1.0\r\n\r\n", read, r#", path "/healthz": 200 OK"#),
+        (
+            "GET /reports/agents.json HTTP/1.0\r\n\r\n",
+            read,
+            r#", path "/reports/agents.json": 200 OK"#,
+        ),
     ] {
         let mut stream = server.connect();
         let peer = stream.local_addr().unwrap().to_string();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Client, Flaw};
+use serde_json::{Value, json};
 use wsecho::app::behavior::Behaviors;
 use wsecho::app::cases::case::{Behavior, CloseBehavior, Id};
 use wsecho::app::cases::results::{Report, State};
@@ -424,6 +425,42 @@ fn a_runner_is_told_the_number_of_cases_and_what_each_is() {
 }
 
 #[test]
+fn a_get_without_a_case_lists_the_selected_cases() {
+    let mut service = driver::service(1 << 24, 1 << 30);
+    let list = |service: &Service| -> Vec<Value> {
+        let response = get(service, "/getCaseInfo");
+        serde_json::from_str(response.strip_prefix("200 ").unwrap()).unwrap()
+    };
+    assert_eq!(list(&service).len(), 517);
+    let beyond = Pattern::parse("+beyond").unwrap();
+    service.cases.suite = Suite::select(&[beyond], &[], 1000).unwrap();
+    let all = list(&service);
+    assert!(all.len() > 517);
+    for (place, (listed, id)) in (1..).zip(all.iter().zip(service.cases.suite.ids())) {
+        assert_eq!((&listed["case"], &listed["id"]), (&place.into(), &id.to_string().into()));
+        for text in ["group", "description", "expectation"] {
+            assert!(!listed[text].as_str().unwrap().is_empty(), "{text} of {id}");
+        }
+        let shown = ["description", "expectation"].map(|text| listed[text].as_str().unwrap());
+        let info = get(&service, &format!("/getCaseInfo?case={place}"));
+        assert_eq!(info, format!("200 {id}: {}\n", shown.join("\n")));
+    }
+    assert_eq!(all[0]["maxDuration"], 2000);
+    for listed in &all {
+        let (rule, expectation) = (listed["rule"].as_str(), listed["expectation"].as_str());
+        assert!(expectation.unwrap().ends_with(rule.unwrap()), "the page shows it apart");
+        assert_eq!(rule == Some(""), listed["case"].as_u64().unwrap() <= 517);
+    }
+    service.cases.suite = Suite::select(&[Pattern::parse("7.9.*").unwrap()], &[], 1000).unwrap();
+    let ids: Vec<_> = list(&service).iter().map(|case| case["id"].clone()).collect();
+    assert_eq!(ids.len(), 9);
+    assert_eq!((&ids[0], &ids[8]), (&"7.9.1".into(), &"7.9.9".into()));
+    // A runner that forgets the case still learns it.
+    let (refused, _) = ask(&service, "/getCaseInfo");
+    assert!(String::from_utf8(refused).unwrap().contains("case or casetuple is missing"));
+}
+
+#[test]
 fn wrong_parameters_get_400_and_what_would_be_right() {
     let service = driver::service(1 << 24, 1 << 30);
     let long = "x".repeat(101);
@@ -457,7 +494,14 @@ fn wrong_parameters_get_400_and_what_would_be_right() {
 fn without_behaviors_there_are_no_cases() {
     let mut service = driver::service(1 << 24, 1 << 30);
     service.behaviors = Behaviors::Off;
-    for target in ["/getCaseCount", "/verdict?agent=x", "/reports/index.json"] {
+    for target in [
+        "/cases",
+        "/getCaseCount",
+        "/getCaseInfo",
+        "/verdict?agent=x",
+        "/reports/index.json",
+        "/reports/agents.json",
+    ] {
         let (_, response) = ask(&service, target);
         assert!(response.starts_with("404 "), "{target}: {response}");
     }
@@ -557,6 +601,62 @@ fn the_reports_have_the_shape_of_the_suite() {
     for missing in ["my_lib_2_case_7_9_4.json", "x_case_7_9_3.json", "../Cargo.toml", "index.html"]
     {
         assert!(get(&service, &format!("/reports/{missing}")).starts_with("404 "), "{missing}");
+    }
+}
+
+#[test]
+fn the_agents_are_listed_with_their_progress_the_last_one_first() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let agents = || {
+        let response = get(&service, "/reports/agents.json");
+        serde_json::from_str::<Value>(response.strip_prefix("200 ").unwrap()).unwrap()
+    };
+    assert_eq!(agents(), json!([]));
+    play_as(&service, Id::new(1, 1, 1), "a/b", Flaw::None);
+    play_as(&service, Id::new(7, 9, 3), "a/b", Flaw::WrongCode);
+    play_as(&service, Id::new(6, 3, 1), "a/b", Flaw::WrongCode);
+    let began = "1970-01-01T00:00:00.000Z";
+    let first = json!({
+        "agent": "a/b", "running": 0, "updated": began, "verdicts": { "FAILED": 1, "OK": 1, "WRONG CODE": 1 },
+    });
+    assert_eq!(agents(), json!([first]));
+    // It is seen again when a case begins, whose earlier verdict does not count any more.
+    service.cases.results.begin("new", Id::new(1, 1, 2), "");
+    let second = json!({ "agent": "new", "running": 1, "updated": null, "verdicts": {} });
+    assert_eq!(agents(), json!([second, first]));
+    service.cases.results.begin("a/b", Id::new(1, 1, 1), "");
+    let first = json!({
+        "agent": "a/b", "running": 1, "updated": began, "verdicts": { "FAILED": 1, "WRONG CODE": 1 },
+    });
+    assert_eq!(agents(), json!([first, second]));
+}
+
+#[test]
+fn reports_can_be_those_of_one_agent() {
+    let service = driver::service(1 << 24, 1 << 30);
+    // Their files have the same name.
+    for (agent, flaw) in [("My Lib", Flaw::None), ("my lib", Flaw::WrongCode)] {
+        play_as(&service, Id::new(7, 9, 3), agent, flaw);
+    }
+    let read = |target: &str| {
+        let response = get(&service, &format!("/reports/{target}"));
+        serde_json::from_str::<Value>(response.strip_prefix("200 ").unwrap()).unwrap()
+    };
+    assert_eq!(read("index.json").as_object().unwrap().len(), 2);
+    for (agent, behavior) in [("My Lib", "OK"), ("my lib", "FAILED")] {
+        let query = agent.replace(' ', "+");
+        let index = read(&format!("index.json?agent={query}"));
+        assert_eq!(index.as_object().unwrap().len(), 1);
+        assert_eq!(index[agent]["7.9.3"]["behavior"], behavior);
+        let report = read(&format!("my_lib_case_7_9_3.json?agent={query}"));
+        assert_eq!((&report["agent"], &report["behavior"]), (&agent.into(), &behavior.into()));
+    }
+    assert_eq!(read("index.json?agent=x"), json!({}));
+    for (target, status) in
+        [("my_lib_case_7_9_3.json?agent=x", "404 "), ("index.json?agent=%", "400 ")]
+    {
+        let response = get(&service, &format!("/reports/{target}"));
+        assert!(response.starts_with(status), "{target}: {response}");
     }
 }
 
