@@ -154,6 +154,11 @@ pub fn subject(group: u8) -> &'static str {
         10 => "Many fragments",
         12 => "Compressed messages",
         13 => "Parameters of compression",
+        14 => "Beyond: opening",
+        15 => "Beyond: closing",
+        16 => "Beyond: frames",
+        17 => "Beyond: compression",
+        18 => "Beyond: TLS",
         _ => "",
     }
 }

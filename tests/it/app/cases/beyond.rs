@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use wsecho::app::cases::case::{Behavior, CloseBehavior, Id};
 use wsecho::app::cases::results::{Report, State};
-use wsecho::app::cases::suite::{Pattern, Suite};
+use wsecho::app::cases::suite::{self, Pattern, Suite};
 use wsecho::app::connection::Service;
 use wsecho::websocket::handshake;
 
@@ -299,6 +299,7 @@ fn each_case_beyond_describes_itself_and_names_its_rule() {
     let suite = beyond();
     assert!(suite.ids().is_sorted_by(|one, two| one < two));
     for id in suite.ids() {
+        assert!(suite::subject(id.group()).starts_with("Beyond: "), "{id}");
         let case = suite.case(*id).unwrap();
         let text = format!("{} {}", case.description(), case.expectation());
         let is_whole = text.starts_with("Sends ") || text.starts_with("Answers the handshake ");
