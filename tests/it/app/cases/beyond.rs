@@ -84,6 +84,11 @@ pub fn opens(head: &str, key: &str, flaw: Flaw) -> Option<bool> {
 
 /// Plays a case to a client, and returns the report.
 fn play(service: &Service, id: Id, flaw: Flaw) -> Arc<Report> {
+    play_in_pieces(service, id, flaw, &[usize::MAX])
+}
+
+/// The same, with what the client sends in pieces of these lengths.
+fn play_in_pieces(service: &Service, id: Id, flaw: Flaw, pieces: &[usize]) -> Arc<Report> {
     let mut driver = Driver::new(service);
     if id.group() == 18 {
         driver.connection.spoke_tls();
@@ -121,7 +126,7 @@ fn play(service: &Service, id: Id, flaw: Flaw) -> Arc<Report> {
                 client.ended();
             }
             output = client.take_output();
-            driver.receive(&output);
+            driver.receive_in_pieces(&output, pieces);
             let is_closed = client.state == client::State::Closing && flaw != Flaw::KeepsTcp;
             // Neither waits for the server's end for ever.
             if client.state == client::State::Ended
@@ -170,8 +175,12 @@ fn failures(flaw: Flaw) -> String {
 #[test]
 fn a_right_client_passes_every_case_beyond() {
     let service = driver::service(1 << 24, 1 << 30);
-    for id in beyond().ids() {
-        let report = play(&service, *id, Flaw::None);
+    for (id, pieces) in beyond()
+        .ids()
+        .iter()
+        .flat_map(|id| [&[usize::MAX][..], &[1, 2, 3, 700], &[5000, 1]].map(|pieces| (id, pieces)))
+    {
+        let report = play_in_pieces(&service, *id, Flaw::None, pieces);
         let verdict = (report.behavior, report.close);
         assert_eq!(verdict, (Behavior::Ok, CloseBehavior::Ok), "{id}: {}", report.describe());
     }
