@@ -1,6 +1,7 @@
 //! Memory for messages. As bytes arrive, it is charged step by step to one budget for all clients. On
 //! release it returns to the system.
 
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,7 +103,7 @@ impl Budget {
     fn charge_above(self: &Arc<Self>, least: usize, bytes: usize) -> Result<Charge, OverBudget> {
         let map = if bytes < MALLOC_MAPS { None } else { Some(Reserved::take(self, bytes)?) };
         take(&self.left, bytes, least)?;
-        Ok(Charge { budget: Arc::clone(self), bytes, _map: map })
+        Ok(Charge { budget: Arc::clone(self), bytes, map })
     }
 
     /// The bytes that may still be charged.
@@ -116,17 +117,29 @@ impl Budget {
 pub struct Charge {
     budget: Arc<Budget>,
     bytes: usize,
-    _map: Option<Reserved>,
+    map: Option<Reserved>,
 }
 
 impl Charge {
     /// Moves the charge to `budget`, unless that is exhausted.
     pub fn move_to(&mut self, budget: &Arc<Budget>) {
-        if !Arc::ptr_eq(&self.budget, budget)
+        if !self.is_to(budget)
             && let Ok(charge) = budget.charge(self.bytes)
         {
             *self = charge;
         }
+    }
+
+    /// Whether it is a charge to `budget`.
+    pub fn is_to(&self, budget: &Arc<Budget>) -> bool {
+        Arc::ptr_eq(&self.budget, budget)
+    }
+
+    /// Returns the charge, and leaves one of nothing.
+    #[must_use = "it is given back on drop"]
+    pub fn take(&mut self) -> Self {
+        let budget = Arc::clone(&self.budget);
+        Charge { budget, bytes: mem::take(&mut self.bytes), map: self.map.take() }
     }
 }
 

@@ -390,13 +390,16 @@ fn explain(mut error: clap::Error) -> clap::Error {
     error
 }
 
+/// The variable that marks a re-executed process, whose allocator is tuned. glibc hides its own variable
+/// from programs with capabilities.
+pub const ALLOCATOR_TUNED: &str = "WSECHO_ALLOCATOR_TUNED";
+
 /// A warning for each variable that begins like wsecho's and that no flag reads.
 pub fn unknown_variables() -> impl Iterator<Item = String> {
-    /// Marks a process with a tuned allocator.
-    const MARKER: &str = "WSECHO_ALLOCATOR_TUNED";
     let known: Vec<_> = Config::command().get_arguments().filter_map(variable).collect();
     let is_unknown = move |(name, value): &(String, OsString)| {
-        let is_other = name == MARKER || is_from_kubernetes(name, &value.to_string_lossy());
+        let is_other =
+            name == ALLOCATOR_TUNED || is_from_kubernetes(name, &value.to_string_lossy());
         name.starts_with("WSECHO_") && !is_other && !known.contains(name)
     };
     let variables =

@@ -1,6 +1,7 @@
-//! The display of a peer's bytes and of counts in the log and in errors.
+//! The display of a peer's bytes, of counts and of times in the log and in errors.
 
 use std::fmt::{self, Write as _};
+use std::time::Duration;
 
 /// Displays a peer's bytes in quotes, cut after 200 characters. Escapes everything that could forge a line
 /// or change its order: controls, line ends, bidirectional overrides, quotes. Invalid UTF-8 becomes U+FFFD.
@@ -35,6 +36,16 @@ impl fmt::Display for Count {
     }
 }
 
+/// Displays a time in seconds, to the millisecond.
+// Not as a float, whose display would need the most stack of a client's thread.
+pub struct Seconds(pub Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}", self.0.as_secs(), self.0.subsec_millis())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +64,13 @@ mod tests {
             ("grün 日本".as_bytes(), "\"grün 日本\""),
         ] {
             assert_eq!(Quoted(bytes).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn seconds_have_three_decimals() {
+        for (millis, shown) in [(0, "0.000"), (7, "0.007"), (1_050, "1.050"), (60_000, "60.000")] {
+            assert_eq!(Seconds(Duration::from_millis(millis)).to_string(), shown);
         }
     }
 

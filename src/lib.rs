@@ -17,6 +17,7 @@
 //!   tls         certificate, handshake, session, over
 //!   socket      one socket with its deadlines
 //!   reports     the reports on clients, as files
+//!   allocator   the tuning of glibc's allocator
 //!   limits      the limits of the kernel and the control group
 //!   systemd     readiness
 //! logging    the destination of the log, and the format of a line
@@ -112,7 +113,7 @@ use std::error::Error;
 ///
 /// The log file can't be written, or an address can't be bound.
 pub fn run(config: cli::Config) -> Result<(), Box<dyn Error>> {
-    server::limits::tune_allocator();
+    server::allocator::tune();
     let _log = logging::start(&config.logging)?;
     cli::unknown_variables().for_each(|wrong| log::warn!("{wrong}"));
     server::serve(config)

@@ -126,7 +126,7 @@ impl Drop for Log {
 /// A limit of lines per second, for lines that anyone can cause.
 pub struct RateLimit {
     per_second: u32,
-    /// The subject of the lines, such as "on requests".
+    /// The name of one of the lines, such as "request line".
     subject: &'static str,
     window: Mutex<Window>,
 }
@@ -134,13 +134,13 @@ pub struct RateLimit {
 struct Window {
     began: Instant,
     admitted: u32,
-    left_out: u64,
+    suppressed: u64,
 }
 
 impl RateLimit {
     /// A limit of `per_second` lines per second.
     pub fn new(per_second: u32, subject: &'static str) -> Self {
-        let window = Window { began: Instant::now(), admitted: 0, left_out: 0 };
+        let window = Window { began: Instant::now(), admitted: 0, suppressed: 0 };
         RateLimit { per_second, subject, window: Mutex::new(window) }
     }
 
@@ -152,19 +152,19 @@ impl RateLimit {
             (window.began, window.admitted) = (now, 0);
         }
         if window.admitted == self.per_second {
-            window.left_out += 1;
+            window.suppressed += 1;
             return None;
         }
         window.admitted += 1;
         drop(window);
-        Some(self.left_out())
+        Some(self.suppressed())
     }
 
     /// A note on the lines suppressed since the last note, to append to a line.
-    pub fn left_out(&self) -> String {
-        match mem::take(&mut lock(&self.window).left_out) {
+    pub fn suppressed(&self) -> String {
+        match mem::take(&mut lock(&self.window).suppressed) {
             0 => String::new(),
-            left_out => format!("; {} {} left out", Count(left_out, "line"), self.subject),
+            suppressed => format!("; {} suppressed", Count(suppressed, self.subject)),
         }
     }
 }
@@ -287,18 +287,18 @@ mod tests {
 
     #[test]
     fn only_so_many_lines_are_admitted_a_second_and_the_others_are_counted() {
-        let limit = RateLimit::new(3, "on tests");
+        let limit = RateLimit::new(3, "test line");
         let start = Instant::now();
         let admit = |millis| limit.admit(start + Duration::from_millis(millis));
         let none = || Some(String::new());
-        let left_out = |lines| Some(format!("; {lines} on tests left out"));
+        let suppressed = |lines| Some(format!("; {lines} suppressed"));
         assert_eq!([0, 0, 999, 999, 999].map(admit), [none(), none(), none(), None, None]);
         assert_eq!(
             [1100, 1100, 2099, 2099].map(admit),
-            [left_out("2 lines"), none(), none(), None]
+            [suppressed("2 test lines"), none(), none(), None]
         );
-        assert_eq!(admit(9000), left_out("1 line"));
-        assert_eq!(limit.left_out(), "");
+        assert_eq!(admit(9000), suppressed("1 test line"));
+        assert_eq!(limit.suppressed(), "");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Any case, any bytes from the client, any passage of time: the trial ends, its verdict is one of the words, and
+//! Any case, of the suite or beyond, any bytes from the client, any passage of time: the trial ends, its verdict is one of the words, and
 //! what it held is given back.
 
 #![no_main]
@@ -8,6 +8,7 @@ use std::time::Duration;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use wsecho::app::cases::results::State;
+use wsecho::app::cases::suite::{Pattern, Suite};
 use wsecho_fuzz::client::ClientBytes;
 use wsecho_fuzz::driver::{self, Driver, Waits};
 
@@ -34,7 +35,8 @@ enum Action {
 fuzz_target!(|input: Input| {
     let max_buffered = input.max_buffered as usize % (4 << 20);
     let mut service = driver::service(1 << 20, max_buffered);
-    service.cases.suite = wsecho::app::cases::suite::Suite::select(&[], &[], 3).expect("all");
+    let all = [Pattern::parse("+beyond").expect("a pattern")];
+    service.cases.suite = Suite::select(&all, &[], 3).expect("all");
     let ids = service.cases.suite.ids();
     let id = ids[usize::from(input.case) % ids.len()];
     let offer = if input.offers {

@@ -25,6 +25,7 @@ use log::{Level, log_enabled};
 
 use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
 use crate::app::cases::beyond::opening;
+use crate::app::cases::case::Transport;
 use crate::app::cases::control::Control;
 use crate::app::cases::results::Cases;
 use crate::app::cases::runner::Runner;
@@ -40,7 +41,7 @@ use crate::app::settings::{Settings, Timeouts};
 use crate::app::step::{Step, Topic};
 use crate::app::websocket::{Content, Line, WebSocket};
 use crate::buffer::{Budget, Buffer, Charge, OverBudget, UNMETERED};
-use crate::escape::Quoted;
+use crate::escape::{Quoted, Seconds};
 use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
 use crate::proxy_protocol::{self, Parsed};
@@ -53,6 +54,9 @@ use crate::websocket::session::{Answer, Close};
 /// read during that time: a socket that is closed with unread input resets the connection, and the close
 /// frame could be lost.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// The buffer for a usual head of a request, in bytes.
+const HEAD_INPUT: usize = 768;
 
 /// The part of a head that the report on a case keeps, in bytes.
 const MAX_KEPT_HEAD: usize = 512;
@@ -78,11 +82,12 @@ pub struct Connection<'s> {
     /// The deadline for the client's request, and then for reading the response.
     until: Duration,
     phase: Phase<'s>,
+    transport: Transport,
     log: Log,
     /// Whether the last step ends the stream.
     is_last: bool,
     /// For a long response.
-    charge: Option<Charge>,
+    charge: Option<Box<Charge>>,
 }
 
 enum Phase<'s> {
@@ -96,7 +101,7 @@ enum Phase<'s> {
     /// The last bytes to send.
     Responding(Vec<u8>),
     Open(WebSocket<'s>),
-    Draining(Drain),
+    Draining(Box<Drain>),
     Over,
 }
 
@@ -156,7 +161,7 @@ struct Delayed {
 struct Pending {
     number: u64,
     upgrade: Upgrade,
-    deflate: Option<PerMessageDeflate>,
+    deflate: Option<Box<PerMessageDeflate>>,
     script: Option<Box<Script>>,
     /// The first message: the request as JSON.
     dump: Option<String>,
@@ -201,6 +206,7 @@ impl<'s> Connection<'s> {
             now: Duration::ZERO,
             until: service.settings.timeouts.handshake,
             phase: Phase::Request(Head::new(service)),
+            transport: Transport::Any,
             log: Log::Nothing,
             is_last: false,
             charge: None,
@@ -359,6 +365,11 @@ impl<'s> Connection<'s> {
         let can_read = has_yet_to_read && !matches!(self.phase, Phase::Responding(_));
         let time = if can_read { self.service.settings.timeouts.close } else { Duration::ZERO };
         self.drain(time, None);
+    }
+
+    /// Records that the TLS handshake is complete.
+    pub fn spoke_tls(&mut self) {
+        self.transport = Transport::Tls;
     }
 
     /// Records that the peer sent plain HTTP on a port that expects TLS.
@@ -598,11 +609,11 @@ impl<'s> Connection<'s> {
 
     /// The compressor, if compression was agreed. Changes `agreed` to the parameters that there is
     /// memory for.
-    fn deflate(&self, agreed: &mut Negotiation) -> Option<PerMessageDeflate> {
+    fn deflate(&self, agreed: &mut Negotiation) -> Option<Box<PerMessageDeflate>> {
         let Negotiation::Agreed(parameters) = agreed else { return None };
         let deflate = PerMessageDeflate::new(*parameters, Arc::clone(&self.service.contexts));
         *parameters = deflate.parameters();
-        Some(deflate)
+        Some(Box::new(deflate))
     }
 
     /// The requested behavior, if this connection is drawn for it. Notes both in `who`.
@@ -647,9 +658,11 @@ impl<'s> Connection<'s> {
     /// Opens the WebSocket.
     #[inline(never)]
     fn open(&mut self, delayed: Box<Delayed>, response: Vec<u8>) {
-        let Delayed { input, websocket, .. } = *delayed;
+        let Delayed { mut input, websocket, .. } = *delayed;
         let Pending { number, upgrade, deflate, script, dump, runner, .. } = websocket;
         let (received, response_len) = (input.filled().len(), response.len());
+        // The head of the request needed more.
+        input.shrink_spare(SMALL_INPUT);
         let Service { settings, budget, .. } = self.service;
         let timeouts = match runner {
             // A case has its own timeouts, and a ping would disturb it.
@@ -696,7 +709,9 @@ impl<'s> Connection<'s> {
     ) -> Content<'s> {
         let response = kept_head(&opening);
         let started = self.began + self.now;
-        let handshake = Handshake { client, started, request, response, opening, accept, mistake };
+        let transport = self.transport;
+        let handshake =
+            Handshake { client, started, request, response, opening, accept, mistake, transport };
         let Service { cases, budget, .. } = self.service;
         Content::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
     }
@@ -757,7 +772,7 @@ impl<'s> Connection<'s> {
         // The reports on many clients are long, and whoever asks may be slow to read them.
         if matches!(response.body, Cow::Owned(_)) && encoded.len() > UNMETERED {
             match self.service.budget.charge(encoded.len() - UNMETERED) {
-                Ok(charge) => self.charge = Some(charge),
+                Ok(charge) => self.charge = Some(Box::new(charge)),
                 Err(OverBudget) => {
                     encoded = routes::unavailable("memory is short").encode(method, &date);
                 }
@@ -796,7 +811,7 @@ impl<'s> Connection<'s> {
     fn drain(&mut self, time: Duration, line: Option<Line>) {
         let scratch = small_buffer(self.service);
         let drain = Drain { since: self.now, until: self.now + time, scratch, line };
-        self.phase = Phase::Draining(drain);
+        self.phase = Phase::Draining(Box::new(drain));
     }
 
     /// Ends the drain: after its time, at the end of the peer's stream, or because the connection is
@@ -812,8 +827,8 @@ impl<'s> Connection<'s> {
                 format!("; peer did not end the stream within {time:?}")
             }
             None => {
-                let later = self.now.saturating_sub(drain.since).as_secs_f64();
-                format!("; peer ended the stream {later:.3} s later")
+                let later = Seconds(self.now.saturating_sub(drain.since));
+                format!("; peer ended the stream {later} s later")
             }
         };
         self.log = line.with(&then).into();
@@ -862,11 +877,11 @@ fn play_opening(head: &[u8], delayed: &mut Delayed) {
     }
 }
 
-/// A buffer of [`SMALL_INPUT`] bytes.
+/// A buffer of [`HEAD_INPUT`] bytes.
 fn small_buffer(service: &Service) -> Buffer {
     let mut buffer = Buffer::new(Arc::clone(&service.budget));
     // A buffer this small has no memory map, so the system can't refuse it.
-    let _ = buffer.reserve(SMALL_INPUT);
+    let _ = buffer.reserve(HEAD_INPUT);
     buffer
 }
 

@@ -1,6 +1,5 @@
 //! The echo: each message is answered, in its order.
 
-use std::mem;
 use std::time::Duration;
 
 use log::{Level, debug, log_enabled};
@@ -49,11 +48,14 @@ impl<'s> Conversation<'s> {
 
     /// Returns the next step at `now`. Announces its compressed replies to `traced`, which decodes it.
     pub fn next(&mut self, now: Duration, traced: Option<&mut Reader>) -> Step<'_> {
-        self.output.drain(..mem::take(&mut self.sent));
-        let tail = match traced {
-            Some(traced) => self.reply_traced(traced),
-            None => self.reply(),
-        };
+        // Usually all of it was sent.
+        if self.sent == self.output.len() {
+            self.output.clear();
+        } else {
+            self.output.drain(..self.sent);
+        }
+        self.sent = 0;
+        let tail = self.reply(traced);
         if let Tail::Nothing = tail {
             let due = self.incoming.check_progress();
             self.send(due);
@@ -80,50 +82,22 @@ impl<'s> Conversation<'s> {
 
     /// Appends answers to the input until they reach [`FLUSH`], or until one has a payload that is not
     /// copied.
-    fn reply(&mut self) -> Tail {
-        let (session, mut unread, consumed) = self.incoming.unread();
-        let end = *consumed + unread.len();
-        let mut tail = Tail::Nothing;
-        let mut has_assembled = false;
-        while self.output.len() < FLUSH
-            && matches!(tail, Tail::Nothing)
-            && let Some(event) = session.next(&mut unread)
-        {
-            if log_enabled!(Level::Debug) {
-                log_event(self.client, &event, session, &Frames::default());
-            }
-            has_assembled |= matches!(event, Event::Assembled(_) | Event::Inflated(..));
-            tail = answer(event, session, self.prefix, &mut self.output, &mut self.messages);
-        }
-        *consumed = end - unread.len();
-        if has_assembled {
-            self.incoming.assembled();
-        }
-        tail
-    }
-
-    /// Like `reply`, for a client whose frames are traced.
-    #[cold]
-    fn reply_traced(&mut self, traced: &mut Reader) -> Tail {
+    fn reply(&mut self, mut traced: Option<&mut Reader>) -> Tail {
         let mut tail = Tail::Nothing;
         while self.output.len() < FLUSH
             && matches!(tail, Tail::Nothing)
             && let Some(Next { event, session, frames }) = self.incoming.next_event()
         {
-            log_event(self.client, &event, session, &frames);
-            let first = self.output.len();
-            let inflated_len = match &event {
-                Event::Inflated(kind, inflated) => {
-                    echo::parts(*kind, self.prefix).1.len() + inflated.message().len()
-                }
-                _ => 0,
-            };
-            tail = answer(event, session, self.prefix, &mut self.output, &mut self.messages);
-            if self.output.get(first).is_some_and(|first| first & frame::RSV1 != 0) {
-                traced.expect(inflated_len);
+            if log_enabled!(Level::Debug) {
+                log_event(self.client, &event, session, &frames);
             }
+            let (prefix, output) = (self.prefix, &mut self.output);
+            tail =
+                answer(event, session, prefix, output, &mut self.messages, traced.as_deref_mut());
         }
-        self.incoming.skipped().log(self.client);
+        if traced.is_some() {
+            self.incoming.skipped().log(self.client);
+        }
         tail
     }
 
@@ -207,7 +181,7 @@ pub fn log_event(client: u64, event: &Event, session: &Session, frames: &Frames)
     );
 }
 
-/// Appends the answer to `event`.
+/// Appends the answer to `event`. Announces a compressed reply to `traced`.
 #[inline]
 fn answer(
     event: Event,
@@ -215,6 +189,7 @@ fn answer(
     prefix: &str,
     output: &mut Vec<u8>,
     messages: &mut u64,
+    traced: Option<&mut Reader>,
 ) -> Tail {
     let (is_copied, large) = match event {
         Event::InInput(kind, payload) => {
@@ -224,7 +199,7 @@ fn answer(
             (echo::reply(kind, session.assembled(), prefix, output), Tail::Assembled)
         }
         Event::Inflated(kind, inflated) => {
-            (reply_inflated(session, kind, *inflated, prefix, output), Tail::Assembled)
+            (reply_inflated(session, kind, *inflated, prefix, output, traced), Tail::Assembled)
         }
         Event::Ping(payload) => {
             echo::pong(payload, output);
@@ -249,9 +224,17 @@ fn reply_inflated(
     inflated: Inflated,
     prefix: &str,
     output: &mut Vec<u8>,
+    traced: Option<&mut Reader>,
 ) -> bool {
-    match session.deflate(echo::parts(kind, prefix).1, inflated) {
-        Encoding::Deflated => echo::reply_deflated(kind, session.assembled(), output),
+    let (_, start) = echo::parts(kind, prefix);
+    let inflated_len = start.len() + inflated.message().len();
+    match session.deflate(start, inflated) {
+        Encoding::Deflated => {
+            if let Some(traced) = traced {
+                traced.expect(inflated_len);
+            }
+            echo::reply_deflated(kind, session.assembled(), output)
+        }
         Encoding::Plain => echo::reply(kind, session.assembled(), prefix, output),
     }
 }

@@ -12,7 +12,7 @@ use crate::websocket::deflate::PerMessageDeflate;
 use crate::websocket::session::{Close, Event, Session};
 
 /// The input buffer of a client that sends little at a time, in bytes.
-pub const SMALL_INPUT: usize = 768;
+pub const SMALL_INPUT: usize = 256;
 
 /// The input buffer of a client that has filled the small one, in bytes. It fits the longest request
 /// head.
@@ -82,7 +82,7 @@ impl Incoming {
         timeouts: Timeouts,
         input: Buffer,
         budget: &Arc<Budget>,
-        deflate: Option<PerMessageDeflate>,
+        deflate: Option<Box<PerMessageDeflate>>,
         now: Duration,
     ) -> Box<Self> {
         Box::new(Incoming {
@@ -99,6 +99,8 @@ impl Incoming {
     }
 
     /// The next event in the input. `None` if more bytes are needed.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "as for `Session::next`")]
     pub fn next_event(&mut self) -> Option<Next<'_>> {
         let mut unread = &mut self.input.filled_mut()[self.consumed..];
         let len = unread.len();
@@ -112,15 +114,13 @@ impl Incoming {
             return None;
         };
         if let Event::Assembled(_) | Event::Inflated(..) = event {
+            // A message in pieces is complete.
             (self.spare_since, self.progress) = (Some(self.now), None);
         }
-        let unread = unread.len();
-        let take = |trace: &mut Box<Inbound>| trace.take(&event, &self.session, unread, self.now);
-        let frames = self.trace.as_mut().map_or_else(Frames::default, take);
-        if self.session.closed().is_some_and(Close::is_complete) {
-            // Whatever follows is no frame, or is ignored.
-            self.trace = None;
-        }
+        let frames = match &mut self.trace {
+            None => Frames::default(),
+            trace => take_frames(trace, &event, &self.session, unread.len(), self.now),
+        };
         Some(Next { event, session: &mut self.session, frames })
     }
 
@@ -148,13 +148,8 @@ impl Incoming {
         &self.input.filled()[self.consumed - len..self.consumed]
     }
 
-    /// Records that a message in pieces is complete.
-    pub fn assembled(&mut self) {
-        self.spare_since = Some(self.now);
-        self.progress = None;
-    }
-
     /// Closes if an unfinished message grows too slowly, since it holds memory of the budget.
+    #[inline]
     pub fn check_progress(&mut self) -> Option<Due> {
         let Some(bytes) = self.session.unfinished() else {
             self.progress = None;
@@ -194,8 +189,11 @@ impl Incoming {
 
     /// How long to wait for more bytes from `now` on. `None` means forever.
     pub fn wait(&self, now: Duration) -> Option<Duration> {
-        let until = [self.end_of_silence(), self.next_release()];
-        until.into_iter().flatten().min().map(|until| until.saturating_sub(now))
+        let until = match (self.end_of_silence(), self.next_release()) {
+            (Some(silence), Some(release)) => silence.min(release),
+            (silence, release) => silence.or(release)?,
+        };
+        Some(until.saturating_sub(now))
     }
 
     /// The time at which the client's silence exceeds its limit.
@@ -317,6 +315,24 @@ impl Incoming {
         let end = self.input.filled().len();
         self.input.keep(mem::take(&mut self.consumed)..end);
     }
+}
+
+/// Takes the traced frames of `event`, after which `unread` bytes are left in the input, at `now`.
+#[cold]
+fn take_frames(
+    trace: &mut Option<Box<Inbound>>,
+    event: &Event,
+    session: &Session,
+    unread: usize,
+    now: Duration,
+) -> Frames {
+    let take = |trace: &mut Box<Inbound>| trace.take(event, session, unread, now);
+    let frames = trace.as_mut().map_or_else(Frames::default, take);
+    if session.closed().is_some_and(Close::is_complete) {
+        // Whatever follows is no frame, or is ignored.
+        *trace = None;
+    }
+    frames
 }
 
 #[cfg(test)]

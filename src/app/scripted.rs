@@ -321,6 +321,14 @@ impl Scripted {
             || self.script.drip * self.queue.replies() > MAX_DRIP
     }
 
+    /// Whether the fault follows a reply that is due. What the client sent after it is not processed
+    /// before, as if it had arrived later.
+    fn is_fault_next(&self) -> bool {
+        let Some((After::Replies(after), _)) = self.script.fault else { return false };
+        let is_at_once = self.script.drip.is_zero() && !self.incoming.has_sent_close();
+        is_at_once && self.replies.saturating_add(self.queue.due_replies(self.now)) >= after
+    }
+
     fn is_closed(&self) -> bool {
         self.incoming.session.closed().is_some()
     }
@@ -350,6 +358,7 @@ impl Scripted {
     /// Queues the answers to the input.
     fn process_events(&mut self, mut logged: Option<&mut Reader>) {
         while !self.is_full()
+            && !self.is_fault_next()
             && let Some(Next { event, session, frames: seen }) = self.incoming.next_event()
         {
             if log_enabled!(Level::Debug) {
@@ -589,6 +598,11 @@ impl Queue {
 
     fn replies(&self) -> u32 {
         self.entries.iter().filter(|entry| entry.kind == EntryKind::Reply).count() as u32
+    }
+
+    fn due_replies(&self, now: Duration) -> u32 {
+        let due = self.entries.iter().take_while(|entry| entry.due <= now);
+        due.filter(|entry| entry.kind == EntryKind::Reply).count() as u32
     }
 
     fn is_empty(&self) -> bool {

@@ -17,6 +17,10 @@ pub enum Step<'c> {
     SendClose(&'c [u8]),
     /// Send bytes, and end the stream. What the peer sends is still received.
     SendEnd(&'c [u8]),
+    /// End TCP without the end of TLS, if there is TLS. What the peer sends is still received.
+    EndTcp,
+    /// Ask TLS for new keys, if there is TLS.
+    UpdateKeys,
     /// Send bytes, and end the stream. The connection no longer counts as a WebSocket.
     SendLast(&'c [u8]),
     /// Receive for this long, or forever.

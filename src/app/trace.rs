@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::trace;
 
 use crate::escape::{Count, Quoted};
+use crate::websocket::close::CloseFrame;
 use crate::websocket::frame::{self, FIN, Opcode, RSV1};
 use crate::websocket::session::{Close, Event, Session};
 
@@ -43,6 +44,8 @@ pub struct Frame {
     payload: Vec<u8>,
     /// The inflated size of the message that begins with it, if the message is compressed.
     inflated: Option<usize>,
+    /// The close frame that names its mistake.
+    mistake: Option<CloseFrame>,
 }
 
 /// Frames in their order.
@@ -165,6 +168,7 @@ impl Frame {
             passed: 0,
             payload: Vec::new(),
             inflated: None,
+            mistake: None,
         };
         frame.payload_len = frame.length().unwrap_or_default();
         frame
@@ -273,7 +277,8 @@ impl fmt::Display for Frame {
         if let Some(size) = self.inflated {
             write!(f, ", message inflated to {}", Count(size as u64, "byte"))?;
         }
-        write!(f, ", {}", Quoted(&self.payload))
+        write!(f, ", {}", Quoted(&self.payload))?;
+        self.mistake.iter().try_for_each(|close| write!(f, ", breaks a rule, {close}"))
     }
 }
 
@@ -430,6 +435,9 @@ impl Inbound {
         }
         if is_invalid && frames.first().is_some_and(|frame| frame.first() & RSV1 == 0) {
             cut_invalid_text(&mut frames, session.valid_len());
+        }
+        if let Some(wrong) = frames.last_mut() {
+            wrong.mistake = Some(close.clone());
         }
         frames
     }

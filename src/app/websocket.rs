@@ -8,7 +8,7 @@ use crate::app::end::End;
 use crate::app::scripted::Scripted;
 use crate::app::step::{Step, Topic};
 use crate::app::trace::{Frame, Reader, Side};
-use crate::escape::Count;
+use crate::escape::{Count, Seconds};
 use crate::websocket::deflate::Sizes;
 use crate::websocket::session::Session;
 
@@ -175,11 +175,11 @@ impl<'s> WebSocket<'s> {
             topic,
             start: format!("client {} ended: {end}", self.number),
             rest: format!(
-                "; {}, {} in, {} out, {:.3} s{ratio}",
+                "; {}, {} in, {} out, {} s{ratio}",
                 Count(messages, "message"),
                 Count(self.received, "byte"),
                 Count(self.sent.saturating_sub(self.response_len), "byte"),
-                now.saturating_sub(self.opened).as_secs_f64(),
+                Seconds(now.saturating_sub(self.opened)),
             ),
         }
     }

@@ -102,6 +102,14 @@ impl Client<'_> {
                     self.stream.send_last(bytes)?;
                     continue;
                 }
+                Step::EndTcp => {
+                    self.stream.end_tcp();
+                    continue;
+                }
+                Step::UpdateKeys => {
+                    self.stream.update_keys()?;
+                    continue;
+                }
                 Step::SendLast(bytes) => {
                     self.registration.close();
                     self.stream.send_last(bytes)?;
@@ -150,7 +158,7 @@ impl Client<'_> {
                 Received::NotTls => connection.spoke_plain_http(),
             }
             if self.tls == Tls::Unfinished {
-                self.check_tls();
+                self.check_tls(connection);
             }
         }
     }
@@ -179,9 +187,10 @@ impl Client<'_> {
 
     /// Records that the TLS handshake is complete, once it is.
     #[cold]
-    fn check_tls(&mut self) {
+    fn check_tls(&mut self, connection: &mut Connection) {
         if let Some(tls) = self.stream.tls() {
             self.registration.end_handshake();
+            connection.spoke_tls();
             debug!("{}: {tls}", self.registration.peer());
             self.tls = Tls::None;
         }

@@ -1,9 +1,7 @@
 //! The limits of the kernel and the control group: descriptors, memory maps, addresses, memory, threads.
 
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
-use std::{env, fmt, fs, thread};
+use std::{fmt, fs};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -149,55 +147,6 @@ impl fmt::Display for Limits {
             }
         }
         Ok(())
-    }
-}
-
-/// Re-executes the program with other tunables for glibc. glibc reads them before `main`, and no safe
-/// call sets them later:
-///
-/// - Few arenas instead of eight per core. Each arena keeps memory after many clients have left, and
-///   reserves address space, which may be limited.
-/// - No per-thread caches. A client's thread would cache the memory of its request for as long as the
-///   client is connected, and a cached block keeps everything below it in the arena.
-/// - No lists of small blocks that are freed but not merged. Each block keeps everything below it in the
-///   arena, too.
-pub fn tune_allocator() {
-    const VARIABLE: &str = "GLIBC_TUNABLES";
-    const ARENA_MAX: &str = "glibc.malloc.arena_max=";
-    const CACHES: [&str; 2] = ["glibc.malloc.tcache_count=", "glibc.malloc.mxfast="];
-    /// Marks a re-executed program. glibc hides its own variable from programs with capabilities.
-    const MARKER: &str = "WSECHO_ALLOCATOR_TUNED";
-
-    let max_arenas = if getrlimit(Resource::As).current.is_some() { 1 } else { 16 };
-    let default = thread::available_parallelism().map_or(1, usize::from) * 8;
-    let tunables = env::var_os(VARIABLE).unwrap_or_default().into_string();
-    let (Ok(tunables), None) = (tunables, env::var_os(MARKER)) else { return };
-    let set = |name: &str| -> Option<usize> {
-        tunables
-            .split(':')
-            .filter_map(|tunable| tunable.strip_prefix(name))
-            .next_back()?
-            .parse()
-            .ok()
-    };
-    let mut missing = String::new();
-    if set(ARENA_MAX).unwrap_or(default) > max_arenas {
-        missing += &format!(":{ARENA_MAX}{max_arenas}");
-    }
-    for name in CACHES.into_iter().filter(|name| set(name).is_none()) {
-        missing += &format!(":{name}0");
-    }
-    if cfg!(not(target_env = "gnu")) || missing.is_empty() {
-        return;
-    }
-    let mut arguments = env::args_os();
-    let (Ok(program), Some(name)) = (env::current_exe(), arguments.next()) else { return };
-    // If a loader was started explicitly, the current executable is the loader.
-    if program.file_name() == Path::new(&name).file_name() {
-        let mut command = Command::new(program);
-        command.arg0(name).args(arguments).env(MARKER, "1");
-        // exec returns only if it fails. The program then continues with glibc's defaults.
-        let _ = command.env(VARIABLE, tunables + &missing).exec();
     }
 }
 

@@ -93,8 +93,8 @@ impl Shared {
                 draws: Draws::default(),
                 cases,
             },
-            request_log: RateLimit::new(REQUEST_LINES, "on requests"),
-            client_log: RateLimit::new(CLIENT_LINES, "on clients"),
+            request_log: RateLimit::new(REQUEST_LINES, "request line"),
+            client_log: RateLimit::new(CLIENT_LINES, "client line"),
             registry: Arc::new(Registry::new(
                 max_connections,
                 limits.http_only(messages.compression),

@@ -154,6 +154,22 @@ impl<'s> Stream<'s> {
         Ok(())
     }
 
+    /// Ends TCP, without the end of TLS. Nothing can be sent afterwards.
+    pub fn end_tcp(&self) {
+        self.socket.end();
+    }
+
+    /// Asks TLS for new keys, if there is TLS.
+    ///
+    /// # Errors
+    ///
+    /// See [`send`](Self::send).
+    pub fn update_keys(&mut self) -> Result<(), Error> {
+        let Transport::Tls(session) = &mut self.transport else { return Ok(()) };
+        let result = session.update_keys(&mut self.socket);
+        self.note_failure(result)
+    }
+
     /// The error for a send without a TLS session.
     fn no_session(&self) -> Error {
         Error::tls(self.tls_failure().unwrap_or("the handshake is not complete"))

@@ -27,6 +27,9 @@ const INFLATER_MEMORY: usize = 48 * 1024;
 /// The maximum size of [`Contexts`] in bytes, excluding the part of a message above [`UNMETERED`].
 const CONTEXTS_MEMORY: usize = INFLATER_MEMORY + deflater_memory(MAX_WINDOW_BITS) + UNMETERED;
 
+/// The maximum size of a short compressed message in bytes.
+const SHORT: usize = 1024;
+
 /// The number of contexts, in use or idle, that are not charged to the budget.
 const RESERVED: usize = 32;
 
@@ -36,13 +39,21 @@ const RESERVED: usize = 32;
 /// never waits for another client's contexts: if none are idle, it makes new ones. The reserve serves
 /// small messages even while large ones exhaust the budget.
 pub struct Pool {
-    /// The idle contexts, each with its part of the reserve. The last one returned is used first, since
-    /// its memory is likely still cached.
-    idle: Mutex<Vec<(Contexts, Charge)>>,
+    /// The idle contexts for [short](SHORT) messages.
+    short: Idle,
+    /// The idle contexts for longer messages. Apart, since a long message holds its contexts for long
+    /// and returns them without memory: a short one would have to map new memory, and wait in the kernel
+    /// for each other thread that does.
+    long: Idle,
+    /// The maximum number of either.
     max_idle: NonZeroUsize,
     reserve: Arc<Budget>,
     budget: Arc<Budget>,
 }
+
+/// Idle contexts, each with its part of the reserve. The last one returned is used first, since its
+/// memory is likely still cached.
+type Idle = Mutex<Vec<(Contexts, Charge)>>;
 
 /// One context per direction, each made at its first use.
 struct Contexts {
@@ -62,17 +73,21 @@ pub struct Inflated {
 }
 
 impl Pool {
-    /// A pool that keeps up to `max_idle` contexts. `budget` is charged for messages, for clients' own
-    /// contexts, and for contexts beyond the reserve.
+    /// A pool that keeps up to `max_idle` contexts for short messages, and as many for longer ones.
+    /// `budget` is charged for messages, for clients' own contexts, and for contexts beyond the reserve.
     pub fn new(max_idle: NonZeroUsize, budget: Arc<Budget>) -> Self {
         let reserve = Arc::new(Budget::new(RESERVED * CONTEXTS_MEMORY));
-        Pool { idle: Mutex::default(), max_idle, reserve, budget }
+        Pool { short: Mutex::default(), long: Mutex::default(), max_idle, reserve, budget }
+    }
+
+    fn idle(&self, compressed_size: usize) -> &Idle {
+        if compressed_size <= SHORT { &self.short } else { &self.long }
     }
 
     /// Removes contexts from the pool, or makes them, for a message of `compressed_size` bytes.
     fn take(self: &Arc<Self>, compressed_size: usize) -> Result<Inflated, OverBudget> {
         // try_lock, so that this never waits for another thread.
-        let idle = self.idle.try_lock().ok().and_then(|mut idle| idle.pop());
+        let idle = self.idle(compressed_size).try_lock().ok().and_then(|mut idle| idle.pop());
         let (contexts, charge) = if let Some(idle) = idle {
             idle
         } else {
@@ -83,13 +98,15 @@ impl Pool {
         Ok(Inflated { contexts, charge, pool: Arc::clone(self), compressed_size })
     }
 
-    fn give_back(&self, mut contexts: Contexts) {
+    fn give_back(&self, mut contexts: Contexts, mut charge: Charge, compressed_size: usize) {
         contexts.message.clear();
         if contexts.message.capacity() > UNMETERED {
             contexts.message.release();
         }
-        if let Ok(charge) = self.reserve.charge(CONTEXTS_MEMORY)
-            && let Ok(mut idle) = self.idle.try_lock()
+        // Its own part of the reserve is kept, since the others may hold all of the rest.
+        charge.move_to(&self.reserve);
+        if charge.is_to(&self.reserve)
+            && let Ok(mut idle) = self.idle(compressed_size).try_lock()
             && idle.len() < self.max_idle.get()
         {
             idle.push((contexts, charge));
@@ -116,7 +133,7 @@ impl Inflated {
 impl Drop for Inflated {
     fn drop(&mut self) {
         let contexts = mem::replace(&mut self.contexts, Contexts::new(&self.pool.budget));
-        self.pool.give_back(contexts);
+        self.pool.give_back(contexts, self.charge.take(), self.compressed_size);
     }
 }
 
@@ -406,6 +423,32 @@ mod tests {
             assert_eq!(budget.left(), 2 * CONTEXTS_MEMORY);
             assert_eq!(pool.reserve.left(), (RESERVED - 2) * CONTEXTS_MEMORY);
         }
+    }
+
+    #[test]
+    fn idle_contexts_are_kept_though_others_hold_the_rest_of_the_reserve() {
+        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::new(Budget::new(0))));
+        let mut taken: Vec<_> = (0..RESERVED).map(|_| pool.take(0).unwrap()).collect();
+        assert_eq!(pool.reserve.left(), 0);
+        drop(taken.pop());
+        assert_eq!(pool.short.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn contexts_for_short_messages_keep_their_memory_whatever_longer_ones_do() {
+        let budget = Arc::new(Budget::new(1 << 30));
+        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
+        let use_contexts = |compressed_size: usize, len: usize| {
+            let mut taken = pool.take(compressed_size).unwrap();
+            let kept = taken.contexts.message.capacity();
+            taken.contexts.message.reserve(len).unwrap();
+            kept
+        };
+        assert_eq!(use_contexts(SHORT, UNMETERED), 0);
+        for _ in 0..2 {
+            assert_eq!(use_contexts(SHORT + 1, 2 * UNMETERED), 0);
+        }
+        assert_eq!(use_contexts(0, UNMETERED), UNMETERED);
     }
 
     #[test]

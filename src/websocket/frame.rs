@@ -22,6 +22,12 @@ pub enum Opcode {
 /// The bit of a frame's first byte that marks the last fragment of a message.
 pub const FIN: u8 = 0x80;
 
+/// The bit of a frame's second byte that marks a masked payload.
+const MASK: u8 = 0x80;
+
+/// The length in bytes of a client's header whose payload has at most 125 bytes.
+pub const SHORT_HEADER_LEN: usize = 6;
+
 /// The bit of a frame's first byte that marks a compressed message (RFC 7692 §6).
 pub const RSV1: u8 = 0x40;
 
@@ -63,7 +69,7 @@ pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
         0xA => Opcode::Pong,
         _ => return Err(ProtocolError::ReservedOpcode),
     };
-    if second & 0x80 == 0 {
+    if second & MASK == 0 {
         return Err(ProtocolError::NotMasked);
     }
     let (payload_len, rest) = match second & 0x7F {
@@ -96,6 +102,24 @@ pub fn decode(input: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
     Ok(Some((header, input.len() - rest.len())))
 }
 
+/// Decodes the most common header, of [`SHORT_HEADER_LEN`] bytes: a whole message of at most 125 bytes
+/// that is not compressed. `None` means that it is another one, or that more bytes are needed.
+#[inline]
+pub fn decode_short(input: &[u8]) -> Option<Header> {
+    const TEXT: u8 = FIN | Opcode::Text as u8;
+    const BINARY: u8 = FIN | Opcode::Binary as u8;
+    let (&[first, second, a, b, c, d], _) = input.split_first_chunk::<SHORT_HEADER_LEN>()?;
+    let opcode = match first {
+        TEXT => Opcode::Text,
+        BINARY => Opcode::Binary,
+        _ => return None,
+    };
+    // Without a mask, the result is too large.
+    let payload_len = u64::from(second ^ MASK);
+    let header = Header { fin: true, rsv: 0, opcode, masking_key: [a, b, c, d], payload_len };
+    (payload_len <= 125).then_some(header)
+}
+
 /// Appends the header of a server's frame that is a whole message.
 #[inline]
 pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
@@ -108,16 +132,17 @@ pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
 pub fn encode_raw_header(first: u8, payload_len: usize, out: &mut Vec<u8>) {
     match payload_len {
         0..=125 => out.extend_from_slice(&[first, payload_len as u8]),
-        126..=0xFFFF => {
-            let mut header = [first, 126, 0, 0];
-            header[2..].copy_from_slice(&(payload_len as u16).to_be_bytes());
-            out.extend_from_slice(&header);
-        }
-        _ => {
-            let mut header = [first, 127, 0, 0, 0, 0, 0, 0, 0, 0];
-            header[2..].copy_from_slice(&(payload_len as u64).to_be_bytes());
-            out.extend_from_slice(&header);
-        }
+        _ => encode_long_header(first, payload_len, out),
+    }
+}
+
+fn encode_long_header(first: u8, payload_len: usize, out: &mut Vec<u8>) {
+    if let Ok(len) = u16::try_from(payload_len) {
+        out.extend_from_slice(&[first, 126]);
+        out.extend_from_slice(&len.to_be_bytes());
+    } else {
+        out.extend_from_slice(&[first, 127]);
+        out.extend_from_slice(&(payload_len as u64).to_be_bytes());
     }
 }
 
@@ -179,6 +204,22 @@ mod tests {
                 encode_raw_header(first, len as usize, &mut encoded);
                 unmasked[0] = first;
                 assert_eq!(encoded, unmasked, "{first:02X} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_header_is_decoded_as_any_other() {
+        for (first, second) in
+            (0..=u8::MAX).flat_map(|first| (0..=u8::MAX).map(move |b| (first, b)))
+        {
+            let wire = [first, second, 1, 2, 3, 4];
+            let is_short = matches!((first, second), (0x81 | 0x82, 0x80..=0xFD));
+            let header = decode_short(&wire);
+            assert_eq!(header.is_some(), is_short, "{wire:02X?}");
+            if let Some(header) = header {
+                assert_eq!(decode(&wire), Ok(Some((header, wire.len()))));
+                assert_eq!(decode_short(&wire[..5]), None);
             }
         }
     }

@@ -102,10 +102,10 @@ impl Inflating<'_> {
     }
 
     fn grow(&mut self) -> Result<(), OverBudget> {
-        self.message.reserve(self.max_len())?;
-        self.message.charge_ahead()?;
+        // First, so that small messages have the reserve while this thread waits for the kernel.
         self.charge.move_to(self.message.budget());
-        Ok(())
+        self.message.reserve(self.max_len())?;
+        self.message.charge_ahead()
     }
 
     /// Begins a new stream. It may refer to this message but not to earlier ones, since the client's

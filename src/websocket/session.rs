@@ -22,7 +22,7 @@ use crate::buffer::{Budget, Buffer, OverBudget, UNMETERED};
 use crate::websocket::close::{self, CloseFrame};
 use crate::websocket::deflate::{Inflated, PerMessageDeflate, Sizes};
 use crate::websocket::error::ProtocolError;
-use crate::websocket::frame::{self, Header, Opcode};
+use crate::websocket::frame::{self, Header, Opcode, SHORT_HEADER_LEN};
 use crate::websocket::message::{Encoding, Kind, check_utf8};
 
 /// Something that a client sent, unmasked.
@@ -85,7 +85,7 @@ pub struct Session {
     message: Buffer,
     /// The bytes of a text message in pieces, or of a wrong one, that are known to be UTF-8.
     checked: usize,
-    deflate: Option<PerMessageDeflate>,
+    deflate: Option<Box<PerMessageDeflate>>,
     /// The code of a close frame that was refused for its code or its reason.
     refused_close: Option<u16>,
 }
@@ -116,7 +116,7 @@ impl Session {
     pub fn new(
         max_message_size: usize,
         budget: Arc<Budget>,
-        deflate: Option<PerMessageDeflate>,
+        deflate: Option<Box<PerMessageDeflate>>,
     ) -> Self {
         Session {
             state: State::Idle,
@@ -137,6 +137,23 @@ impl Session {
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "to return the event through memory doubles the cost")]
     pub fn next<'i>(&mut self, input: &mut &'i mut [u8]) -> Option<Event<'i>> {
+        if let State::Idle = self.state {
+            if input.is_empty() {
+                return None;
+            }
+            // Most messages are short and whole.
+            if let Some(header) = frame::decode_short(input)
+                && let max_len = self.max_message_size.min(input.len() - SHORT_HEADER_LEN)
+                && header.payload_len <= max_len as u64
+            {
+                let (payload, ascii) = take_payload(input, SHORT_HEADER_LEN, &header);
+                return Some(match header.opcode {
+                    Opcode::Text if !ascii => self.text_in_input(payload),
+                    Opcode::Text => Event::InInput(Kind::Text, payload),
+                    _ => Event::InInput(Kind::Binary, payload),
+                });
+            }
+        }
         self.decode(input).unwrap_or_else(|close| {
             self.fail(close);
             Some(Event::Close)
@@ -184,7 +201,7 @@ impl Session {
 
     /// The sizes of all compressed messages in both directions, if there were any.
     pub fn compressed_total(&self) -> Option<Sizes> {
-        self.deflate.as_ref().map(PerMessageDeflate::total).filter(|total| total.plain > 0)
+        self.deflate.as_ref().map(|deflate| deflate.total()).filter(|total| total.plain > 0)
     }
 
     /// Begins the closing handshake with `close`, or replaces a close frame that was not sent yet.
@@ -289,8 +306,7 @@ impl Session {
         }
     }
 
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "as above")]
+    #[inline(never)]
     fn decode<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Option<Event<'i>>, CloseFrame> {
         loop {
             match self.state {
@@ -311,12 +327,8 @@ impl Session {
                         if header.rsv != 0 {
                             return self.inflate(kind, payload).map(Some);
                         }
-                        if kind == Kind::Text
-                            && !ascii
-                            && let Err(error) = str::from_utf8(payload)
-                        {
-                            self.checked = error.valid_up_to();
-                            return Err(ProtocolError::InvalidUtf8.into());
+                        if kind == Kind::Text && !ascii {
+                            return Ok(Some(self.text_in_input(payload)));
                         }
                         return Ok(Some(Event::InInput(kind, payload)));
                     }
@@ -348,6 +360,16 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// A text message that is whole in the input, if it is UTF-8.
+    fn text_in_input<'i>(&mut self, text: &'i [u8]) -> Event<'i> {
+        if let Err(error) = str::from_utf8(text) {
+            self.checked = error.valid_up_to();
+            self.fail(ProtocolError::InvalidUtf8.into());
+            return Event::Close;
+        }
+        Event::InInput(Kind::Text, text)
     }
 
     /// Checks a header against the state. Returns the kind of message that a

@@ -113,6 +113,8 @@ pub struct Driver<'s> {
     pub forwarded: Option<Peer>,
     /// Whether it may become a WebSocket.
     pub admission: Result<u64, &'static str>,
+    /// How often TLS was asked for new keys.
+    pub key_updates: usize,
     /// The steps that were taken.
     pub steps: usize,
     /// From which step on the server stops.
@@ -146,6 +148,7 @@ impl<'s> Driver<'s> {
             ended: None,
             forwarded: None,
             admission: Ok(1),
+            key_updates: 0,
             steps: 0,
             stops_at: usize::MAX,
             lost_at: None,
@@ -317,8 +320,11 @@ impl<'s> Driver<'s> {
             match step {
                 Step::Send { .. } => assert!(len > 0, "nothing is sent"),
                 Step::SendClose(_) => self.has_closed = true,
-                Step::SendEnd(_) | Step::SendLast(_) => self.ended = Some(Ended::Stream),
+                Step::SendEnd(_) | Step::EndTcp | Step::SendLast(_) => {
+                    self.ended = Some(Ended::Stream);
+                }
                 Step::Reset => self.ended = Some(Ended::Reset),
+                Step::UpdateKeys => self.key_updates += 1,
                 Step::Admit => self.connection.admitted(self.admission),
                 // Without files there is nothing that could go wrong.
                 Step::Report(_) => self.connection.reported(Ok(())),

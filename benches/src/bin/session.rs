@@ -8,10 +8,12 @@ use wsecho_bench::driver::Driver;
 use wsecho_bench::messages::Message;
 
 /// Name, payload of each message, number of messages, and bytes that each read brings.
-const PARTS: [(&str, usize, usize, usize); 4] = [
+const PARTS: [(&str, usize, usize, usize); 6] = [
     ("small", 20, 10_000, 17 * 1024),
     ("single", 20, 10_000, 26),
+    ("1kib", 1024, 1_000, 17 * 1024),
     ("split", 1024, 1_000, 700),
+    ("64kib", 64 * 1024, 100, 256 * 1024),
     ("large", 1 << 20, 8, 256 * 1024),
 ];
 

@@ -18,6 +18,7 @@ pub struct Id([u8; 3]);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     pub id: Id,
+    pub transport: Transport,
     pub opening: Opening,
     pub play: Play,
     pub close: ExpectedClose,
@@ -32,6 +33,14 @@ pub struct Case {
     pub note: &'static str,
     /// The sentence of an RFC that the verdict rests on, and its section, or empty.
     pub rule: &'static str,
+}
+
+/// The layer below the WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP or TLS.
+    Any,
+    Tls,
 }
 
 /// The answer to the handshake, and whether the client may open the WebSocket.
@@ -55,7 +64,7 @@ pub enum Edit {
     Lowercase(&'static str),
 }
 
-/// What the client has to make of the answer to its handshake.
+/// The required reaction to the answer to a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reception {
     /// The WebSocket opens.
@@ -122,6 +131,10 @@ pub enum Action {
     Mark,
     /// The end of the server's side of TCP. What the client sends is still received.
     EndStream,
+    /// The end of the server's side of TCP, without that of TLS.
+    EndTcp,
+    /// New keys of TLS.
+    UpdateKeys,
     /// A reset of TCP, which ends the case.
     Reset,
 }
@@ -306,6 +319,7 @@ impl Case {
     pub fn new(id: Id, play: Play, close: ExpectedClose, limit: Limit) -> Self {
         Case {
             id,
+            transport: Transport::Any,
             opening: Opening::VALID,
             play,
             close,

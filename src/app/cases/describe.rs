@@ -188,6 +188,8 @@ fn action(action: &Action) -> Option<String> {
         Action::Await(_) => Some("nothing until the first answer".into()),
         Action::Mark => None,
         Action::EndStream => Some("the end of TCP".into()),
+        Action::EndTcp => Some("the end of TCP without close_notify".into()),
+        Action::UpdateKeys => Some("a key update".into()),
         Action::Reset => Some("a reset of TCP".into()),
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::app::cases::case::{Behavior, Case, CloseBehavior, Event, Id, Play, Side};
 use crate::app::cases::suite::Suite;
 use crate::app::cases::verdict::{Came, ClosePayload, Ending};
 use crate::app::json;
+use crate::lock::lock;
 
 /// The cases of a server and the verdicts on its clients.
 #[derive(Default)]
@@ -143,7 +144,7 @@ impl Results {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Agent>> {
-        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.agents)
     }
 }
 

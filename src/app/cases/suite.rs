@@ -13,7 +13,7 @@ use crate::app::cases::volume;
 /// The maximum number of round trips of a case, as in the suite.
 pub const MAX_MESSAGES: u32 = 1000;
 
-const MAX_GROUP: u8 = 17;
+const MAX_GROUP: u8 = 18;
 
 /// The pattern for all cases beyond the suite.
 const BEYOND: &str = "+beyond";

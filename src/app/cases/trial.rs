@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::app::cases::case::{
     Action, Behavior, Case, Check, ExpectedClose, Frame, Judging, Limit, Play, Reception,
-    RoundTrips, Side, Writes,
+    RoundTrips, Side, Transport, Writes,
 };
 use crate::app::cases::payload::Payload;
 use crate::app::cases::results::{Report, Results};
@@ -90,6 +90,7 @@ pub struct Handshake {
     pub accept: String,
     /// A mistake in the request that does not prevent the answer.
     pub mistake: Option<&'static str>,
+    pub transport: Transport,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -137,6 +138,9 @@ enum Due {
     CloseAndEnd(CloseFrame),
     /// End the server's side of TCP.
     EndStream,
+    /// The same, without the end of TLS.
+    EndTcp,
+    UpdateKeys,
     Reset,
     End,
 }
@@ -171,7 +175,11 @@ impl<'s> Trial<'s> {
         let mut place = 0;
         if !course.case.terms.is_empty() && !incoming.session.is_compressible() {
             place = END;
-            course.leave_out();
+            course.leave_out(Behavior::Unimplemented);
+        }
+        if course.case.transport == Transport::Tls && handshake.transport != Transport::Tls {
+            place = END;
+            course.leave_out(Behavior::Informational);
         }
         if course.case.check == Check::Request {
             let repeated =
@@ -253,7 +261,20 @@ impl<'s> Trial<'s> {
             self.has_sent = true;
             return Step::Send { head: &self.output, payload: b"" };
         }
-        if let Due::Close(close) = &self.course.due {
+        // A head that drips is completed first.
+        match self.course.due {
+            Due::EndTcp => {
+                self.course.due = Due::Nothing;
+                self.course.ending.dropped_by = Some(Side::Server);
+                return Step::EndTcp;
+            }
+            Due::UpdateKeys => {
+                self.course.due = Due::Nothing;
+                return Step::UpdateKeys;
+            }
+            _ => {}
+        }
+        if let (Due::Close(close), None) = (&self.course.due, &self.writing) {
             close.encode(&mut self.output);
             let sent = close.into();
             self.course.due = Due::Nothing;
@@ -392,7 +413,8 @@ impl<'s> Trial<'s> {
 
     /// Fills the output.
     fn play(&mut self) {
-        if self.drip.is_some_and(|until| self.now < until) {
+        let drips = self.drip.is_some_and(|until| self.now < until);
+        if drips || self.course.due == Due::UpdateKeys {
             return;
         }
         self.drip = None;
@@ -402,11 +424,11 @@ impl<'s> Trial<'s> {
             if !is_together && !self.output.is_empty() {
                 break;
             }
-            if let Writes::Dripped(pause) = writing.writes {
-                self.drip = Some(self.now + pause);
-            }
+            let writes = writing.writes;
             if writing.write(&mut self.output) {
                 self.writing = None;
+            } else if let Writes::Dripped(pause) = writes {
+                self.drip = Some(self.now + pause);
             }
             if !is_together {
                 break;
@@ -449,6 +471,13 @@ impl<'s> Trial<'s> {
             }
             Some(Action::Mark) => self.course.came(Came::Open),
             Some(Action::EndStream) => self.course.due = Due::EndStream,
+            Some(Action::EndTcp) => self.course.due = Due::EndTcp,
+            Some(Action::UpdateKeys) if self.course.due == Due::Nothing => {
+                self.course.due = Due::UpdateKeys;
+                // The output still has the old keys.
+                return false;
+            }
+            Some(Action::UpdateKeys) => {}
             Some(Action::Reset) => self.course.due = Due::Reset,
             Some(Action::Wait(_) | Action::Await(_)) if self.course.is_closing() => {
                 self.end_script();
@@ -621,9 +650,9 @@ impl Course {
         self.ending.dropped_by == Some(Side::Server)
     }
 
-    /// Closes instead of playing a case whose compression the client did not agree to.
-    fn leave_out(&mut self) {
-        self.behavior = Behavior::Unimplemented;
+    /// Closes instead of playing a case that this connection is not for.
+    fn leave_out(&mut self, behavior: Behavior) {
+        self.behavior = behavior;
         (self.case.close, self.case.judging) = (ExpectedClose::by_server(), Judging::Usual);
         self.close(NORMAL);
     }
@@ -711,10 +740,10 @@ impl Course {
                 self.ending.unclean = None;
                 self.due = match mem::replace(&mut self.due, Due::Nothing) {
                     Due::Close(own) => Due::CloseAndEnd(own),
-                    _ if matches!(self.case.check, Check::EndOfTcp | Check::Silence) => {
-                        Due::Nothing
-                    }
-                    _ if self.is_closing() => Due::End,
+                    _ if self.is_closing() => match self.case.check {
+                        Check::EndOfTcp | Check::Silence => Due::Nothing,
+                        _ => Due::End,
+                    },
                     _ => Due::CloseAndEnd(NORMAL),
                 };
                 self.ending.closed_by.get_or_insert(Side::Client);

@@ -186,6 +186,19 @@ impl Session {
         self.flush_with(socket, MORE)
     }
 
+    /// Sends new keys, and asks for the peer's (RFC 8446 §4.6.3). TLS 1.2 has no such message.
+    pub fn update_keys(&mut self, socket: &mut TimedSocket) -> Result<(), Error> {
+        let Session { tls, input, .. } = self;
+        if let Some(tls) = tls
+            && let Ok(ConnectionState::WriteTraffic(traffic)) =
+                tls.process_tls_records(input.filled_mut()).state
+            && traffic.refresh_traffic_keys().is_ok()
+        {
+            self.process(&mut [])?;
+        }
+        self.flush(socket)
+    }
+
     /// Sends the output.
     pub fn flush(&mut self, socket: &mut TimedSocket) -> Result<(), Error> {
         self.flush_with(socket, SendFlags::empty())

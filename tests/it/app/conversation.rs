@@ -8,10 +8,11 @@ use wsecho::app::incoming::{LARGE_INPUT, SMALL_INPUT};
 use wsecho::app::settings::WRITE_TIMEOUT_PARTS;
 use wsecho::app::step::Step;
 use wsecho::buffer::{Budget, Reservable, STEP, UNMETERED};
+use wsecho::websocket::close::STOPPING;
 
 use crate::driver::{
-    CLOSE_TIMEOUT, Driver, Ended, LINGER, PING_INTERVAL, PING_TIMEOUT, Waits, service, upgrade,
-    with_budget,
+    CLOSE_TIMEOUT, Closed, Driver, Ended, LINGER, PING_INTERVAL, PING_TIMEOUT, Waits, service,
+    upgrade, with_budget,
 };
 use crate::frames::{close, frame, server_frame};
 
@@ -514,8 +515,8 @@ fn memory_that_one_client_gives_back_is_there_for_another() {
 fn the_input_grows_once_it_was_filled_and_shrinks_when_the_client_is_pinged() {
     let service = service(100, 0);
     let mut driver = Driver::open(&service);
-    let ping = frame(0x89, &[b'p'; 125]);
-    let (start, rest) = ping.split_at(130);
+    let ping = frame(0x89, &[b'p'; 41]);
+    let (start, rest) = ping.split_at(46);
     driver.receive(&[&ping.repeat(4)[..], start].concat());
     assert_eq!(driver.connection.input().len(), SMALL_INPUT - start.len());
     driver.receive(rest);
@@ -525,7 +526,7 @@ fn the_input_grows_once_it_was_filled_and_shrinks_when_the_client_is_pinged() {
     driver.wait_until(PING_INTERVAL);
     assert_eq!(driver.connection.input().len(), SMALL_INPUT - unread);
     driver.receive(&ping[unread..]);
-    let reply = server_frame(0x8A, &[b'p'; 125]);
+    let reply = server_frame(0x8A, &[b'p'; 41]);
     assert!(driver.sent == [&reply.repeat(5 + SMALL_INPUT / ping.len()), PING, &reply].concat());
 }
 
@@ -557,10 +558,22 @@ fn replies_are_sent_before_many_of_them_are_held() {
     let mut service = service(100, 0);
     service.settings.prefix = "p".repeat(4096 - 4);
     let mut driver = Driver::open(&service);
+    fill_input(&mut driver);
     driver.receive(&frame(0x81, b"").repeat(1_000));
     assert!(driver.sent == server_frame(0x81, service.settings.prefix.as_bytes()).repeat(1_000));
     let lens: Vec<_> = driver.writes.iter().map(|(_, len)| *len).collect();
     assert!(lens == [16 * 1024; 250], "{lens:?}");
+}
+
+#[test]
+fn a_stop_right_after_a_reply_was_sent_still_closes() {
+    let service = service(100, 0);
+    let mut driver = Driver::open(&service);
+    // The reply is sent by the next step, and the stop comes before the one after it.
+    driver.stops_at = driver.steps + 1;
+    driver.receive(&frame(0x81, b"hi"));
+    assert!(driver.sent.starts_with(&server_frame(0x81, b"hi")));
+    assert_eq!(driver.closed(), Some(Closed::by_server(STOPPING)));
 }
 
 #[test]
@@ -580,7 +593,7 @@ fn a_payload_from_4_kib_on_is_not_copied() {
 
 /// Has the client fill its small input, so that it gets a large one.
 fn fill_input(driver: &mut Driver) {
-    driver.receive(&frame(0x8A, &[7; SMALL_INPUT / 6 - 6]).repeat(6));
+    driver.receive(&frame(0x8A, &[7; SMALL_INPUT / 4 - 6]).repeat(4));
     assert_eq!(driver.connection.input().len(), LARGE_INPUT);
 }
 

@@ -1,4 +1,5 @@
-//! What is made from the table of parameters and from the pages: `RENEW=1` in the environment writes it.
+//! What is made from the table of parameters, from the cases and from the pages: `RENEW=1` in the
+//! environment writes it.
 
 use std::fs;
 use std::path::Path;
@@ -7,6 +8,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest as _, Sha256};
 use wsecho::app::behavior::{PARAMETERS, Parameter};
+use wsecho::app::cases::beyond;
+use wsecho::app::cases::case::Case;
 
 // One test, since the policy's hashes are of the page with its list.
 #[test]
@@ -26,6 +29,14 @@ fn the_pages_their_policies_and_the_guide_are_made_from_what_the_source_has() {
     made("docs/behaviors.md", "|---|---|---|\n", "\nAt most one", &rows());
 }
 
+#[test]
+fn the_tables_of_the_cases_beyond_the_suite_are_made_from_the_cases() {
+    for group in 14..=18 {
+        let header = format!("| {group} | the server | the client | rule |\n|---|---|---|---|\n");
+        made("docs/beyond.md", &header, "\n\n", &cases(group));
+    }
+}
+
 /// What is before `open`, between it and `close`, and behind that.
 fn cut<'t>(text: &'t str, open: &str, close: &str) -> (&'t str, &'t str, &'t str) {
     let start = text.find(open).unwrap_or_else(|| panic!("no {open}")) + open.len();
@@ -43,7 +54,7 @@ fn made(file: &str, open: &str, close: &str, content: &str) -> String {
     if present != content {
         assert!(
             std::env::var_os("RENEW").is_some(),
-            "{file} is behind the table of parameters, or behind the page: run\n    \
+            "{file} is behind the table of parameters, the cases or the page: run\n    \
              RENEW=1 cargo test --test it app::made"
         );
         text = format!("{before}{content}{after}");
@@ -77,4 +88,18 @@ fn rows() -> String {
         }
     }
     rows
+}
+
+/// The cases of a group beyond the suite as rows of a table in Markdown, without the last line end.
+fn cases(group: u8) -> String {
+    let row = |case: &Case| {
+        // The sentence of the RFC is for /getCaseInfo; here its section is enough.
+        let rule: Vec<_> = case.rule.splitn(4, ' ').take(3).collect();
+        let rule = rule.join(" ");
+        let expectation = case.expectation();
+        let expectation = expectation.strip_suffix(case.rule).unwrap().trim_end();
+        let (id, description) = (case.id, case.description());
+        format!("| {id} | {description} | {expectation} | {} |", rule.trim_end_matches(':'))
+    };
+    beyond::group(group).iter().map(row).collect::<Vec<_>>().join("\n")
 }

@@ -8,7 +8,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::driver::{Driver, service};
+use crate::driver::{Driver, service, upgrade};
 use crate::frames::{Random, masked_frame, server_frame};
 use crate::support::read_frame;
 
@@ -176,5 +176,35 @@ proptest! {
         prop_assert!(ends_in_close(&whole.0)? || whole.1.is_none());
         prop_assert_eq!(&converse(LIMIT, &bytes, &pieces), &whole);
         prop_assert_eq!(&converse(LIMIT, &bytes, &[1]), &whole);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(500))]
+
+    #[test]
+    fn however_the_same_bytes_are_split_a_trace_shows_the_same_frames(
+        messages in vec(message(0..300_usize), 0..3),
+        frames in vec(anything(), 0..6),
+        pieces in pieces(),
+        query in select(vec!["", "&fragment=7", "&count=3&bytes=40", "&dump", "&prefix=", "&bad=rsv&after=1", "&close=4000&after=1", "&close=fin&after=2"]),
+        has_deflate in any::<bool>(),
+    ) {
+        let mut bytes: Vec<u8> = messages.iter().flat_map(|message| message.frames().0).collect();
+        bytes.extend(frames.concat());
+        let fields = if has_deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
+        let converse = |pieces: &[usize]| {
+            let service = service(2000, 1 << 20);
+            let mut driver = Driver::new(&service);
+            driver.receive(upgrade(&format!("/do?trace{query}"), fields).as_bytes());
+            driver.receive_in_pieces(&bytes, pieces);
+            driver.take()
+        };
+        let whole = converse(&[usize::MAX]);
+        for pieces in [&pieces[..], &[1]] {
+            let split = converse(pieces);
+            let [whole, split] = [&whole, &split].map(|sent| String::from_utf8_lossy(sent));
+            prop_assert_eq!(whole, split);
+        }
     }
 }

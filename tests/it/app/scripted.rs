@@ -189,6 +189,20 @@ fn inside_a_reply_it_does_not_wait_for_messages_that_wait_for_the_reply() {
 }
 
 #[test]
+fn after_the_last_reply_a_wrong_frame_is_skipped_however_it_comes() {
+    let sent = [frame(0x81, b"hi"), frame(0x80, b"continues nothing")].concat();
+    for piece in [1, sent.len()] {
+        with("close=4000&after=1", |driver| {
+            driver.receive_in_pieces(&sent, &[piece]);
+            assert_eq!(driver.sent, [text("hi"), close_frame(4000, "")].concat());
+            assert_eq!(driver.ended, None, "{piece}: the answer is awaited");
+            driver.receive(&close(4000));
+            assert_eq!(driver.ended, Some(Ended::Stream));
+        });
+    }
+}
+
+#[test]
 fn a_server_that_hangs_receives_nothing_and_resets_after_a_minute() {
     with("close=hang&after=1s&count=1000&interval=10ms&latency=1s", |driver| {
         say(driver, "never answered");

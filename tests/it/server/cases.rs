@@ -2,16 +2,16 @@
 //! written.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use serde_json::Value;
-use wsecho::app::cases::case::Id;
+use wsecho::app::cases::case::{Id, Transport};
 
-use crate::app::cases::client::{Client, Flaw, State};
-use crate::app::cases::play;
+use crate::app::cases::client::{Client, Flaw, PerMessageDeflate, State};
+use crate::app::cases::{beyond, play};
 use crate::driver;
 use crate::support::{
     Server, TempDir, connect, data, free_addr, has_npm_package, has_programs, python, read_head,
@@ -98,6 +98,83 @@ fn two_hundred_cases_at_once_have_the_verdicts_that_they_have_alone() {
     let line =
         "case 7.9.3 of \"AnyCloseCode\": FAILED, close WRONG CODE: closed with 1004, expected 1002";
     assert!(server.log().iter().any(|logged| logged.ends_with(line)));
+}
+
+/// Runs a case beyond the suite, until the server has ended or reset TCP.
+fn run_beyond(server: &Server, mut stream: impl Read + Write, id: &str, flaw: Flaw) {
+    let agent = format!("{flaw:?}");
+    let target = format!("/runCase?casetuple={id}&agent={agent}");
+    let (request, key) = beyond::request(&target, flaw);
+    stream.write_all(request.as_bytes()).unwrap();
+    let Some(is_compressed) = beyond::opens(&read_head(&mut stream), &key, flaw) else { return };
+    let mut client = Client::new(flaw);
+    client.deflate = is_compressed.then(PerMessageDeflate::default);
+    let mut buffer = [0; 4096];
+    while client.state != State::Ended {
+        let _ = stream.write_all(&client.take_output());
+        let read = match stream.read(&mut buffer) {
+            // The end of TCP without that of TLS.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
+            read => read,
+        };
+        match read {
+            Ok(len @ 1..) => client.receive(&buffer[..len]),
+            // TCP stays open for as long as the server cares.
+            Ok(0) if flaw == Flaw::KeepsTcp => {
+                server.wait_for_log(&format!("case {id} of \"{agent}\": "));
+                break;
+            }
+            Ok(0) => client.ended(),
+            Err(_) => break,
+        }
+    }
+}
+
+#[test]
+fn the_server_ends_and_resets_tcp_as_a_case_says() {
+    run_all_beyond(&Server::start(&[]), Transport::Any, |server| connect(server.addr));
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_server_ends_and_resets_tcp_below_tls_as_a_case_says() {
+    run_all_beyond(&super::tls::start("ec", &[]), Transport::Tls, super::tls::connect);
+}
+
+/// Runs some cases beyond the suite with a right and with wrong clients, over streams from `connect`.
+fn run_all_beyond<S: Read + Write>(
+    server: &Server,
+    transport: Transport,
+    connect: impl Fn(&Server) -> S + Copy + Send,
+) {
+    const IDS: [&str; 12] = [
+        "14.1.1", "14.3.2", "14.4.3", "15.3.1", "15.3.3", "15.4.1", "16.1.1", "16.5.3", "17.4.1",
+        "18.1.2", "18.2.1", "18.3.1",
+    ];
+    // Without TLS, its cases are INFORMATIONAL.
+    let (played, keeps_tcp) = match transport {
+        Transport::Any => (9, &["15.3.1", "15.3.3"][..]),
+        Transport::Tls => (12, &["15.3.1", "15.3.3", "18.1.2"][..]),
+    };
+    let failed = [
+        (Flaw::None, &[][..]),
+        (Flaw::KeepsTcp, keeps_tcp),
+        (Flaw::Silent, &IDS[2..played]),
+        (Flaw::AnyHandshake, &["14.1.1", "14.3.2"]),
+    ];
+    thread::scope(|scope| {
+        for (flaw, _) in failed {
+            for id in IDS {
+                scope.spawn(move || run_beyond(server, connect(server), id, flaw));
+            }
+        }
+    });
+    for (flaw, failed) in failed {
+        for id in IDS {
+            let line = server.wait_for_log(&format!("case {id} of \"{flaw:?}\": "));
+            assert_eq!(line.contains(": FAILED"), failed.contains(&id), "{line}");
+        }
+    }
 }
 
 #[test]

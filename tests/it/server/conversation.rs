@@ -146,7 +146,7 @@ fn each_frame_of_both_directions_is_logged_in_one_line() {
         "received ping, FIN, masked by 37fa213d, 3 bytes, header 898337fa213d, \"now\"".into(),
         "received text, masked by 37fa213d, 1 byte, header 018137fa213d, \"a\"".into(),
         "received continuation, FIN, masked by 37fa213d, 2 bytes, header 808237fa213d, \"b\\n\"".into(),
-        "received reserved, FIN, 1 byte, header 8381, \"\"".into(),
+        "received reserved, FIN, 1 byte, header 8381, \"\", breaks a rule, 1002 \"reserved opcode\"".into(),
         "sent pong, FIN, 3 bytes, header 8a03, \"now\"".into(),
         "sent text, FIN, 21 bytes, header 8115, \"You have entered: ab\\n\"".into(),
         "sent close, FIN, 17 bytes, header 8811, ".to_owned(),

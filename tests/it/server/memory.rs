@@ -3,7 +3,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::frames::frame;
 use crate::support::{
@@ -179,6 +181,44 @@ fn memory_stays_below_its_ceiling_while_500_clients_send_bombs() {
         drop(streams);
         server.has_recovered(before);
     }
+}
+
+#[test]
+#[ignore = "inflates messages of 16 MiB all the time"]
+fn a_short_compressed_message_does_not_wait_for_large_ones() {
+    const LARGE_ONES: usize = 16;
+    const TRIES: usize = 50;
+    let server = Server::start(&[]);
+    let bomb = frame(0xC2, &miniz_oxide::deflate::compress_to_vec(&vec![0; 16 * MIB], 9));
+    // RFC 7692 §7.2.3.1
+    let hello = frame(0xC1, &[0xF2, 0x48, 0xCD, 0xC9, 0xC9, 0x07, 0x00]);
+    let mut short = server.open_offering("permessage-deflate");
+    let is_over = AtomicBool::new(false);
+    let mut times: Vec<_> = thread::scope(|scope| {
+        for _ in 0..LARGE_ONES {
+            scope.spawn(|| {
+                let mut large = server.open_offering("permessage-deflate");
+                while !is_over.load(Ordering::Relaxed) {
+                    large.write_all(&bomb).unwrap();
+                    assert!(matches!(read_frame(&mut large), (0xC2 | 0x82, _)));
+                }
+            });
+        }
+        // Each of them has begun.
+        eventually(SOON, || server.client_threads() == 1 + LARGE_ONES);
+        let times = (0..TRIES).map(|_| {
+            let sent = Instant::now();
+            short.write_all(&hello).unwrap();
+            assert_eq!(read_frame(&mut short).0, 0xC1);
+            sent.elapsed()
+        });
+        let times = times.collect();
+        is_over.store(true, Ordering::Relaxed);
+        times
+    });
+    times.sort_unstable();
+    // A wait for one of two sets of contexts took 300 ms.
+    assert!(times[TRIES / 2] < Duration::from_millis(100), "{times:?}");
 }
 
 #[test]

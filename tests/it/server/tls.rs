@@ -68,8 +68,12 @@ fn ask(mut client: Client) -> Client {
     client
 }
 
+pub(super) fn connect(server: &Server) -> Client {
+    over(server.connect(), client_config("ec"))
+}
+
 pub(super) fn open(server: &Server) -> Client {
-    ask(over(server.connect(), client_config("ec")))
+    ask(connect(server))
 }
 
 #[track_caller]

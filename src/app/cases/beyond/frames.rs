@@ -45,7 +45,7 @@ pub(super) fn invalid() -> Vec<Case> {
             close: ExpectedClose::by_server(),
         };
         Case {
-            note: "Only the sender is told to, so a client that takes the frame is NON-STRICT.",
+            note: "The rule is for the sender, so a client that takes the frame is NON-STRICT.",
             alternative: Some(echo),
             ..refused(Id::new(16, 2, number), MINIMAL, vec![Action::WrongFrame(wrong)], &[1002])
         }

@@ -5,6 +5,7 @@ mod closing;
 mod compression;
 mod frames;
 pub mod opening;
+mod tls;
 
 use crate::app::cases::case::Case;
 
@@ -16,6 +17,7 @@ pub fn group(number: u8) -> Vec<Case> {
         15 => [closing::codes(), closing::orders(), closing::ends_of_tcp()].concat(),
         16 => [frames::invalid(), frames::valid()].concat(),
         17 => [compression::answers(), compression::invalid(), compression::valid()].concat(),
+        18 => tls::cases(),
         _ => vec![],
     }
 }

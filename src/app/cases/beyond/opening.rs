@@ -141,7 +141,7 @@ pub(super) fn heads() -> Vec<Case> {
     ]
 }
 
-/// What the client itself sends.
+/// The request and the masking keys of the client.
 pub(super) fn requests() -> Vec<Case> {
     let texts = || (0..4).map(|_| text()).collect();
     let echoes = || (0..4).map(|_| echo()).collect();

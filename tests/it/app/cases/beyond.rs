@@ -15,8 +15,9 @@ use wsecho::app::connection::Service;
 use wsecho::websocket::handshake;
 
 use super::client::{self, Client, Flaw, PerMessageDeflate};
-use super::ranges;
+use super::{ranges, settle};
 use crate::driver::{self, Driver, Waits};
+use crate::frames::{self, Random};
 
 const EXAMPLE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -84,6 +85,9 @@ pub fn opens(head: &str, key: &str, flaw: Flaw) -> Option<bool> {
 /// Plays a case to a client, and returns the report.
 fn play(service: &Service, id: Id, flaw: Flaw) -> Arc<Report> {
     let mut driver = Driver::new(service);
+    if id.group() == 18 {
+        driver.connection.spoke_tls();
+    }
     let (request, key) = request(&format!("/runCase?casetuple={id}&agent=client"), flaw);
     driver.receive(request.as_bytes());
     let (mut head, mut client) = (Vec::new(), None::<Client>);
@@ -139,7 +143,8 @@ fn play(service: &Service, id: Id, flaw: Flaw) -> Arc<Report> {
 }
 
 fn beyond() -> Suite {
-    let groups = ["14.*", "15.*", "16.*", "17.*"].map(|group| Pattern::parse(group).unwrap());
+    let groups =
+        ["14.*", "15.*", "16.*", "17.*", "18.*"].map(|group| Pattern::parse(group).unwrap());
     Suite::select(&groups, &[], 1000).unwrap()
 }
 
@@ -171,6 +176,122 @@ fn a_right_client_passes_every_case_beyond() {
         assert_eq!(verdict, (Behavior::Ok, CloseBehavior::Ok), "{id}: {}", report.describe());
     }
     assert_eq!(service.budget.left(), 1 << 30);
+}
+
+#[test]
+fn whatever_a_client_does_each_case_beyond_ends_in_time_and_gives_its_memory_back() {
+    let service = driver::service(1 << 20, 1 << 22);
+    let mut random = Random(14);
+    for id in beyond().ids().iter().flat_map(|id| [id; 8]) {
+        let mut driver = Driver::new(&service);
+        let (request, _) = request(&format!("/runCase?casetuple={id}&agent=client"), Flaw::None);
+        driver.receive(request.as_bytes());
+        for _ in 0..random.below(20) {
+            match random.below(6) {
+                0 => {
+                    let len = random.below(200);
+                    driver.receive(&random.bytes(len));
+                }
+                1 | 2 => {
+                    let first = [0x81, 0x82, 0x01, 0x80, 0x88, 0x89, 0x8A, 0xC1][random.below(8)];
+                    let len = random.below(100);
+                    driver.receive(&frames::frame(first, &random.bytes(len)));
+                }
+                3 => {
+                    driver.receive(&frames::close(1000 + random.below(20) as u16));
+                }
+                4 => {
+                    let millis = random.below(3000) as u64;
+                    driver.wait_until(driver.now + Duration::from_millis(millis));
+                }
+                _ if random.below(4) == 0 => driver.end_stream(),
+                _ => {}
+            }
+        }
+        while let Some(wait) = driver.wait() {
+            driver.suspend_until(driver.now + wait);
+        }
+        assert_eq!(driver.waits, Waits::Over, "{id}");
+        assert!(driver.now < Duration::from_secs(90), "{id} takes {:?}", driver.now);
+        drop(driver);
+        assert_eq!(service.budget.left(), 1 << 22, "{id}");
+        let state = service.cases.results.state("client", *id);
+        assert!(matches!(state, Some(State::Judged(_))), "{id}");
+    }
+}
+
+#[test]
+fn a_case_of_tls_has_no_verdict_without_it() {
+    let service = driver::service(1 << 20, 1 << 22);
+    for id in beyond().ids().iter().filter(|id| id.group() == 18) {
+        let mut driver = Driver::new(&service);
+        let target = format!("/runCase?casetuple={id}&agent=client");
+        driver.receive(driver::upgrade(&target, "").as_bytes());
+        settle(&mut driver);
+        driver.forget_response();
+        assert_eq!(driver.take(), b"\x88\x02\x03\xE8");
+        driver.receive(&frames::close(1000));
+        let Some(State::Judged(report)) = service.cases.results.state("client", *id) else {
+            panic!("no verdict on {id}")
+        };
+        assert_eq!((report.behavior, report.close), (Behavior::Informational, CloseBehavior::Ok));
+    }
+}
+
+#[test]
+fn keys_are_updated_between_two_texts() {
+    let service = driver::service(1 << 20, 1 << 22);
+    let mut driver = Driver::new(&service);
+    driver.connection.spoke_tls();
+    driver.receive(driver::upgrade("/runCase?casetuple=18.3.1&agent=client", "").as_bytes());
+    settle(&mut driver);
+    driver.forget_response();
+    let text = frames::server_frame(0x81, b"Hello, world!");
+    assert_eq!((driver.take(), driver.key_updates), (text.repeat(2), 1));
+}
+
+#[test]
+fn a_key_is_compared_with_that_of_the_agents_last_run() {
+    let service = driver::service(1 << 20, 1 << 22);
+    let id = Id::new(14, 5, 1);
+    let run = |key: &str, agent: &str| {
+        let mut driver = Driver::new(&service);
+        let target = format!("/runCase?casetuple={id}&agent={agent}");
+        driver.receive(driver::upgrade(&target, "").replace(EXAMPLE_KEY, key).as_bytes());
+        driver.receive(&frames::frame(0x81, b"Hello, world!"));
+        driver.receive(&frames::close(1000));
+        match service.cases.results.state(agent, id) {
+            Some(State::Judged(report)) => (report.behavior, report.received.contains("last")),
+            _ => panic!("no verdict"),
+        }
+    };
+    let [one, two] = [[1; 16], [2; 16]].map(|bytes| BASE64_STANDARD.encode(bytes));
+    assert_eq!(run(&one, "a"), (Behavior::Ok, false));
+    assert_eq!(run(&one, "b"), (Behavior::Ok, false));
+    assert_eq!(run(&one, "a"), (Behavior::Failed, true));
+    assert_eq!(run(&two, "a"), (Behavior::Ok, false));
+    assert_eq!(run(EXAMPLE_KEY, "a"), (Behavior::Failed, false));
+}
+
+#[test]
+fn the_stop_ends_a_case_whose_stream_the_server_has_ended() {
+    let service = driver::service(1 << 20, 1 << 22);
+    for id in ["14.1.1", "15.2.4", "15.3.1"] {
+        let mut driver = Driver::new(&service);
+        let (request, _) = request(&format!("/runCase?casetuple={id}&agent=client"), Flaw::None);
+        driver.receive(request.as_bytes());
+        if id == "15.3.1" {
+            driver.receive(&frames::frame(0x81, b"first"));
+            assert!(driver.ended.is_some());
+        }
+        driver.stop();
+        while let Some(wait) = driver.wait() {
+            driver.suspend_until(driver.now + wait);
+        }
+        assert!(driver.now <= Duration::from_secs(7), "{id}: {:?}", driver.now);
+        let state = service.cases.results.state("client", Id::parse(id).unwrap());
+        assert!(matches!(state, Some(State::Running)), "{id}");
+    }
 }
 
 #[test]
@@ -248,13 +369,13 @@ const FLAWS: &[(Flaw, &[&str])] = &[
     (Flaw::NoReservedBitsCheck, &["FAILED: 16.3.1-3 17.2.1-3"]),
     (Flaw::LatePong, &["NON-STRICT: 16.5.1"]),
     (Flaw::NoPong, &["FAILED: 16.5.1-3 17.3.5"]),
-    (Flaw::Silent, &["FAILED: 14.4.1-6 14.5.1-2 15.3.1-5 15.4.1-4 16.1.1 16.2.1-4 16.3.1-4 16.4.1 16.5.1-3 16.6.1-4 17.2.1-8 17.3.1-5 17.4.1-3 17.5.1-4 17.6.1"]),
-    (Flaw::EchoTruncated, &["FAILED: 14.4.1-6 14.5.1-2 15.2.2 15.3.1-5 15.4.1-4 16.1.1 16.2.1-4 16.3.1-4 16.4.1 16.5.1 16.6.1-4 17.2.1-8 17.3.1-3 17.3.5 17.4.1-3 17.5.1-4 17.6.1"]),
+    (Flaw::Silent, &["FAILED: 14.4.1-6 14.5.1-2 15.3.1-5 15.4.1-4 16.1.1 16.2.1-4 16.3.1-4 16.4.1 16.5.1-3 16.6.1-4 17.2.1-8 17.3.1-5 17.4.1-3 17.5.1-4 17.6.1 18.1.1-2 18.2.1 18.3.1"]),
+    (Flaw::EchoTruncated, &["FAILED: 14.4.1-6 14.5.1-2 15.2.2 15.3.1-5 15.4.1-4 16.1.1 16.2.1-4 16.3.1-4 16.4.1 16.5.1 16.6.1-4 17.2.1-8 17.3.1-3 17.3.5 17.4.1-3 17.5.1-4 17.6.1 18.1.1-2 18.2.1 18.3.1"]),
     (Flaw::OldCodes, &["NON-STRICT: 15.1.1-3"]),
     (Flaw::AnyCloseCode, &["FAILED: 15.1.4"]),
-    (Flaw::NoCloseAnswer, &["FAILED: 14.4.1-7 14.5.1-2 15.1.1-5 15.2.1-4 16.1.1 16.2.1-2 16.3.1-4 16.4.1 16.5.1-3 16.6.1-4 17.2.1-8 17.3.1-5 17.4.1-3 17.5.1-4", "NON-STRICT: 16.2.3-4"]),
-    (Flaw::KeepsTcp, &["FAILED: 14.1.1-4 14.2.1-6 14.3.1-4 15.3.1-5 17.1.1-6", "NON-STRICT: 15.2.4"]),
-    (Flaw::Sends1006, &["FAILED: 15.3.1-5"]),
+    (Flaw::NoCloseAnswer, &["FAILED: 14.4.1-7 14.5.1-2 15.1.1-5 15.2.1-4 16.1.1 16.2.1-2 16.3.1-4 16.4.1 16.5.1-3 16.6.1-4 17.2.1-8 17.3.1-5 17.4.1-3 17.5.1-4 18.2.1 18.3.1", "NON-STRICT: 16.2.3-4"]),
+    (Flaw::KeepsTcp, &["FAILED: 14.1.1-4 14.2.1-6 14.3.1-4 15.3.1-5 17.1.1-6 18.1.1-2", "NON-STRICT: 15.2.4"]),
+    (Flaw::Sends1006, &["FAILED: 15.3.1-5 18.1.1-2"]),
     (Flaw::NoUtf8Check, &["FAILED: 17.2.8"]),
     (Flaw::NoDeflateCheck, &["FAILED: 17.2.4 17.2.7", "NON-STRICT: 17.2.5-6"]),
     (Flaw::EndsAtFinalBlock, &["FAILED: 17.3.2"]),
@@ -268,7 +389,7 @@ const FLAWS: &[(Flaw, &[&str])] = &[
     (Flaw::EchoesAfterClose, &["FAILED: 15.2.3", "NON-STRICT: 15.2.4"]),
     (Flaw::SwallowsClose, &["FAILED: 15.1.4"]),
     (Flaw::TrimsText, &["FAILED: 16.6.3-4 17.5.1-4"]),
-    (Flaw::UnaskedPong, &["FAILED: 14.4.1-7 14.5.1-2 15.1.1-5 15.2.1-4 15.3.1-5 15.4.1-4 16.1.1 16.2.1-4 16.3.1-4 16.4.1 16.5.1-3 16.6.1-4 17.2.1-8 17.3.1-5 17.4.1-3 17.5.1-4 17.6.1"]),
+    (Flaw::UnaskedPong, &["FAILED: 14.4.1-7 14.5.1-2 15.1.1-5 15.2.1-4 15.3.1-5 15.4.1-4 16.1.1 16.2.1-4 16.3.1-4 16.4.1 16.5.1-3 16.6.1-4 17.2.1-8 17.3.1-5 17.4.1-3 17.5.1-4 17.6.1 18.1.1-2 18.2.1 18.3.1"]),
     (Flaw::SwallowErrors, &["FAILED: 14.4.7 16.3.1-4 17.2.1-3"]),
-    (Flaw::DropAtOnce, &["FAILED: 14.4.1-3 14.4.6 14.5.1-2 15.1.1-3 15.1.5 15.2.1-4 15.3.1-5 15.4.1-4 16.1.1 16.2.1-4 16.3.1-4 16.4.1 16.5.1-3 16.6.1-4 17.2.1-8 17.3.1-5 17.4.1-3 17.5.1-4 17.6.1", "NON-STRICT: 14.4.4-5"]),
+    (Flaw::DropAtOnce, &["FAILED: 14.4.1-3 14.4.6 14.5.1-2 15.1.1-3 15.1.5 15.2.1-4 15.3.1-5 15.4.1-4 16.1.1 16.2.1-4 16.3.1-4 16.4.1 16.5.1-3 16.6.1-4 17.2.1-8 17.3.1-5 17.4.1-3 17.5.1-4 17.6.1 18.1.1-2 18.2.1 18.3.1", "NON-STRICT: 14.4.4-5"]),
 ];

@@ -1,0 +1,47 @@
+//! Group 18: TLS below the WebSocket. Without TLS there is no verdict.
+
+use std::time::Duration;
+
+use crate::app::cases::case::{
+    Action, Case, Event, ExpectedClose, Id, Limit, Transport, Writes, after_echo, first_echo,
+    written,
+};
+use crate::websocket::frame::Opcode;
+use crate::websocket::message::Kind;
+
+const TEXT: &[u8] = b"Hello, world!";
+
+const KILL: Limit = Limit::Kill(Duration::from_secs(2));
+const END: Limit = Limit::End(Duration::from_secs(3));
+
+const LOST: &str = "RFC 6455 §7.2.1: \"If at any point the underlying transport layer connection is unexpectedly lost, \
+                    the client MUST _Fail the WebSocket Connection_.\"";
+const RECORDS: &str = "RFC 8446 §5.1: \"The record layer fragments information blocks into TLSPlaintext records carrying \
+                       data in chunks of 2^14 bytes or less.\"";
+const KEYS: &str = "RFC 8446 §4.6.3: \"If the request_update field is set to \"update_requested\", then the receiver MUST \
+                    send a KeyUpdate of its own\".";
+
+pub(super) fn cases() -> Vec<Case> {
+    let text = || Action::frame(Opcode::Text, TEXT);
+    let echo = || Event::Message(Kind::Text, TEXT.into());
+    let ended = |number, mut actions: Vec<Action>| {
+        actions.push(Action::EndTcp);
+        let close = ExpectedClose::by_client(1002);
+        let (id, events) = (Id::new(18, 1, number), vec![first_echo()]);
+        Case::beyond(id, LOST, after_echo(actions), events, close, END)
+    };
+    let echoed = |section, rule, actions, events| {
+        let id = Id::new(18, section, 1);
+        Case::beyond(id, rule, actions, events, ExpectedClose::by_server(), KILL)
+    };
+    let cases = vec![
+        ended(1, vec![]),
+        ended(2, vec![Action::Bytes(b"\x81\x0DHello".into())]),
+        echoed(2, RECORDS, written(vec![text()], Writes::Chopped(1)), vec![echo()]),
+        Case {
+            note: "TLS 1.2 has no such message, and gets two texts.",
+            ..echoed(3, KEYS, vec![text(), Action::UpdateKeys, text()], vec![echo(), echo()])
+        },
+    ];
+    cases.into_iter().map(|case| Case { transport: Transport::Tls, ..case }).collect()
+}

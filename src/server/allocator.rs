@@ -1,0 +1,67 @@
+//! The tuning of glibc's allocator, so that it keeps little of clients that are silent or have left.
+//!
+//! Other allocators keep more. For each silent client, and after 10,000 clients have left: glibc as tuned
+//! 10.8 KiB and 14.8 MiB; jemalloc 83 KiB, or 14.9 KiB and 21 MiB with 4 arenas and without decay and
+//! thread caches; mimalloc 800 KiB; dlmalloc 371 MiB after they have left.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::{env, hint, thread};
+
+use rustix::process::{Resource, getrlimit};
+
+use crate::cli::ALLOCATOR_TUNED;
+
+/// Re-executes the program with other tunables for glibc. glibc reads them before `main`, and no safe
+/// call sets them later:
+///
+/// - Few arenas instead of eight per core. Each arena keeps memory after many clients have left, and
+///   reserves address space, which may be limited.
+/// - No per-thread caches. A client's thread would cache the memory of its request for as long as the
+///   client is connected, and a cached block keeps everything below it in the arena.
+/// - No lists of small blocks that are freed but not merged. Each block keeps everything below it in the
+///   arena, too.
+pub fn tune() {
+    const VARIABLE: &str = "GLIBC_TUNABLES";
+    const ARENA_MAX: &str = "glibc.malloc.arena_max=";
+    const CACHES: [&str; 2] = ["glibc.malloc.tcache_count=", "glibc.malloc.mxfast="];
+
+    let max_arenas = if getrlimit(Resource::As).current.is_some() { 1 } else { 16 };
+    let default = thread::available_parallelism().map_or(1, usize::from) * 8;
+    let tunables = env::var_os(VARIABLE).unwrap_or_default().into_string();
+    let (Ok(tunables), None) = (tunables, env::var_os(ALLOCATOR_TUNED)) else { return };
+    let set = |name: &str| -> Option<usize> {
+        tunables
+            .split(':')
+            .filter_map(|tunable| tunable.strip_prefix(name))
+            .next_back()?
+            .parse()
+            .ok()
+    };
+    let mut missing = String::new();
+    if set(ARENA_MAX).unwrap_or(default) > max_arenas {
+        missing += &format!(":{ARENA_MAX}{max_arenas}");
+    }
+    for name in CACHES.into_iter().filter(|name| set(name).is_none()) {
+        missing += &format!(":{name}0");
+    }
+    if cfg!(not(target_env = "gnu")) || missing.is_empty() {
+        return;
+    }
+    let mut arguments = env::args_os();
+    let (Ok(program), Some(name)) = (env::current_exe(), arguments.next()) else { return };
+    // If a loader was started explicitly, the current executable is the loader.
+    if program.file_name() == Path::new(&name).file_name() {
+        let mut command = Command::new(program);
+        command.arg0(name).args(arguments).env(ALLOCATOR_TUNED, "1");
+        // exec returns only if it fails. The program then continues with glibc's defaults.
+        let _ = command.env(VARIABLE, tunables + &missing).exec();
+    }
+}
+
+/// Makes glibc return freed small blocks: it merges them only when a block of at least 64 KiB is freed.
+/// After many clients have left, 0.9 KiB per client remain, instead of 3.6 without this.
+pub fn return_memory() {
+    drop(hint::black_box(Vec::<u8>::with_capacity(96 * 1024)));
+}
