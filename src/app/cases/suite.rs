@@ -167,6 +167,7 @@ pub fn subject(group: u8) -> &'static str {
         15 => "Closing, beyond the suite",
         16 => "Frames, beyond the suite",
         17 => "Compression, beyond the suite",
+        18 => "TLS, beyond the suite",
         _ => "",
     }
 }
