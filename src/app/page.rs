@@ -33,8 +33,8 @@ pub const CASES: Page = Page {
 };
 
 impl Page {
-    /// The response with the page. Its policy lets a browser run only the page's one script and apply only
-    /// its one style.
+    /// The response with the page. Its policy lets a browser run only the page's one script, with a worker
+    /// that is a part of it, and apply only its one style.
     pub fn response(&self) -> Response {
         let Page { html, script, style, directives } = self;
         let policy = format!(
