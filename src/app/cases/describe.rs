@@ -5,8 +5,9 @@ use crate::app::cases::case::{
     Action, Alternative, Behavior, Case, Check, Edit, Event, ExpectedClose, Frame, Judging,
     Opening, Play, Reception, RoundTrips, Side, Writes,
 };
+use crate::app::cases::payload::Payload;
 use crate::escape::{Count, Quoted};
-use crate::websocket::frame::FIN;
+use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
 
@@ -173,6 +174,9 @@ fn is_alike(one: &Action, two: &Action) -> bool {
 
 fn action(action: &Action) -> Option<String> {
     match action {
+        Action::Frame(frame) if frame.first & 0x0F == Opcode::Close as u8 => {
+            Some(format!("{} {}", kind(frame), code_and_reason(&frame.payload)))
+        }
         Action::Frame(frame) => Some(format!("{} {:?}", kind(frame), frame.payload)),
         Action::Bytes(bytes) if bytes.starts_with(b"HTTP/") => Some("a second 101".into()),
         Action::Bytes(bytes) => {
@@ -183,7 +187,7 @@ fn action(action: &Action) -> Option<String> {
         }
         Action::Pings(count) => Some(format!("{count} pings with their numbers")),
         Action::WrongFrame(wrong) => Some(wrong.to_string()),
-        Action::Close(payload) => Some(format!("close {payload:?}")),
+        Action::Close(payload) => Some(format!("close {}", code_and_reason(payload))),
         Action::Wait(time) => Some(format!("nothing for {time:?}")),
         Action::Await(_) => Some("nothing until the first answer".into()),
         Action::Mark => None,
@@ -191,6 +195,17 @@ fn action(action: &Action) -> Option<String> {
         Action::EndTcp => Some("the end of TCP without close_notify".into()),
         Action::UpdateKeys => Some("a key update".into()),
         Action::Reset => Some("a reset of TCP".into()),
+    }
+}
+
+fn code_and_reason(payload: &Payload) -> String {
+    let bytes = payload.to_vec();
+    match bytes.split_first_chunk() {
+        None => format!("{payload:?}"),
+        Some((code, [])) => u16::from_be_bytes(*code).to_string(),
+        Some((code, reason)) => {
+            format!("{} {:?}", u16::from_be_bytes(*code), Payload::from(reason.to_vec()))
+        }
     }
 }
 

@@ -368,7 +368,7 @@ fn each_case_describes_itself() {
         ),
         (
             Id::new(7, 7, 8),
-            "Sends close 03F2. Expects nothing. The client answers the close frame with 1000 or 1010, within 1s. \
+            "Sends close 1010. Expects nothing. The client answers the close frame with 1000 or 1010, within 1s. \
              Only clients have a use for 1010 (RFC 6455 §7.4.1), and some refuse it.",
         ),
         (
