@@ -97,7 +97,7 @@ fn lines_that_nobody_read_in_time_are_counted_in_the_log() {
             for line in log.lines().map(Result::unwrap) {
                 match line.strip_suffix(" lost") {
                     Some(start) => {
-                        *lost += start.rsplit(' ').next().unwrap().parse::<usize>().unwrap();
+                        *lost += start.rsplit(' ').nth(1).unwrap().parse::<usize>().unwrap();
                     }
                     None => *written += 1,
                 }
