@@ -89,7 +89,7 @@ impl<'s> Conversation<'s> {
             && let Some(Next { event, session, frames }) = self.incoming.next_event()
         {
             if log_enabled!(Level::Debug) {
-                log_event(self.client, &event, session, &frames);
+                log_event(self.client, &event, session, frames.as_deref());
             }
             let (prefix, output) = (self.prefix, &mut self.output);
             tail =
@@ -157,8 +157,10 @@ fn encode_close(session: &Session, output: &mut Vec<u8>) {
 
 /// Logs an event, and its `frames` if they were traced.
 #[cold]
-pub fn log_event(client: u64, event: &Event, session: &Session, frames: &Frames) {
-    frames.log(client);
+pub fn log_event(client: u64, event: &Event, session: &Session, frames: Option<&Frames>) {
+    if let Some(frames) = frames {
+        frames.log(client);
+    }
     let (kind, payload, compressed) = match event {
         Event::InInput(kind, payload) => (*kind, *payload, None),
         Event::Assembled(kind) => (*kind, session.assembled(), None),

@@ -43,7 +43,8 @@ pub struct Next<'i> {
     pub event: Event<'i>,
     pub session: &'i mut Session,
     /// Its frames, if they are traced.
-    pub frames: Frames,
+    // Boxed, since few are traced.
+    pub frames: Option<Box<Frames>>,
 }
 
 /// The consequence of the client's silence.
@@ -118,7 +119,7 @@ impl Incoming {
             (self.spare_since, self.progress) = (Some(self.now), None);
         }
         let frames = match &mut self.trace {
-            None => Frames::default(),
+            None => None,
             trace => take_frames(trace, &event, &self.session, unread.len(), self.now),
         };
         Some(Next { event, session: &mut self.session, frames })
@@ -325,14 +326,13 @@ fn take_frames(
     session: &Session,
     unread: usize,
     now: Duration,
-) -> Frames {
-    let take = |trace: &mut Box<Inbound>| trace.take(event, session, unread, now);
-    let frames = trace.as_mut().map_or_else(Frames::default, take);
+) -> Option<Box<Frames>> {
+    let frames = trace.as_mut()?.take(event, session, unread, now);
     if session.closed().is_some_and(Close::is_complete) {
         // Whatever follows is no frame, or is ignored.
         *trace = None;
     }
-    frames
+    Some(Box::new(frames))
 }
 
 #[cfg(test)]

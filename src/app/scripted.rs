@@ -362,9 +362,9 @@ impl Scripted {
             && let Some(Next { event, session, frames: seen }) = self.incoming.next_event()
         {
             if log_enabled!(Level::Debug) {
-                log_event(self.client, &event, session, &seen);
+                log_event(self.client, &event, session, seen.as_deref());
             }
-            let seen = self.traced.as_ref().map(|_| seen);
+            let seen = self.traced.as_ref().and(seen).map(|seen| *seen);
             let reply =
                 |opcode, rsv, parts| fragments(&self.budget, &self.script, opcode, rsv, parts);
             let frames = match event {

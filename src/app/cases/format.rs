@@ -10,8 +10,8 @@ use crate::http::response::Response;
 /// The maximum number of failed cases that a row of the table names.
 const MAX_NAMED: usize = 10;
 
-/// Once the XML has this size in bytes, failures have no more text than their verdict. So it stays well
-/// below 256 KiB.
+/// Once the XML has this size in bytes, failures have no more text than their verdict. So it stays below
+/// 1 MiB, whatever the agent is called.
 const MAX_WITH_TEXT: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

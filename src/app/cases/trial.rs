@@ -345,7 +345,9 @@ impl<'s> Trial<'s> {
                 _ => None,
             };
             let Some(Next { event, session, frames }) = incoming.next_event() else { break };
-            frames.log(handshake.client);
+            if let Some(frames) = frames {
+                frames.log(handshake.client);
+            }
             match event {
                 Event::InInput(kind, payload) => {
                     course.check_masking_key(masking_key);

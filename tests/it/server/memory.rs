@@ -217,8 +217,8 @@ fn a_short_compressed_message_does_not_wait_for_large_ones() {
         times
     });
     times.sort_unstable();
-    // A wait for one of two sets of contexts took 300 ms.
-    assert!(times[TRIES / 2] < Duration::from_millis(100), "{times:?}");
+    // A wait for one of two sets of contexts takes as long as a large message.
+    assert!(times[TRIES * 9 / 10] < Duration::from_millis(100), "{times:?}");
 }
 
 #[test]
