@@ -10,8 +10,9 @@ pub struct Page {
     /// The hashes of the script and of the style, which `RENEW=1 cargo test --test it app::made` writes.
     script: &'static str,
     style: &'static str,
-    /// The addresses that the page may open WebSockets to and request by HTTP.
-    connect: &'static str,
+    /// The directives on the addresses that the page may open WebSockets to and request by HTTP, and on its
+    /// workers.
+    directives: &'static str,
 }
 
 /// The console, whose address can be any server's.
@@ -19,26 +20,26 @@ pub const CONSOLE: Page = Page {
     html: include_str!("../../static/client.html"),
     script: "sha256-ElQqySGI/chhCTlZqeDlIYSAIo6asTYw7Gc6XLlZFpU=",
     style: "sha256-a5W0p0h3J2qSJ/3J69wTrgD492UUdLwmenmmZkd5XD0=",
-    connect: "ws: wss: http: https:",
+    directives: "connect-src ws: wss: http: https:",
 };
 
 /// The page that runs the cases in a browser and shows the verdicts.
 // Safari 15 does not count ws: as 'self'.
 pub const CASES: Page = Page {
     html: include_str!("../../static/cases.html"),
-    script: "sha256-SBCjLy6RULz3SOATbkr2ztB1ku641SReL9dCNUOlOTg=",
+    script: "sha256-wpBM2v8sCUrLG6JOTFo9kt4VQZNylxFCNy9en38Cznk=",
     style: "sha256-zqa8lKvXu5Qj3XPTN8KGhXoT73rzNweXA13FTNSaFuE=",
-    connect: "'self' ws: wss:",
+    directives: "connect-src 'self' ws: wss:; worker-src blob:",
 };
 
 impl Page {
-    /// The response with the page. Its policy lets a browser run only the page's one script and apply only
-    /// its one style.
+    /// The response with the page. Its policy lets a browser run only the page's one script, with a worker
+    /// that is a part of it, and apply only its one style.
     pub fn response(&self) -> Response {
-        let Page { html, script, style, connect } = self;
+        let Page { html, script, style, directives } = self;
         let policy = format!(
             "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; \
-             connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+             {directives}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         );
         Response { status: 200, headers: vec![], body: Cow::Borrowed(html) }
             .with("Content-Type", "text/html; charset=utf-8")

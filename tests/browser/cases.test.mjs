@@ -54,8 +54,8 @@ for (const name of (process.env.BROWSERS ?? 'Chromium,Firefox,WebKit').split(','
     if (name === 'WebKit') return;
     viewing(testPage, () => browser);
     for (const scheme of name === 'Chromium' ? ['light', 'dark'] : ['light']) looks(name, scheme);
-    forcedColors(name);
     if (name !== 'Chromium') return;
+    forcedColors(name);
     following(testPage);
     smoothness();
   });

@@ -163,11 +163,11 @@ pub fn subject(group: u8) -> &'static str {
         10 => "Many fragments",
         12 => "Compressed messages",
         13 => "Parameters of compression",
-        14 => "Opening, beyond the suite",
-        15 => "Closing, beyond the suite",
-        16 => "Frames, beyond the suite",
-        17 => "Compression, beyond the suite",
-        18 => "TLS, beyond the suite",
+        14 => "Beyond: opening",
+        15 => "Beyond: closing",
+        16 => "Beyond: frames",
+        17 => "Beyond: compression",
+        18 => "Beyond: TLS",
         _ => "",
     }
 }

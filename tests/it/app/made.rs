@@ -24,7 +24,7 @@ fn the_pages_their_policies_and_the_guide_are_made_from_what_the_source_has() {
         });
         let open = format!("static/{name}\"),\n    script: \"sha256-");
         let hashes = format!("{script}\",\n    style: \"sha256-{style}");
-        made("src/app/page.rs", &open, "\",\n    connect", &hashes);
+        made("src/app/page.rs", &open, "\",\n    directives", &hashes);
     }
     made("docs/behaviors.md", "|---|---|---|\n", "\nAt most one", &rows());
 }

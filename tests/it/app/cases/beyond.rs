@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use wsecho::app::cases::case::{Behavior, CloseBehavior, Id};
 use wsecho::app::cases::results::{Report, State};
-use wsecho::app::cases::suite::{Pattern, Suite};
+use wsecho::app::cases::suite::{self, Pattern, Suite};
 use wsecho::app::connection::Service;
 use wsecho::websocket::handshake;
 
@@ -84,6 +84,11 @@ pub fn opens(head: &str, key: &str, flaw: Flaw) -> Option<bool> {
 
 /// Plays a case to a client, and returns the report.
 fn play(service: &Service, id: Id, flaw: Flaw) -> Arc<Report> {
+    play_in_pieces(service, id, flaw, &[usize::MAX])
+}
+
+/// The same, with what the client sends in pieces of these lengths.
+fn play_in_pieces(service: &Service, id: Id, flaw: Flaw, pieces: &[usize]) -> Arc<Report> {
     let mut driver = Driver::new(service);
     if id.group() == 18 {
         driver.connection.spoke_tls();
@@ -121,7 +126,7 @@ fn play(service: &Service, id: Id, flaw: Flaw) -> Arc<Report> {
                 client.ended();
             }
             output = client.take_output();
-            driver.receive(&output);
+            driver.receive_in_pieces(&output, pieces);
             let is_closed = client.state == client::State::Closing && flaw != Flaw::KeepsTcp;
             // Neither waits for the server's end for ever.
             if client.state == client::State::Ended
@@ -170,8 +175,12 @@ fn failures(flaw: Flaw) -> String {
 #[test]
 fn a_right_client_passes_every_case_beyond() {
     let service = driver::service(1 << 24, 1 << 30);
-    for id in beyond().ids() {
-        let report = play(&service, *id, Flaw::None);
+    for (id, pieces) in beyond()
+        .ids()
+        .iter()
+        .flat_map(|id| [&[usize::MAX][..], &[1, 2, 3, 700], &[5000, 1]].map(|pieces| (id, pieces)))
+    {
+        let report = play_in_pieces(&service, *id, Flaw::None, pieces);
         let verdict = (report.behavior, report.close);
         assert_eq!(verdict, (Behavior::Ok, CloseBehavior::Ok), "{id}: {}", report.describe());
     }
@@ -299,6 +308,7 @@ fn each_case_beyond_describes_itself_and_names_its_rule() {
     let suite = beyond();
     assert!(suite.ids().is_sorted_by(|one, two| one < two));
     for id in suite.ids() {
+        assert!(suite::subject(id.group()).starts_with("Beyond: "), "{id}");
         let case = suite.case(*id).unwrap();
         let text = format!("{} {}", case.description(), case.expectation());
         let is_whole = text.starts_with("Sends ") || text.starts_with("Answers the handshake ");
