@@ -436,7 +436,10 @@ impl Inbound {
         if is_invalid && frames.first().is_some_and(|frame| frame.first() & RSV1 == 0) {
             cut_invalid_text(&mut frames, session.valid_len());
         }
-        if let Some(wrong) = frames.last_mut() {
+        // Otherwise the wrong frame was not kept.
+        if self.more == 0
+            && let Some(wrong) = frames.last_mut()
+        {
             wrong.mistake = Some(close.clone());
         }
         frames

@@ -80,20 +80,24 @@ impl Pool {
         Pool { short: Mutex::default(), long: Mutex::default(), max_idle, reserve, budget }
     }
 
-    fn idle(&self, compressed_size: usize) -> &Idle {
-        if compressed_size <= SHORT { &self.short } else { &self.long }
+    /// The idle contexts for a message of `compressed_size` bytes, and the others.
+    fn idle(&self, compressed_size: usize) -> [&Idle; 2] {
+        if compressed_size <= SHORT { [&self.short, &self.long] } else { [&self.long, &self.short] }
     }
 
     /// Removes contexts from the pool, or makes them, for a message of `compressed_size` bytes.
     fn take(self: &Arc<Self>, compressed_size: usize) -> Result<Inflated, OverBudget> {
         // try_lock, so that this never waits for another thread.
-        let idle = self.idle(compressed_size).try_lock().ok().and_then(|mut idle| idle.pop());
-        let (contexts, charge) = if let Some(idle) = idle {
-            idle
-        } else {
-            let charge = self.reserve.charge(CONTEXTS_MEMORY);
-            let charge = charge.or_else(|OverBudget| self.budget.charge(CONTEXTS_MEMORY))?;
-            (Contexts::new(&self.budget), charge)
+        let pop = |idle: &Idle| idle.try_lock().ok()?.pop();
+        let make = |charge| (Contexts::new(&self.budget), charge);
+        let [idle, others] = self.idle(compressed_size);
+        let taken = pop(idle)
+            .or_else(|| self.reserve.charge(CONTEXTS_MEMORY).ok().map(make))
+            // The others may hold what is left of the reserve.
+            .or_else(|| pop(others));
+        let (contexts, charge) = match taken {
+            Some(taken) => taken,
+            None => make(self.budget.charge(CONTEXTS_MEMORY)?),
         };
         Ok(Inflated { contexts, charge, pool: Arc::clone(self), compressed_size })
     }
@@ -106,7 +110,7 @@ impl Pool {
         // Its own part of the reserve is kept, since the others may hold all of the rest.
         charge.move_to(&self.reserve);
         if charge.is_to(&self.reserve)
-            && let Ok(mut idle) = self.idle(compressed_size).try_lock()
+            && let Ok(mut idle) = self.idle(compressed_size)[0].try_lock()
             && idle.len() < self.max_idle.get()
         {
             idle.push((contexts, charge));
@@ -432,6 +436,20 @@ mod tests {
         assert_eq!(pool.reserve.left(), 0);
         drop(taken.pop());
         assert_eq!(pool.short.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn idle_contexts_for_messages_of_one_size_serve_the_other_when_the_reserve_is_exhausted() {
+        for [idle, needed] in [[SHORT + 1, SHORT], [SHORT, SHORT + 1]] {
+            let max_idle = NonZeroUsize::new(RESERVED).unwrap();
+            let pool = Arc::new(Pool::new(max_idle, Arc::new(Budget::new(0))));
+            let take = |size| (0..RESERVED).map(|_| pool.take(size).unwrap()).collect::<Vec<_>>();
+            drop(take(idle));
+            let taken = take(needed);
+            assert!(pool.take(needed).is_err());
+            drop(taken);
+            drop(take(idle));
+        }
     }
 
     #[test]

@@ -158,6 +158,22 @@ fn each_frame_of_both_directions_is_logged_in_one_line() {
 }
 
 #[test]
+fn a_wrong_frame_that_is_only_counted_is_not_mistaken_for_the_last_one_shown() {
+    const SHOWN: usize = 64;
+    let server = Server::start(&["-vv"]);
+    let mut stream = server.open();
+    let fragments = [frame(0x01, b"a"), frame(0x00, b"b").repeat(SHOWN - 1)].concat();
+    stream.write_all(&[fragments, frame(0x00, b"\xFF")].concat()).unwrap();
+    assert_eq!(read_close(&mut stream), 1007);
+    server.wait_for_log("ended: ");
+    let log = server.log();
+    let received: Vec<_> = log.iter().filter(|line| line.contains("1: received ")).collect();
+    assert_eq!(received.len(), SHOWN + 1);
+    assert!(received[SHOWN].ends_with("received 1 more frame"), "{}", received[SHOWN]);
+    assert!(received.iter().all(|line| !line.contains("breaks a rule")), "{received:#?}");
+}
+
+#[test]
 fn the_answer_to_the_close_frame_of_the_server_is_logged() {
     for request in [UPGRADE.into(), demand("close=4000&after=1")] {
         let mut server = Server::start(&["-vv"]);
