@@ -283,6 +283,30 @@ fn a_client_that_offers_more_than_a_case_needs_gets_it_too() {
 }
 
 #[test]
+fn pings_during_a_head_that_drips_take_no_memory() {
+    let service = driver::service(1 << 20, 1 << 22);
+    let mut driver = Driver::new(&service);
+    driver.receive(driver::upgrade("/runCase?casetuple=14.4.3&agent=client", "").as_bytes());
+    let pings = frames::frame(0x89, &[b'x'; 125]).repeat(10);
+    let mut received = 0;
+    while matches!(driver.waits, Waits::ToReceive(_)) && received < 1 << 20 {
+        driver.receive(&pings);
+        received += pings.len();
+    }
+    assert!(matches!(driver.waits, Waits::Paused(_)), "{received} bytes");
+    assert!(received < 32 * 1024, "{received} bytes");
+    // The head goes on, and then the pongs.
+    while matches!(driver.waits, Waits::Paused(_)) {
+        driver.suspend_until(driver.now + Duration::from_millis(5));
+    }
+    settle(&mut driver);
+    let sent = driver.take();
+    let pong = frames::server_frame(0x8A, &[b'x'; 125]);
+    let text = frames::server_frame(0x81, b"Hello, world!");
+    assert!(sent.ends_with(&[pong, text].concat()), "{} bytes", sent.len());
+}
+
+#[test]
 fn keys_are_updated_between_two_texts() {
     let service = driver::service(1 << 20, 1 << 22);
     let mut driver = Driver::new(&service);
