@@ -152,7 +152,7 @@ impl WrongFrame {
     pub fn bytes(self) -> &'static [u8] {
         match self {
             // "masked" under the key 01 02 03 04 (§5.1).
-            WrongFrame::Masked => b"\x81\x86\x01\x02\x03\x04lcpoda",
+            WrongFrame::Masked => b"\x81\x86\x01\x02\x03\x04lcpodf",
             // RSV3, since RSV1 would be valid if compression was agreed (§5.2).
             WrongFrame::ReservedBit => b"\x91\x08reserved",
             // The opcode of a data frame, so that only the opcode is invalid, not the length (§5.2).

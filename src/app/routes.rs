@@ -11,7 +11,7 @@ use crate::app::page;
 use crate::http::request::{self, ParseError, Request};
 use crate::http::response::Response;
 use crate::websocket::handshake::{self, Policy, Upgrade};
-use crate::websocket::negotiation::Negotiation;
+use crate::websocket::negotiation::{Negotiation, Parameters};
 
 /// A WebSocket that a request opens.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,9 +73,8 @@ fn open_for_runner(
     if let Control::Run(case, _) = &control {
         for terms in case.terms {
             let agreed = accept(Some(*terms))?;
-            // Beyond the suite, a message may be one that other parameters do not allow.
             if let Negotiation::Agreed(parameters) = agreed.compression
-                && (case.id.is_of_suite() || parameters == *terms)
+                && (case.id.is_of_suite() || is_as_needed(&parameters, terms))
             {
                 upgrade = agreed;
                 break;
@@ -83,6 +82,15 @@ fn open_for_runner(
         }
     }
     Ok(Opening { upgrade, behavior: None, control: Some(control) })
+}
+
+/// Whether a case that needs `terms` can be run. Beyond the suite its messages are fixed: one may refer to
+/// an earlier one, or is about a window. What else the client offered does not disturb it.
+fn is_as_needed(agreed: &Parameters, terms: &Parameters) -> bool {
+    let is_kept = |needed: Option<u8>, agreed| needed.is_none_or(|bits| agreed == Some(bits));
+    agreed.server_no_context_takeover == terms.server_no_context_takeover
+        && is_kept(terms.server_max_window_bits, agreed.server_max_window_bits)
+        && is_kept(terms.client_max_window_bits, agreed.client_max_window_bits)
 }
 
 /// The path of a request whose version and method are allowed.

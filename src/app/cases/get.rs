@@ -42,6 +42,10 @@ fn verdict(query: &str, cases: &Cases) -> Response {
         .and_then(|query| Ok((Check::parse(&query)?, Format::parse(query.get("format"))?)));
     match asked {
         Ok((check, format)) => match check.summarize(cases) {
+            // A mistake in `except` must not look like a client that passes.
+            Some(summary) if summary.results.is_empty() => {
+                Response::text(400, "except leaves no case")
+            }
             Some(summary) => format.response(&summary, &cases.suite),
             None => Response::text(404, "no case was played to this agent"),
         },

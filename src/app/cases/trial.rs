@@ -286,7 +286,11 @@ impl<'s> Trial<'s> {
             self.judge(Side::Server);
             return Step::Reset;
         }
-        Step::Receive(self.wait())
+        match self.wait() {
+            // While a head drips, pongs are queued: whoever floods it with pings has to wait.
+            Some(wait) if self.controls.len() >= FLUSH => Step::Pause(wait),
+            wait => Step::Receive(wait),
+        }
     }
 
     /// How it ended, once the last step was taken.

@@ -209,6 +209,10 @@ fn each_wrong_frame_breaks_the_one_rule_that_it_is_for() {
         assert!(is_right(error.clone()), "{wrong:?}: {error:?}");
     }
     assert!(matches!(read(WrongFrame::InvalidUtf8.bytes()), Error::Utf8(_)));
+    // As a server, it reads what a client shows that accepts the mask.
+    let stream = std::io::Cursor::new(WrongFrame::Masked.bytes().to_vec());
+    let unmasked = WebSocket::from_raw_socket(stream, Role::Server, None).read().unwrap();
+    assert_eq!(unmasked.into_text().unwrap(), "masked");
     let huge = read(WrongFrame::HugeLength.bytes());
     let Error::Capacity(CapacityError::MessageTooLong { size, .. }) = huge else {
         panic!("{huge}")

@@ -82,7 +82,7 @@ fn faults() -> Vec<(&'static str, Vec<u8>, Option<Ended>)> {
         ("close=fin", vec![], Some(Ended::Stream)),
         ("close=rst", vec![], Some(Ended::Reset)),
         ("close=hang", vec![], None),
-        ("bad=mask", b"\x81\x86\x01\x02\x03\x04lcpoda".to_vec(), None),
+        ("bad=mask", b"\x81\x86\x01\x02\x03\x04lcpodf".to_vec(), None),
         ("bad=rsv", b"\x91\x08reserved".to_vec(), None),
         ("bad=opcode", b"\x83\x08reserved".to_vec(), None),
         ("bad=utf8", b"\x81\x08not \xC3\x28 8".to_vec(), None),

@@ -248,6 +248,65 @@ fn a_case_of_tls_has_no_verdict_without_it() {
 }
 
 #[test]
+fn a_client_that_offers_more_than_a_case_needs_gets_it_too() {
+    let service = driver::service(1 << 20, 1 << 22);
+    let agreed = |id: &str, offer: &str| {
+        let mut driver = Driver::new(&service);
+        let offer = format!("Sec-WebSocket-Extensions: permessage-deflate{offer}\r\n");
+        let target = format!("/runCase?casetuple={id}&agent=client");
+        driver.receive(driver::upgrade(&target, &offer).as_bytes());
+        settle(&mut driver);
+        let sent = String::from_utf8_lossy(&driver.take()).into_owned();
+        sent.lines()
+            .find_map(|line| line.strip_prefix("Sec-WebSocket-Extensions: permessage-deflate"))
+            .map(str::to_owned)
+    };
+    let both = "; server_no_context_takeover; client_no_context_takeover";
+    for id in ["17.2.2", "17.3.1", "17.3.5", "17.4.2", "17.6.1"] {
+        assert_eq!(agreed(id, both).as_deref(), Some(both), "{id}");
+    }
+    for id in ["17.2.2", "17.3.1", "17.4.1", "17.4.3", "17.6.1"] {
+        for offer in ["; client_no_context_takeover", "; server_max_window_bits=10"] {
+            let agreed = agreed(id, offer);
+            assert!(agreed.is_some_and(|agreed| agreed.contains(offer)), "{id} {offer}");
+        }
+    }
+    // A message would refer to an earlier one, or the window would be another.
+    for (id, offer) in [
+        ("17.4.1", both),
+        ("17.5.2", "; server_max_window_bits=8"),
+        ("17.5.4", "; client_max_window_bits=8"),
+        ("17.5.4", ""),
+    ] {
+        assert_eq!(agreed(id, offer), None, "{id} {offer}");
+    }
+}
+
+#[test]
+fn pings_during_a_head_that_drips_take_no_memory() {
+    let service = driver::service(1 << 20, 1 << 22);
+    let mut driver = Driver::new(&service);
+    driver.receive(driver::upgrade("/runCase?casetuple=14.4.3&agent=client", "").as_bytes());
+    let pings = frames::frame(0x89, &[b'x'; 125]).repeat(10);
+    let mut received = 0;
+    while matches!(driver.waits, Waits::ToReceive(_)) && received < 1 << 20 {
+        driver.receive(&pings);
+        received += pings.len();
+    }
+    assert!(matches!(driver.waits, Waits::Paused(_)), "{received} bytes");
+    assert!(received < 32 * 1024, "{received} bytes");
+    // The head goes on, and then the pongs.
+    while matches!(driver.waits, Waits::Paused(_)) {
+        driver.suspend_until(driver.now + Duration::from_millis(5));
+    }
+    settle(&mut driver);
+    let sent = driver.take();
+    let pong = frames::server_frame(0x8A, &[b'x'; 125]);
+    let text = frames::server_frame(0x81, b"Hello, world!");
+    assert!(sent.ends_with(&[pong, text].concat()), "{} bytes", sent.len());
+}
+
+#[test]
 fn keys_are_updated_between_two_texts() {
     let service = driver::service(1 << 20, 1 << 22);
     let mut driver = Driver::new(&service);

@@ -556,6 +556,7 @@ fn a_verdict_is_a_status_and_a_line_for_each_case_that_fails() {
         ("agent=x&allow=FAILED", "UNIMPLEMENTED, UNCLEAN, WRONG CODE"),
         ("agent=x&except=nine", "except: expected cases"),
         ("agent=x&strict=1", "without a value"),
+        ("agent=right&except=*", "except leaves no case"),
     ] {
         let response = get(&service, &format!("/verdict?{query}"));
         assert!(response.starts_with("400 ") && response.contains(right), "{query}: {response}");
