@@ -74,7 +74,7 @@ fn open_for_runner(
         for terms in case.terms {
             let agreed = accept(Some(*terms))?;
             if let Negotiation::Agreed(parameters) = agreed.compression
-                && (case.id.is_of_suite() || is_as_needed(&parameters, terms))
+                && (case.id.is_of_suite() || is_as_needed(parameters, *terms))
             {
                 upgrade = agreed;
                 break;
@@ -86,7 +86,7 @@ fn open_for_runner(
 
 /// Whether a case that needs `terms` can be run. Beyond the suite its messages are fixed: one may refer to
 /// an earlier one, or is about a window. What else the client offered does not disturb it.
-fn is_as_needed(agreed: &Parameters, terms: &Parameters) -> bool {
+fn is_as_needed(agreed: Parameters, terms: Parameters) -> bool {
     let is_kept = |needed: Option<u8>, agreed| needed.is_none_or(|bits| agreed == Some(bits));
     agreed.server_no_context_takeover == terms.server_no_context_takeover
         && is_kept(terms.server_max_window_bits, agreed.server_max_window_bits)
