@@ -26,7 +26,7 @@ pub struct Suite {
     messages: u32,
 }
 
-/// A pattern for ids, in which `*` matches any characters, or [`BEYOND`]. It matches a case beyond the
+/// A pattern for ids, in which `*` matches any characters, or `+beyond`. It matches a case beyond the
 /// suite only if it begins with the number of the group, so that `*` and `1*` mean what they always did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
