@@ -316,19 +316,21 @@ function smoothness() {
         [picked, shown] = [true, ['one', 'two']];
       });
       const change = () => page.evaluate(async () => {
-        for (const words of [['OK', 'FAILED'], ['FAILED', 'OK'], ['NON-STRICT', 'NON-STRICT']]) {
+        const pairs = [['OK', 'FAILED'], ['FAILED', 'OK'], ['NON-STRICT', 'NON-STRICT']];
+        for (const words of [...pairs, ...pairs, ...pairs]) {
           shown.forEach((agent, place) => verdicts.set(agent, Object.fromEntries(cases.map(({ id }) => [id, { behavior: words[place], behaviorClose: 'OK' }]))));
           redraw();
           while (due.size > 0) await new Promise((resolve) => { requestAnimationFrame(() => setTimeout(resolve)); });
         }
       });
       let longest;
-      // Other programs make a task longer, never shorter.
-      for (let round = 0; round < 3 && !(longest?.processor < 50); round += 1) {
+      const isSmooth = () => longest?.tasks > 10 && longest.processor < 50;
+      // Other programs make a task longer, never shorter, and Chromium may begin to trace late.
+      for (let round = 0; round < 5 && !isSmooth(); round += 1) {
         longest = await page.longestTask(change);
         console.log(`# the longest of ${longest.tasks} tasks took ${longest.clock.toFixed(0)} ms, ${longest.processor.toFixed(0)} ms of them the processor`);
       }
-      assert.ok(longest.tasks > 10 && longest.processor < 50, `the longest of ${longest.tasks} tasks took ${longest.processor} ms of processor time`);
+      assert.ok(isSmooth(), `the longest of ${longest.tasks} tasks took ${longest.processor} ms of processor time`);
     } finally {
       await browser.close();
     }
