@@ -354,8 +354,9 @@ fn deflate(
     message: &[u8],
     out: &mut Buffer,
 ) -> Result<(), NotDeflated> {
-    /// The ratio is checked after each chunk.
-    const CHUNK: usize = 64 * 1024;
+    /// The ratio is checked after each chunk. Shorter replies are always compressed, since some clients
+    /// fail at an uncompressed message on a connection with compression.
+    const CHUNK: usize = 1024 * 1024;
     let len = prefix.len() + message.len();
     out.clear();
     // Enough for incompressible data at any level.

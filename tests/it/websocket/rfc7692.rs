@@ -611,10 +611,10 @@ fn a_message_may_be_as_large_as_the_limit_once_inflated_and_not_a_byte_larger() 
 
 #[test]
 fn a_large_reply_that_does_not_get_shorter_is_sent_as_it_is() {
-    let noise = Random(1).bytes(300_000);
+    let noise = Random(1).bytes(LIMIT + 1);
     let text = Random(2).text(200).repeat(1_000).into_bytes();
     // Repeated farther back than a small window reaches.
-    let far = Random(3).bytes(600).repeat(500);
+    let far = Random(3).bytes(600).repeat(1_800);
     for parameters in all_parameters() {
         let bits = parameters.server_max_window_bits.unwrap_or(15);
         for (message, first) in [
@@ -622,10 +622,11 @@ fn a_large_reply_that_does_not_get_shorter_is_sent_as_it_is() {
             (&text, BINARY),
             (&far, if bits < 10 { 0x82 } else { BINARY }),
             // What a small one takes is no matter, and later ones may refer to it.
-            (&noise[..UNMETERED], BINARY),
+            (&noise[..LIMIT], BINARY),
         ] {
             let frames = frame(BINARY, &compressed(message)).repeat(2);
-            let (output, closed) = converse(parameters, &frames);
+            let (output, closed) =
+                converse_in_pieces(parameters, 2 * LIMIT, &frames, &[usize::MAX]);
             assert_eq!(closed, None);
             let replies = inflated(parameters, &output);
             assert_eq!(replies.len(), 2);
