@@ -27,8 +27,8 @@ pub const CONSOLE: Page = Page {
 // Safari 15 does not count ws: as 'self'.
 pub const CASES: Page = Page {
     html: include_str!("../../static/cases.html"),
-    script: "sha256-wpBM2v8sCUrLG6JOTFo9kt4VQZNylxFCNy9en38Cznk=",
-    style: "sha256-zqa8lKvXu5Qj3XPTN8KGhXoT73rzNweXA13FTNSaFuE=",
+    script: "sha256-qiNVoUqLGu8PbI5C/GW+27i/DcbDvnEMs/4nOHAV9UA=",
+    style: "sha256-sjlD287MSl6lMt5Ff7xlKk5QUhm8sT6/leNo5EW/Up4=",
     directives: "connect-src 'self' ws: wss:; worker-src blob:",
 };
 

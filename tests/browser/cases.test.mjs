@@ -302,7 +302,7 @@ function following(testPage) {
 }
 
 function smoothness() {
-  test('hundreds of verdicts that change at once are no long task', async () => {
+  test('hundreds of verdicts that change at once take no task over 100 ms', async () => {
     const browser = await launch('Chromium'); // whose busiest page is this one
     try {
       const page = await browser.newPage();
@@ -324,7 +324,7 @@ function smoothness() {
         }
       });
       let longest;
-      const isSmooth = () => longest?.tasks > 10 && longest.processor < 50;
+      const isSmooth = () => longest?.tasks > 10 && longest.processor < 100;
       // Other programs make a task longer, never shorter, and Chromium may begin to trace late.
       for (let round = 0; round < 5 && !isSmooth(); round += 1) {
         longest = await page.longestTask(change);
