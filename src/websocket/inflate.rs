@@ -50,7 +50,8 @@ impl Inflating<'_> {
         small.map_err(|OverBudget| close::OVER_BUDGET)?;
         let (mut streams, mut blocks) = (1, 0);
         while !payload.is_empty() {
-            if let Status::StreamEnd = self.block(&mut payload)? {
+            // At the end of the payload, a final block needs no other stream.
+            if self.block(&mut payload)? == Status::StreamEnd && !payload.is_empty() {
                 self.restart()?;
                 streams += 1;
             }

@@ -610,6 +610,20 @@ fn a_message_may_be_as_large_as_the_limit_once_inflated_and_not_a_byte_larger() 
 }
 
 #[test]
+fn section_7_2_3_4_a_final_block_may_fill_the_room_for_the_message() {
+    // Two blocks without compression, of which the second one is final.
+    let half = vec![7; UNMETERED / 2];
+    let header = [half.len() as u16, !(half.len() as u16)].map(u16::to_le_bytes).concat();
+    let payload = [&[0][..], &header, &half, &[1], &header, &half].concat();
+    for parameters in all_parameters() {
+        let (output, closed) = converse(parameters, &frame(BINARY, &payload).repeat(2));
+        assert_eq!(closed, None);
+        let whole = half.repeat(2);
+        assert_eq!(inflated(parameters, &output), [(BINARY, whole.clone()), (BINARY, whole)]);
+    }
+}
+
+#[test]
 fn a_large_reply_that_does_not_get_shorter_is_sent_as_it_is() {
     let noise = Random(1).bytes(LIMIT + 1);
     let text = Random(2).text(200).repeat(1_000).into_bytes();
