@@ -323,14 +323,7 @@ function smoothness() {
           while (due.size > 0) await new Promise((resolve) => { requestAnimationFrame(() => setTimeout(resolve)); });
         }
       });
-      let longest;
-      const isSmooth = () => longest?.tasks > 10 && longest.processor < 100;
-      // Other programs make a task longer, never shorter, and Chromium may begin to trace late.
-      for (let round = 0; round < 5 && !isSmooth(); round += 1) {
-        longest = await page.longestTask(change);
-        console.log(`# the longest of ${longest.tasks} tasks took ${longest.clock.toFixed(0)} ms, ${longest.processor.toFixed(0)} ms of them the processor`);
-      }
-      assert.ok(isSmooth(), `the longest of ${longest.tasks} tasks took ${longest.processor} ms of processor time`);
+      await page.assertSmooth(change, { tasks: 10, limit: 100, rounds: 5 });
     } finally {
       await browser.close();
     }

@@ -1236,14 +1236,7 @@ function load(testPage, name) {
       document.querySelector('#start').click();
     });
     if (name === 'Chromium') {
-      let longest;
-      const isSmooth = () => longest?.tasks > 100 && longest.processor < 50;
-      // Other programs make a task longer, never shorter.
-      for (let round = 0; round < 3 && !isSmooth(); round += 1) {
-        longest = await page.longestTask(work);
-        console.log(`# the longest of ${longest.tasks} tasks took ${longest.clock.toFixed(0)} ms, ${longest.processor.toFixed(0)} ms of them the processor`);
-      }
-      assert.ok(isSmooth(), `the longest of ${longest.tasks} tasks took ${longest.processor} ms of processor time`);
+      await page.assertSmooth(work, { tasks: 100, limit: 50, rounds: 3 });
     } else {
       await work();
     }

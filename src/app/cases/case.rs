@@ -427,19 +427,6 @@ impl Action {
     }
 }
 
-/// A text and the wait for its echo, before the actions. A client that is not there can't pass.
-pub fn after_echo(actions: impl IntoIterator<Item = Action>) -> Vec<Action> {
-    let text = Action::frame(Opcode::Text, ALIVE);
-    [text, Action::Await(Duration::from_secs(2))].into_iter().chain(actions).collect()
-}
-
-/// The echo of the text of [`after_echo`].
-pub fn first_echo() -> Event {
-    Event::Message(Kind::Text, ALIVE.into())
-}
-
-const ALIVE: &[u8] = b"first";
-
 /// The same actions, with each frame written in this way.
 pub fn written(mut actions: Vec<Action>, writes: Writes) -> Vec<Action> {
     for action in &mut actions {
@@ -474,12 +461,17 @@ impl ExpectedClose {
 
     /// The client fails the connection, with this code or by ending TCP.
     pub fn by_client(code: u16) -> Self {
-        ExpectedClose { by: Side::Client, codes: vec![code], clean: false }
+        Self::failing(&[code])
+    }
+
+    /// The client fails the connection, with one of these codes or by ending TCP.
+    pub fn failing(codes: &[u16]) -> Self {
+        ExpectedClose { by: Side::Client, codes: codes.to_vec(), clean: false }
     }
 
     /// The client fails the handshake: it ends TCP, and sends no frame.
     pub fn by_end_of_tcp() -> Self {
-        ExpectedClose { by: Side::Client, codes: vec![], clean: false }
+        Self::failing(&[])
     }
 
     /// The client answers the script's close frame with one of these codes.

@@ -38,6 +38,11 @@ impl Case {
         }
     }
 
+    /// The description, and the expectation in a line of its own.
+    pub fn explanation(&self) -> String {
+        format!("{}\n{}", self.description(), self.expectation())
+    }
+
     /// The expected answers, the note and the rule.
     pub fn expectation(&self) -> String {
         let events: String = match &self.play {

@@ -155,10 +155,7 @@ fn junit(summary: &Summary, suite: &Suite) -> String {
                 Outcome::Failed(why) => {
                     let case = suite.case(*id).filter(|_| text.len() < MAX_WITH_TEXT);
                     let (why, about) = match case {
-                        Some(case) => {
-                            let about = format!("{}\n{}", case.description(), case.expectation());
-                            (xml(why), xml(&about))
-                        }
+                        Some(case) => (xml(why), xml(&case.explanation())),
                         None => (verdict.to_string(), String::new()),
                     };
                     let _ = writeln!(

@@ -96,10 +96,9 @@ fn explain(control: Control, cases: &Cases) -> Response {
     let command = match control {
         Control::Run(case, agent) => {
             let text = format!(
-                "A WebSocket here plays case {} to {agent}.\n{}\n{}",
+                "A WebSocket here plays case {} to {agent}.\n{}",
                 case.id,
-                case.description(),
-                case.expectation()
+                case.explanation()
             );
             return Response::text(200, text);
         }
@@ -107,10 +106,9 @@ fn explain(control: Control, cases: &Cases) -> Response {
     };
     match command {
         Command::CaseCount => Response::text(200, cases.suite.ids().len().to_string()),
-        Command::CaseInfo(case) => Response::text(
-            200,
-            format!("{}: {}\n{}", case.id, case.description(), case.expectation()),
-        ),
+        Command::CaseInfo(case) => {
+            Response::text(200, format!("{}: {}", case.id, case.explanation()))
+        }
         Command::CaseStatus(case, agent) => match cases.results.state(&agent, case.id) {
             Some(State::Judged(report)) => json(format!(
                 "{{\"behavior\": \"{}\", \"behaviorClose\": \"{}\"}}\n",

@@ -2,18 +2,15 @@
 
 use std::time::Duration;
 
+use crate::app::cases::beyond::kinds::{
+    self, END, INJECTED, KILL, LOST, TEXT, after_echo, first_echo,
+};
 use crate::app::cases::case::{
-    Action, Alternative, Behavior, Case, Check, Event, ExpectedClose, Id, Limit, after_echo,
-    first_echo,
+    Action, Alternative, Behavior, Case, Check, Event, ExpectedClose, Id, Limit,
 };
 use crate::app::cases::payload::Payload;
 use crate::websocket::frame::Opcode;
 use crate::websocket::message::Kind;
-
-const TEXT: &[u8] = b"Hello, world!";
-
-const KILL: Limit = Limit::Kill(Duration::from_secs(2));
-const END: Limit = Limit::End(Duration::from_secs(3));
 
 /// How long a client may wait for the end of TCP.
 const MAX_WAIT: Limit = Limit::End(Duration::from_secs(12));
@@ -25,16 +22,12 @@ const RESERVED: &str = "RFC 6455 §7.4.1: 1015 \"is a reserved value and MUST NO
                         control frame by an endpoint\".";
 const REASON: &str = "RFC 6455 §5.5.1: \"When sending a Close frame in response, the endpoint typically echos the \
                       status code it received.\"";
-const INJECTED: &str = "RFC 6455 §5.4: \"Control frames (see Section 5.5) MAY be injected in the middle of a fragmented \
-                        message.\"";
 const ANSWER: &str = "RFC 6455 §5.5.1: \"If an endpoint receives a Close frame and did not previously send a Close \
                       frame, the endpoint MUST send a Close frame in response.\"";
 const IGNORED: &str = "RFC 6455 §1.4: \"after receiving a control frame indicating the connection should be closed, a peer \
                        discards any further data received.\"";
 const TCP: &str = "RFC 6455 §7.1.1: \"In abnormal cases (such as not having received a TCP Close from the server after \
                    a reasonable amount of time) a client MAY initiate the TCP Close.\"";
-const LOST: &str = "RFC 6455 §7.2.1: \"If at any point the underlying transport layer connection is unexpectedly lost, \
-                    the client MUST _Fail the WebSocket Connection_.\"";
 
 /// The codes that a client may send once the server has ended TCP.
 const CODES_AFTER_END: [u16; 5] = [1000, 1001, 1002, 1007, 1011];
@@ -47,11 +40,7 @@ pub(super) fn codes() -> Vec<Case> {
             let unknown = ExpectedClose::answered(&[1002]);
             Case {
                 note: "A client that knows only the codes of RFC 6455 refuses it with 1002, which is NON-STRICT.",
-                alternative: Some(Alternative {
-                    behavior: Behavior::NonStrict,
-                    events: vec![],
-                    close: unknown,
-                }),
+                alternative: Some(kinds::non_strict(vec![], unknown)),
                 ..case(Id::new(15, 1, number), REGISTERED, vec![closing(code, b"")], close)
             }
         })
@@ -85,11 +74,7 @@ pub(super) fn orders() -> Vec<Case> {
     vec![
         Case {
             note: "The message can't be completed any more. Some clients answer 1002, which is NON-STRICT.",
-            alternative: Some(Alternative {
-                behavior: Behavior::NonStrict,
-                events: vec![],
-                close: ExpectedClose::answered(&[1002]),
-            }),
+            alternative: Some(kinds::non_strict(vec![], ExpectedClose::answered(&[1002]))),
             ..case(id(1), INJECTED, vec![begun, normal()], answered())
         },
         Case {
@@ -136,8 +121,7 @@ pub(super) fn ends_of_tcp() -> Vec<Case> {
             vec![Action::raw(Opcode::Text as u8, TEXT)],
         ]
     };
-    let close =
-        || ExpectedClose { codes: CODES_AFTER_END.to_vec(), ..ExpectedClose::by_client(1002) };
+    let close = || ExpectedClose::failing(&CODES_AFTER_END);
     let ended = |id, actions: Vec<Action>| {
         Case::beyond(id, LOST, after_echo(actions), vec![first_echo()], close(), END)
     };
@@ -146,7 +130,7 @@ pub(super) fn ends_of_tcp() -> Vec<Case> {
         actions.push(Action::EndStream);
         cases.push(ended(id(3, number), actions));
     }
-    let echo = Event::Message(Kind::Text, TEXT.into());
+    let echo = kinds::text(TEXT);
     cases.push(Case {
         alternative: Some(Alternative {
             behavior: Behavior::Ok,

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use crate::app::behavior::Handshake;
+use crate::app::cases::beyond::kinds::{
+    self, INJECTED, LIMITS, RESERVED_BITS, after_echo, answered, fails, first_echo,
+};
 use crate::app::cases::case::{
-    Action, Alternative, Behavior, Case, Check, Edit, Event, ExpectedClose, Id, Limit, Opening,
-    Reception, Writes, after_echo, first_echo,
+    Action, Alternative, Behavior, Case, Check, Edit, Event, ExpectedClose, Id, Limit,
 };
 use crate::app::cases::data::Data;
 use crate::app::cases::payload::Payload;
@@ -13,9 +15,7 @@ use crate::websocket::frame::{FIN, Opcode, RSV1};
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
 
-const KILL: Limit = Limit::Kill(Duration::from_secs(2));
 const SLOW: Limit = Limit::Kill(Duration::from_secs(20));
-const END: Limit = Limit::End(Duration::from_secs(3));
 
 const UNDEFINED: &str = "RFC 7692 §7: \"A client MUST _Fail the WebSocket Connection_ if … the negotiation response \
                          contains an extension parameter not defined for use in a response\".";
@@ -23,8 +23,6 @@ const INVALID: &str = "RFC 7692 §7: \"A client MUST _Fail the WebSocket Connect
                        contains an extension parameter with an invalid value\".";
 const REPEATED: &str = "RFC 7692 §7: \"A client MUST _Fail the WebSocket Connection_ if … the negotiation response \
                         contains multiple extension parameters with the same name\".";
-const RSV: &str = "RFC 6455 §5.2: \"If a nonzero value is received and none of the negotiated extensions defines the \
-                   meaning of such a nonzero value, the receiving endpoint MUST _Fail the WebSocket Connection_.\"";
 const FIRST: &str = "RFC 7692 §6: \"An endpoint MUST NOT set the \"Per-Message Compressed\" bit of control frames and \
                      non-first fragments of a data message. An endpoint receiving such a frame MUST _Fail the WebSocket \
                      Connection_.\"";
@@ -33,15 +31,10 @@ const INFLATE: &str = "RFC 7692 §7.2.2: \"Append 4 octets of 0x00 0x00 0xff 0xf
 const UTF8: &str = "RFC 6455 §8.1: \"When an endpoint is to interpret a byte stream as UTF-8 but finds that the byte stream \
                     is not, in fact, a valid UTF-8 stream, that endpoint MUST _Fail the WebSocket Connection_.\"";
 const EXAMPLES: &str = "RFC 7692 §7.2.3 has this message as an example.";
-const CONTROL: &str = "RFC 6455 §5.4: \"Control frames (see Section 5.5) MAY be injected in the middle of a fragmented \
-                       message.\"";
 const TAKEOVER: &str = "RFC 7692 §7.1.1: without server_no_context_takeover the server may refer to earlier messages; with \
                         client_no_context_takeover in its response, the client may not.";
 const WINDOW: &str = "RFC 7692 §7.1.2: client_max_window_bits in a response limits the window with which the client \
                       compresses. server_max_window_bits may be there without being offered.";
-const LIMITS: &str = "RFC 6455 §10.4: \"Implementations that have implementation- and/or platform-specific limitations \
-                      regarding the frame size or total message size after reassembly from multiple frames MUST protect \
-                      themselves against exceeding those limits.\"";
 
 const PLAIN: Parameters = Parameters {
     server_no_context_takeover: false,
@@ -87,16 +80,7 @@ pub(super) fn answers() -> Vec<Case> {
         ),
     ];
     let cases = (1..).zip(answers).map(|(number, (rule, edits))| {
-        let opening = Opening {
-            handshake: Handshake::Valid,
-            edits,
-            writes: Writes::Together,
-            reception: Reception::Fail,
-        };
-        let actions = vec![Action::frame(Opcode::Text, HELLO)];
-        let close = ExpectedClose::by_end_of_tcp();
-        let id = Id::new(17, 1, number);
-        Case { opening, ..Case::beyond(id, rule, actions, vec![], close, END) }
+        fails(Id::new(17, 1, number), rule, Handshake::Valid, edits, HELLO)
     });
     cases.collect()
 }
@@ -119,15 +103,17 @@ pub(super) fn invalid() -> Vec<Case> {
     // Most inflaters give what they have of data that is not whole.
     let cut = |number, payload, inflated: &'static [u8]| Case {
         note: "The RFC asks for no check, so a client that takes what it can inflate is NON-STRICT.",
-        alternative: Some(Alternative {
-            behavior: Behavior::NonStrict,
-            events: vec![first_echo(), Event::Message(Kind::Text, inflated.into())],
-            close: ExpectedClose::by_server(),
-        }),
+        alternative: Some(kinds::non_strict(
+            vec![first_echo(), kinds::text(inflated)],
+            ExpectedClose::by_server(),
+        )),
         ..data(number, payload)
     };
     vec![
-        Case { terms: &[], ..refused(1, RSV, vec![deflated(DEFLATED), after()], &[1002]) },
+        Case {
+            terms: &[],
+            ..refused(1, RESERVED_BITS, vec![deflated(DEFLATED), after()], &[1002])
+        },
         refused(2, FIRST, continued, &[1002]),
         refused(3, FIRST, ping, &[1002]),
         // A block of the reserved type.
@@ -146,7 +132,7 @@ pub(super) fn invalid() -> Vec<Case> {
 pub(super) fn valid() -> Vec<Case> {
     let echo = |terms, section, number, rule, actions, events| Case {
         terms,
-        ..echoed(Id::new(17, section, number), rule, actions, events)
+        ..answered(Id::new(17, section, number), rule, actions, events)
     };
     let example = |number, payloads: &[&'static [u8]]| {
         let actions = payloads.iter().map(|payload| deflated(payload)).collect();
@@ -169,7 +155,7 @@ pub(super) fn valid() -> Vec<Case> {
         example(2, &[b"\xF3\x48\xCD\xC9\xC9\x07\x00\x00", DEFLATED]),
         example(3, &[b"\xF2\x48\x05\x00\x00\x00\xFF\xFF\xCA\xC9\xC9\x07\x00"]),
         echo(ANY, 3, 4, EXAMPLES, vec![deflated(b"\x00")], vec![empty]),
-        echo(ANY, 3, 5, CONTROL, between, vec![Event::Pong(b"ping".into()), hello()]),
+        echo(ANY, 3, 5, INJECTED, between, vec![Event::Pong(b"ping".into()), hello()]),
         echo(&[PLAIN], 4, 1, TAKEOVER, hellos(DEFLATED_AGAIN), vec![hello(); 2]),
         echo(&[NO_SERVER_TAKEOVER], 4, 2, TAKEOVER, hellos(DEFLATED), vec![hello(); 2]),
         echo(&[NO_CLIENT_TAKEOVER], 4, 3, TAKEOVER, thrice, echoes),
@@ -187,7 +173,7 @@ fn window(number: u8, terms: &'static [Parameters], check: Check, distance: usiz
     let message: Payload = noise.repeat(2).into();
     let actions = vec![deflated(DEFLATED), Action::frame(Opcode::Binary, message.clone())];
     let events = vec![hello(), Event::Message(Kind::Binary, message)];
-    let case = echoed(Id::new(17, 5, number), WINDOW, actions, events);
+    let case = answered(Id::new(17, 5, number), WINDOW, actions, events);
     Case { check, terms, ..case }
 }
 
@@ -226,17 +212,10 @@ fn deflated(payload: &'static [u8]) -> Action {
 }
 
 fn hello() -> Event {
-    Event::Message(Kind::Text, HELLO.into())
-}
-
-fn echoed(id: Id, rule: &'static str, actions: Vec<Action>, events: Vec<Event>) -> Case {
-    Case::beyond(id, rule, actions, events, ExpectedClose::by_server(), KILL)
+    kinds::text(HELLO)
 }
 
 /// A case that the client has to fail with one of `codes`, or by ending TCP.
 fn refused(number: u8, rule: &'static str, actions: Vec<Action>, codes: &[u16]) -> Case {
-    let close = ExpectedClose { codes: codes.to_vec(), ..ExpectedClose::by_client(1002) };
-    let id = Id::new(17, 2, number);
-    let events = vec![first_echo()];
-    Case { terms: ANY, ..Case::beyond(id, rule, after_echo(actions), events, close, KILL) }
+    Case { terms: ANY, ..kinds::refused(Id::new(17, 2, number), rule, actions, codes) }
 }

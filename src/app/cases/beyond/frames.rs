@@ -3,27 +3,21 @@
 use std::time::Duration;
 
 use crate::app::behavior::WrongFrame;
+use crate::app::cases::beyond::kinds::{
+    self, LIMITS, RESERVED_BITS, answered, first_echo, refused, text,
+};
 use crate::app::cases::case::{
-    Action, Alternative, Behavior, Case, Event, ExpectedClose, Frame, Id, Limit, Side, Writes,
-    after_echo, first_echo, fragmented,
+    Action, Case, Event, ExpectedClose, Frame, Id, Limit, Writes, fragmented,
 };
 use crate::app::cases::payload::Payload;
 use crate::websocket::frame::{FIN, Opcode, RSV1};
-use crate::websocket::message::Kind;
 
-const KILL: Limit = Limit::Kill(Duration::from_secs(2));
 const SLOW: Limit = Limit::Kill(Duration::from_secs(10));
 
 const MASKED: &str =
     "RFC 6455 §5.1: \"A client MUST close a connection if it detects a masked frame.\"";
 const MINIMAL: &str = "RFC 6455 §5.2: \"in all cases, the minimal number of bytes MUST be used to encode the length\".";
 const TOP_BIT: &str = "RFC 6455 §5.2: \"the most significant bit MUST be 0\".";
-const LIMITS: &str = "RFC 6455 §10.4: \"Implementations that have implementation- and/or platform-specific \
-                      limitations regarding the frame size or total message size after reassembly from \
-                      multiple frames MUST protect themselves against exceeding those limits.\"";
-const RSV: &str = "RFC 6455 §5.2: \"If a nonzero value is received and none of the negotiated extensions \
-                   defines the meaning of such a nonzero value, the receiving endpoint MUST _Fail the \
-                   WebSocket Connection_.\"";
 const FRAGMENTS: &str = "RFC 6455 §5.4: \"A fragmented message consists of a single frame with the FIN bit \
                          clear and an opcode other than 0, followed by zero or more frames with the FIN bit \
                          clear and the opcode set to 0, and terminated by a single frame with the FIN bit \
@@ -39,14 +33,10 @@ const UTF8: &str = "RFC 6455 §5.6: \"a particular text frame might include a pa
 /// Frames that the client has to refuse.
 pub(super) fn invalid() -> Vec<Case> {
     let long = |number, wrong| {
-        let echo = Alternative {
-            behavior: Behavior::NonStrict,
-            events: vec![first_echo(), text(b" long")],
-            close: ExpectedClose::by_server(),
-        };
+        let echoes = vec![first_echo(), text(b" long")];
         Case {
             note: "The rule is for the sender, so a client that takes the frame is NON-STRICT.",
-            alternative: Some(echo),
+            alternative: Some(kinds::non_strict(echoes, ExpectedClose::by_server())),
             ..refused(Id::new(16, 2, number), MINIMAL, vec![Action::WrongFrame(wrong)], &[1002])
         }
     };
@@ -57,18 +47,14 @@ pub(super) fn invalid() -> Vec<Case> {
     let reserved = |number, first, before: Option<Action>| {
         let frame = Action::raw(first, b"reserved");
         let actions = before.into_iter().chain([frame, Action::frame(Opcode::Ping, b"after")]);
-        refused(Id::new(16, 3, number), RSV, actions.collect(), &[1002])
+        refused(Id::new(16, 3, number), RESERVED_BITS, actions.collect(), &[1002])
     };
     let begun = Action::raw(Opcode::Text as u8, b"begun, ");
     let huge = |number, rule, frame| {
-        let waits = Alternative {
-            behavior: Behavior::NonStrict,
-            events: vec![first_echo()],
-            close: ExpectedClose { by: Side::Server, codes: vec![], clean: false },
-        };
+        let waits = ExpectedClose::refused(&[]);
         Case {
             note: "A client that waits for the rest is NON-STRICT.",
-            alternative: Some(waits),
+            alternative: Some(kinds::non_strict(vec![first_echo()], waits)),
             ..wrong(2, number, rule, frame, &[1002, 1009])
         }
     };
@@ -108,13 +94,10 @@ pub(super) fn valid() -> Vec<Case> {
         Action::Wait(Duration::from_secs(1)),
         Action::Mark,
     ]);
-    let late = Alternative {
-        behavior: Behavior::NonStrict,
-        events: vec![Event::Open, Event::Pong(long.clone()), whole()],
-        close: ExpectedClose::by_server(),
-    };
+    let late = vec![Event::Open, Event::Pong(long.clone()), whole()];
+    let late = kinds::non_strict(late, ExpectedClose::by_server());
     let at_once = vec![Event::Pong(long), Event::Open, whole()];
-    let ping = Case { alternative: Some(late), ..answered(id(5, 1), PING, inside, at_once, KILL) };
+    let ping = Case { alternative: Some(late), ..answered(id(5, 1), PING, inside, at_once) };
     let other_pong = vec![
         Action::frame(Opcode::Pong, b"nobody's"),
         Action::frame(Opcode::Ping, b"ping"),
@@ -127,64 +110,39 @@ pub(super) fn valid() -> Vec<Case> {
     };
     let whole_text = |text: &'static [u8]| vec![Action::frame(Opcode::Text, text)];
     vec![
-        answered(
-            id(4, 1),
-            FRAGMENTS,
-            around(vec![Action::Repeated(MANY_FRAGMENTS, empty)]),
-            vec![whole()],
-            SLOW,
-        ),
+        Case {
+            limit: SLOW,
+            ..answered(
+                id(4, 1),
+                FRAGMENTS,
+                around(vec![Action::Repeated(MANY_FRAGMENTS, empty)]),
+                vec![whole()],
+            )
+        },
         ping,
-        answered(id(5, 2), PONG, other_pong, vec![Event::Pong(b"ping".into())], KILL),
-        answered(
-            id(5, 3),
-            LAST_PING,
-            vec![Action::Pings(MANY_PINGS)],
-            vec![Event::Pongs(MANY_PINGS)],
-            SLOW,
-        ),
+        answered(id(5, 2), PONG, other_pong, vec![Event::Pong(b"ping".into())]),
+        Case {
+            limit: SLOW,
+            ..answered(
+                id(5, 3),
+                LAST_PING,
+                vec![Action::Pings(MANY_PINGS)],
+                vec![Event::Pongs(MANY_PINGS)],
+            )
+        },
         answered(
             id(6, 1),
             UTF8,
             fragmented(Opcode::Text, [&b"\xF0\x9F"[..], b"", b"\xA6\x80"]),
             vec![text(b"\xF0\x9F\xA6\x80")],
-            KILL,
         ),
         answered(
             id(6, 2),
             UTF8,
             segments([b"\x81\x04\xF0\x9F", b"\xA6\x80"]),
             vec![text(b"\xF0\x9F\xA6\x80")],
-            KILL,
         ),
-        answered(id(6, 3), UTF8, whole_text(b"\0nul\0"), vec![text(b"\0nul\0")], KILL),
-        answered(
-            id(6, 4),
-            UTF8,
-            whole_text(b"\xEF\xBB\xBFbom"),
-            vec![text(b"\xEF\xBB\xBFbom")],
-            KILL,
-        ),
+        answered(id(6, 3), UTF8, whole_text(b"\0nul\0"), vec![text(b"\0nul\0")]),
+        answered(id(6, 4), UTF8, whole_text(b"\xEF\xBB\xBFbom"), vec![text(b"\xEF\xBB\xBFbom")]),
     ]
-}
-
-fn text(text: &'static [u8]) -> Event {
-    Event::Message(Kind::Text, text.into())
-}
-
-/// A case that the client answers with `events`.
-fn answered(
-    id: Id,
-    rule: &'static str,
-    actions: Vec<Action>,
-    events: Vec<Event>,
-    limit: Limit,
-) -> Case {
-    Case::beyond(id, rule, actions, events, ExpectedClose::by_server(), limit)
-}
-
-/// A case that the client has to fail with one of `codes`, or by ending TCP.
-fn refused(id: Id, rule: &'static str, actions: Vec<Action>, codes: &[u16]) -> Case {
-    let close = ExpectedClose { codes: codes.to_vec(), ..ExpectedClose::by_client(1002) };
-    Case::beyond(id, rule, after_echo(actions), vec![first_echo()], close, KILL)
 }

@@ -4,6 +4,7 @@
 mod closing;
 mod compression;
 mod frames;
+mod kinds;
 pub mod opening;
 mod tls;
 

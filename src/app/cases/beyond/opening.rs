@@ -3,18 +3,12 @@
 use std::time::Duration;
 
 use crate::app::behavior::Handshake;
+use crate::app::cases::beyond::kinds::{self, KILL, TEXT, answered, fails};
 use crate::app::cases::case::{
-    Action, Alternative, Behavior, Case, Check, Edit, Event, ExpectedClose, Id, Limit, Opening,
-    Reception, Writes,
+    Action, Case, Check, Edit, Event, ExpectedClose, Id, Opening, Writes,
 };
 use crate::http::request::Request;
 use crate::websocket::frame::Opcode;
-use crate::websocket::message::Kind;
-
-const TEXT: &[u8] = b"Hello, world!";
-
-const END: Limit = Limit::End(Duration::from_secs(3));
-const KILL: Limit = Limit::Kill(Duration::from_secs(2));
 
 const ACCEPT: &str = "RFC 6455 §4.1: \"If the response lacks a |Sec-WebSocket-Accept| header field or the \
                       |Sec-WebSocket-Accept| contains a value other than the base64-encoded SHA-1 of the \
@@ -69,7 +63,7 @@ const LONG_HEAD: &[Edit] = &[
 /// A 101 that the client has to refuse.
 pub(super) fn refused() -> Vec<Case> {
     let wrong = |section, number, rule, handshake, edits| {
-        fails(Id::new(14, section, number), rule, handshake, edits)
+        fails(Id::new(14, section, number), rule, handshake, edits, TEXT)
     };
     let edited =
         |section, number, rule, edits| wrong(section, number, rule, Handshake::Valid, edits);
@@ -90,7 +84,7 @@ pub(super) fn refused() -> Vec<Case> {
 /// A response other than 101.
 pub(super) fn statuses() -> Vec<Case> {
     let status = |number, rule, status, edits| {
-        fails(Id::new(14, 3, number), rule, Handshake::Status(status), edits)
+        fails(Id::new(14, 3, number), rule, Handshake::Status(status), edits, TEXT)
     };
     vec![
         status(1, STATUS, 200, &[]),
@@ -109,15 +103,11 @@ pub(super) fn heads() -> Vec<Case> {
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
     let head = |number, rule, edits, writes| {
         let opening = Opening { edits, writes, ..Opening::VALID };
-        Case { opening, ..opens(Id::new(14, 4, number), rule, vec![text()], vec![echo()]) }
+        Case { opening, ..answered(Id::new(14, 4, number), rule, vec![text()], vec![echo()]) }
     };
     let edited = |number, rule, edits| head(number, rule, edits, Writes::Together);
     let may_refuse = |note, case| {
-        let refused = Alternative {
-            behavior: Behavior::NonStrict,
-            events: vec![],
-            close: ExpectedClose::by_end_of_tcp(),
-        };
+        let refused = kinds::non_strict(vec![], ExpectedClose::by_end_of_tcp());
         Case { alternative: Some(refused), note, ..case }
     };
     vec![
@@ -129,7 +119,7 @@ pub(super) fn heads() -> Vec<Case> {
             "A server MUST NOT send it, so a client that refuses it is only NON-STRICT.",
             edited(5, FOLDED, &[Edit::Set("X-Folded", "one\r\n two")]),
         ),
-        opens(Id::new(14, 4, 6), FRAMES, vec![text(), text()], vec![echo(), echo()]),
+        answered(Id::new(14, 4, 6), FRAMES, vec![text(), text()], vec![echo(), echo()]),
         Case::beyond(
             Id::new(14, 4, 7),
             TWICE,
@@ -149,9 +139,9 @@ pub(super) fn requests() -> Vec<Case> {
         Case {
             check: Check::Request,
             note: "Without version 13 and a key of 16 bytes, no case opens.",
-            ..opens(Id::new(14, 5, 1), KEY, vec![text()], vec![echo()])
+            ..answered(Id::new(14, 5, 1), KEY, vec![text()], vec![echo()])
         },
-        Case { check: Check::MaskingKeys, ..opens(Id::new(14, 5, 2), MASKS, texts(), echoes()) },
+        Case { check: Check::MaskingKeys, ..answered(Id::new(14, 5, 2), MASKS, texts(), echoes()) },
     ]
 }
 
@@ -170,18 +160,5 @@ fn text() -> Action {
 }
 
 fn echo() -> Event {
-    Event::Message(Kind::Text, TEXT.into())
-}
-
-/// A case whose answer to the handshake the client has to refuse. A client that does not sees a text.
-fn fails(id: Id, rule: &'static str, handshake: Handshake, edits: &'static [Edit]) -> Case {
-    let opening =
-        Opening { handshake, edits, writes: Writes::Together, reception: Reception::Fail };
-    let close = ExpectedClose::by_end_of_tcp();
-    Case { opening, ..Case::beyond(id, rule, vec![text()], vec![], close, END) }
-}
-
-/// A case whose answer to the handshake opens the WebSocket.
-fn opens(id: Id, rule: &'static str, actions: Vec<Action>, events: Vec<Event>) -> Case {
-    Case::beyond(id, rule, actions, events, ExpectedClose::by_server(), KILL)
+    kinds::text(TEXT)
 }

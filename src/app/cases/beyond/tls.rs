@@ -1,21 +1,9 @@
 //! Group 18: TLS below the WebSocket. Without TLS there is no verdict.
 
-use std::time::Duration;
-
-use crate::app::cases::case::{
-    Action, Case, Event, ExpectedClose, Id, Limit, Transport, Writes, after_echo, first_echo,
-    written,
-};
+use crate::app::cases::beyond::kinds::{self, END, LOST, TEXT, after_echo, first_echo};
+use crate::app::cases::case::{Action, Case, ExpectedClose, Id, Transport, Writes, written};
 use crate::websocket::frame::Opcode;
-use crate::websocket::message::Kind;
 
-const TEXT: &[u8] = b"Hello, world!";
-
-const KILL: Limit = Limit::Kill(Duration::from_secs(2));
-const END: Limit = Limit::End(Duration::from_secs(3));
-
-const LOST: &str = "RFC 6455 §7.2.1: \"If at any point the underlying transport layer connection is unexpectedly lost, \
-                    the client MUST _Fail the WebSocket Connection_.\"";
 const RECORDS: &str = "RFC 8446 §5.1: \"The record layer fragments information blocks into TLSPlaintext records carrying \
                        data in chunks of 2^14 bytes or less.\"";
 const KEYS: &str = "RFC 8446 §4.6.3: \"If the request_update field is set to \"update_requested\", then the receiver MUST \
@@ -23,7 +11,7 @@ const KEYS: &str = "RFC 8446 §4.6.3: \"If the request_update field is set to \"
 
 pub(super) fn cases() -> Vec<Case> {
     let text = || Action::frame(Opcode::Text, TEXT);
-    let echo = || Event::Message(Kind::Text, TEXT.into());
+    let echo = || kinds::text(TEXT);
     let ended = |number, mut actions: Vec<Action>| {
         actions.push(Action::EndTcp);
         let close = ExpectedClose::by_client(1002);
@@ -31,8 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::beyond(id, LOST, after_echo(actions), events, close, END)
     };
     let echoed = |section, rule, actions, events| {
-        let id = Id::new(18, section, 1);
-        Case::beyond(id, rule, actions, events, ExpectedClose::by_server(), KILL)
+        kinds::answered(Id::new(18, section, 1), rule, actions, events)
     };
     let cases = vec![
         ended(1, vec![]),

@@ -1,0 +1,80 @@
+//! Cases of the kinds that several groups have, and the rules that they share.
+
+use std::time::Duration;
+
+use crate::app::behavior::Handshake;
+use crate::app::cases::case::{
+    Action, Alternative, Behavior, Case, Edit, Event, ExpectedClose, Id, Limit, Opening, Reception,
+    Writes,
+};
+use crate::websocket::frame::Opcode;
+use crate::websocket::message::Kind;
+
+pub(super) const TEXT: &[u8] = b"Hello, world!";
+const FIRST: &[u8] = b"first";
+
+pub(super) const KILL: Limit = Limit::Kill(Duration::from_secs(2));
+pub(super) const END: Limit = Limit::End(Duration::from_secs(3));
+
+pub(super) const RESERVED_BITS: &str = "RFC 6455 §5.2: \"If a nonzero value is received and none of the negotiated extensions \
+                                 defines the meaning of such a nonzero value, the receiving endpoint MUST _Fail the \
+                                 WebSocket Connection_.\"";
+pub(super) const INJECTED: &str = "RFC 6455 §5.4: \"Control frames (see Section 5.5) MAY be injected in the middle of a fragmented \
+                            message.\"";
+pub(super) const LOST: &str = "RFC 6455 §7.2.1: \"If at any point the underlying transport layer connection is unexpectedly lost, \
+                        the client MUST _Fail the WebSocket Connection_.\"";
+pub(super) const LIMITS: &str = "RFC 6455 §10.4: \"Implementations that have implementation- and/or platform-specific limitations \
+                          regarding the frame size or total message size after reassembly from multiple frames MUST protect \
+                          themselves against exceeding those limits.\"";
+
+/// A case that the client answers with `events` before the server closes.
+pub(super) fn answered(
+    id: Id,
+    rule: &'static str,
+    actions: Vec<Action>,
+    events: Vec<Event>,
+) -> Case {
+    Case::beyond(id, rule, actions, events, ExpectedClose::by_server(), KILL)
+}
+
+/// A case in which the client has to fail the connection with one of `codes`, or by ending TCP.
+pub(super) fn refused(id: Id, rule: &'static str, actions: Vec<Action>, codes: &[u16]) -> Case {
+    let close = ExpectedClose::failing(codes);
+    Case::beyond(id, rule, after_echo(actions), vec![first_echo()], close, KILL)
+}
+
+/// A case whose answer to the handshake the client has to refuse. A client that does not sees `text`.
+pub(super) fn fails(
+    id: Id,
+    rule: &'static str,
+    handshake: Handshake,
+    edits: &'static [Edit],
+    text: &'static [u8],
+) -> Case {
+    let opening =
+        Opening { handshake, edits, writes: Writes::Together, reception: Reception::Fail };
+    let (actions, close) =
+        (vec![Action::frame(Opcode::Text, text)], ExpectedClose::by_end_of_tcp());
+    Case { opening, ..Case::beyond(id, rule, actions, vec![], close, END) }
+}
+
+/// Another reaction, which is NON-STRICT.
+pub(super) fn non_strict(events: Vec<Event>, close: ExpectedClose) -> Alternative {
+    Alternative { behavior: Behavior::NonStrict, events, close }
+}
+
+/// A text and the wait for its echo, before the actions. A client that is not there can't pass.
+pub(super) fn after_echo(actions: impl IntoIterator<Item = Action>) -> Vec<Action> {
+    let text = Action::frame(Opcode::Text, FIRST);
+    [text, Action::Await(Duration::from_secs(2))].into_iter().chain(actions).collect()
+}
+
+/// The echo of the text of [`after_echo`].
+pub(super) fn first_echo() -> Event {
+    text(FIRST)
+}
+
+/// A text message.
+pub(super) fn text(text: &'static [u8]) -> Event {
+    Event::Message(Kind::Text, text.into())
+}
