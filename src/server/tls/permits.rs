@@ -1,8 +1,8 @@
-//! Who computes a step of a handshake next, where there are more than processors.
+//! Which hello is answered next, when there are more hellos than processors.
 //!
-//! A step that ends a handshake is cheap and comes first. Answers to hellos go by turns to the hello that
-//! has waited longest, so that each has its turn, and to the one that came last, so that a crowd that the
-//! processors can't serve in time does not make everyone wait for nothing.
+//! While no hello waits for long, they are answered in turn. Once the oldest has waited for long, more
+//! hellos arrive than can be answered at once, and the newest is answered first. In turn, each client would
+//! wait for the whole crowd before it. The older hellos are answered when the crowd gets smaller.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -11,29 +11,24 @@ use std::time::{Duration, Instant};
 
 use crate::lock::lock;
 
-/// The permits to compute, and the threads that wait for one.
+/// Once the oldest hello has waited for longer than this, the newest is answered first. With an ECDSA key,
+/// a processor answers about 50 hellos in this time.
+const MAX_WAIT_IN_TURN: Duration = Duration::from_millis(10);
+
+/// The permits to answer, and the threads that wait for one.
 pub struct Permits(Mutex<Queue>);
 
-/// The purpose of a permit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// The answer to a hello, which takes most of the time of a handshake.
-    Answer,
-    /// The rest of a handshake.
-    Rest,
-}
-
-/// The right to compute until it is dropped.
+/// The right to answer a hello until it is dropped.
 pub struct Permit<'p>(&'p Permits);
 
 impl Permits {
     /// `permits` permits, one for each processor.
     pub fn new(permits: usize) -> Self {
-        Permits(Mutex::new(Queue::new(permits)))
+        Permits(Mutex::new(Queue { free: permits, waiters: VecDeque::new() }))
     }
 
     /// Waits for a permit. `None` if the time passed or the thread was unparked.
-    pub fn acquire(&self, step: Step, wait: Option<Duration>) -> Option<Permit<'_>> {
+    pub fn acquire(&self, wait: Option<Duration>) -> Option<Permit<'_>> {
         let thread = thread::current();
         let id = thread.id();
         {
@@ -42,14 +37,14 @@ impl Permits {
                 queue.free -= 1;
                 return Some(Permit(self));
             }
-            queue.push(step, thread, Instant::now(), wait);
+            queue.push(thread, Instant::now(), wait);
         }
         match wait {
             Some(wait) => thread::park_timeout(wait),
             None => thread::park(),
         }
-        // A thread that has a permit waits no longer.
-        let has_given_up = lock(&self.0).remove(step, id);
+        // A thread that was given a permit is no longer in the queue.
+        let has_given_up = lock(&self.0).remove(id);
         (!has_given_up).then(|| Permit(self))
     }
 }
@@ -66,71 +61,46 @@ impl Drop for Permit<'_> {
 struct Queue {
     free: usize,
     /// The oldest first.
-    answers: VecDeque<Waiter>,
-    /// The oldest first.
-    rests: VecDeque<Waiter>,
-    turn: Turn,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    Oldest,
-    Newest,
+    waiters: VecDeque<Waiter>,
 }
 
 struct Waiter {
     thread: Thread,
-    /// From then on it is too late for the rest of the handshake.
+    since: Instant,
+    /// From then on, too little time is left for the rest of the handshake.
     hopeless: Option<Instant>,
 }
 
 impl Queue {
-    fn new(permits: usize) -> Self {
-        Queue {
-            free: permits,
-            answers: VecDeque::new(),
-            rests: VecDeque::new(),
-            turn: Turn::Oldest,
-        }
-    }
-
-    fn of(&mut self, step: Step) -> &mut VecDeque<Waiter> {
-        match step {
-            Step::Answer => &mut self.answers,
-            Step::Rest => &mut self.rests,
-        }
-    }
-
-    fn push(&mut self, step: Step, thread: Thread, now: Instant, wait: Option<Duration>) {
+    fn push(&mut self, thread: Thread, now: Instant, wait: Option<Duration>) {
         // A tenth of the time is for the client, which may be far away.
         let hopeless = wait.map(|wait| now + wait / 10 * 9);
-        self.of(step).push_back(Waiter { thread, hopeless });
+        self.waiters.push_back(Waiter { thread, since: now, hopeless });
     }
 
-    /// Whether the thread has waited until now.
-    fn remove(&mut self, step: Step, thread: ThreadId) -> bool {
-        let waiters = self.of(step);
-        let place = waiters.iter().position(|waiter| waiter.thread.id() == thread);
-        place.is_some_and(|place| waiters.remove(place).is_some())
+    /// Removes the thread if it still waits, and returns whether it did.
+    fn remove(&mut self, thread: ThreadId) -> bool {
+        let place = self.waiters.iter().position(|waiter| waiter.thread.id() == thread);
+        place.is_some_and(|place| self.waiters.remove(place).is_some())
     }
 
     /// Takes back a permit, and gives it to the thread that is returned.
     fn pass_on(&mut self, now: Instant) -> Option<Thread> {
-        let next = self.rests.pop_front().or_else(|| self.next_answer(now));
+        let next = self.next(now);
         if next.is_none() {
             self.free += 1;
         }
         Some(next?.thread)
     }
 
-    fn next_answer(&mut self, now: Instant) -> Option<Waiter> {
+    fn next(&mut self, now: Instant) -> Option<Waiter> {
         let is_in_time = |waiter: &Waiter| waiter.hopeless.is_none_or(|hopeless| now < hopeless);
-        let (turn, place) = match self.turn {
-            Turn::Oldest => (Turn::Newest, self.answers.iter().position(is_in_time)),
-            Turn::Newest => (Turn::Oldest, self.answers.iter().rposition(is_in_time)),
+        let place = if now - self.waiters.front()?.since <= MAX_WAIT_IN_TURN {
+            self.waiters.iter().position(is_in_time)
+        } else {
+            self.waiters.iter().rposition(is_in_time)
         };
-        self.turn = turn;
-        self.answers.remove(place?)
+        self.waiters.remove(place?)
     }
 }
 
@@ -140,10 +110,15 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A queue without a free permit, and threads to wait in it.
-    fn queue<const N: usize>() -> (Queue, [Thread; N], Instant) {
-        let threads = [(); N].map(|()| thread::spawn(|| {}).thread().clone());
-        (Queue::new(0), threads, Instant::now())
+    /// A queue without a free permit, in which `N` threads wait since `now`, and the threads.
+    fn queue<const N: usize>(waits: [Option<Duration>; N]) -> (Queue, [Thread; N], Instant) {
+        let (mut queue, now) = (Queue { free: 0, waiters: VecDeque::new() }, Instant::now());
+        let threads = waits.map(|wait| {
+            let thread = thread::spawn(|| {}).thread().clone();
+            queue.push(thread.clone(), now, wait);
+            thread
+        });
+        (queue, threads, now)
     }
 
     fn next(queue: &mut Queue, threads: &[Thread], now: Instant) -> Option<usize> {
@@ -152,61 +127,53 @@ mod tests {
     }
 
     #[test]
-    fn answers_go_by_turns_to_the_oldest_and_to_the_newest() {
-        let (mut queue, threads, now) = queue::<5>();
-        for thread in &threads {
-            queue.push(Step::Answer, thread.clone(), now, None);
-        }
-        let order = [(); 5].map(|()| next(&mut queue, &threads, now));
-        assert_eq!(order, [0, 4, 1, 3, 2].map(Some));
+    fn hellos_that_do_not_wait_for_long_are_answered_in_turn() {
+        let (mut queue, threads, now) = queue([None; 3]);
+        let order = [(); 3].map(|()| next(&mut queue, &threads, now + MAX_WAIT_IN_TURN));
+        assert_eq!(order, [0, 1, 2].map(Some));
         assert_eq!((next(&mut queue, &threads, now), queue.free), (None, 1));
     }
 
     #[test]
-    fn the_rest_of_a_handshake_never_waits_for_a_hello() {
-        let (mut queue, threads, now) = queue::<4>();
-        for (thread, step) in
-            threads.iter().zip([Step::Answer, Step::Rest, Step::Answer, Step::Rest])
-        {
-            queue.push(step, thread.clone(), now, None);
-        }
-        let order = [(); 4].map(|()| next(&mut queue, &threads, now));
-        assert_eq!(order, [1, 3, 0, 2].map(Some));
+    fn a_crowd_is_answered_from_the_newest_to_the_oldest() {
+        let (mut queue, mut threads, now) = queue([None; 4]);
+        let later = now + 2 * MAX_WAIT_IN_TURN;
+        assert_eq!(next(&mut queue, &threads, later), Some(3));
+        // One that comes later comes before those that wait.
+        threads[3] = thread::spawn(|| {}).thread().clone();
+        queue.push(threads[3].clone(), later, None);
+        let order = [(); 4].map(|()| next(&mut queue, &threads, later));
+        assert_eq!(order, [3, 2, 1, 0].map(Some));
+        assert_eq!((next(&mut queue, &threads, later), queue.free), (None, 1));
     }
 
     #[test]
     fn a_hello_whose_time_is_nearly_over_is_not_answered() {
-        let (mut queue, threads, now) = queue::<3>();
-        for (thread, wait) in threads.iter().zip([10, 11, 12]) {
-            queue.push(Step::Answer, thread.clone(), now, Some(wait * SECOND));
-        }
+        let (mut queue, threads, now) = queue([10, 12, 11, 9].map(|wait| Some(wait * SECOND)));
         let later = now + 9 * SECOND;
-        assert_eq!(next(&mut queue, &threads, later), Some(1));
         assert_eq!(next(&mut queue, &threads, later), Some(2));
+        assert_eq!(next(&mut queue, &threads, later), Some(1));
         assert_eq!((next(&mut queue, &threads, later), queue.free), (None, 1));
     }
 
     #[test]
     fn a_thread_that_gives_up_gets_no_permit() {
-        let (mut queue, threads, now) = queue::<2>();
-        for thread in &threads {
-            queue.push(Step::Answer, thread.clone(), now, None);
-        }
-        assert!(queue.remove(Step::Answer, threads[0].id()));
+        let (mut queue, threads, now) = queue([None; 2]);
+        assert!(queue.remove(threads[0].id()));
         assert_eq!(next(&mut queue, &threads, now), Some(1));
         // The one that was given a permit in the meantime has it.
-        assert!(!queue.remove(Step::Answer, threads[1].id()));
+        assert!(!queue.remove(threads[1].id()));
     }
 
     #[test]
     fn a_permit_is_waited_for_until_it_is_dropped_or_the_time_has_passed() {
         let permits = Permits::new(1);
-        let permit = permits.acquire(Step::Answer, None);
+        let permit = permits.acquire(None);
         assert!(permit.is_some());
-        assert!(permits.acquire(Step::Answer, Some(SECOND / 20)).is_none());
+        assert!(permits.acquire(Some(SECOND / 20)).is_none());
         thread::scope(|scope| {
-            let waiting = scope.spawn(|| permits.acquire(Step::Answer, None).is_some());
-            while lock(&permits.0).answers.is_empty() {
+            let waiting = scope.spawn(|| permits.acquire(None).is_some());
+            while lock(&permits.0).waiters.is_empty() {
                 thread::yield_now();
             }
             drop(permit);

@@ -44,8 +44,8 @@ const OVERHEAD: usize = 128;
 pub struct Session {
     /// `None` until the handshake begins.
     tls: Option<Box<UnbufferedServerConnection>>,
-    /// Received records, decrypted in place. After [`process`](Self::process) none of them is whole,
-    /// which sending relies on.
+    /// Received records, decrypted in place. After [`process`](Self::process) none of them is whole.
+    /// Sending relies on that: rustls then processes nothing, and there is nothing to discard.
     input: Buffer,
     /// The part of the input that was processed, in bytes. It is kept while its message is not whole.
     processed: usize,
