@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, mem, panic, thread};
 
 use env_logger::{Builder, Target, WriteStyle};
@@ -18,8 +18,8 @@ use rustix::fs::OFlags;
 use rustix::io::{Errno, ioctl_fionbio};
 
 use crate::cli::Logging;
-use crate::escape::Count;
 use crate::lock::{lock, unpoisoned};
+use crate::quantity::Count;
 
 /// The maximum size of the queue, in bytes. A line that does not fit is lost.
 const QUEUE_SIZE: usize = 256 * 1024;
@@ -120,52 +120,6 @@ impl Drop for Log {
         const LONGEST: Duration = Duration::from_secs(1);
         let is_unwritten = |lines: &mut Queued| lines.is_writing || !lines.bytes.is_empty();
         let _ = self.0.written.wait_timeout_while(self.0.lock(), LONGEST, is_unwritten);
-    }
-}
-
-/// A limit of lines per second, for lines that anyone can cause.
-pub struct RateLimit {
-    per_second: u32,
-    /// The name of one of the lines, such as "request line".
-    subject: &'static str,
-    window: Mutex<Window>,
-}
-
-struct Window {
-    began: Instant,
-    admitted: u32,
-    suppressed: u64,
-}
-
-impl RateLimit {
-    /// A limit of `per_second` lines per second.
-    pub fn new(per_second: u32, subject: &'static str) -> Self {
-        let window = Window { began: Instant::now(), admitted: 0, suppressed: 0 };
-        RateLimit { per_second, subject, window: Mutex::new(window) }
-    }
-
-    /// Whether a line may be logged at `now`. `Some` is the text to append: a note on the lines
-    /// suppressed before it.
-    pub fn admit(&self, now: Instant) -> Option<String> {
-        let mut window = lock(&self.window);
-        if now.saturating_duration_since(window.began) >= Duration::from_secs(1) {
-            (window.began, window.admitted) = (now, 0);
-        }
-        if window.admitted == self.per_second {
-            window.suppressed += 1;
-            return None;
-        }
-        window.admitted += 1;
-        drop(window);
-        Some(self.suppressed())
-    }
-
-    /// A note on the lines suppressed since the last note, to append to a line.
-    pub fn suppressed(&self) -> String {
-        match mem::take(&mut lock(&self.window).suppressed) {
-            0 => String::new(),
-            suppressed => format!("; {} suppressed", Count(suppressed, self.subject)),
-        }
     }
 }
 
@@ -284,22 +238,6 @@ impl Write for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_so_many_lines_are_admitted_a_second_and_the_others_are_counted() {
-        let limit = RateLimit::new(3, "test line");
-        let start = Instant::now();
-        let admit = |millis| limit.admit(start + Duration::from_millis(millis));
-        let none = || Some(String::new());
-        let suppressed = |lines| Some(format!("; {lines} suppressed"));
-        assert_eq!([0, 0, 999, 999, 999].map(admit), [none(), none(), none(), None, None]);
-        assert_eq!(
-            [1100, 1100, 2099, 2099].map(admit),
-            [suppressed("2 test lines"), none(), none(), None]
-        );
-        assert_eq!(admit(9000), suppressed("1 test line"));
-        assert_eq!(limit.suppressed(), "");
-    }
 
     #[test]
     fn lines_beyond_the_queue_are_counted_and_reported_once_there_is_room() {

@@ -6,7 +6,8 @@ use crate::app::cases::case::{
     Opening, Play, Reception, RoundTrips, Side, Writes,
 };
 use crate::app::cases::payload::Payload;
-use crate::escape::{Count, Quoted};
+use crate::escape::Quoted;
+use crate::quantity::Count;
 use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
