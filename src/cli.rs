@@ -15,10 +15,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory as _, Parser, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory as _, Parser};
 use log::LevelFilter;
 
 use crate::app::behavior::Behaviors;
@@ -100,8 +100,8 @@ pub struct Listening {
     /// Whether each connection begins with a PROXY header, version 1 or 2, which balancers in TCP mode
     /// send: its source address is then the client's. A connection without it is refused.
     #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on")]
-    #[arg(default_value = "off", value_parser = proxy_protocol(), hide_default_value = true)]
-    #[arg(hide_possible_values = true)]
+    #[arg(value_parser = one_of([("on", proxy_protocol::Mode::On), ("off", proxy_protocol::Mode::Off)]))]
+    #[arg(default_value = "off", hide_default_value = true, hide_possible_values = true)]
     pub proxy_protocol: proxy_protocol::Mode,
 
     /// Who sends it, repeatable [default: all]
@@ -138,6 +138,13 @@ pub struct Tls {
     pub tls_key: Option<PathBuf>,
 }
 
+/// The names are those of RFC 7692 §7.1.1.
+const COMPRESSION: [(&str, negotiation::Mode); 3] = [
+    ("no-context-takeover", negotiation::Mode::NoContextTakeover),
+    ("context-takeover", negotiation::Mode::ContextTakeover),
+    ("off", negotiation::Mode::Off),
+];
+
 /// The replies, and the limits of messages.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Messages")]
@@ -153,16 +160,20 @@ pub struct Messages {
     ///
     /// Whether a WebSocket at /do misbehaves as its query asks, and whether Autobahn cases are played: on
     /// or off. GET /do lists what it can ask for.
-    #[arg(long, value_name = "on|off", default_value = "on", value_parser = behaviors())]
-    #[arg(hide_possible_values = true)]
+    #[arg(long, value_name = "on|off", default_value = "on", hide_possible_values = true)]
+    #[arg(value_parser = one_of([("on", Behaviors::On), ("off", Behaviors::Off)]))]
     pub behaviors: Behaviors,
 
     /// Compression [default: no-context-takeover]
     ///
     /// How messages are compressed (permessage-deflate): each on its own (no-context-takeover), with
     /// the context of earlier ones (context-takeover), or not at all (off).
-    #[arg(long, value_name = "MODE", default_value = "no-context-takeover")]
-    #[arg(hide_possible_values = true, hide_default_value = true)]
+    #[arg(long, value_name = "MODE", value_parser = one_of(COMPRESSION))]
+    #[arg(
+        default_value = "no-context-takeover",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
     pub compression: negotiation::Mode,
 
     /// Maximum message, inflated
@@ -282,22 +293,6 @@ impl Listening {
         let from = &self.proxy_protocol_from;
         self.proxy_protocol == proxy_protocol::Mode::On
             && (from.is_empty() || from.iter().any(|sender| sender.is(peer)))
-    }
-}
-
-/// The names are those of RFC 7692 §7.1.1.
-impl ValueEnum for negotiation::Mode {
-    fn value_variants<'a>() -> &'a [Self] {
-        use negotiation::Mode::{ContextTakeover, NoContextTakeover, Off};
-        &[NoContextTakeover, ContextTakeover, Off]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            negotiation::Mode::NoContextTakeover => "no-context-takeover",
-            negotiation::Mode::ContextTakeover => "context-takeover",
-            negotiation::Mode::Off => "off",
-        }))
     }
 }
 
@@ -464,17 +459,13 @@ fn addr(text: &str) -> Result<String, String> {
     }
 }
 
-fn behaviors() -> impl TypedValueParser<Value = Behaviors> {
-    PossibleValuesParser::new(["on", "off"]).map(|value| match &*value {
-        "off" => Behaviors::Off,
-        _ => Behaviors::On,
-    })
-}
-
-fn proxy_protocol() -> impl TypedValueParser<Value = proxy_protocol::Mode> {
-    PossibleValuesParser::new(["on", "off"]).map(|value| match &*value {
-        "on" => proxy_protocol::Mode::On,
-        _ => proxy_protocol::Mode::Off,
+/// A parser of one of these names, which returns the value beside it.
+fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
+    named: [(&'static str, T); N],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(named.map(|(name, _)| name)).try_map(move |given| {
+        let found = named.into_iter().find(|(name, _)| *name == given);
+        found.map(|(_, value)| value).ok_or("no such value")
     })
 }
 
