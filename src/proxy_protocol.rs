@@ -92,16 +92,13 @@ fn parse_v1(input: &[u8]) -> Result<Parsed, &'static str> {
         return Err("the PROXY line is not FAMILY SOURCE DESTINATION PORT PORT");
     };
     let ip = |text: &str| match family {
-        "TCP4" => text.parse().ok().map(IpAddr::V4),
-        "TCP6" => text.parse().ok().map(IpAddr::V6),
-        _ => None,
+        "TCP4" => Ok(text.parse().ok().map(IpAddr::V4)),
+        "TCP6" => Ok(text.parse().ok().map(IpAddr::V6)),
+        _ => Err("the PROXY line's family is not TCP4, TCP6 or UNKNOWN"),
     };
     // "Heading zeroes are not permitted in front of numbers".
     let port = |text: &str| text.parse::<u16>().ok().filter(|port| port.to_string() == text);
-    if !matches!(family, "TCP4" | "TCP6") {
-        return Err("the PROXY line's family is not TCP4, TCP6 or UNKNOWN");
-    }
-    let (Some(source), Some(_)) = (ip(source), ip(destination)) else {
+    let (Some(source), Some(_)) = (ip(source)?, ip(destination)?) else {
         return Err("the PROXY line has an address that is not of its family");
     };
     let (Some(source_port), Some(_)) = (port(source_port), port(destination_port)) else {
@@ -113,33 +110,28 @@ fn parse_v1(input: &[u8]) -> Result<Parsed, &'static str> {
 
 /// §2.2: a head of fixed size, then the number of bytes that it declares.
 fn parse_v2(input: &[u8]) -> Result<Parsed, &'static str> {
+    /// Version 2 and the command.
+    const LOCAL: u8 = 0x20;
+    const PROXY: u8 = 0x21;
+
     let Some((head, rest)) = input.split_first_chunk::<V2_HEAD_LEN>() else {
         return Ok(Parsed::Incomplete(V2_HEAD_LEN - input.len()));
     };
     let [.., version_and_command, family_and_transport, high, low] = *head;
-    let command = match version_and_command {
-        0x20 => Command::Local,
-        0x21 => Command::Proxy,
+    let len = usize::from(u16::from_be_bytes([high, low]));
+    match version_and_command {
+        LOCAL | PROXY => {}
         // "Receivers must drop connections presenting unexpected values here."
         0x22..=0x2F => return Err("the PROXY header's command is neither LOCAL nor PROXY"),
         _ => return Err("the PROXY header's version is not 2"),
-    };
-    let len = usize::from(u16::from_be_bytes([high, low]));
-    let Some(block) = rest.get(..len) else {
-        return Ok(Parsed::Incomplete(len - rest.len()));
-    };
-    match command {
+    }
+    match rest.get(..len) {
+        None => Ok(Parsed::Incomplete(len - rest.len())),
         // "The receiver must accept this connection as valid and must use the real connection
         // endpoints and discard the protocol block including the family which is ignored."
-        Command::Local => Ok(Parsed::Complete(Header::default())),
-        Command::Proxy => parse_block(family_and_transport, block).map(Parsed::Complete),
+        Some(_) if version_and_command == LOCAL => Ok(Parsed::Complete(Header::default())),
+        Some(block) => parse_block(family_and_transport, block).map(Parsed::Complete),
     }
-}
-
-#[derive(Clone, Copy)]
-enum Command {
-    Local,
-    Proxy,
 }
 
 /// The addresses, and the values after them.
