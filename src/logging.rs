@@ -30,32 +30,26 @@ const QUEUE_SIZE: usize = 256 * 1024;
 ///
 /// The file can't be written, or the thread can't be started.
 pub fn start(config: &Logging) -> Result<Log, String> {
-    let mut log = Builder::new();
-    let mut style = WriteStyle::Never;
+    let path = config.log_file.as_deref().unwrap_or(Path::new("-"));
+    let complaint = format!("cannot write --log-file {}", path.display());
+    let file = open(path).map_err(|error| format!("{complaint}: {error}"))?;
+    let is_colored = file.is_terminal() && is_color_wanted();
     let queue = Arc::new(Queue::default());
     let writer = Arc::clone(&queue);
-    let file = config.log_file.as_deref().filter(|path| !is_one_of(path, &STDERR));
-    let run: Box<dyn FnOnce() + Send> = if let Some(path) = file {
-        let complaint = format!("cannot write --log-file {}", path.display());
-        let file = open(path).map_err(|why| format!("{complaint}: {why}"))?;
-        Box::new(move || {
-            writer.write_to(file, |error| {
-                // stderr is the last place to report it. If that fails, too, nothing can be done.
-                let _ = writeln!(io::stderr(), "wsecho: {complaint}: {error}; its lines are lost");
-            });
-        })
-    } else {
-        if io::stderr().is_terminal() && is_color_wanted() {
-            style = WriteStyle::Always;
-        }
-        Box::new(move || writer.write_to(io::stderr(), |_| {}))
+    let write = move || {
+        writer.write_to(file, |error| {
+            // stderr is the last place to report it. If that fails, too, nothing can be done.
+            let _ = writeln!(io::stderr(), "wsecho: {complaint}: {error}; its lines are lost");
+        });
     };
     thread::Builder::new()
         .name("log".into())
-        .spawn(run)
+        .spawn(write)
         .map_err(|error| format!("cannot start the log's thread: {error}"))?;
 
-    log.write_style(style).format_timestamp_millis().format_target(false);
+    let mut log = Builder::new();
+    log.write_style(if is_colored { WriteStyle::Always } else { WriteStyle::Never });
+    log.format_timestamp_millis().format_target(false);
     match config.level() {
         Some(level) => log.filter_level(level),
         None => log.filter_level(LevelFilter::Info).parse_filters(&rust_log()),
@@ -67,15 +61,6 @@ pub fn start(config: &Logging) -> Result<Log, String> {
         log::error!("{} {message}", thread.name().unwrap_or("a thread"));
     }));
     Ok(Log(queue))
-}
-
-/// The names of standard output and error. Opening them by name fails if they are sockets, or another
-/// user's pipes.
-const STDOUT: [&str; 3] = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
-const STDERR: [&str; 4] = ["-", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"];
-
-fn is_one_of(path: &Path, names: &[&str]) -> bool {
-    names.iter().any(|&name| path == Path::new(name))
 }
 
 /// Whether the environment lets a terminal have colors (no-color.org).
@@ -90,10 +75,16 @@ fn rust_log() -> String {
 }
 
 /// Opens the file that the log is appended to, so that logrotate's copytruncate leaves no hole.
-fn open(path: &Path) -> Result<File, String> {
-    if is_one_of(path, &STDOUT) {
-        let stdout = io::stdout().as_fd().try_clone_to_owned();
-        return stdout.map(File::from).map_err(|error| error.to_string());
+fn open(path: &Path) -> io::Result<File> {
+    // Opening these by name fails if they are sockets, or another user's pipes.
+    match path.to_str() {
+        Some("-" | "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2") => {
+            return Ok(io::stderr().as_fd().try_clone_to_owned()?.into());
+        }
+        Some("/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1") => {
+            return Ok(io::stdout().as_fd().try_clone_to_owned()?.into());
+        }
+        _ => {}
     }
     let mut options = OpenOptions::new();
     options.create(true).append(true).mode(0o640);
@@ -103,12 +94,12 @@ fn open(path: &Path) -> Result<File, String> {
         let is_fifo = || path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
         match Errno::from_io_error(&error) {
             Some(Errno::NXIO) if is_fifo() => {
-                "no process reads this FIFO; start its reader first".into()
+                io::Error::other("no process reads this FIFO; start its reader first")
             }
-            _ => error.to_string(),
+            _ => error,
         }
     })?;
-    ioctl_fionbio(&file, false).map_err(|error| error.to_string())?;
+    ioctl_fionbio(&file, false)?;
     Ok(file)
 }
 
