@@ -39,13 +39,6 @@ pub struct Listeners {
     pub are_inherited: bool,
 }
 
-/// The transport of clients.
-#[derive(Clone, Copy, Debug)]
-pub enum Scheme {
-    Plain,
-    Tls,
-}
-
 /// A listening socket. It never blocks, since another process may accept from it as well.
 struct Listener {
     /// The file to remove before the socket is closed.
@@ -105,12 +98,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Logs the server's URLs for clients and browsers.
-    pub fn log(&self, scheme: Scheme) {
-        let (ws, http) = match scheme {
-            Scheme::Plain => ("ws", "http"),
-            Scheme::Tls => ("wss", "https"),
-        };
+    /// Logs the server's URLs for clients and browsers, with these schemes.
+    pub fn log(&self, ws: &str, http: &str) {
         let (mut sockets, mut pages, mut families) = (String::new(), String::new(), String::new());
         for Listener { addr, socket, .. } in &self.sockets {
             let &Addr::Tcp(addr) = addr else {
