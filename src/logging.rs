@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use std::{env, mem, panic, thread};
 
 use env_logger::{Builder, Target, WriteStyle};
@@ -147,44 +147,48 @@ impl Queue {
     /// Writes the queued lines, always all at once, for as long as the process lives. Calls `report`
     /// each time writing begins to fail.
     fn write_to(&self, mut sink: impl Write, report: impl Fn(&io::Error)) {
-        let mut taken = Vec::new();
+        let mut lines = Vec::new();
         let mut is_failing = false;
         let mut is_inside_line = false;
-        let mut waiting = self.lock();
         loop {
-            while waiting.bytes.is_empty() {
-                waiting.is_writing = false;
-                self.written.notify_all();
-                waiting = unpoisoned(self.filled.wait(waiting));
-            }
-            waiting.is_writing = true;
-            mem::swap(&mut taken, &mut waiting.bytes);
-            let lost = mem::take(&mut waiting.lost);
-            drop(waiting);
+            let lost = self.take(&mut lines);
             if lost > 0 {
-                let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+                let time = humantime::format_rfc3339_millis(SystemTime::now());
                 let lost = Count(lost as u64, "line");
-                taken.extend_from_slice(format!("[{time} WARN ] {lost} lost\n").as_bytes());
+                lines.extend_from_slice(format!("[{time} WARN ] {lost} lost\n").as_bytes());
             }
             if is_inside_line {
                 // The rest of the last line was lost.
                 is_inside_line = write(&mut sink, b"\n").1.is_some();
             }
-            let (unwritten, error) = write(&mut sink, &taken);
-            let written = &taken[..taken.len() - unwritten.len()];
-            is_inside_line = written.last().map_or(is_inside_line, |&byte| byte != b'\n');
-            let was_failing = mem::replace(&mut is_failing, error.is_some());
-            if let Some(error) = error.filter(|_| !was_failing) {
-                report(&error);
+            let (unwritten, error) = write(&mut sink, &lines);
+            if let Some(&last) = lines[..lines.len() - unwritten.len()].last() {
+                is_inside_line = last != b'\n';
             }
-            waiting = self.lock();
-            if is_failing {
+            let was_failing = mem::replace(&mut is_failing, error.is_some());
+            if let Some(error) = error {
                 // The line that reports lost lines is not counted as lost itself, but the lines that it
                 // reports are.
-                waiting.lost += count_lines(unwritten) + lost - usize::from(lost > 0);
+                self.lock().lost += count_lines(unwritten) + lost - usize::from(lost > 0);
+                if !was_failing {
+                    report(&error);
+                }
             }
-            taken.clear();
+            lines.clear();
         }
+    }
+
+    /// Waits for lines, and moves them to `lines`. Returns the number of lines that were lost before.
+    fn take(&self, lines: &mut Vec<u8>) -> usize {
+        let mut waiting = self.lock();
+        while waiting.bytes.is_empty() {
+            waiting.is_writing = false;
+            self.written.notify_all();
+            waiting = unpoisoned(self.filled.wait(waiting));
+        }
+        waiting.is_writing = true;
+        mem::swap(lines, &mut waiting.bytes);
+        mem::take(&mut waiting.lost)
     }
 
     fn lock(&self) -> MutexGuard<'_, Queued> {

@@ -40,14 +40,8 @@ impl Origin {
             "http" | "https" | "ws" | "wss" => canonical_host(host)?,
             _ => app_host(host)?,
         };
-        let port = match port.map(|port| (port, port.parse::<u16>())) {
-            None => None,
-            // Rust's parser accepts a sign, which no port has.
-            Some((port, Ok(number))) if !port.starts_with('+') => {
-                Some(number).filter(|&number| Some(number) != default_port(scheme))
-            }
-            Some(_) => return Err("expected a port from 0 to 65535 after the last colon".into()),
-        };
+        let port =
+            port.map(parse_port).transpose()?.filter(|&port| Some(port) != default_port(scheme));
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
         Ok(Origin(format!("{scheme}://{host}{port}")))
     }
@@ -127,6 +121,12 @@ fn app_host(host: &str) -> Result<String, &'static str> {
 
 fn is_name(host: &str) -> bool {
     host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+}
+
+fn parse_port(port: &str) -> Result<u16, &'static str> {
+    // Rust's parser accepts a sign, which no port has.
+    let port = port.parse().ok().filter(|_| !port.starts_with('+'));
+    port.ok_or("expected a port from 0 to 65535 after the last colon")
 }
 
 fn default_port(scheme: &str) -> Option<u16> {

@@ -59,14 +59,7 @@ pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseErr
     }
     let within_limit = &input[..input.len().min(MAX_HEAD_LEN)];
     let searched = searched.min(within_limit.len());
-    // A bare LF ends a line here, so that a client that sends one gets an error at once instead of a
-    // timeout.
-    let end =
-        (searched.saturating_sub(2)..within_limit.len()).find_map(|at| match &within_limit[at..] {
-            [b'\n', b'\n', ..] => Some(at + 2),
-            [b'\n', b'\r', b'\n', ..] => Some(at + 3),
-            _ => None,
-        });
+    let end = find_end(within_limit, searched.saturating_sub(2));
     match end {
         None if within_limit.len() == MAX_HEAD_LEN => Err(ParseError::TooLarge),
         // Counted only when a line has ended. Otherwise a head that arrives byte by byte costs quadratic
@@ -76,6 +69,16 @@ pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseErr
         }
         end => Ok(end),
     }
+}
+
+/// The end of the first empty line that begins at `from` or later. A bare LF ends a line here, so that a
+/// client that sends one gets an error at once instead of a timeout.
+fn find_end(head: &[u8], from: usize) -> Option<usize> {
+    (from..head.len()).find_map(|at| match &head[at..] {
+        [b'\n', b'\n', ..] => Some(at + 2),
+        [b'\n', b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
 }
 
 /// The head without an empty line at its start. RFC 9112 §2.2: a server "SHOULD ignore at least one

@@ -9,8 +9,8 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{self as unix, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{iter, mem, thread};
 
 use listenfd::ListenFd;
 use log::{info, warn};
@@ -150,22 +150,19 @@ impl Listeners {
     /// earlier.
     pub fn accept(&self, stop: &PipeReader, mut serve: impl FnMut(Socket)) {
         let mut warned = false;
-        while let Some(ready) = self.wait(stop) {
-            for listener in ready {
-                match listener.accept(self.write_timeout) {
-                    Ok(socket) => {
-                        warned = false;
-                        serve(socket);
+        for listener in iter::from_fn(|| self.wait(stop)).flatten() {
+            match listener.accept(self.write_timeout) {
+                Ok(socket) => {
+                    warned = false;
+                    serve(socket);
+                }
+                // The client is gone, or another process accepted it.
+                Err(error) if is_about_one_client(&error) => {}
+                Err(error) => {
+                    if !mem::replace(&mut warned, true) {
+                        warn!("cannot accept clients for now: {error}");
                     }
-                    // The client is gone, or another process accepted it.
-                    Err(error) if is_about_one_client(&error) => {}
-                    Err(error) => {
-                        if !warned {
-                            warn!("cannot accept clients for now: {error}");
-                        }
-                        warned = true;
-                        pause(stop);
-                    }
+                    pause(stop);
                 }
             }
         }

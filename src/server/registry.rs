@@ -1,7 +1,6 @@
 //! The open connections: their limits, and the stop of all of them.
 
 use std::cell::Cell;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
@@ -240,12 +239,11 @@ impl State {
     /// Stops counting a connection as a WebSocket.
     fn uncount(&mut self, network: Option<IpAddr>) {
         self.websockets -= 1;
-        if let Some(network) = network
-            && let Entry::Occupied(mut from_network) = self.by_network.entry(network)
-        {
-            *from_network.get_mut() -= 1;
-            if *from_network.get() == 0 {
-                from_network.remove();
+        let Some(network) = network else { return };
+        if let Some(from_network) = self.by_network.get_mut(&network) {
+            *from_network -= 1;
+            if *from_network == 0 {
+                self.by_network.remove(&network);
             }
         }
     }
