@@ -63,7 +63,7 @@ pub fn start(config: &Logging) -> Result<Log, String> {
     Ok(Log(queue))
 }
 
-/// Whether the environment lets a terminal have colors (no-color.org).
+/// Whether the environment allows colors on a terminal (no-color.org).
 fn is_color_wanted() -> bool {
     let value = |name| env::var_os(name).filter(|value| !value.is_empty());
     value("NO_COLOR").is_none() && value("TERM").is_some_and(|term| term != "dumb")

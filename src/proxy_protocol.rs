@@ -16,8 +16,8 @@ pub const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The maximum length of a version 1 line, CR LF included.
 const V1_MAX_LEN: usize = 107;
 
-/// The minimum length of a header: `PROXY UNKNOWN` and CR LF. This many bytes can always be received
-/// first.
+/// The minimum length of a header: `PROXY UNKNOWN` and CR LF. A first receive of this many bytes never
+/// goes beyond the header.
 pub const MIN_LEN: usize = 15;
 
 /// The length of version 2 before its addresses: the signature, version and command, family and
@@ -42,8 +42,8 @@ pub enum Parsed {
 /// A whole header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// The client's address. `None` if the connection is the proxy's own, or is not forwarded from an IP
-    /// address: the peer is then the socket's.
+    /// The client's address. `None` if the proxy itself is the client, or if the client has no IP address.
+    /// The socket's peer then stands for the client.
     pub source: Option<SocketAddr>,
     /// The additional values of known types, each type once, by name.
     pub values: Vec<(&'static str, Vec<u8>)>,

@@ -133,8 +133,8 @@ fn handle_signals(ends_at_once: &Arc<AtomicBool>) -> io::Result<Signals> {
     Signals::new(SIGNALS)
 }
 
-/// Runs `accept` on its own thread. When the thread ends, the wait for `signals` ends too: after a
-/// panic, the server could not accept clients.
+/// Runs `accept` on its own thread. When the thread ends, the wait for `signals` ends too, so that a
+/// panic ends a server that accepts no more clients.
 fn start_accepting(
     signals: &Signals,
     accept: impl FnOnce() + Send + 'static,
@@ -189,8 +189,8 @@ fn start(connection: &Arc<Connection>, shared: &Arc<Shared>) {
     }
 }
 
-/// Answers with 503, or answers a health check, without ever waiting for the client. Its head has
-/// usually arrived already. On a TLS port nothing can be sent without a handshake.
+/// Answers with 503, or answers a health check, without ever waiting for the client. Usually the head of
+/// its request has arrived already. On a TLS port nothing can be sent without a handshake.
 fn refuse(connection: &Connection, shared: &Shared, why: &'static str) {
     debug!("{}: refused, {why}", connection.socket.peer);
     let date = httpdate::fmt_http_date(SystemTime::now());

@@ -94,7 +94,7 @@ pub struct Registration {
     connection: Arc<Connection>,
     id: u64,
     phase: Cell<Phase>,
-    /// The peer that it counts for.
+    /// The peer whose network it counts for.
     peer: Cell<Peer>,
 }
 
@@ -129,8 +129,8 @@ impl Registry {
         let beyond = |state: &State| state.by_id.len().saturating_sub(self.max);
         let is_full = |state: &State| beyond(state) >= self.http_only;
         let mut state = self.lock();
-        // Without the evicted ones: clients that don't read delay their end, and would cost others their
-        // slots.
+        // Evicted connections don't count here. If their clients don't read, they end late, and others
+        // would be evicted because of them.
         if beyond(&state) >= self.http_only / 2 + state.evicted.len() {
             state.evict();
         }
@@ -174,8 +174,8 @@ impl Registry {
             if state.by_id.is_empty() || left.is_zero() {
                 return state.by_id.len();
             }
-            // A thread that has just checked its refusal may not wait yet, so that an earlier signal was
-            // lost.
+            // Repeated, since a signal is lost on a thread that has checked its refusal but does not wait
+            // yet.
             state.by_id.values().for_each(|connection| connection.wake());
             state = self.wait_while(state, pause.min(left), |state| !state.by_id.is_empty());
             pause *= 2;

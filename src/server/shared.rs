@@ -79,7 +79,7 @@ impl Shared {
     }
 }
 
-/// What the application needs to serve a connection.
+/// The state of the application that all connections share.
 fn service(config: &Config, budget: Arc<Budget>, cases: Cases) -> Service {
     let Config { listening, messages, timeouts, .. } = config;
     let contexts =
