@@ -1,10 +1,12 @@
 //! Listening sockets: TCP, Unix-domain, and inherited from a supervisor.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, PipeReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{self as unix, UnixListener};
 use std::path::{Path, PathBuf};
@@ -289,18 +291,24 @@ fn hint(addr: &str, error: &io::Error) -> &'static str {
     }
 }
 
+/// The address of a path, or of a name in the abstract namespace after an `@`, which only Linux has.
+pub fn unix_addr(name: &OsStr) -> io::Result<unix::SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.as_bytes().strip_prefix(b"@") {
+        return <unix::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
+    }
+    unix::SocketAddr::from_pathname(name)
+}
+
 /// Listens on a path, or on a name in the abstract namespace after an `@`.
 fn bind_unix(name: &str) -> io::Result<Listener> {
-    #[cfg(target_os = "linux")]
-    if let Some(name) = name.strip_prefix('@') {
-        use std::os::linux::net::SocketAddrExt as _;
-        let addr = unix::SocketAddr::from_abstract_name(name)?;
+    let addr = unix_addr(name.as_ref())?;
+    let Some(path) = addr.as_pathname() else {
         return Listener::unix(UnixListener::bind_addr(&addr)?, None);
-    }
-    let path = Path::new(name);
+    };
     // Until the socket listens, another starting process would consider its file stale.
     let _lock = lock_directory(path)?;
-    let listener = match UnixListener::bind(path) {
+    let listener = match UnixListener::bind_addr(&addr) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             if !fs::symlink_metadata(path)?.file_type().is_socket() {
                 return Err(io::Error::other("the file exists, and is no socket"));
@@ -309,7 +317,7 @@ fn bind_unix(name: &str) -> io::Result<Listener> {
                 return Err(error);
             }
             fs::remove_file(path)?;
-            UnixListener::bind(path)?
+            UnixListener::bind_addr(&addr)?
         }
         bound => bound?,
     };
