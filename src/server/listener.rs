@@ -210,10 +210,9 @@ fn bind_tcp(addr: &str) -> io::Result<Vec<Listener>> {
             continue;
         }
         // For port 0, all addresses share one port, unless another program uses it.
-        let same_port = bound.first().filter(|_| addr.port() == 0).map(SocketAddr::port);
-        let same_port = same_port.map(|port| SocketAddr::new(addr.ip(), port));
-        let listener = same_port.and_then(|addr| TcpListener::bind(addr).ok());
-        match listener.map_or_else(|| TcpListener::bind(addr), Ok) {
+        let mut same_port = addr;
+        same_port.set_port(bound.first().map_or(addr.port(), SocketAddr::port));
+        match TcpListener::bind(&[same_port, addr][..]) {
             Ok(listener) => {
                 bound.push(listener.local_addr()?);
                 listeners.push(Listener::tcp(listener)?);
