@@ -59,8 +59,8 @@ enum Addr {
 }
 
 impl Listeners {
-    /// Inherits the sockets that `LISTEN_FDS` and `LISTEN_PID` announce (sd_listen_fds(3)). Call it before any other descriptor is opened, which could
-    /// be mistaken for one of them.
+    /// Inherits the sockets that `LISTEN_FDS` and `LISTEN_PID` announce (sd_listen_fds(3)). Call it before
+    /// any other socket is opened, which could be mistaken for one of them.
     ///
     /// # Errors
     ///

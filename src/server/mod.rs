@@ -96,24 +96,20 @@ fn run(
     info!(
         "stopping, with {close_timeout:?} for the clients to answer; a second signal ends it at once"
     );
-    let stop = || stop(&shared.registry, stopping, close_timeout, ends_at_once);
-    let stop_accepting = || {
-        drop(end);
-        let _ = accepting.join();
+    let mut accepting = Some((end, accepting));
+    let mut stop_accepting = || {
+        if let Some((end, thread)) = accepting.take() {
+            drop(end);
+            let _ = thread.join();
+        }
     };
-    let (connected, aborted) = match stopping {
+    if stopping == Stopping::Serve {
         // New connections wait for the next process.
-        Stopping::Serve => {
-            stop_accepting();
-            stop()
-        }
-        // New connections get 503.
-        Stopping::Refuse => {
-            let stopped = stop();
-            stop_accepting();
-            stopped
-        }
-    };
+        stop_accepting();
+    }
+    let (connected, aborted) = stop(&shared.registry, stopping, close_timeout, ends_at_once);
+    // Until here, new connections got 503.
+    stop_accepting();
     let suppressed = [shared.request_log.suppressed(), shared.client_log.suppressed()].concat();
     let were = if connected == 1 { "was" } else { "were" };
     let clients = Count(connected as u64, "client");
