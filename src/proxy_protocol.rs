@@ -169,8 +169,24 @@ enum Level {
     Tls,
 }
 
-/// Keeps the values that have a name here. "A receiver may choose to skip over and ignore the TLVs it
-/// is not interested in or it does not understand", the checksum included.
+/// The type of the value in which the values about TLS are nested.
+const TLS: u8 = 0x20;
+
+/// The types of the values that are kept, and their names.
+const NAMES: [(Level, u8, &str); 9] = [
+    (Level::Connection, 0x01, "alpn"),
+    (Level::Connection, 0x02, "authority"),
+    (Level::Connection, 0x05, "unique_id"),
+    (Level::Connection, 0x30, "netns"),
+    (Level::Tls, 0x21, "ssl_version"),
+    (Level::Tls, 0x22, "ssl_cn"),
+    (Level::Tls, 0x23, "ssl_cipher"),
+    (Level::Tls, 0x24, "ssl_sig_alg"),
+    (Level::Tls, 0x25, "ssl_key_alg"),
+];
+
+/// Keeps the values with a name. "A receiver may choose to skip over and ignore the TLVs it is not
+/// interested in or it does not understand", the checksum included.
 fn keep_values(
     mut block: &[u8],
     level: Level,
@@ -181,24 +197,14 @@ fn keep_values(
         let len = usize::from(u16::from_be_bytes([*high, *low]));
         let (value, next) = rest.split_at_checked(len).ok_or(CUT)?;
         block = next;
-        let name = match (level, kind) {
-            (Level::Connection, 0x01) => "alpn",
-            (Level::Connection, 0x02) => "authority",
-            (Level::Connection, 0x05) => "unique_id",
-            (Level::Connection, 0x30) => "netns",
-            (Level::Connection, 0x20) => {
-                // Flags and the result of verifying the client precede the nested values.
-                keep_values(value.get(5..).ok_or(CUT)?, Level::Tls, kept)?;
-                continue;
-            }
-            (Level::Tls, 0x21) => "ssl_version",
-            (Level::Tls, 0x22) => "ssl_cn",
-            (Level::Tls, 0x23) => "ssl_cipher",
-            (Level::Tls, 0x24) => "ssl_sig_alg",
-            (Level::Tls, 0x25) => "ssl_key_alg",
-            _ => continue,
-        };
-        if value.len() <= MAX_VALUE_LEN && kept.iter().all(|(known, _)| *known != name) {
+        if (level, *kind) == (Level::Connection, TLS) {
+            // Flags and the result of verifying the client precede the nested values.
+            keep_values(value.get(5..).ok_or(CUT)?, Level::Tls, kept)?;
+        }
+        if let Some(&(_, _, name)) = NAMES.iter().find(|known| (known.0, known.1) == (level, *kind))
+            && value.len() <= MAX_VALUE_LEN
+            && kept.iter().all(|(known, _)| *known != name)
+        {
             kept.push((name, value.to_vec()));
         }
     }
