@@ -508,9 +508,9 @@ impl Scripted {
         let Some((_, fault)) = self.script.fault.take() else { return };
         match fault {
             Fault::WrongFrame(wrong) => {
-                self.output.extend_from_slice(wrong.bytes());
+                self.output.extend_from_slice(wrong.bytes);
                 if let Some(Traced { reader, sent, .. }) = self.traced.as_deref_mut() {
-                    reader.read(wrong.bytes(), self.now, sent);
+                    reader.read(wrong.bytes, self.now, sent);
                     sent.extend(reader.end());
                 }
             }

@@ -191,7 +191,7 @@ fn action(action: &Action) -> Option<String> {
             Some(format!("{count} times {} {:?}", kind(frame), frame.payload))
         }
         Action::Pings(count) => Some(format!("{count} pings with their numbers")),
-        Action::WrongFrame(wrong) => Some(wrong.to_string()),
+        Action::WrongFrame(wrong) => Some(wrong.name.into()),
         Action::Close(payload) => Some(format!("close {}", code_and_reason(payload))),
         Action::Wait(time) => Some(format!("nothing for {time:?}")),
         Action::Await(_) => Some("nothing until the first answer".into()),

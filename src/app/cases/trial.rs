@@ -467,7 +467,7 @@ impl<'s> Trial<'s> {
                 self.writing = Some(Writing::raw(bytes.clone(), Writes::Alone));
             }
             Some(Action::WrongFrame(wrong)) => {
-                self.writing = Some(Writing::raw(wrong.bytes().into(), Writes::Together));
+                self.writing = Some(Writing::raw(wrong.bytes.into(), Writes::Together));
             }
             Some(Action::Close(payload)) => {
                 let first = FIN | Opcode::Close as u8;

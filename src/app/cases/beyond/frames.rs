@@ -59,11 +59,11 @@ pub(super) fn invalid() -> Vec<Case> {
         }
     };
     vec![
-        wrong(1, 1, MASKED, WrongFrame::Masked, &[1002]),
-        long(1, WrongFrame::LongLength16),
-        long(2, WrongFrame::LongLength64),
-        huge(3, TOP_BIT, WrongFrame::LengthTopBit),
-        huge(4, LIMITS, WrongFrame::HugeLength),
+        wrong(1, 1, MASKED, WrongFrame::MASKED, &[1002]),
+        long(1, WrongFrame::LONG_LENGTH_16),
+        long(2, WrongFrame::LONG_LENGTH_64),
+        huge(3, TOP_BIT, WrongFrame::LENGTH_TOP_BIT),
+        huge(4, LIMITS, WrongFrame::HUGE_LENGTH),
         reserved(1, FIN | RSV1 | Opcode::Continuation as u8, Some(begun)),
         reserved(2, FIN | RSV1 | Opcode::Ping as u8, None),
         reserved(3, FIN | RSV1 | Opcode::Pong as u8, None),
