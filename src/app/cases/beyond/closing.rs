@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::app::cases::beyond::kinds::{
-    self, END, INJECTED, KILL, LOST, TEXT, after_echo, first_echo,
+    self, CODES_AFTER_LOSS, END, INJECTED, KILL, TEXT, first_echo, lost,
 };
 use crate::app::cases::case::{
     Action, Alternative, Behavior, Case, Check, Event, ExpectedClose, Id, Limit,
@@ -28,9 +28,6 @@ const IGNORED: &str = "RFC 6455 §1.4: \"after receiving a control frame indicat
                        discards any further data received.\"";
 const TCP: &str = "RFC 6455 §7.1.1: \"In abnormal cases (such as not having received a TCP Close from the server after \
                    a reasonable amount of time) a client MAY initiate the TCP Close.\"";
-
-/// The codes that a client may send once the server has ended TCP.
-const CODES_AFTER_END: [u16; 5] = [1000, 1001, 1002, 1007, 1011];
 
 pub(super) fn codes() -> Vec<Case> {
     let mut cases: Vec<_> = (1..)
@@ -121,31 +118,26 @@ pub(super) fn ends_of_tcp() -> Vec<Case> {
             vec![Action::raw(Opcode::Text as u8, TEXT)],
         ]
     };
-    let close = || ExpectedClose::failing(&CODES_AFTER_END);
-    let ended = |id, actions: Vec<Action>| {
-        Case::beyond(id, LOST, after_echo(actions), vec![first_echo()], close(), END)
-    };
     let mut cases = Vec::new();
-    for (number, mut actions) in (1..).zip(starts()) {
-        actions.push(Action::EndStream);
-        cases.push(ended(id(3, number), actions));
+    for (number, start) in (1..).zip(starts()) {
+        cases.push(lost(id(3, number), start, [Action::EndStream]));
     }
     let echo = kinds::text(TEXT);
     cases.push(Case {
         alternative: Some(Alternative {
             behavior: Behavior::Ok,
             events: vec![first_echo(), echo],
-            close: close(),
+            close: ExpectedClose::failing(&CODES_AFTER_LOSS),
         }),
         note: "The server still receives, so the echo may come or not.",
-        ..ended(id(3, 5), vec![Action::frame(Opcode::Text, TEXT), Action::EndStream])
+        ..lost(id(3, 5), vec![Action::frame(Opcode::Text, TEXT)], [Action::EndStream])
     });
-    for (number, mut actions) in (1..).zip(starts()) {
+    for (number, start) in (1..).zip(starts()) {
         // A reset discards what was not received yet.
-        actions.extend([Action::Wait(Duration::from_millis(200)), Action::Reset]);
+        let reset = [Action::Wait(Duration::from_millis(200)), Action::Reset];
         cases.push(Case {
             note: "The server can't see what the client does after the reset.",
-            ..ended(id(4, number), actions)
+            ..lost(id(4, number), start, reset)
         });
     }
     cases

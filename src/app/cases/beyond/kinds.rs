@@ -21,8 +21,8 @@ pub(super) const RESERVED_BITS: &str = "RFC 6455 §5.2: \"If a nonzero value is 
                                  WebSocket Connection_.\"";
 pub(super) const INJECTED: &str = "RFC 6455 §5.4: \"Control frames (see Section 5.5) MAY be injected in the middle of a fragmented \
                             message.\"";
-pub(super) const LOST: &str = "RFC 6455 §7.2.1: \"If at any point the underlying transport layer connection is unexpectedly lost, \
-                        the client MUST _Fail the WebSocket Connection_.\"";
+const LOST: &str = "RFC 6455 §7.2.1: \"If at any point the underlying transport layer connection is unexpectedly lost, \
+                        the client MUST _Fail the WebSocket Connection_.\" It names no code for that.";
 pub(super) const LIMITS: &str = "RFC 6455 §10.4: \"Implementations that have implementation- and/or platform-specific limitations \
                           regarding the frame size or total message size after reassembly from multiple frames MUST protect \
                           themselves against exceeding those limits.\"";
@@ -56,6 +56,16 @@ pub(super) fn fails(
     let (actions, close) =
         (vec![Action::frame(Opcode::Text, text)], ExpectedClose::by_end_of_tcp());
     Case { opening, ..Case::beyond(id, rule, actions, vec![], close, END) }
+}
+
+/// The codes that a client may still send once the server has ended TCP.
+pub(super) const CODES_AFTER_LOSS: [u16; 5] = [1000, 1001, 1002, 1007, 1011];
+
+/// A case whose connection is lost by the `end` of TCP, after the actions of the `start`.
+pub(super) fn lost(id: Id, start: Vec<Action>, end: impl IntoIterator<Item = Action>) -> Case {
+    let actions = after_echo(start.into_iter().chain(end));
+    let close = ExpectedClose::failing(&CODES_AFTER_LOSS);
+    Case::beyond(id, LOST, actions, vec![first_echo()], close, END)
 }
 
 /// Another reaction, which is NON-STRICT.
