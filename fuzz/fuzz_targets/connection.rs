@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use tungstenite::HandshakeError;
 use tungstenite::error::{Error, ProtocolError};
 use wsecho::app::behavior::{self, Behavior, Behaviors, Fault, Handshake};
-use wsecho::app::connection::Service;
+use wsecho::app::service::Service;
 use wsecho::app::end::Lost;
 use wsecho::app::step::Topic;
 use wsecho::http::origin::Origin;

@@ -24,6 +24,7 @@ use crate::app::conversation::log_event;
 use crate::app::echo::{self, ZERO_COPY_MIN};
 use crate::app::end::End;
 use crate::app::incoming::{Due, Incoming, Next};
+use crate::app::service::Service;
 use crate::app::step::Step;
 use crate::app::trace::{Frames, Reader, Side};
 use crate::buffer::{Budget, Buffer, OverBudget};
@@ -52,7 +53,7 @@ pub struct Scripted {
     /// The client's number in the log.
     client: u64,
     incoming: Box<Incoming>,
-    script: Script,
+    script: Box<Script>,
     prefix: String,
     budget: Arc<Budget>,
     opened: Duration,
@@ -98,25 +99,27 @@ enum StreamAt {
 impl Scripted {
     /// Runs `script` for the client with the number `client` in the log, from `opened` on. `response`,
     /// the 101, is sent first, together with what is due at once.
+    // In a box and not inlined, so that the stack of a client's thread stays small.
+    #[inline(never)]
     pub fn new(
+        Service { settings, budget, .. }: &Service,
         client: u64,
-        script: Script,
-        prefix: String,
+        mut script: Box<Script>,
         incoming: Box<Incoming>,
-        budget: Arc<Budget>,
         response: Vec<u8>,
         opened: Duration,
-    ) -> Self {
+    ) -> Box<Self> {
+        let prefix = script.prefix.take().unwrap_or_else(|| settings.prefix.clone());
         let traced = script.trace.then(|| {
             let reader = Reader::new(Side::Server);
             Box::new(Traced { reader, sent: Frames::default(), closing: Frames::default() })
         });
-        Scripted {
+        Box::new(Scripted {
             client,
             incoming,
             script,
             prefix,
-            budget,
+            budget: Arc::clone(budget),
             opened,
             now: opened,
             queue: Queue::default(),
@@ -127,7 +130,7 @@ impl Scripted {
             replies: 0,
             state: State::Open,
             traced,
-        }
+        })
     }
 
     /// Sends `dump` as the first message, together with the 101.

@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use wsecho::app::cases::case::{Behavior, CloseBehavior, Id};
 use wsecho::app::cases::results::{Report, State};
 use wsecho::app::cases::suite::{self, Pattern, Suite};
-use wsecho::app::connection::Service;
+use wsecho::app::service::Service;
 use wsecho::websocket::handshake;
 
 use super::client::{self, Client, Flaw, PerMessageDeflate};

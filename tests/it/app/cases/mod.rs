@@ -16,7 +16,7 @@ use wsecho::app::cases::case::{Behavior, CloseBehavior, Id};
 use wsecho::app::cases::results::{Report, State};
 use wsecho::app::cases::suite::{Pattern, Suite};
 use wsecho::app::cases::verdict::Ending;
-use wsecho::app::connection::Service;
+use wsecho::app::service::Service;
 use wsecho::app::step::Topic;
 
 use crate::driver::{self, Driver, Ended};
