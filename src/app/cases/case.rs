@@ -1,11 +1,13 @@
 //! A case as data: the frames sent and their times, the allowed answers, and the expected end.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use crate::app::behavior::{Handshake, WrongFrame};
 use crate::app::cases::data::Data;
 use crate::app::cases::payload::Payload;
+use crate::escape::Count;
 use crate::http::response::Response;
 use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::message::Kind;
@@ -114,13 +116,8 @@ pub enum Play {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Frame(Frame),
-    /// The same frame, this many times.
-    Repeated(u32, Frame),
-    /// Pings whose payloads are the numbers from 1 to this one.
-    Pings(u32),
-    /// Bytes that are a part of a frame.
-    Bytes(Vec<u8>),
-    WrongFrame(WrongFrame),
+    /// Bytes that are many frames, or a part of one.
+    Bytes(Bytes),
     /// A close frame with this payload, which begins the closing handshake.
     Close(Payload),
     /// A pause. If the connection is closing at its end, the script ends.
@@ -148,6 +145,14 @@ pub struct Frame {
     pub writes: Writes,
 }
 
+/// Bytes, and their name in a description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    pub name: Cow<'static, str>,
+    pub bytes: Cow<'static, [u8]>,
+    pub writes: Writes,
+}
+
 /// How a frame is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writes {
@@ -168,7 +173,7 @@ pub enum Event {
     Pong(Payload),
     /// The connection was still open at [`Action::Mark`].
     Open,
-    /// The pongs for [`Action::Pings`] of this number. Only the last one is required.
+    /// The pongs for pings whose payloads are the numbers from 1 to this one. Only the last is required.
     Pongs(u32),
     /// A message over the server's limit, which is not received.
     OverLimit,
@@ -417,6 +422,19 @@ impl Action {
     /// A frame with any `first` byte: FIN, reserved bits and opcode.
     pub fn raw(first: u8, payload: impl Into<Payload>) -> Self {
         Action::Frame(Frame { first, payload: payload.into(), writes: Writes::Together })
+    }
+
+    /// A part of a text frame, written on its own.
+    pub fn part(bytes: impl Into<Cow<'static, [u8]>>) -> Self {
+        let bytes = bytes.into();
+        let name = format!("{} of a text frame", Count(bytes.len() as u64, "byte")).into();
+        Action::Bytes(Bytes { name, bytes, writes: Writes::Alone })
+    }
+
+    /// A frame that the client has to refuse.
+    pub fn wrong(WrongFrame { name, bytes }: WrongFrame) -> Self {
+        let (name, bytes) = (name.into(), bytes.into());
+        Action::Bytes(Bytes { name, bytes, writes: Writes::Together })
     }
 
     fn wait(&self) -> Option<Duration> {

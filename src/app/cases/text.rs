@@ -219,7 +219,7 @@ fn pieces(parts: [Vec<u8>; 3]) -> Vec<Action> {
     let mut header = Vec::new();
     frame::encode_raw_header(FIN | Opcode::Text as u8, parts.concat().len(), &mut header);
     let [first, second, third] = parts;
-    [[header, first].concat(), second, third].map(Action::Bytes).into()
+    [[header, first].concat(), second, third].map(Action::part).into()
 }
 
 fn echoed(id: Id, actions: Vec<Action>, text: &[u8]) -> Case {

@@ -113,8 +113,8 @@ pub(super) fn ends_of_tcp() -> Vec<Case> {
     let starts = || {
         [
             vec![],
-            vec![Action::Bytes(b"\x81\x7E\x01".into())],
-            vec![Action::Bytes(b"\x81\x0DHello".into())],
+            vec![Action::part(b"\x81\x7E\x01")],
+            vec![Action::part(b"\x81\x0DHello")],
             vec![Action::raw(Opcode::Text as u8, TEXT)],
         ]
     };

@@ -7,10 +7,10 @@ use crate::app::cases::beyond::kinds::{
     self, LIMITS, RESERVED_BITS, answered, first_echo, refused, text,
 };
 use crate::app::cases::case::{
-    Action, Case, Event, ExpectedClose, Frame, Id, Limit, Writes, fragmented,
+    Action, Bytes, Case, Event, ExpectedClose, Id, Limit, Writes, fragmented,
 };
 use crate::app::cases::payload::Payload;
-use crate::websocket::frame::{FIN, Opcode, RSV1};
+use crate::websocket::frame::{self, FIN, Opcode, RSV1};
 
 const SLOW: Limit = Limit::Kill(Duration::from_secs(10));
 
@@ -37,11 +37,11 @@ pub(super) fn invalid() -> Vec<Case> {
         Case {
             note: "The rule is for the sender, so a client that takes the frame is NON-STRICT.",
             alternative: Some(kinds::non_strict(echoes, ExpectedClose::by_server())),
-            ..refused(Id::new(16, 2, number), MINIMAL, vec![Action::WrongFrame(wrong)], &[1002])
+            ..refused(Id::new(16, 2, number), MINIMAL, vec![Action::wrong(wrong)], &[1002])
         }
     };
     let wrong = |section, number, rule, wrong, codes: &[u16]| {
-        let actions = vec![Action::WrongFrame(wrong), Action::frame(Opcode::Ping, b"after")];
+        let actions = vec![Action::wrong(wrong), Action::frame(Opcode::Ping, b"after")];
         refused(Id::new(16, section, number), rule, actions, codes)
     };
     let reserved = |number, first, before: Option<Action>| {
@@ -73,13 +73,27 @@ pub(super) fn invalid() -> Vec<Case> {
 
 /// Frames that the client has to accept.
 pub(super) fn valid() -> Vec<Case> {
-    const MANY_FRAGMENTS: u32 = 1000;
+    const MANY_FRAGMENTS: usize = 1000;
     const MANY_PINGS: u32 = 10_000;
     let id = |section, number| Id::new(16, section, number);
     let long: Payload = Payload::repeated(b"\x00\xFF", 125);
     let [first, last] = [b"first ", b"second"];
-    let empty =
-        Frame { first: Opcode::Continuation as u8, payload: b"".into(), writes: Writes::Together };
+    let fragments = Bytes {
+        name: format!("{MANY_FRAGMENTS} times continuation without FIN empty").into(),
+        bytes: [Opcode::Continuation as u8, 0].repeat(MANY_FRAGMENTS).into(),
+        writes: Writes::Together,
+    };
+    let mut pings = Vec::new();
+    for number in 1..=MANY_PINGS {
+        let number = number.to_string();
+        frame::encode_header(Opcode::Ping, number.len(), &mut pings);
+        pings.extend_from_slice(number.as_bytes());
+    }
+    let pings = Bytes {
+        name: format!("{MANY_PINGS} pings with their numbers").into(),
+        bytes: pings.into(),
+        writes: Writes::Together,
+    };
     let around = |inside: Vec<Action>| {
         [
             vec![Action::raw(Opcode::Text as u8, first)],
@@ -105,19 +119,14 @@ pub(super) fn valid() -> Vec<Case> {
     ];
     let segments = |bytes: [&'static [u8]; 2]| {
         let pause = Action::Wait(Duration::from_millis(200));
-        let [one, two] = bytes.map(|bytes| Action::Bytes(bytes.into()));
+        let [one, two] = bytes.map(Action::part);
         vec![one, pause, two]
     };
     let whole_text = |text: &'static [u8]| vec![Action::frame(Opcode::Text, text)];
     vec![
         Case {
             limit: SLOW,
-            ..answered(
-                id(4, 1),
-                FRAGMENTS,
-                around(vec![Action::Repeated(MANY_FRAGMENTS, empty)]),
-                vec![whole()],
-            )
+            ..answered(id(4, 1), FRAGMENTS, around(vec![Action::Bytes(fragments)]), vec![whole()])
         },
         ping,
         answered(id(5, 2), PONG, other_pong, vec![Event::Pong(b"ping".into())]),
@@ -126,7 +135,7 @@ pub(super) fn valid() -> Vec<Case> {
             ..answered(
                 id(5, 3),
                 LAST_PING,
-                vec![Action::Pings(MANY_PINGS)],
+                vec![Action::Bytes(pings)],
                 vec![Event::Pongs(MANY_PINGS)],
             )
         },

@@ -1,11 +1,12 @@
 //! Group 14: answers to the opening handshake, and the client's request.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::app::behavior::Handshake;
 use crate::app::cases::beyond::kinds::{self, KILL, TEXT, answered, fails};
 use crate::app::cases::case::{
-    Action, Case, Check, Edit, Event, ExpectedClose, Id, Opening, Writes,
+    Action, Bytes, Case, Check, Edit, Event, ExpectedClose, Id, Opening, Writes,
 };
 use crate::http::request::Request;
 use crate::websocket::frame::Opcode;
@@ -99,8 +100,13 @@ pub(super) fn statuses() -> Vec<Case> {
 
 /// A right 101 that looks unusual.
 pub(super) fn heads() -> Vec<Case> {
-    const SECOND: &[u8] =
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    const SECOND: Bytes = Bytes {
+        name: Cow::Borrowed("a second 101"),
+        bytes: Cow::Borrowed(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        ),
+        writes: Writes::Alone,
+    };
     let head = |number, rule, edits, writes| {
         let opening = Opening { edits, writes, ..Opening::VALID };
         Case { opening, ..answered(Id::new(14, 4, number), rule, vec![text()], vec![echo()]) }
@@ -123,7 +129,7 @@ pub(super) fn heads() -> Vec<Case> {
         Case::beyond(
             Id::new(14, 4, 7),
             TWICE,
-            vec![Action::Bytes(SECOND.into()), text()],
+            vec![Action::Bytes(SECOND), text()],
             vec![],
             ExpectedClose::by_client(1002),
             KILL,

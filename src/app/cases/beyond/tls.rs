@@ -18,7 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
     };
     let cases = vec![
         ended(1, vec![]),
-        ended(2, vec![Action::Bytes(b"\x81\x0DHello".into())]),
+        ended(2, vec![Action::part(b"\x81\x0DHello")]),
         echoed(2, RECORDS, written(vec![text()], Writes::Chopped(1)), vec![echo()]),
         Case {
             note: "TLS 1.2 has no such message, and gets two texts.",
