@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::app::behavior::{Handshake, WrongFrame};
 use crate::app::cases::data::Data;
 use crate::app::cases::payload::Payload;
+use crate::app::trace::Side;
 use crate::escape::Count;
 use crate::http::response::Response;
 use crate::websocket::frame::{FIN, Opcode};
@@ -195,12 +196,6 @@ pub struct RoundTrips {
 /// The smallest message that is [over the limit](Event::OverLimit) in each such case, in bytes.
 const MIN_OVER_LIMIT: usize = 1 << 20;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    Client,
-    Server,
-}
-
 /// How the connection has to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedClose {
@@ -296,15 +291,25 @@ impl fmt::Display for Id {
 }
 
 impl Case {
-    /// A case without compression, in which nothing is disputed.
+    /// A case without compression, in which nothing is disputed, and which `events` pass.
     pub fn script(
         id: Id,
         actions: Vec<Action>,
-        expected: Vec<(Behavior, Vec<Event>)>,
+        events: Vec<Event>,
         close: ExpectedClose,
         limit: Limit,
     ) -> Self {
+        let expected = vec![(Behavior::Ok, events)];
         Case::new(id, Play::Script { actions, expected }, close, limit)
+    }
+
+    /// The same case, for which other events are NON-STRICT.
+    #[must_use]
+    pub fn or_non_strict(mut self, events: Vec<Event>) -> Self {
+        if let Play::Script { expected, .. } = &mut self.play {
+            expected.push((Behavior::NonStrict, events));
+        }
+        self
     }
 
     /// A case beyond the suite, which rests on a sentence of an RFC. Any wrong end fails it.
@@ -316,7 +321,7 @@ impl Case {
         close: ExpectedClose,
         limit: Limit,
     ) -> Self {
-        let case = Case::script(id, actions, vec![(Behavior::Ok, events)], close, limit);
+        let case = Case::script(id, actions, events, close, limit);
         Case { judging: Judging::EndMatters, rule, ..case }
     }
 
@@ -406,6 +411,12 @@ impl Opening {
     }
 }
 
+impl Event {
+    pub fn text(payload: impl Into<Payload>) -> Self {
+        Event::Message(Kind::Text, payload.into())
+    }
+}
+
 impl Limit {
     pub fn time(self) -> Duration {
         let (Limit::Kill(time) | Limit::Close(time) | Limit::End(time)) = self;
@@ -422,6 +433,20 @@ impl Action {
     /// A frame with any `first` byte: FIN, reserved bits and opcode.
     pub fn raw(first: u8, payload: impl Into<Payload>) -> Self {
         Action::Frame(Frame { first, payload: payload.into(), writes: Writes::Together })
+    }
+
+    /// A text message.
+    pub fn text(payload: impl Into<Payload>) -> Self {
+        Action::frame(Opcode::Text, payload)
+    }
+
+    pub fn ping(payload: impl Into<Payload>) -> Self {
+        Action::frame(Opcode::Ping, payload)
+    }
+
+    /// A close frame, which begins the closing handshake.
+    pub fn close(code: u16, reason: &[u8]) -> Self {
+        Action::Close([&code.to_be_bytes(), reason].concat().into())
     }
 
     /// A part of a text frame, written on its own.

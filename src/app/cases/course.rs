@@ -2,10 +2,11 @@
 
 use std::mem;
 
-use crate::app::cases::case::{Behavior, Case, Check, ExpectedClose, Judging, Play, Side};
+use crate::app::cases::case::{Behavior, Case, Check, ExpectedClose, Judging, Play};
 use crate::app::cases::payload::Payload;
 use crate::app::cases::verdict::{Came, ClosePayload, Ending, Received};
 use crate::app::incoming::Incoming;
+use crate::app::trace::Side;
 use crate::websocket::close::{CloseFrame, Reason};
 use crate::websocket::frame;
 use crate::websocket::session::{Answer, Close, Session};

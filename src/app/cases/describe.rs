@@ -3,9 +3,10 @@
 use crate::app::behavior::Handshake;
 use crate::app::cases::case::{
     Action, Alternative, Behavior, Case, Check, Edit, Event, ExpectedClose, Frame, Judging,
-    Opening, Play, Reception, RoundTrips, Side, Writes,
+    Opening, Play, Reception, RoundTrips, Writes,
 };
 use crate::app::cases::payload::Payload;
+use crate::app::trace::Side;
 use crate::escape::{Count, Quoted};
 use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::message::Kind;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::cases::case::{
-    Action, Behavior, Bytes, Case, Check, Frame, Limit, Play, Reception, RoundTrips, Side,
-    Transport, Writes,
+    Action, Behavior, Bytes, Case, Check, Frame, Limit, Play, Reception, RoundTrips, Transport,
+    Writes,
 };
 use crate::app::cases::course::{Course, Due, masking_key};
 use crate::app::cases::payload::Payload;
@@ -19,6 +19,7 @@ use crate::app::cases::verdict::{Came, ClosePayload, judge};
 use crate::app::end::End;
 use crate::app::incoming::{Incoming, Next};
 use crate::app::step::Step;
+use crate::app::trace::Side;
 use crate::buffer::{Budget, Buffer, Charge, OverBudget};
 use crate::escape::Quoted;
 use crate::websocket::close::{CloseFrame, OVER_BUDGET, Reason, STOPPING};

@@ -10,7 +10,6 @@ use crate::app::cases::case::{
 };
 use crate::app::cases::payload::Payload;
 use crate::websocket::frame::Opcode;
-use crate::websocket::message::Kind;
 
 /// How long a client may wait for the end of TCP.
 const MAX_WAIT: Limit = Limit::End(Duration::from_secs(12));
@@ -38,14 +37,14 @@ pub(super) fn codes() -> Vec<Case> {
             Case {
                 note: "A client that knows only the codes of RFC 6455 refuses it with 1002, which is NON-STRICT.",
                 alternative: Some(kinds::non_strict(vec![], unknown)),
-                ..case(Id::new(15, 1, number), REGISTERED, vec![closing(code, b"")], close)
+                ..case(Id::new(15, 1, number), REGISTERED, vec![Action::close(code, b"")], close)
             }
         })
         .collect();
     let refused = ExpectedClose::refused(&[1002]);
     cases.push(Case {
         check: Check::Reaction,
-        ..case(Id::new(15, 1, 4), RESERVED, vec![closing(1015, b"")], refused)
+        ..case(Id::new(15, 1, 4), RESERVED, vec![Action::close(1015, b"")], refused)
     });
     let reason = "whole: ".to_owned() + &"\u{1f980}".repeat(29);
     cases.push(Case {
@@ -53,7 +52,7 @@ pub(super) fn codes() -> Vec<Case> {
         ..case(
             Id::new(15, 1, 5),
             REASON,
-            vec![closing(4999, reason.as_bytes())],
+            vec![Action::close(4999, reason.as_bytes())],
             ExpectedClose::answered(&[1000, 4999]),
         )
     });
@@ -63,10 +62,10 @@ pub(super) fn codes() -> Vec<Case> {
 /// Close frames and what is beside them.
 pub(super) fn orders() -> Vec<Case> {
     let id = |number| Id::new(15, 2, number);
-    let normal = || closing(1000, b"");
+    let normal = || Action::close(1000, b"");
     let answered = || ExpectedClose::answered(&[1000]);
     let large = Payload::repeated(b"0123456789abcdef", 1 << 20);
-    let echo = Event::Message(Kind::Text, large.clone());
+    let echo = Event::text(large.clone());
     let begun = Action::raw(Opcode::Text as u8, TEXT);
     vec![
         Case {
@@ -81,7 +80,7 @@ pub(super) fn orders() -> Vec<Case> {
                 close: answered(),
             }),
             note: "The echo may come whole before the answer, or not at all.",
-            ..case(id(2), ANSWER, vec![Action::frame(Opcode::Text, large), normal()], answered())
+            ..case(id(2), ANSWER, vec![Action::text(large), normal()], answered())
         },
         Case {
             check: Check::Silence,
@@ -91,8 +90,8 @@ pub(super) fn orders() -> Vec<Case> {
                 IGNORED,
                 vec![
                     normal(),
-                    Action::frame(Opcode::Text, TEXT),
-                    Action::frame(Opcode::Ping, b"ping"),
+                    Action::text(TEXT),
+                    Action::ping(b"ping"),
                     Action::frame(Opcode::Binary, Payload::repeated(b"\xFE", 64 << 10)),
                 ],
                 answered(),
@@ -122,7 +121,7 @@ pub(super) fn ends_of_tcp() -> Vec<Case> {
     for (number, start) in (1..).zip(starts()) {
         cases.push(lost(id(3, number), start, [Action::EndStream]));
     }
-    let echo = kinds::text(TEXT);
+    let echo = Event::text(TEXT);
     cases.push(Case {
         alternative: Some(Alternative {
             behavior: Behavior::Ok,
@@ -130,7 +129,7 @@ pub(super) fn ends_of_tcp() -> Vec<Case> {
             close: ExpectedClose::failing(&CODES_AFTER_LOSS),
         }),
         note: "The server still receives, so the echo may come or not.",
-        ..lost(id(3, 5), vec![Action::frame(Opcode::Text, TEXT)], [Action::EndStream])
+        ..lost(id(3, 5), vec![Action::text(TEXT)], [Action::EndStream])
     });
     for (number, start) in (1..).zip(starts()) {
         // A reset discards what was not received yet.
@@ -141,10 +140,6 @@ pub(super) fn ends_of_tcp() -> Vec<Case> {
         });
     }
     cases
-}
-
-fn closing(code: u16, reason: &[u8]) -> Action {
-    Action::Close([&code.to_be_bytes(), reason].concat().into())
 }
 
 /// A case that the client answers only with its close frame.

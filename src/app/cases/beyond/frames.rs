@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::app::behavior::WrongFrame;
 use crate::app::cases::beyond::kinds::{
-    self, LIMITS, RESERVED_BITS, answered, first_echo, refused, text,
+    self, LIMITS, RESERVED_BITS, answered, first_echo, refused,
 };
 use crate::app::cases::case::{
     Action, Bytes, Case, Event, ExpectedClose, Id, Limit, Writes, fragmented,
@@ -33,7 +33,7 @@ const UTF8: &str = "RFC 6455 §5.6: \"a particular text frame might include a pa
 /// Frames that the client has to refuse.
 pub(super) fn invalid() -> Vec<Case> {
     let long = |number, wrong| {
-        let echoes = vec![first_echo(), text(b" long")];
+        let echoes = vec![first_echo(), Event::text(b" long")];
         Case {
             note: "The rule is for the sender, so a client that takes the frame is NON-STRICT.",
             alternative: Some(kinds::non_strict(echoes, ExpectedClose::by_server())),
@@ -41,12 +41,12 @@ pub(super) fn invalid() -> Vec<Case> {
         }
     };
     let wrong = |section, number, rule, wrong, codes: &[u16]| {
-        let actions = vec![Action::wrong(wrong), Action::frame(Opcode::Ping, b"after")];
+        let actions = vec![Action::wrong(wrong), Action::ping(b"after")];
         refused(Id::new(16, section, number), rule, actions, codes)
     };
     let reserved = |number, first, before: Option<Action>| {
         let frame = Action::raw(first, b"reserved");
-        let actions = before.into_iter().chain([frame, Action::frame(Opcode::Ping, b"after")]);
+        let actions = before.into_iter().chain([frame, Action::ping(b"after")]);
         refused(Id::new(16, 3, number), RESERVED_BITS, actions.collect(), &[1002])
     };
     let begun = Action::raw(Opcode::Text as u8, b"begun, ");
@@ -102,9 +102,9 @@ pub(super) fn valid() -> Vec<Case> {
         ]
         .concat()
     };
-    let whole = || text(b"first second");
+    let whole = || Event::text(b"first second");
     let inside = around(vec![
-        Action::frame(Opcode::Ping, long.clone()),
+        Action::ping(long.clone()),
         Action::Wait(Duration::from_secs(1)),
         Action::Mark,
     ]);
@@ -114,7 +114,7 @@ pub(super) fn valid() -> Vec<Case> {
     let ping = Case { alternative: Some(late), ..answered(id(5, 1), PING, inside, at_once) };
     let other_pong = vec![
         Action::frame(Opcode::Pong, b"nobody's"),
-        Action::frame(Opcode::Ping, b"ping"),
+        Action::ping(b"ping"),
         Action::frame(Opcode::Pong, b"another"),
     ];
     let segments = |bytes: [&'static [u8]; 2]| {
@@ -122,7 +122,7 @@ pub(super) fn valid() -> Vec<Case> {
         let [one, two] = bytes.map(Action::part);
         vec![one, pause, two]
     };
-    let whole_text = |text: &'static [u8]| vec![Action::frame(Opcode::Text, text)];
+    let whole_text = |text: &'static [u8]| vec![Action::text(text)];
     vec![
         Case {
             limit: SLOW,
@@ -143,15 +143,20 @@ pub(super) fn valid() -> Vec<Case> {
             id(6, 1),
             UTF8,
             fragmented(Opcode::Text, [&b"\xF0\x9F"[..], b"", b"\xA6\x80"]),
-            vec![text(b"\xF0\x9F\xA6\x80")],
+            vec![Event::text(b"\xF0\x9F\xA6\x80")],
         ),
         answered(
             id(6, 2),
             UTF8,
             segments([b"\x81\x04\xF0\x9F", b"\xA6\x80"]),
-            vec![text(b"\xF0\x9F\xA6\x80")],
+            vec![Event::text(b"\xF0\x9F\xA6\x80")],
         ),
-        answered(id(6, 3), UTF8, whole_text(b"\0nul\0"), vec![text(b"\0nul\0")]),
-        answered(id(6, 4), UTF8, whole_text(b"\xEF\xBB\xBFbom"), vec![text(b"\xEF\xBB\xBFbom")]),
+        answered(id(6, 3), UTF8, whole_text(b"\0nul\0"), vec![Event::text(b"\0nul\0")]),
+        answered(
+            id(6, 4),
+            UTF8,
+            whole_text(b"\xEF\xBB\xBFbom"),
+            vec![Event::text(b"\xEF\xBB\xBFbom")],
+        ),
     ]
 }

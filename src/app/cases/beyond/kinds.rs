@@ -7,8 +7,6 @@ use crate::app::cases::case::{
     Action, Alternative, Behavior, Case, Edit, Event, ExpectedClose, Id, Limit, Opening, Reception,
     Writes,
 };
-use crate::websocket::frame::Opcode;
-use crate::websocket::message::Kind;
 
 pub(super) const TEXT: &[u8] = b"Hello, world!";
 const FIRST: &[u8] = b"first";
@@ -37,6 +35,11 @@ pub(super) fn answered(
     Case::beyond(id, rule, actions, events, ExpectedClose::by_server(), KILL)
 }
 
+/// A case in which the client echoes so many texts.
+pub(super) fn echoed(id: Id, rule: &'static str, texts: usize) -> Case {
+    answered(id, rule, vec![Action::text(TEXT); texts], vec![Event::text(TEXT); texts])
+}
+
 /// A case in which the client has to fail the connection with one of `codes`, or by ending TCP.
 pub(super) fn refused(id: Id, rule: &'static str, actions: Vec<Action>, codes: &[u16]) -> Case {
     let close = ExpectedClose::failing(codes);
@@ -53,8 +56,7 @@ pub(super) fn fails(
 ) -> Case {
     let opening =
         Opening { handshake, edits, writes: Writes::Together, reception: Reception::Fail };
-    let (actions, close) =
-        (vec![Action::frame(Opcode::Text, text)], ExpectedClose::by_end_of_tcp());
+    let (actions, close) = (vec![Action::text(text)], ExpectedClose::by_end_of_tcp());
     Case { opening, ..Case::beyond(id, rule, actions, vec![], close, END) }
 }
 
@@ -75,16 +77,11 @@ pub(super) fn non_strict(events: Vec<Event>, close: ExpectedClose) -> Alternativ
 
 /// A text and the wait for its echo, before the actions. A client that is not there can't pass.
 pub(super) fn after_echo(actions: impl IntoIterator<Item = Action>) -> Vec<Action> {
-    let text = Action::frame(Opcode::Text, FIRST);
+    let text = Action::text(FIRST);
     [text, Action::Await(Duration::from_secs(2))].into_iter().chain(actions).collect()
 }
 
 /// The echo of the text of [`after_echo`].
 pub(super) fn first_echo() -> Event {
-    text(FIRST)
-}
-
-/// A text message.
-pub(super) fn text(text: &'static [u8]) -> Event {
-    Event::Message(Kind::Text, text.into())
+    Event::text(FIRST)
 }
