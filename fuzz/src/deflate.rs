@@ -5,7 +5,7 @@ use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_par
 use miniz_oxide::deflate::stream::deflate;
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZError, MZFlush};
-use wsecho::app::connection::Service;
+use wsecho::app::service::Service;
 use wsecho::websocket::negotiation::Parameters;
 
 use crate::driver::Driver;

@@ -8,7 +8,7 @@ use log::warn;
 
 use crate::app::behavior::Draws;
 use crate::app::cases::results::Cases;
-use crate::app::connection::Service;
+use crate::app::service::Service;
 use crate::app::settings::{Settings, Timeouts};
 use crate::buffer::Budget;
 use crate::cli::Config;
