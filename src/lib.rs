@@ -116,8 +116,11 @@ use std::error::Error;
 ///
 /// The log file can't be written, or an address can't be bound.
 pub fn run(config: cli::Config) -> Result<(), Box<dyn Error>> {
-    server::allocator::tune();
+    let tuned = server::allocator::tune();
     let _log = logging::start(&config.logging)?;
+    if let Err(why) = tuned {
+        log::debug!("the allocator is not tuned: {why}");
+    }
     cli::unknown_variables().for_each(|wrong| log::warn!("{wrong}"));
     server::serve(config)
 }
