@@ -208,28 +208,25 @@ def tables(run):
     )
     deflated = [row for row in rows if row.startswith("deflate")]
     table("Bytes of a reply", "", ["work", *names], each_server(run.reply, deflated))
+
+    def each_figure(row, *figures):
+        return [
+            [NAMES[server], *(get(run.figures(row, server, figure)) for figure, get in figures)]
+            for server in run.servers([row])
+        ]
+
     for row, what in MEMORY.items():
-        lines = []
-        for server in run.servers([row]):
-            clients, resident, tables = (
-                run.median(row, server, lambda s: s[figure])
-                for figure in ("messages", "resident", "page_tables")
-            )
-            lines.append([NAMES[server], f"{clients:,.0f}", f"{resident:.1f}", f"{tables:.1f}"])
+        names = ["messages", "resident", "page_tables"]
+        figures = [(lambda s, n=n: s[n], lambda f: short(statistics.median(f))) for n in names]
         head = ["server", "clients", "resident, KiB each", "page tables, KiB each"]
-        table(f"Memory of a client that is idle after {what}", "", head, lines)
+        title = f"Memory of a client that is idle after {what}"
+        table(title, "", head, each_figure(row, *figures))
+    figures = [(lambda s, n=n: 1e3 * s[n], lambda f: short(max(f))) for n in ("p50", "p99", "max")]
     table(
         "4,000 clients at once",
         "\nms from a connect at the same instant to the first reply, in the slowest of the rounds.\n",
         ["server", "p50", "p99", "last"],
-        [
-            [NAMES[server]]
-            + [
-                short(1e3 * max(run.figures("burst", server, lambda s: s[figure])))
-                for figure in ("p50", "p99", "max")
-            ]
-            for server in run.servers(["burst"])
-        ],
+        each_figure("burst", *figures),
     )
     growth(run)
 
@@ -373,7 +370,7 @@ def panel(title, y_title, label, x_title, lines, width, height):
 
 def draw(name, title, panels, columns, width, height):
     """Draws the panels that have lines beside and below each other."""
-    panels = [each for each in panels if any(each[-1].values())]
+    panels = [each for each in panels if any(len(found) > 1 for found in each[-1].values())]
     if not panels:
         return
     whole = f"0 0 {columns * width} {math.ceil(len(panels) / columns) * height}"

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -360,7 +360,9 @@ impl<'a> Load<'a> {
         self.open -= 1;
         if self.mode == Mode::Close {
             self.clients[id].state = State::Closed;
-            return Ok(epoll::delete(&self.epoll, self.clients[id].stream.socket())?);
+            let socket = self.clients[id].stream.socket();
+            epoll::delete(&self.epoll, socket)?;
+            return socket.shutdown(Shutdown::Both);
         }
         if let Some((began, _)) = self.clients[id].timed {
             self.tally.latencies.push(began.elapsed().as_secs_f64());

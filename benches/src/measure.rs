@@ -98,8 +98,13 @@ impl Bench {
             Cores::Two => self.server_core,
             Cores::One => self.generator_core,
         };
+        let clients = match work {
+            Work::Growth { clients } => clients,
+            _ => 10_000,
+        };
+        let arguments = arguments(kind, work, clients);
         let mut server =
-            Server::start(kind, &self.programs, row.wire, Some(core), &arguments(kind, work))?;
+            Server::start(kind, &self.programs, row.wire, Some(core), clients, &arguments)?;
         let messages = messages(kind, work, row.wire);
         let request = messages::request(match row.wire {
             Wire::Plain | Wire::Tls => "",
@@ -207,16 +212,16 @@ impl Bench {
 }
 
 /// Flags of wsecho for this work.
-fn arguments(kind: Kind, work: Work) -> Vec<String> {
-    let (clients, more): (_, &[_]) = match work {
+fn arguments(kind: Kind, work: Work, clients: usize) -> Vec<String> {
+    let more: &[_] = match work {
         // On a busy machine it takes long until all are connected.
-        Work::Growth { clients } => (clients.div_ceil(kind.processes()), &["--ping-interval=10m"]),
+        Work::Growth { .. } => &["--ping-interval=10m"],
         // Memory is to be measured after a ping interval.
-        Work::Idle { size: MIB, .. } => (10_000, &["--ping-interval=2s", "--ping-timeout=60s"]),
-        _ => (10_000, &[]),
+        Work::Idle { size: MIB, .. } => &["--ping-interval=2s", "--ping-timeout=60s"],
+        _ => &[],
     };
     // Versions that count connections without a WebSocket count the one that waits for the listener.
-    let most = format!("--max-connections={}", clients + 100);
+    let most = format!("--max-connections={}", clients.div_ceil(kind.processes()) + 100);
     [most].into_iter().chain(more.iter().map(|&flag| flag.to_owned())).collect()
 }
 

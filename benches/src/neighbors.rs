@@ -98,7 +98,7 @@ fn sample(wsecho: &str, row: &Row) -> io::Result<[f64; FIGURES.len()]> {
     let programs = Programs { wsecho, against: None, uwebsockets: None };
     // The wait for a reply may be long, and nobody is to be closed for it.
     let patient = ["--ping-interval=0", "--write-timeout=10m"].map(str::to_owned);
-    let server = Server::start(Kind::Wsecho, &programs, Wire::Plain, None, &patient)?;
+    let server = Server::start(Kind::Wsecho, &programs, Wire::Plain, None, 100, &patient)?;
     let addr = server.address;
     let hello = frame(COMPRESSED_TEXT, &compress(b"hello", 9));
     let message = frame(COMPRESSED_BINARY, &row.payload);

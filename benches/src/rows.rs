@@ -165,7 +165,7 @@ pub fn compression() -> Vec<Row> {
 
 /// More and more clients of one process, and of three behind a proxy.
 pub fn growth() -> Vec<Row> {
-    [10, 100, 1_000, 3_000, 6_000, 12_000, 20_000, 30_000]
+    [10, 100, 1_000, 3_000, 6_000, 12_000, 18_000, 20_000, 30_000]
         .map(|clients| {
             let work = Work::Growth { clients };
             row(&format!("growth-{clients}"), work, Wire::Plain, &[Kind::Wsecho, Kind::Haproxy])

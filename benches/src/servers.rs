@@ -67,9 +67,21 @@ impl Kind {
         matches!(self, Kind::Raw | Kind::Wsecho | Kind::Prefix | Kind::Against)
     }
 
-    /// How many processes the clients are spread over.
+    /// How many processes of wsecho have the clients.
     pub fn processes(self) -> usize {
         if self == Kind::Haproxy { 3 } else { 1 }
+    }
+
+    /// How many processes of the proxy listen on one port. HAProxy has two descriptors for each client, and
+    /// the kernel does not spread the clients evenly.
+    fn proxies(self, clients: usize) -> usize {
+        const CLIENTS: usize = 8_000;
+        if self == Kind::Haproxy { clients.div_ceil(CLIENTS) } else { 1 }
+    }
+
+    /// The level of compression.
+    fn level(self) -> &'static str {
+        if matches!(self, Kind::WsLevel1 | Kind::WebsocketsLevel1) { "1" } else { "6" }
     }
 
     fn is_proxy(self) -> bool {
@@ -79,8 +91,9 @@ impl Kind {
     /// An error unless the kernel's limits have room for so many clients.
     pub fn fits(self, clients: usize) -> io::Result<()> {
         machine::fit_threads(clients, clients.div_ceil(self.processes()))?;
-        // A proxy has two descriptors for each.
-        machine::raise_descriptor_limit(2 * clients as u64 + 400)
+        let of_proxy =
+            9 * clients.div_ceil(self.proxies(clients)) / 4 * usize::from(self.is_proxy());
+        machine::raise_descriptor_limit((clients.max(of_proxy) + 200) as u64)
     }
 
     /// An error unless the program that this server needs is there.
@@ -130,13 +143,11 @@ impl Kind {
                 let program = programs.uwebsockets.as_deref().unwrap_or_default();
                 words(&[program, &port, mode][..if mode.is_empty() { 2 } else { 3 }])
             }
-            Kind::Ws => words(&[&node(), &script("echo-ws.mjs"), &port, mode, "6"]),
-            Kind::WsLevel1 => words(&[&node(), &script("echo-ws.mjs"), &port, mode, "1"]),
-            Kind::Websockets => {
-                words(&[&python(), &script("echo-websockets.py"), &port, mode, "6"])
+            Kind::Ws | Kind::WsLevel1 => {
+                words(&[&node(), &script("echo-ws.mjs"), &port, mode, self.level()])
             }
-            Kind::WebsocketsLevel1 => {
-                words(&[&python(), &script("echo-websockets.py"), &port, mode, "1"])
+            Kind::Websockets | Kind::WebsocketsLevel1 => {
+                words(&[&python(), &script("echo-websockets.py"), &port, mode, self.level()])
             }
             Kind::Nginx => {
                 let folder = configure("nginx", &nginx(address, behind))?;
@@ -185,7 +196,7 @@ fn configure(name: &str, config: &str) -> io::Result<String> {
 fn nginx(address: SocketAddr, behind: &[SocketAddr]) -> String {
     format!(
         "daemon off; master_process off; pid nginx.pid; events {{ worker_connections 1024; }}
-        http {{ access_log off; client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f;
+        http {{ access_log off; error_log stderr crit; client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f;
         uwsgi_temp_path u; scgi_temp_path s; server {{ listen {address} ssl; ssl_certificate {};
         ssl_certificate_key {}; ssl_protocols TLSv1.3; location / {{ proxy_pass http://{};
         proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;
@@ -208,31 +219,36 @@ fn haproxy(address: SocketAddr, behind: &[SocketAddr]) -> String {
 
 /// A running server. Dropping it kills it.
 pub struct Server {
-    /// A proxy is the last.
+    /// First the processes of wsecho, then their proxy.
     children: Vec<Child>,
+    processes: usize,
     pub address: SocketAddr,
 }
 
 impl Server {
-    /// Starts a server on free ports, on one core or on all, and waits until it listens.
+    /// Starts a server for so many clients, on one core or on all, and waits until it listens.
     pub fn start(
         kind: Kind,
         programs: &Programs,
         wire: Wire,
         core: Option<usize>,
+        clients: usize,
         arguments: &[String],
     ) -> io::Result<Server> {
-        let mut server = Server { children: Vec::new(), address: free_address()? };
+        let address = free_address()?;
+        let processes = kind.processes();
+        let mut server = Server { children: Vec::new(), processes, address };
         let mut behind = Vec::new();
-        for _ in 0..if kind.is_proxy() { kind.processes() } else { 0 } {
+        for _ in 0..if kind.is_proxy() { processes } else { 0 } {
             let address = free_address()?;
             let plain = Kind::Wsecho.command(programs, Wire::Plain, address, &[], arguments)?;
             server.spawn(Kind::Wsecho, address, core, &plain)?;
             behind.push(address);
         }
-        let address = server.address;
         let command = kind.command(programs, wire, address, &behind, arguments)?;
-        server.spawn(kind, address, core, &command)?;
+        for _ in 0..kind.proxies(clients) {
+            server.spawn(kind, address, core, &command)?;
+        }
         Ok(server)
     }
 
@@ -251,8 +267,10 @@ impl Server {
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
             if TcpStream::connect(address).is_ok() {
-                // The thread of this connection ends before anything is measured.
-                thread::sleep(Duration::from_millis(5));
+                // The thread of this connection ends before anything is measured. The second proxy on a
+                // port takes longer to listen.
+                let is_second = self.children.len() > self.processes + 1;
+                thread::sleep(Duration::from_millis(if is_second { 200 } else { 5 }));
                 return Ok(());
             }
             for child in &mut self.children {
@@ -287,19 +305,14 @@ impl Server {
 
     /// Asks wsecho to stop, but not the proxy in front of it.
     pub fn ask_to_stop(&self) -> io::Result<()> {
-        self.wsecho()
-            .iter()
-            .try_for_each(|child| Ok(kill_process(Pid::from_child(child), Signal::TERM)?))
+        let mut wsecho = self.pids().take(self.processes);
+        wsecho.try_for_each(|process| Ok(kill_process(process, Signal::TERM)?))
     }
 
     /// Waits until wsecho has ended.
     pub fn wait(&mut self) -> io::Result<()> {
-        let processes = self.wsecho().len();
-        self.children[..processes].iter_mut().try_for_each(|child| child.wait().map(drop))
-    }
-
-    fn wsecho(&self) -> &[Child] {
-        &self.children[..(self.children.len() - 1).max(1)]
+        let mut wsecho = self.children.iter_mut().take(self.processes);
+        wsecho.try_for_each(|child| child.wait().map(drop))
     }
 }
 
@@ -347,7 +360,7 @@ fn uwebsockets() -> io::Result<String> {
     Ok(String::from_utf8_lossy(&built.stdout).trim().to_owned())
 }
 
-/// Runs a command to its end. An error has the last line that it wrote.
+/// Runs a command to its end. An error has the line of its own.
 fn run(command: &mut Command) -> io::Result<Output> {
     let name = command.get_program().display().to_string();
     let output = command
@@ -355,7 +368,9 @@ fn run(command: &mut Command) -> io::Result<Output> {
         .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
-        return Err(io::Error::other(error.trim().lines().last().unwrap_or(&name).to_owned()));
+        let mut lines = error.trim().lines();
+        let line = lines.clone().find(|line| line.contains("Error")).or(lines.next_back());
+        return Err(io::Error::other(line.unwrap_or(&name).to_owned()));
     }
     Ok(output)
 }
