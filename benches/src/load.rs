@@ -362,7 +362,9 @@ impl<'a> Load<'a> {
             self.clients[id].state = State::Closed;
             let socket = self.clients[id].stream.socket();
             epoll::delete(&self.epoll, socket)?;
-            return socket.shutdown(Shutdown::Both);
+            // The server may have reset it meanwhile.
+            let _ = socket.shutdown(Shutdown::Both);
+            return Ok(());
         }
         if let Some((began, _)) = self.clients[id].timed {
             self.tally.latencies.push(began.elapsed().as_secs_f64());

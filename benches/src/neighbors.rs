@@ -36,9 +36,9 @@ struct Row {
 }
 
 fn rows() -> Vec<Row> {
-    const OFFER: &str = messages::COMPRESSION;
-    const SMALL_WINDOW: &str =
-        "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9\r\n";
+    const OFFER: &str = messages::COMPRESSION_OF_EACH;
+    const SMALL_WINDOW: &str = "Sec-WebSocket-Extensions: permessage-deflate; \
+         server_no_context_takeover; server_max_window_bits=9\r\n";
     // Repeated farther back than the smallest window reaches.
     let repeated = Random(1).bytes(600).into_iter().cycle().take(16 << 20).collect::<Vec<_>>();
     let bomb = || compress(&vec![0; 16 << 20], 9);
@@ -121,12 +121,12 @@ fn sample(wsecho: &str, row: &Row) -> io::Result<[f64; FIGURES.len()]> {
         let counts = || [&answered, &refused].map(|count| count.load(Ordering::Relaxed) as f64);
         let (before, start) = (counts(), Instant::now());
         let (mut times, mut own_refused) = (Vec::new(), 0.0);
-        let mut stream = connect(addr, messages::COMPRESSION)?;
+        let mut stream = connect(addr, messages::COMPRESSION_OF_EACH)?;
         while start.elapsed() < TIME {
             let sent = Instant::now();
             if echo(&mut stream, &hello)? == CLOSE {
                 own_refused += 1.0;
-                stream = connect(addr, messages::COMPRESSION)?;
+                stream = connect(addr, messages::COMPRESSION_OF_EACH)?;
             } else {
                 times.push(1e3 * sent.elapsed().as_secs_f64());
             }
