@@ -7,7 +7,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use wsecho_bench::kernel_copy;
 
-/// Allows this process and its children at least so many descriptors, and as many as the hard limit.
+/// Allows this process and its children as many descriptors as the hard limit does, and at least `wanted`.
 pub fn raise_descriptor_limit(wanted: u64) -> io::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let wanted = maximum.map(|maximum| maximum.max(wanted));

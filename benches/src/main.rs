@@ -179,7 +179,7 @@ fn set_up(options: &Options, rows: &mut Vec<Row>, notes: &mut Vec<String>) -> io
             rows.iter_mut().for_each(|row| row.servers.retain(|found| *found != kind));
         }
     }
-    machine::raise_descriptor_limit(10_400)?;
+    machine::raise_descriptor_limit(0)?;
     fit_growth(rows, notes)?;
     rows.retain(|row| !row.servers.is_empty());
     let cores = machine::cores()?;

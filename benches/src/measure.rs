@@ -117,9 +117,6 @@ impl Bench {
             request: (kind != Kind::Raw).then_some(&request),
             messages: &messages,
         };
-        if let Work::Growth { clients } = work {
-            return self.grow(&mut server, target, row, clients);
-        }
         let memory_before = server.memory()?;
         let mut meter = Meter::start(&server)?;
         let mut idle = Vec::new();
@@ -150,7 +147,7 @@ impl Bench {
                 idle = idle_clients(target, clients, size)?;
                 Tally { replies: clients, ..Tally::default() }
             }
-            Work::Growth { .. } => unreachable!("it has returned"),
+            Work::Growth { clients } => return self.grow(&mut server, target, row, clients),
         };
         let bytes = (tally.sent + tally.received) / 2.0;
         let mut sample = meter.stop(&row.name, tally)?;
@@ -175,7 +172,9 @@ impl Bench {
         const TALKING: usize = 10;
         let name = |part: &str| row.name.replace("growth", &format!("grow-{part}"));
         let memory_before = server.memory()?;
-        let memory = |server: &Server| Ok(server.memory()?.each(&memory_before, clients));
+        let memory = |server: &Server| -> io::Result<Memory> {
+            Ok(server.memory()?.each(&memory_before, clients))
+        };
 
         let (meter, start) = (Meter::start(server)?, Instant::now());
         let mut load = Load::connect(target, clients, AT_ONCE)?;
@@ -184,12 +183,12 @@ impl Bench {
 
         load.echo_once()?;
         thread::sleep(Duration::from_millis(200));
-        let idle_memory: io::Result<Memory> = memory(server);
+        let idle_memory = memory(server)?;
         load.queue(TALKING.min(clients), 1)?;
         load.run(self.time / 5)?;
         let meter = Meter::start(server)?;
         let mut few = meter.stop(&name("few"), load.run(self.time)?)?;
-        few.memory = idle_memory?;
+        few.memory = idle_memory;
         load.wait_for_replies()?;
 
         let time = self.time.max(Duration::from_micros(100) * clients as u32);

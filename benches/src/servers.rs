@@ -91,9 +91,10 @@ impl Kind {
     /// An error unless the kernel's limits have room for so many clients.
     pub fn fits(self, clients: usize) -> io::Result<()> {
         machine::fit_threads(clients, clients.div_ceil(self.processes()))?;
-        let of_proxy =
-            9 * clients.div_ceil(self.proxies(clients)) / 4 * usize::from(self.is_proxy());
-        machine::raise_descriptor_limit((clients.max(of_proxy) + 200) as u64)
+        // Two for each client of a proxy, and for some more.
+        let of_proxy = 2 * (clients / self.proxies(clients) + 1_000);
+        let descriptors = if self.is_proxy() { clients.max(of_proxy) } else { clients };
+        machine::raise_descriptor_limit(descriptors as u64 + 200)
     }
 
     /// An error unless the program that this server needs is there.
