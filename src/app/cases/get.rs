@@ -3,8 +3,7 @@
 use crate::app::cases::case::{Case, Id};
 use crate::app::cases::control::{self, Command, Control};
 use crate::app::cases::format::Format;
-use crate::app::cases::results::Cases;
-use crate::app::cases::results::{self, State};
+use crate::app::cases::results::{self, Cases, State};
 use crate::app::cases::suite::{self, Suite};
 use crate::app::cases::summary::Check;
 use crate::app::json;

@@ -125,7 +125,7 @@ impl Results {
         self.known(agent, |agent| agent.cases.values().any(is_running)).unwrap_or_default()
     }
 
-    /// What `read` finds of an agent, if the agent is known.
+    /// Reads an agent, if it is known.
     fn known<R>(&self, name: &str, read: impl FnOnce(&Agent) -> R) -> Option<R> {
         self.lock().iter().find(|agent| agent.name == name).map(read)
     }

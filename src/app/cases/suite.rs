@@ -13,7 +13,7 @@ use crate::app::cases::volume;
 /// The maximum number of round trips of a case, as in the suite.
 pub const MAX_MESSAGES: u32 = 1000;
 
-/// The cases of a group, in the order of their ids, with so many round trips.
+/// Returns the cases of a group, in the order of their ids, each with at most this many round trips.
 type Cases = fn(u32) -> Vec<Case>;
 
 /// The groups in their order: the number, the subject and the cases.
