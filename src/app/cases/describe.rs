@@ -6,7 +6,7 @@ use crate::app::cases::case::{
     Opening, Play, Reception, RoundTrips, Writes,
 };
 use crate::app::cases::payload::Payload;
-use crate::app::trace::Side;
+use crate::app::trace::{Side, opcode_name};
 use crate::escape::{Count, Quoted};
 use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::message::Kind;
@@ -205,14 +205,8 @@ fn code_and_reason(payload: &Payload) -> String {
 }
 
 fn kind(frame: &Frame) -> String {
-    let name = match frame.first & 0x0F {
-        0x0 => "continuation",
-        0x1 => "text",
-        0x2 => "binary",
-        0x8 => "close",
-        0x9 => "ping",
-        0xA => "pong",
-        opcode => return format!("opcode {opcode}"),
+    let Some(name) = opcode_name(frame.first) else {
+        return format!("opcode {}", frame.first & 0x0F);
     };
     let fin = if frame.first & FIN == 0 { " without FIN" } else { "" };
     match frame.first >> 4 & 0x7 {
