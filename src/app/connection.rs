@@ -327,10 +327,7 @@ impl<'s> Connection<'s> {
         let Phase::Admission(accepted) = mem::replace(&mut self.phase, Phase::Over) else { return };
         match admitted {
             Ok(number) => {
-                let header = self.proxy_header.take();
-                let (service, peer, now) = (self.service, self.peer, self.now);
-                let admitted =
-                    Admitted::new(service, *accepted, number, peer, header.as_deref(), now);
+                let admitted = Admitted::new(self.service, *accepted, number, self.now);
                 self.phase = Phase::Delayed(admitted);
             }
             Err(why) => {
@@ -437,7 +434,9 @@ impl<'s> Connection<'s> {
         let (Routed { who, topic, answer }, input) = (*routed, head.input);
         match answer {
             Ok(opening) => {
-                self.phase = Phase::Admission(Box::new(Accepted { opening, input, head_len, who }));
+                let (peer, header) = (self.peer, self.proxy_header.take());
+                let accepted = Accepted { opening, peer, header, input, head_len, who };
+                self.phase = Phase::Admission(Box::new(accepted));
             }
             Err(response) => self.respond(topic, &who, &response, method(input.filled())),
         }
