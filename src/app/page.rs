@@ -27,7 +27,7 @@ pub const CONSOLE: Page = Page {
 // Safari 15 does not count ws: as 'self'.
 pub const CASES: Page = Page {
     html: include_str!("../../static/cases.html"),
-    script: "sha256-Lrwkw/CWt6tdpi8HHYvwAzvZKQ4/spZcPTKNwRd2zas=",
+    script: "sha256-I5G2ZuuAxG6oou+QOB+sZEeoIpxDOcryoE2lZfyqzzQ=",
     style: "sha256-EnQ+RK1S5hIUjUr9gAkRHr4QTsBSgLtHynbBaMUaH5Y=",
     directives: "connect-src 'self' ws: wss:; worker-src blob:",
 };
