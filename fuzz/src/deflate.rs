@@ -2,7 +2,7 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use miniz_oxide::MZFlush;
-use wsecho::app::connection::Service;
+use wsecho::app::service::Service;
 use wsecho::websocket::negotiation::Parameters;
 
 pub use crate::client_deflate::{Compressor, Inflater, TAIL};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use wsecho::app::behavior::HANG;
-use wsecho::app::connection::Service;
 use wsecho::app::incoming::LARGE_INPUT;
+use wsecho::app::service::Service;
 use wsecho::buffer::UNMETERED;
 
 use crate::driver::{Driver, Ended, PING_INTERVAL, PING_TIMEOUT, Waits, service, upgrade};

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wsecho::app::connection::Service;
+use wsecho::app::service::Service;
 
 use crate::deflate::Compressor;
 use crate::driver::{Driver, service, upgrade};

@@ -6,7 +6,7 @@ use miniz_oxide::MZFlush;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use wsecho::app::connection::Service;
+use wsecho::app::service::Service;
 use wsecho::app::step::Step;
 use wsecho::buffer::{STEP, UNMETERED};
 use wsecho::http::request::Request;
