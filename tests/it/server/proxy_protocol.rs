@@ -184,8 +184,12 @@ fn refusals_beyond_a_hundred_a_second_are_logged_at_debug() {
     eventually(SOON, || {
         let mut streams: Vec<_> = (0..150).map(|_| server.connect()).collect();
         refused += streams.len();
-        streams.iter_mut().for_each(|stream| stream.write_all(b"x").unwrap());
-        streams.iter_mut().for_each(|stream| drop(stream.read(&mut [0])));
+        for stream in &mut streams {
+            stream.write_all(b"x").unwrap();
+        }
+        for stream in &mut streams {
+            let _ = stream.read(&mut [0]);
+        }
         lines("DEBUG") > 0
     });
     eventually(SOON, || lines("INFO") + lines("DEBUG") == refused);
