@@ -34,31 +34,13 @@ use crate::cli::ALLOCATOR_TUNED;
 /// The reason why the allocator stays as it is.
 pub fn tune() -> Result<(), String> {
     const VARIABLE: &str = "GLIBC_TUNABLES";
-    const ARENA_MAX: &str = "glibc.malloc.arena_max=";
-    const CACHES: [&str; 2] = ["glibc.malloc.tcache_count=", "glibc.malloc.mxfast="];
 
     if cfg!(not(target_env = "gnu")) {
         return Err("it is not glibc's".into());
     }
-    let max_arenas = if getrlimit(Resource::As).current.is_some() { 1 } else { 16 };
-    let default = thread::available_parallelism().map_or(1, usize::from) * 8;
     let tunables = env::var_os(VARIABLE).unwrap_or_default();
     let tunables = tunables.into_string().map_err(|_| format!("{VARIABLE} is not UTF-8"))?;
-    let set = |name: &str| -> Option<usize> {
-        tunables
-            .split(':')
-            .filter_map(|tunable| tunable.strip_prefix(name))
-            .next_back()?
-            .parse()
-            .ok()
-    };
-    let mut missing = String::new();
-    if set(ARENA_MAX).unwrap_or(default) > max_arenas {
-        missing += &format!(":{ARENA_MAX}{max_arenas}");
-    }
-    for name in CACHES.into_iter().filter(|name| set(name).is_none()) {
-        missing += &format!(":{name}0");
-    }
+    let missing = missing(&tunables);
     if missing.is_empty() {
         return Ok(());
     }
@@ -76,6 +58,26 @@ pub fn tune() -> Result<(), String> {
     command.arg0(name).args(arguments).env(ALLOCATOR_TUNED, "1");
     // exec returns only if it fails.
     Err(command.env(VARIABLE, tunables + &missing).exec().to_string())
+}
+
+/// The tunables to append to those that are set.
+fn missing(tunables: &str) -> String {
+    const ARENA_MAX: &str = "glibc.malloc.arena_max=";
+    const CACHES: [&str; 2] = ["glibc.malloc.tcache_count=", "glibc.malloc.mxfast="];
+
+    let max_arenas = if getrlimit(Resource::As).current.is_some() { 1 } else { 16 };
+    let default = thread::available_parallelism().map_or(1, usize::from) * 8;
+    let set = |name: &str| -> Option<usize> {
+        tunables.rsplit(':').find_map(|tunable| tunable.strip_prefix(name))?.parse().ok()
+    };
+    let mut missing = String::new();
+    if set(ARENA_MAX).unwrap_or(default) > max_arenas {
+        missing += &format!(":{ARENA_MAX}{max_arenas}");
+    }
+    for name in CACHES.into_iter().filter(|name| set(name).is_none()) {
+        missing += &format!(":{name}0");
+    }
+    missing
 }
 
 /// Makes glibc return freed small blocks: it merges them only when a block of at least 64 KiB is freed.
