@@ -9,9 +9,9 @@
 //! ```
 
 pub mod client;
-pub mod deflate;
 #[path = "../../tests/it/deflate.rs"]
 pub mod client_deflate;
+pub mod deflate;
 #[path = "../../tests/it/driver.rs"]
 pub mod driver;
 #[path = "../../tests/it/frames.rs"]

@@ -36,6 +36,9 @@ const MAX_KEPT_HEAD: usize = 512;
 /// A request that may open a WebSocket.
 pub struct Accepted {
     pub opening: Opening,
+    pub peer: Peer,
+    /// The PROXY header that came first, if any.
+    pub header: Option<Box<proxy_protocol::Header>>,
     /// The head of the request, and the bytes after it.
     pub input: Buffer,
     pub head_len: usize,
@@ -77,20 +80,12 @@ enum Job {
 }
 
 impl Admitted {
-    /// The handshake of client `number`, admitted at `now`. Its `peer` is known by the PROXY `header`, if
-    /// there is one.
+    /// The handshake of client `number`, admitted at `now`.
     // This and its callees are not inlined, so that stack frames don't add up.
     #[inline(never)]
-    pub fn new(
-        service: &Service,
-        accepted: Accepted,
-        number: u64,
-        peer: Peer,
-        header: Option<&proxy_protocol::Header>,
-        now: Duration,
-    ) -> Box<Self> {
-        let Accepted { opening: Opening { mut upgrade, purpose }, mut input, head_len, who } =
-            accepted;
+    pub fn new(service: &Service, accepted: Accepted, number: u64, now: Duration) -> Box<Self> {
+        let Accepted { opening, peer, header, mut input, head_len, who } = accepted;
+        let Opening { mut upgrade, purpose } = opening;
         let deflate = deflate(service, &mut upgrade.compression);
         let mut admitted = Box::new(Admitted {
             number,
@@ -105,7 +100,9 @@ impl Admitted {
         let head = &input.filled()[..head_len];
         match purpose {
             Purpose::Echo => {}
-            Purpose::Behavior(behavior) => admitted.behave(service, *behavior, head, peer, header),
+            Purpose::Behavior(behavior) => {
+                admitted.behave(service, *behavior, head, peer, header.as_deref());
+            }
             Purpose::Runner(control) => admitted.run(control, head),
         }
         let end = input.filled().len();

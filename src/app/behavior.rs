@@ -373,7 +373,7 @@ fn misbehavior(query: &Query) -> Result<(Handshake, Option<(After, Fault)>), Str
     }
 }
 
-/// What `close` asks for, with its reason.
+/// The fault that `close` asks for, with its reason.
 fn fault(query: &Query) -> Result<Option<Fault>, String> {
     let fault = get(query, "close", |text| {
         Some(match text {

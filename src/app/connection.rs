@@ -328,10 +328,7 @@ impl<'s> Connection<'s> {
         let Phase::Admission(accepted) = mem::replace(&mut self.phase, Phase::Over) else { return };
         match admitted {
             Ok(number) => {
-                let header = self.proxy_header.take();
-                let (service, peer, now) = (self.service, self.peer, self.now);
-                let admitted =
-                    Admitted::new(service, *accepted, number, peer, header.as_deref(), now);
+                let admitted = Admitted::new(self.service, *accepted, number, self.now);
                 self.phase = Phase::Delayed(admitted);
             }
             Err(why) => {
@@ -416,7 +413,7 @@ impl<'s> Connection<'s> {
         head.input.advance(bytes);
         match request::head_len(head.input.filled(), head.searched) {
             Ok(Some(len)) => {
-                let routed = self.route(len);
+                let routed = head.route(len, self.service, self.peer);
                 self.process_request(routed, len);
             }
             Ok(None) => {
@@ -430,40 +427,17 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Routes the request whose head is `head_len` bytes long.
-    // In a function of its own, since it needs the deepest stack.
-    #[inline(never)]
-    fn route(&self, head_len: usize) -> Option<Box<Routed>> {
-        let Phase::Request(Head { input, protocol, refusal, .. }) = &self.phase else {
-            return None;
-        };
-        let request = Request::parse(&input.filled()[..head_len]);
-        let who = describe(self.peer, request.as_ref().ok());
-        let path = request.as_ref().ok().and_then(Request::path);
-        let is_health_check = path.is_some_and(routes::is_health_check);
-        let answer = match (&request, refusal.filter(|_| !is_health_check)) {
-            _ if *protocol == Protocol::PlainHttp => Err(routes::tls_required()),
-            (_, Some(why)) => Err(routes::unavailable(why)),
-            (Ok(request), None) => {
-                let Service { policy, behaviors, cases, .. } = self.service;
-                routes::route(request, policy, *behaviors, cases)
-            }
-            (Err(error), None) => Err(routes::refuse(*error)),
-        };
-        let is_polled = path.is_some_and(routes::is_polled);
-        let topic = if is_polled { Topic::Detail } else { Topic::Request };
-        Some(Box::new(Routed { who, topic, answer }))
-    }
-
     /// Waits to be admitted, or responds, as the request was routed.
+    #[expect(clippy::boxed_local, reason = "by value it would take stack in both functions")]
     #[inline(never)]
-    fn process_request(&mut self, routed: Option<Box<Routed>>, head_len: usize) {
-        let Some(routed) = routed else { return };
+    fn process_request(&mut self, routed: Box<Routed>, head_len: usize) {
         let Phase::Request(head) = mem::replace(&mut self.phase, Phase::Over) else { return };
         let (Routed { who, topic, answer }, input) = (*routed, head.input);
         match answer {
             Ok(opening) => {
-                self.phase = Phase::Admission(Box::new(Accepted { opening, input, head_len, who }));
+                let (peer, header) = (self.peer, self.proxy_header.take());
+                let accepted = Accepted { opening, peer, header, input, head_len, who };
+                self.phase = Phase::Admission(Box::new(accepted));
             }
             Err(response) => self.respond(topic, &who, &response, method(input.filled())),
         }
@@ -623,6 +597,28 @@ impl<'s> Connection<'s> {
 impl Head {
     fn new(service: &Service) -> Self {
         Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right, refusal: None }
+    }
+
+    /// Routes the request of `peer`, whose head is `head_len` bytes long.
+    // In a function of its own, since it needs the deepest stack.
+    #[inline(never)]
+    fn route(&self, head_len: usize, service: &Service, peer: Peer) -> Box<Routed> {
+        let request = Request::parse(&self.input.filled()[..head_len]);
+        let who = describe(peer, request.as_ref().ok());
+        let path = request.as_ref().ok().and_then(Request::path);
+        let is_health_check = path.is_some_and(routes::is_health_check);
+        let answer = match (&request, self.refusal.filter(|_| !is_health_check)) {
+            _ if self.protocol == Protocol::PlainHttp => Err(routes::tls_required()),
+            (_, Some(why)) => Err(routes::unavailable(why)),
+            (Ok(request), None) => {
+                let Service { policy, behaviors, cases, .. } = service;
+                routes::route(request, policy, *behaviors, cases)
+            }
+            (Err(error), None) => Err(routes::refuse(*error)),
+        };
+        let is_polled = path.is_some_and(routes::is_polled);
+        let topic = if is_polled { Topic::Detail } else { Topic::Request };
+        Box::new(Routed { who, topic, answer })
     }
 }
 

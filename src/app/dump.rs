@@ -13,7 +13,7 @@ use crate::websocket::handshake::Policy;
 /// and only its length is shown.
 #[rustfmt::skip]
 const SHOWN: &[&str] = &[
-    // Of the handshake (RFC 6455 §4.1), but for the subprotocols, which may carry a token.
+    // Of the handshake (RFC 6455 §4.1), except the subprotocols, which may carry a token.
     "host", "upgrade", "connection", "origin", "sec-websocket-key", "sec-websocket-version",
     "sec-websocket-extensions",
     // Of browsers.

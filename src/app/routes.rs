@@ -20,12 +20,12 @@ pub struct Opening {
     pub purpose: Purpose,
 }
 
-/// What a client wants of its WebSocket.
+/// The use of a WebSocket.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Purpose {
     Echo,
     Behavior(Box<Behavior>),
-    /// A case, or the answer to a command.
+    /// To run a case, or to answer a command.
     Runner(Control),
 }
 

@@ -341,65 +341,68 @@ impl Scripted {
     fn process_events(&mut self, mut logged: Option<&mut Reader>) {
         while !self.is_full()
             && !self.is_fault_next()
-            && let Some(Next { event, session, frames: seen }) = self.incoming.next_event()
-        {
-            if log_enabled!(Level::Debug) {
-                log_event(self.client, &event, session, seen.as_deref());
-            }
-            let seen = self.traced.as_ref().and(seen).map(|seen| *seen);
-            let fragments = |opcode, rsv, parts| {
-                fragments(&self.budget, self.script.fragment, opcode as u8 | rsv, parts)
-            };
-            let reply = |kind, payload| {
-                let (opcode, prefix) = echo::parts(kind, &self.prefix);
-                fragments(opcode, 0, [prefix, payload])
-            };
-            let frames = match event {
-                Event::InInput(kind, payload) => reply(kind, payload),
-                Event::Assembled(kind) => reply(kind, session.assembled()),
-                Event::Inflated(kind, inflated) => {
-                    let (opcode, prefix) = echo::parts(kind, &self.prefix);
-                    let len = prefix.len() + inflated.message().len();
-                    match session.deflate(prefix, *inflated) {
-                        Encoding::Deflated => {
-                            // Replies are sent in this order.
-                            let traced = self.traced.as_mut().map(|traced| &mut traced.reader);
-                            for reader in traced.into_iter().chain(logged.as_deref_mut()) {
-                                reader.expect(len);
-                            }
-                            fragments(opcode, frame::RSV1, [b"", session.assembled()])
-                        }
-                        // A reply may always be sent uncompressed.
-                        Encoding::Plain => reply(kind, session.assembled()),
-                    }
-                }
-                Event::Ping(payload) => {
-                    let mut pong = Vec::new();
-                    if self.script.pongs == Pongs::On {
-                        echo::pong(payload, &mut pong);
-                    }
-                    self.add(EntryKind::Control, self.now, &pong, seen);
-                    continue;
-                }
-                Event::Pong(_) => {
-                    self.add(EntryKind::Control, self.now, b"", seen);
-                    continue;
-                }
-                Event::Close => {
-                    if let (Some(traced), Some(seen)) = (&mut self.traced, seen) {
-                        traced.closing = seen;
-                    }
-                    // The next call skips the rest, since a full input could receive nothing.
-                    continue;
-                }
-            };
-            let due = self.now + self.script.latency;
-            self.queue_or_close(EntryKind::Reply, due, frames, seen);
-        }
+            && self.process_event(logged.as_deref_mut()).is_some()
+        {}
         if logged.is_some() {
             self.incoming.skipped().log(self.client);
         }
         self.incoming.check_progress();
+    }
+
+    /// Queues the answer to the next event, if there is one.
+    fn process_event(&mut self, logged: Option<&mut Reader>) -> Option<()> {
+        let Next { event, session, frames: seen } = self.incoming.next_event()?;
+        if log_enabled!(Level::Debug) {
+            log_event(self.client, &event, session, seen.as_deref());
+        }
+        let seen = self.traced.as_ref().and(seen).map(|seen| *seen);
+        let fragments = |opcode, rsv, parts| {
+            fragments(&self.budget, self.script.fragment, opcode as u8 | rsv, parts)
+        };
+        let reply = |kind, payload| {
+            let (opcode, prefix) = echo::parts(kind, &self.prefix);
+            fragments(opcode, 0, [prefix, payload])
+        };
+        let frames = match event {
+            Event::InInput(kind, payload) => reply(kind, payload),
+            Event::Assembled(kind) => reply(kind, session.assembled()),
+            Event::Inflated(kind, inflated) => {
+                let (opcode, prefix) = echo::parts(kind, &self.prefix);
+                let len = prefix.len() + inflated.message().len();
+                match session.deflate(prefix, *inflated) {
+                    Encoding::Deflated => {
+                        // Replies are sent in this order.
+                        let traced = self.traced.as_mut().map(|traced| &mut traced.reader);
+                        traced.into_iter().chain(logged).for_each(|reader| reader.expect(len));
+                        fragments(opcode, frame::RSV1, [b"", session.assembled()])
+                    }
+                    // A reply may always be sent uncompressed.
+                    Encoding::Plain => reply(kind, session.assembled()),
+                }
+            }
+            Event::Ping(payload) => {
+                let mut pong = Vec::new();
+                if self.script.pongs == Pongs::On {
+                    echo::pong(payload, &mut pong);
+                }
+                self.add(EntryKind::Control, self.now, &pong, seen);
+                return Some(());
+            }
+            Event::Pong(_) => {
+                self.add(EntryKind::Control, self.now, b"", seen);
+                return Some(());
+            }
+            Event::Close => {
+                if let (Some(traced), Some(seen)) = (&mut self.traced, seen) {
+                    traced.closing = seen;
+                }
+                // The next call skips the rest, since a full input could receive nothing.
+                return Some(());
+            }
+        };
+        let due = self.now + self.script.latency;
+        self.queue_or_close(EntryKind::Reply, due, frames, seen);
+        Some(())
     }
 
     fn add(&mut self, kind: EntryKind, due: Duration, frame: &[u8], seen: Option<Frames>) {

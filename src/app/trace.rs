@@ -11,7 +11,7 @@ use log::trace;
 use crate::escape::Quoted;
 use crate::quantity::Count;
 use crate::websocket::close::CloseFrame;
-use crate::websocket::frame::{self, FIN, Opcode, RSV1};
+use crate::websocket::frame::{self, FIN, RSV1};
 use crate::websocket::session::{Close, Event, Session};
 
 /// The maximum number of frames that are kept of one message. The others are counted.
@@ -125,6 +125,19 @@ impl Reader {
     }
 }
 
+/// The name of the opcode in this first byte, unless it is reserved (§5.2).
+pub fn opcode_name(first: u8) -> Option<&'static str> {
+    Some(match first & 0x0F {
+        0x0 => "continuation",
+        0x1 => "text",
+        0x2 => "binary",
+        0x8 => "close",
+        0x9 => "ping",
+        0xA => "pong",
+        _ => return None,
+    })
+}
+
 /// The size in bytes of a header with this second byte.
 fn header_len(second: u8) -> usize {
     2 + length_len(second) + if second & 0x80 == 0 { 0 } else { 4 }
@@ -192,15 +205,7 @@ impl Frame {
     }
 
     fn name(&self) -> &'static str {
-        match self.first() & 0x0F {
-            opcode if opcode == Opcode::Continuation as u8 => "continuation",
-            opcode if opcode == Opcode::Text as u8 => "text",
-            opcode if opcode == Opcode::Binary as u8 => "binary",
-            opcode if opcode == Opcode::Close as u8 => "close",
-            opcode if opcode == Opcode::Ping as u8 => "ping",
-            opcode if opcode == Opcode::Pong as u8 => "pong",
-            _ => "reserved",
-        }
+        opcode_name(self.first()).unwrap_or("reserved")
     }
 
     /// Logs it as one of `client`.
@@ -457,7 +462,7 @@ fn cut_invalid_text(frames: &mut [Frame], valid_len: usize) {
 }
 
 /// Displays bytes as hexadecimal digits.
-struct Hex<'b>(&'b [u8]);
+pub struct Hex<'b>(pub &'b [u8]);
 
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

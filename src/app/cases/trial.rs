@@ -129,14 +129,8 @@ impl<'s> Trial<'s> {
             Play::Script { .. } => None,
             Play::RoundTrips(_) => Some(now + case.limit.time()),
         };
+        let left_out = left_out(&case, incoming.session.is_compressible(), handshake.transport);
         let mut course = Course::new(case);
-        let is_compressed = incoming.session.is_compressible() || course.case.terms.is_empty();
-        let has_transport = [Transport::Any, handshake.transport].contains(&course.case.transport);
-        let left_out = match (is_compressed, has_transport) {
-            (false, _) => Some(Behavior::Unimplemented),
-            (true, false) => Some(Behavior::Informational),
-            (true, true) => None,
-        };
         if let Some(behavior) = left_out {
             course.leave_out(behavior);
         }
@@ -182,6 +176,7 @@ impl<'s> Trial<'s> {
         self.now = now;
         self.output.drain(..mem::take(&mut self.handed_out));
         self.process_events();
+        self.await_end();
         self.check_time();
         match (&self.course.due, self.course.has_ended_stream()) {
             (Due::End, false) => {
@@ -337,16 +332,21 @@ impl<'s> Trial<'s> {
             course.process_close(&incoming.session);
         }
         course.process_answer(&incoming.session);
-        if course.ending.received.is_some() && self.close_limit.is_some() {
-            match course.case.check {
-                // Only the end of TCP is missing, and it has until the limit.
-                Check::EndOfTcp => self.close_limit = None,
-                Check::Silence => {
-                    self.close_limit = None;
-                    self.limit = Some(self.now + SILENCE);
-                }
-                _ => {}
+    }
+
+    /// Changes the deadlines once the client has answered the server's close frame.
+    fn await_end(&mut self) {
+        if self.course.ending.received.is_none() || self.close_limit.is_none() {
+            return;
+        }
+        match self.course.case.check {
+            // Only the end of TCP is missing, and it has until the limit.
+            Check::EndOfTcp => self.close_limit = None,
+            Check::Silence => {
+                self.close_limit = None;
+                self.limit = Some(self.now + SILENCE);
             }
+            _ => {}
         }
     }
 
@@ -544,6 +544,17 @@ impl<'s> Trial<'s> {
             report.describe(),
         ));
         self.results.finish(&self.agent, report);
+    }
+}
+
+/// The verdict on a client to which `case` can't be played.
+fn left_out(case: &Case, is_compressible: bool, transport: Transport) -> Option<Behavior> {
+    if !case.terms.is_empty() && !is_compressible {
+        Some(Behavior::Unimplemented)
+    } else if case.transport == Transport::Tls && transport != Transport::Tls {
+        Some(Behavior::Informational)
+    } else {
+        None
     }
 }
 

@@ -4,7 +4,7 @@ use crate::app::cases::case::{
     Alternative, Behavior, Case, Check, CloseBehavior, Event, ExpectedClose, Judging, Play,
 };
 use crate::app::json;
-use crate::app::trace::Side;
+use crate::app::trace::{Hex, Side};
 use crate::websocket::close::CloseFrame;
 use crate::websocket::message::Kind;
 
@@ -200,11 +200,7 @@ fn shown(payload: &[u8]) -> String {
         Err(error) if error.error_len().is_none() && !end.is_empty() => {
             json::string(&[&start[..error.valid_up_to()], end.as_bytes()].concat())
         }
-        Err(_) => {
-            let digits =
-                start.iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"));
-            format!("\"0x{digits}{end}\"")
-        }
+        Err(_) => format!("\"0x{}{end}\"", Hex(start)),
     }
 }
 

@@ -229,9 +229,8 @@ fn what_clients_did_not_read_is_not_kept_in_the_kernel_after_they_left() {
     let kept: Vec<_> = (0..VISITS).map(visit).collect();
     assert!(server.stuck() > 0, "everything was read");
     eventually(SOON, || server.client_threads() == 0);
-    let ended = Instant::now();
+    // By itself the kernel would try for many minutes.
     eventually(WRITE_TIMEOUT + SOON, || server.stuck() == 0);
-    assert!(ended.elapsed() < WRITE_TIMEOUT * 5 / 4 + tolerance(), "{:?}", ended.elapsed());
     drop(kept);
 }
 

@@ -934,7 +934,7 @@ impl Record {
         let (last, _) = self.events.last()?;
         let is_open =
             self.received.starts_with(b"HTTP/1.1 101 ") || head_len(&self.received).is_none();
-        is_open.then_some((self.asked?, *last + TIMEOUT / 2))
+        is_open.then_some((self.asked?, *last + STARVED))
     }
 
     /// All that happened, with times since the stop.

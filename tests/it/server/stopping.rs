@@ -208,7 +208,7 @@ fn the_server_exits_at_the_close_deadline_though_clients_neither_read_nor_answer
 fn three_thousand_clients_in_every_state_get_their_answer_within_the_close_timeout() {
     need_descriptors(3_200);
     let mut server =
-        Server::start(&["--write-timeout=1m", "--handshake-timeout=1m", "--ping-interval=0"]);
+        Server::start(&["--write-timeout=10m", "--handshake-timeout=10m", "--ping-interval=0"]);
     let message = frame(0x82, &vec![7; 4 << 20]);
     let stuck = (0..50).map(|_| {
         let mut stream = open_taking(4 * 1024, &server);

@@ -35,7 +35,7 @@ pub(super) fn answered(
     Case::beyond(id, rule, actions, events, ExpectedClose::by_server(), KILL)
 }
 
-/// A case in which the client echoes so many texts.
+/// A case in which the client echoes this many texts.
 pub(super) fn echoed(id: Id, rule: &'static str, texts: usize) -> Case {
     answered(id, rule, vec![Action::text(TEXT); texts], vec![Event::text(TEXT); texts])
 }
