@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crate::app::query::Query;
 use crate::app::settings::Timeouts;
-use crate::escape::{Count, Quoted};
+use crate::escape::Quoted;
 use crate::http::response;
+use crate::quantity::Count;
 use crate::websocket::close::{CloseFrame, Reason};
 
 /// The path whose query asks for a behavior.

@@ -31,10 +31,11 @@ use crate::app::service::Service;
 use crate::app::step::{Step, Topic};
 use crate::app::websocket::{Line, WebSocket};
 use crate::buffer::{Buffer, Charge, OverBudget, UNMETERED};
-use crate::escape::{Quoted, Seconds};
+use crate::escape::Quoted;
 use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
 use crate::proxy_protocol::{self, Parsed};
+use crate::quantity::Seconds;
 use crate::websocket::session::{Answer, Close};
 
 /// How long a peer may take to end its stream after both close frames were exchanged. Its last bytes are

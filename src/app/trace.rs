@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use log::trace;
 
-use crate::escape::{Count, Quoted};
+use crate::escape::Quoted;
+use crate::quantity::Count;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::frame::{self, FIN, RSV1};
 use crate::websocket::session::{Close, Event, Session};

@@ -7,7 +7,8 @@ use crate::app::cases::case::{
 };
 use crate::app::cases::payload::Payload;
 use crate::app::trace::{Side, opcode_name};
-use crate::escape::{Count, Quoted};
+use crate::escape::Quoted;
+use crate::quantity::Count;
 use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
