@@ -2,9 +2,9 @@
 //!
 //! A context is the state of one direction: the window and, for compression, its search tables. Each
 //! message begins with a fresh context, so that a small [`Pool`] of contexts serves all clients. With
-//! context takeover, each client has its own inflater, and the last bytes of its replies. A deflater of
-//! the pool reads these before the next reply. With a deflater of 400 KiB for each of many clients, none
-//! would still be in the CPU cache when its client's next message arrives.
+//! context takeover, each client keeps its own inflater and the last bytes of its replies, which a
+//! deflater of the pool reads before the next reply. A deflater of its own, of 420 KiB, would no longer be
+//! in the CPU cache when the next message arrives, if there are many clients.
 
 use std::mem;
 use std::num::NonZeroUsize;
@@ -174,8 +174,8 @@ pub struct PerMessageDeflate {
     inflater: Option<Box<Inflate>>,
     /// The last bytes of the earlier replies, up to [`HISTORY`]. Empty without context takeover.
     history: Vec<u8>,
-    /// For the inflater and the history. Made in advance, so that no message is refused for lack of memory
-    /// for them.
+    /// The charges for the inflater and the history, made in advance so that no message is refused for
+    /// lack of memory.
     _charges: [Option<Charge>; 2],
     total: Sizes,
 }
