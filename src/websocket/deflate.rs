@@ -3,7 +3,7 @@
 //! A context is the state of one direction: the window and, for compression, its search tables. Each
 //! message begins with a fresh context, so that a small [`Pool`] of contexts serves all clients. With
 //! context takeover, each client keeps its own inflater and the last bytes of its replies, which a
-//! deflater of the pool reads before the next reply. A deflater of its own, of 420 KiB, would no longer be
+//! deflater of the pool reads before the next reply. A deflater of its own, of 372 KiB, would no longer be
 //! in the CPU cache when the next message arrives, if there are many clients.
 
 use std::mem;
