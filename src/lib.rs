@@ -16,6 +16,7 @@
 //!   stream      a client's stream, plain or TLS, over
 //!   tls         certificate, handshake, session, over
 //!   socket      one socket with its deadlines
+//!   rate_limit  the limit for log lines that anyone can cause
 //!   reports     the reports on clients, as files
 //!   allocator   the tuning of glibc's allocator
 //!   limits      the limits of the kernel and the control group
@@ -50,6 +51,7 @@
 //! buffer     memory that is charged to one budget as bytes arrive
 //! placement  the offset of a payload in its page at which the kernel copies at full speed
 //! escape     a peer's bytes, made safe for the log
+//! quantity   counts and times in text
 //! lock       locking a mutex even after a panic under it
 //! ```
 //!
@@ -102,6 +104,7 @@ pub mod lock;
 pub mod logging;
 pub mod placement;
 pub mod proxy_protocol;
+pub mod quantity;
 pub mod server;
 pub mod websocket;
 
@@ -113,8 +116,11 @@ use std::error::Error;
 ///
 /// The log file can't be written, or an address can't be bound.
 pub fn run(config: cli::Config) -> Result<(), Box<dyn Error>> {
-    server::allocator::tune();
+    let tuned = server::allocator::tune();
     let _log = logging::start(&config.logging)?;
+    if let Err(why) = tuned {
+        log::debug!("the allocator is not tuned: {why}");
+    }
     cli::unknown_variables().for_each(|wrong| log::warn!("{wrong}"));
     server::serve(config)
 }

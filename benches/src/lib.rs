@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use wsecho::app::connection::{Connection, Service};
+use wsecho::app::connection::Connection;
+use wsecho::app::service::Service;
 use wsecho::app::step::Step;
 
 #[path = "../../tests/it/driver.rs"]

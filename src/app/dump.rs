@@ -2,11 +2,11 @@
 
 use crate::app::json::string;
 use crate::app::peer::Peer;
-use crate::escape::Count;
 use crate::http::origin::Origin;
 use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::proxy_protocol;
+use crate::quantity::Count;
 use crate::websocket::handshake::Policy;
 
 /// The headers whose values are shown. Any other value may be a secret, or identify the client's user,

@@ -8,7 +8,7 @@ use crate::app::end::End;
 use crate::app::scripted::Scripted;
 use crate::app::step::{Step, Topic};
 use crate::app::trace::{Frame, Reader, Side};
-use crate::escape::{Count, Seconds};
+use crate::quantity::{Count, Seconds};
 use crate::websocket::deflate::Sizes;
 use crate::websocket::session::Session;
 

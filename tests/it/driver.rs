@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use wsecho::app::behavior::{Behaviors, Draws};
 use wsecho::app::cases::results::Cases;
-use wsecho::app::connection::{Connection, Service};
+use wsecho::app::connection::Connection;
 use wsecho::app::end::Lost;
 use wsecho::app::peer::Peer;
+use wsecho::app::service::Service;
 use wsecho::app::settings::{Settings, Timeouts};
 use wsecho::app::step::{Step, Topic};
 use wsecho::buffer::Budget;

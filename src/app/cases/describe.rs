@@ -3,10 +3,12 @@
 use crate::app::behavior::Handshake;
 use crate::app::cases::case::{
     Action, Alternative, Behavior, Case, Check, Edit, Event, ExpectedClose, Frame, Judging,
-    Opening, Play, Reception, RoundTrips, Side, Writes,
+    Opening, Play, Reception, RoundTrips, Writes,
 };
 use crate::app::cases::payload::Payload;
-use crate::escape::{Count, Quoted};
+use crate::app::trace::Side;
+use crate::escape::Quoted;
+use crate::quantity::Count;
 use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
@@ -183,15 +185,7 @@ fn action(action: &Action) -> Option<String> {
             Some(format!("{} {}", kind(frame), code_and_reason(&frame.payload)))
         }
         Action::Frame(frame) => Some(format!("{} {:?}", kind(frame), frame.payload)),
-        Action::Bytes(bytes) if bytes.starts_with(b"HTTP/") => Some("a second 101".into()),
-        Action::Bytes(bytes) => {
-            Some(format!("{} of a text frame", Count(bytes.len() as u64, "byte")))
-        }
-        Action::Repeated(count, frame) => {
-            Some(format!("{count} times {} {:?}", kind(frame), frame.payload))
-        }
-        Action::Pings(count) => Some(format!("{count} pings with their numbers")),
-        Action::WrongFrame(wrong) => Some(wrong.to_string()),
+        Action::Bytes(bytes) => Some(bytes.name.to_string()),
         Action::Close(payload) => Some(format!("close {}", code_and_reason(payload))),
         Action::Wait(time) => Some(format!("nothing for {time:?}")),
         Action::Await(_) => Some("nothing until the first answer".into()),

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::app::cases::case::{Behavior, Case, CloseBehavior, Event, Id, Play, Side};
+use crate::app::cases::case::{Behavior, Case, CloseBehavior, Event, Id, Play};
 use crate::app::cases::suite::Suite;
 use crate::app::cases::verdict::{Came, ClosePayload, Ending};
 use crate::app::json;
+use crate::app::trace::Side;
 use crate::lock::lock;
 
 /// The cases of a server and the verdicts on its clients.

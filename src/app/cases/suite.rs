@@ -104,6 +104,16 @@ impl Pattern {
         Ok(Pattern(text.into()))
     }
 
+    /// Parses a pattern of a query in which `+` stood for a space, unless it was encoded.
+    ///
+    /// # Errors
+    ///
+    /// The required form.
+    pub fn parse_decoded(text: &str) -> Result<Self, String> {
+        // No pattern has a space.
+        if text == BEYOND.replace('+', " ") { Self::parse(BEYOND) } else { Self::parse(text) }
+    }
+
     pub fn matches(&self, id: Id) -> bool {
         if self.0 == BEYOND {
             return !id.is_of_suite();

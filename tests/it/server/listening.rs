@@ -27,7 +27,7 @@ use crate::support::{
 
 // Unix-domain sockets
 
-/// A connection to a Unix-domain socket. What these tests ask of it works as for TCP.
+/// A connection to a Unix-domain socket. The calls of these tests work as for TCP.
 fn connect_unix(stream: UnixStream) -> TcpStream {
     with_timeouts(OwnedFd::from(stream).into())
 }
@@ -293,7 +293,7 @@ pub(super) fn command_with(listener: impl Into<OwnedFd>, flags: &[&str]) -> Comm
     command
 }
 
-/// What becomes of a client that connects at whatever moment.
+/// A client that may connect at any moment: the error if it is not served.
 fn visit(mut stream: TcpStream) -> Result<(), String> {
     stream.write_all(UPGRADE.as_bytes()).map_err(|error| error.to_string())?;
     let mut head = [0; 12];
@@ -366,7 +366,7 @@ fn a_stopping_server_serves_whom_it_has_accepted_and_leaves_the_others_in_the_qu
     let mut idle = connect();
     let mut open = ask(connect()).unwrap();
     assert_echoes(&mut open, "hi");
-    // By now the one without a request is one that a browser opened ahead of time.
+    // By now it counts as a connection that a browser opened ahead of time.
     thread::sleep(Duration::from_millis(1100));
     let mut asking = connect();
     asking.write_all(&UPGRADE.as_bytes()[..10]).unwrap();

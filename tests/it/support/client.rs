@@ -43,6 +43,12 @@ pub fn demand(query: &str) -> String {
     UPGRADE.replace("/chat", &format!("/do?{query}"))
 }
 
+/// `request` with an offer of `extension`.
+pub fn offering(request: &str, extension: &str) -> String {
+    let offer = format!("\r\nSec-WebSocket-Extensions: {extension}\r\n\r\n");
+    request.replace("\r\n\r\n", &offer)
+}
+
 /// What a client gets that has asked for a WebSocket.
 #[track_caller]
 pub fn upgraded(mut stream: TcpStream) -> Result<TcpStream, String> {
