@@ -28,8 +28,8 @@ use crate::app::incoming::LARGE_INPUT;
 use crate::app::peer::Peer;
 use crate::app::routes::{self, Opening};
 use crate::app::service::Service;
-use crate::app::step::{Step, Topic};
-use crate::app::websocket::{Line, WebSocket};
+use crate::app::step::{Line, Step, Topic};
+use crate::app::websocket::WebSocket;
 use crate::buffer::{Buffer, Charge, OverBudget, UNMETERED};
 use crate::escape::Quoted;
 use crate::http::request::{self, Request};
@@ -58,9 +58,9 @@ pub struct Connection<'s> {
     phase: Phase<'s>,
     transport: Transport,
     /// A line to log.
-    log: Option<(Topic, String)>,
+    log: Option<(Topic, Line)>,
     /// The line that the last [`Step::Log`] returned.
-    logged: String,
+    logged: Line,
     /// Whether the last step ends the stream.
     is_last: bool,
     /// For a long response.
@@ -120,7 +120,7 @@ struct Drain {
     until: Duration,
     scratch: Buffer,
     /// The log line of a WebSocket, to which a note on how the peer ended is added.
-    line: Option<Line>,
+    line: Option<(Topic, Line)>,
 }
 
 impl<'s> Connection<'s> {
@@ -138,7 +138,7 @@ impl<'s> Connection<'s> {
             phase: Phase::Request(Head::new(service)),
             transport: Transport::Any,
             log: None,
-            logged: String::new(),
+            logged: Line::Text(String::new()),
             is_last: false,
             charge: None,
         })
@@ -475,7 +475,8 @@ impl<'s> Connection<'s> {
         if !admitted.opens() {
             return self.respond(Topic::Request, &admitted.who, &admitted.response, "GET");
         }
-        self.log = Some(admitted.line());
+        let (topic, line) = admitted.line();
+        self.log(topic, line);
         let date = if admitted.response.status == 101 { String::new() } else { self.date() };
         let response = admitted.response.encode("GET", &date);
         let Connection { service, transport, began, now, .. } = *self;
@@ -566,7 +567,7 @@ impl<'s> Connection<'s> {
             return self.drain(timeout.min(self.until.saturating_sub(self.now)), None);
         };
         let end = websocket.end();
-        let line = websocket.line(&end, self.now);
+        let line = websocket.line(end.clone(), self.now);
         let time = match end {
             End::EndedStream => return self.drain(timeout, Some(line)),
             End::Reset => Duration::ZERO,
@@ -575,12 +576,12 @@ impl<'s> Connection<'s> {
             _ => LINGER.min(timeout),
         };
         self.drain(time, None);
-        self.log = Some(line.with(""));
+        self.log = Some(line);
     }
 
     /// Continues to read for `time`. The `line` about a WebSocket is logged afterwards, with how the
     /// peer ended.
-    fn drain(&mut self, time: Duration, line: Option<Line>) {
+    fn drain(&mut self, time: Duration, line: Option<(Topic, Line)>) {
         let scratch = small_buffer(self.service);
         let drain = Drain { since: self.now, until: self.now + time, scratch, line };
         self.phase = Phase::Draining(Box::new(drain));
@@ -591,8 +592,8 @@ impl<'s> Connection<'s> {
     #[cold]
     fn end_drain(&mut self, lost: Option<Lost>) {
         let Phase::Draining(drain) = mem::replace(&mut self.phase, Phase::Over) else { return };
-        let Some(line) = drain.line else { return };
-        let then = match lost {
+        let Some((topic, Line::Ended(mut ended))) = drain.line else { return };
+        ended.then = match lost {
             Some(lost) => format!("; {lost}"),
             None if self.now >= drain.until => {
                 let time = drain.until.saturating_sub(drain.since);
@@ -603,19 +604,19 @@ impl<'s> Connection<'s> {
                 format!("; peer ended the stream {later} s later")
             }
         };
-        self.log = Some(line.with(&then));
+        self.log = Some((topic, Line::Ended(ended)));
     }
 
     /// Logs the end of an open WebSocket: the given `end`, or else the WebSocket's own.
     fn log_end(&mut self, end: Option<End>) {
         if let Phase::Open(websocket) = &self.phase {
-            let line = websocket.line(&end.unwrap_or_else(|| websocket.end()), self.now);
-            self.log = Some(line.with(""));
+            let end = end.unwrap_or_else(|| websocket.end());
+            self.log = Some(websocket.line(end, self.now));
         }
     }
 
     fn log(&mut self, topic: Topic, line: String) {
-        self.log = Some((topic, line));
+        self.log = Some((topic, Line::Text(line)));
     }
 }
 
