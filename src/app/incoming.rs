@@ -307,7 +307,6 @@ impl Incoming {
     /// Releases all memory that a silent client does not need.
     fn release_all(&mut self) {
         self.session.release();
-        self.session.release_deflater();
         self.compact();
         self.input.shrink_spare(SMALL_INPUT);
     }

@@ -6,7 +6,6 @@ use std::{fmt, fs};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::buffer::Reservable;
-use crate::websocket::negotiation::Mode;
 
 /// The kernel's limits on this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,21 +51,21 @@ impl Limits {
 
     /// The possible number of simultaneous WebSockets, at most `asked`, besides
     /// [`http_only`](Self::http_only) other connections.
-    pub fn clients(self, asked: usize, compression: Mode) -> usize {
-        asked.min(self.connections(compression) - self.http_only(compression)).max(1)
+    pub fn clients(self, asked: usize) -> usize {
+        asked.min(self.connections() - self.http_only()).max(1)
     }
 
     /// The possible number of connections beyond the limit of WebSockets. They get the page, the answer
     /// to a health check, or a proper 503.
-    pub fn http_only(self, compression: Mode) -> usize {
-        (self.connections(compression) / 8).clamp(2, 128)
+    pub fn http_only(self) -> usize {
+        (self.connections() / 8).clamp(2, 128)
     }
 
     /// The possible number of simultaneous connections.
     ///
     /// A thread beyond `maps` or `addresses` does not fail to start: it aborts the whole process, since
     /// the guard page of its signal stack can't be set up. So this errs on the safe side.
-    fn connections(self, compression: Mode) -> usize {
+    fn connections(self) -> usize {
         /// The standard streams, the log file, listeners, the signal pipe, and one to say 503.
         const DESCRIPTORS_RESERVE: u64 = 24;
         /// The stacks, the buffers, and the uncharged part of a message, in bytes.
@@ -74,10 +73,9 @@ impl Limits {
         /// Threads that serve no client, at most 16 of them for handshakes.
         const THREADS_RESERVE: u64 = 24;
 
-        // One map for its message.
-        let maps_per_client = 1 + maps_beside_messages(compression);
+        // One more map for its message.
         let allowed = [
-            self.maps.saturating_sub(MAPS_RESERVE) / maps_per_client,
+            self.maps.saturating_sub(MAPS_RESERVE) / (MAPS_PER_THREAD + 1),
             self.descriptors.saturating_sub(DESCRIPTORS_RESERVE),
             self.threads.unwrap_or(u64::MAX).saturating_sub(THREADS_RESERVE),
             half_beside_program(self.addresses) / ADDRESSES_PER_CLIENT,
@@ -95,9 +93,9 @@ impl Limits {
 
     /// The possible reservations for the messages of this many clients: at least one map for each. A
     /// client whose replies are delayed by a behavior uses more.
-    pub fn reservable(self, clients: usize, compression: Mode) -> Reservable {
-        let connections = (clients + self.http_only(compression)) as u64;
-        let beside = MAPS_RESERVE + connections * maps_beside_messages(compression);
+    pub fn reservable(self, clients: usize) -> Reservable {
+        let connections = (clients + self.http_only()) as u64;
+        let beside = MAPS_RESERVE + connections * MAPS_PER_THREAD;
         let at_most = |number| usize::try_from(number).unwrap_or(usize::MAX);
         Reservable {
             addresses: at_most(half_beside_program(self.addresses)),
@@ -110,14 +108,8 @@ impl Limits {
 /// for each huge page of a message.
 const MAPS_RESERVE: u64 = 2_048;
 
-/// The maps of a thread's stack and signal stack, each with its guard page, and of the client's own
-/// deflater.
-fn maps_beside_messages(compression: Mode) -> u64 {
-    match compression {
-        Mode::Off | Mode::NoContextTakeover => 4,
-        Mode::ContextTakeover => 5,
-    }
-}
+/// A stack and a signal stack, each with its guard page.
+const MAPS_PER_THREAD: u64 = 4;
 
 /// The highest soft limit on descriptors under this hard limit. On macOS the hard limit may be
 /// unlimited, but a soft limit above `OPEN_MAX` is refused.
@@ -190,20 +182,13 @@ mod tests {
             (65_530, 1_024, 5, 5),
         ] {
             let limits = Limits { maps, descriptors, ..UNLIMITED };
-            assert_eq!(limits.clients(asked, Mode::Off), clients, "{limits:?}, {asked} asked");
+            assert_eq!(limits.clients(asked), clients, "{limits:?}, {asked} asked");
         }
         let usual = Limits { maps: 65_530, descriptors: 1_048_576, ..UNLIMITED };
-        let modes = [Mode::Off, Mode::NoContextTakeover, Mode::ContextTakeover];
-        let clients = modes.map(|compression| usual.clients(100_000, compression));
-        assert_eq!(clients, [12_568, 12_568, 10_452]);
         // Each client has at least one map for its message, and two below the default limit.
-        for compression in modes {
-            let [few, most] = [10_000, 100_000].map(|asked| usual.clients(asked, compression));
-            assert!(usual.reservable(most, compression).maps >= most);
-            if compression != Mode::ContextTakeover {
-                assert!(usual.reservable(few, compression).maps >= 2 * few);
-            }
-        }
+        let [few, most] = [10_000, 100_000].map(|asked| usual.clients(asked));
+        assert!(usual.reservable(most).maps >= most);
+        assert!(usual.reservable(few).maps >= 2 * few);
         let mib = |mib: u64| Some(mib << 20);
         for (limits, clients, buffered) in [
             (Limits { addresses: mib(500), ..UNLIMITED }, 819, 234 << 20),
@@ -213,7 +198,7 @@ mod tests {
             (Limits { memory: mib(256), ..UNLIMITED }.with_tls(), 392, 112 << 20),
             (Limits { threads: Some(1_000), ..UNLIMITED }, 854, 1 << 30),
         ] {
-            assert_eq!(limits.clients(10_000, Mode::Off), clients, "{limits:?}");
+            assert_eq!(limits.clients(10_000), clients, "{limits:?}");
             assert_eq!(limits.buffered(1 << 30), buffered, "{limits:?}");
         }
     }

@@ -57,11 +57,10 @@ impl Shared {
             allowed
         };
         let asked = listening.max_connections.get();
-        let max_connections =
-            lowered("--max-connections", asked, limits.clients(asked, messages.compression));
+        let max_connections = lowered("--max-connections", asked, limits.clients(asked));
         let asked = messages.max_buffered;
         let max_buffered = lowered("--max-buffered", asked, limits.buffered(asked));
-        let reservable = limits.reservable(max_connections, messages.compression);
+        let reservable = limits.reservable(max_connections);
         let budget = Arc::new(Budget::limited(max_buffered, reservable, messages.prefix.len()));
         Shared {
             acceptor,
@@ -71,7 +70,7 @@ impl Shared {
             client_log: RateLimit::new(CLIENT_LINES, "client line"),
             registry: Arc::new(Registry::new(
                 max_connections,
-                limits.http_only(messages.compression),
+                limits.http_only(),
                 listening.max_connections_per_ip,
             )),
             config,

@@ -1,8 +1,10 @@
 //! Compresses and decompresses the messages of permessage-deflate (RFC 7692).
 //!
-//! A context is the state of one direction: the window and, for compression, its search tables. Without
-//! context takeover, each message begins with a fresh context, so that a small [`Pool`] of contexts
-//! serves all clients. With context takeover, each client has its own.
+//! A context is the state of one direction: the window and, for compression, its search tables. Each
+//! message begins with a fresh context, so that a small [`Pool`] of contexts serves all clients. With
+//! context takeover, each client keeps its own inflater and the last bytes of its replies, which a
+//! deflater of the pool reads before the next reply. A deflater of its own, of 372 KiB, would no longer be
+//! in the CPU cache when the next message arrives, if there are many clients.
 
 use std::mem;
 use std::num::NonZeroUsize;
@@ -17,15 +19,22 @@ use crate::websocket::inflate::{Inflating, MAX_WINDOW_BITS, TAIL};
 use crate::websocket::message::{Encoding, Kind};
 use crate::websocket::negotiation::Parameters;
 
-/// The compression level, of 9. Time matters for an echo: level 3 takes two to four times as long, and
-/// saves a quarter of the bytes (docs/performance.md).
+/// The compression level, of 9: the one with the lowest product of bytes and time, whatever the size of
+/// the message (docs/performance.md).
 const LEVEL: i32 = 1;
+
+/// With context takeover, a reply may refer to this many bytes of earlier replies. Half or twice as many
+/// have the same product of bytes and time (docs/performance.md).
+const HISTORY: usize = 4 * 1024;
 
 /// The size of an inflater in bytes.
 const INFLATER_MEMORY: usize = 48 * 1024;
 
+/// The maximum size of a deflater in bytes: tables, two windows with their index, and pending output.
+const DEFLATER_MEMORY: usize = 132 * 1024 + (4 << MAX_WINDOW_BITS) + 7 * 16 * 1024;
+
 /// The maximum size of [`Contexts`] in bytes, excluding the part of a message above [`UNMETERED`].
-const CONTEXTS_MEMORY: usize = INFLATER_MEMORY + deflater_memory(MAX_WINDOW_BITS) + UNMETERED;
+const CONTEXTS_MEMORY: usize = INFLATER_MEMORY + DEFLATER_MEMORY + UNMETERED;
 
 /// The maximum size of a short compressed message in bytes.
 const SHORT: usize = 1024;
@@ -157,29 +166,17 @@ fn new_deflater(bits: u8) -> Deflate {
     Deflate::new(LEVEL, false, bits.max(9))
 }
 
-/// The size of a deflater in bytes: tables, two windows with their index, and pending output.
-const fn deflater_memory(bits: u8) -> usize {
-    let bits = if bits < 9 { 9 } else { bits };
-    132 * 1024 + (4 << bits) + 7 * 16 * 1024
-}
-
-/// A deflater that belongs to one client.
-struct OwnDeflater {
-    deflater: Deflate,
-    _charge: Charge,
-}
-
 /// One client's permessage-deflate.
 pub struct PerMessageDeflate {
     parameters: Parameters,
     pool: Arc<Pool>,
     /// Only with context takeover. Made at the first message.
     inflater: Option<Box<Inflate>>,
-    /// The inflater's memory, charged in advance so that no message is refused for lack of it.
-    _inflater_charge: Option<Charge>,
-    /// Only with context takeover, and only if the budget allows. Otherwise each reply is compressed on
-    /// its own.
-    deflater: Option<Box<OwnDeflater>>,
+    /// The last bytes of the earlier replies, up to [`HISTORY`]. Empty without context takeover.
+    history: Vec<u8>,
+    /// The charges for the inflater and the history, made in advance so that no message is refused for
+    /// lack of memory.
+    _charges: [Option<Charge>; 2],
     total: Sizes,
 }
 
@@ -191,19 +188,25 @@ pub struct Sizes {
 }
 
 impl PerMessageDeflate {
-    /// Compression with `parameters`. If memory is short, the client's context takeover is dropped from
-    /// them, so answer the offer with [`parameters`](Self::parameters).
+    /// Compression with `parameters`. If memory is short, context takeover is dropped from them, so
+    /// answer the offer with [`parameters`](Self::parameters).
     pub fn new(mut parameters: Parameters, pool: Arc<Pool>) -> Self {
-        let inflater_charge = (!parameters.client_no_context_takeover)
-            .then(|| pool.budget.charge_optional(INFLATER_MEMORY).ok())
-            .flatten();
-        parameters.client_no_context_takeover = inflater_charge.is_none();
+        let charge = |no_context_takeover: &mut bool, bytes| {
+            let is_wanted = !*no_context_takeover;
+            let charge = is_wanted.then(|| pool.budget.charge_optional(bytes).ok()).flatten();
+            *no_context_takeover = charge.is_none();
+            charge
+        };
+        let charges = [
+            charge(&mut parameters.client_no_context_takeover, INFLATER_MEMORY),
+            charge(&mut parameters.server_no_context_takeover, HISTORY),
+        ];
         PerMessageDeflate {
             parameters,
             pool,
             inflater: None,
-            _inflater_charge: inflater_charge,
-            deflater: None,
+            history: Vec::new(),
+            _charges: charges,
             total: Sizes::default(),
         }
     }
@@ -292,29 +295,25 @@ impl PerMessageDeflate {
         out: &mut Buffer,
     ) -> Result<(), NotDeflated> {
         let bits = self.parameters.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS);
-        let Contexts { deflater: shared, message, .. } = contexts;
-        if let Some(mut own) = self.take_own_deflater(bits) {
-            // On failure the deflater is dropped, since its window has a message that the client never
-            // gets.
-            deflate(&mut own.deflater, prefix, message.filled(), out)?;
-            self.deflater = Some(own);
-            return Ok(());
-        }
-        shared.take_if(|(made_with, _)| *made_with != bits);
-        let (_, deflater) = shared.get_or_insert_with(|| (bits, new_deflater(bits)));
+        let Contexts { deflater, message, .. } = contexts;
+        deflater.take_if(|(made_with, _)| *made_with != bits);
+        let (_, deflater) = deflater.get_or_insert_with(|| (bits, new_deflater(bits)));
         deflater.reset();
-        deflate(deflater, prefix, message.filled(), out)
+        deflater.set_dictionary(&self.history).map_err(|_| NotDeflated)?;
+        deflate(deflater, prefix, message.filled(), out)?;
+        if !self.parameters.server_no_context_takeover {
+            // Only on success: the client's window gets no message that is sent uncompressed.
+            self.remember(prefix);
+            self.remember(message.filled());
+        }
+        Ok(())
     }
 
-    /// The client's own deflater, if context takeover was agreed and memory allows.
-    fn take_own_deflater(&mut self, bits: u8) -> Option<Box<OwnDeflater>> {
-        if self.parameters.server_no_context_takeover {
-            return None;
-        }
-        self.deflater.take().or_else(|| {
-            let charge = self.pool.budget.charge_optional(deflater_memory(bits)).ok()?;
-            Some(Box::new(OwnDeflater { deflater: new_deflater(bits), _charge: charge }))
-        })
+    fn remember(&mut self, sent: &[u8]) {
+        let sent = &sent[sent.len().saturating_sub(HISTORY)..];
+        let excess = (self.history.len() + sent.len()).saturating_sub(HISTORY);
+        self.history.drain(..excess);
+        self.history.extend_from_slice(sent);
     }
 
     fn count(&mut self, plain: usize, compressed: usize) {
@@ -325,12 +324,6 @@ impl PerMessageDeflate {
     /// The sizes of all compressed messages and replies.
     pub fn total(&self) -> Sizes {
         self.total
-    }
-
-    /// Drops the deflater. This is always valid, since a new one refers to no earlier message. The
-    /// inflater has to stay, since the client's next message may refer to earlier ones.
-    pub(super) fn release_deflater(&mut self) {
-        self.deflater = None;
     }
 }
 
@@ -482,7 +475,7 @@ mod tests {
             let inflated = deflate.inflate(Kind::Binary, payload.filled(), len).unwrap();
             let reserved = RESERVED * CONTEXTS_MEMORY - pool.reserve.left();
             assert_eq!(reserved, if is_large { 0 } else { CONTEXTS_MEMORY });
-            let charged = (1 << 30) - budget.left() - INFLATER_MEMORY;
+            let charged = (1 << 30) - budget.left() - INFLATER_MEMORY - HISTORY;
             // Includes the extra byte that detects an oversized message.
             assert_eq!(charged, if is_large { CONTEXTS_MEMORY + 2 } else { 0 });
             drop(inflated);

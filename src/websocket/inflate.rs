@@ -35,11 +35,11 @@ impl Inflating<'_> {
     /// The close frame for invalid or incomplete DEFLATE data, text that is not UTF-8, a message that is
     /// too big or takes too much work, or a lack of memory. Each is reported as soon as it is detected.
     pub(super) fn run(&mut self, mut payload: &[u8]) -> Result<(), CloseFrame> {
-        /// The limit of streams: each costs a copy of the window, and may be as short as two bytes.
+        /// The maximum number of streams. Each costs a copy of the window, and may have only two bytes.
         const MAX_STREAMS: usize = 100;
-        /// The limit of blocks: reading the codes of an empty block takes about a microsecond.
+        /// The maximum number of blocks. Reading the codes of an empty block takes about a microsecond.
         const MAX_BLOCKS: usize = 16 * 1024;
-        /// A large message may have one more block for each of these.
+        /// A message may have one more block for each of this many bytes, inflated.
         const BYTES_PER_BLOCK: usize = 64;
         // A valid message is never empty: it keeps at least the header of the block whose length was
         // removed.
@@ -103,7 +103,8 @@ impl Inflating<'_> {
     }
 
     fn grow(&mut self) -> Result<(), OverBudget> {
-        // First, so that small messages have the reserve while this thread waits for the kernel.
+        // This comes first, so that small messages have the reserve while this thread waits for the
+        // kernel.
         self.charge.move_to(self.message.budget());
         self.message.reserve(self.max_len())?;
         self.message.charge_ahead()

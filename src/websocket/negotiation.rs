@@ -135,7 +135,7 @@ fn accept(
     terms: Option<Parameters>,
 ) -> Result<Parameters, Cow<'static, str>> {
     let terms = terms.ok_or("compression is off")?;
-    // §7.1.2.2: the server may ask for a smaller window only if the client offers that.
+    // §7.1.2.2: the server may limit the client's window only if the client offers that.
     let mut answer = Parameters { client_max_window_bits: None, ..terms };
     let lowest = |own: Option<u8>, offered: u8| own.map_or(offered, |own| own.min(offered));
     for (number, (name, value)) in offer.iter().enumerate() {

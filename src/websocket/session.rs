@@ -296,14 +296,6 @@ impl Session {
     /// received.
     pub fn discard(&mut self) {
         self.message.release();
-        self.release_deflater();
-    }
-
-    /// Releases the deflater until the next reply.
-    pub fn release_deflater(&mut self) {
-        if let Some(deflate) = &mut self.deflate {
-            deflate.release_deflater();
-        }
     }
 
     #[inline(never)]

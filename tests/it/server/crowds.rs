@@ -4,7 +4,6 @@ use std::io::Write as _;
 
 use wsecho::server::limits::Limits;
 use wsecho::server::registry::LIMIT_REACHED;
-use wsecho::websocket::negotiation::Mode;
 
 use crate::frames::frame;
 use crate::support::{
@@ -35,7 +34,7 @@ fn two_thousand_clients_at_once_are_each_answered_on_the_default_settings() {
 fn more_clients_than_the_kernel_carries_do_not_abort_the_process() {
     const CLIENTS: usize = 17_000;
     need_descriptors(CLIENTS as u64 + 500);
-    let limit = Limits::raise().clients(100_000, Mode::NoContextTakeover);
+    let limit = Limits::raise().clients(100_000);
     assert!(limit < CLIENTS, "this kernel carries them all");
     let mut server = Server::start(&["--max-connections=100000", "--ping-interval=0"]);
     server.wait_for_log(&format!("--max-connections is {limit} instead of 100000"));

@@ -29,6 +29,9 @@ const FINAL_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xFF, 0xFF];
 
 const LIMIT: usize = 1 << 20;
 
+/// How far back a reply may refer, at most.
+const HISTORY: usize = 4 * 1024;
+
 /// Of a compressed message: its only frame, and its first.
 const TEXT: u8 = 0xC1;
 const BINARY: u8 = 0xC2;
@@ -68,6 +71,7 @@ fn all_parameters() -> impl Iterator<Item = Parameters> {
 // Negotiation
 
 const CLIENT: &str = "client_no_context_takeover";
+const SERVER: &str = "server_no_context_takeover";
 
 fn negotiate(header: &str, terms: Option<Parameters>) -> Result<Negotiation, String> {
     let request = upgrade(KEY, &format!("{KEY}{header}"));
@@ -82,7 +86,6 @@ fn negotiate(header: &str, terms: Option<Parameters>) -> Result<Negotiation, Str
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn section_5_offers_are_answered_declined_or_refused() {
-    const SERVER: &str = "server_no_context_takeover";
     const NOTHING: &str = "permessage-deflate";
     let both = format!("{NOTHING}; {SERVER}; {CLIENT}");
     let stateful = |offer: &str| -> String {
@@ -640,7 +643,7 @@ fn memory_that_is_short_for_a_message_closes_and_for_a_reply_sends_it_plain() {
         assert_eq!(converse(4 * 1024, &payload).1, Some(Closed::by_server(OVER_BUDGET)));
         assert_eq!(converse(8 * STEP, &payload), (vec![(BINARY, message.clone())], None));
         // Enough to inflate it, and not to deflate the reply.
-        let (replies, closed) = converse(STEP + 49 * 1024, &long_payload);
+        let (replies, closed) = converse(STEP + 53 * 1024, &long_payload);
         assert_eq!(closed, None);
         assert!(replies == [(0x82, long.clone())], "{parameters:?}");
     }
@@ -658,8 +661,11 @@ fn a_small_message_is_answered_though_others_hold_the_whole_budget() {
                     let mut driver = Driver::new(&service);
                     driver.receive(upgrade_with(&offer).as_bytes());
                     let response = driver.forget_response();
-                    let client_no_context_takeover = response.contains(CLIENT);
-                    let agreed = Parameters { client_no_context_takeover, ..parameters };
+                    let agreed = Parameters {
+                        client_no_context_takeover: response.contains(CLIENT),
+                        server_no_context_takeover: response.contains(SERVER),
+                        ..parameters
+                    };
                     assert!(response.contains(&format!(": {agreed}\r\n")), "{response}");
                     (agreed, driver)
                 })
@@ -679,24 +685,42 @@ fn a_small_message_is_answered_though_others_hold_the_whole_budget() {
 }
 
 #[test]
-fn a_silent_client_keeps_only_what_its_next_message_may_refer_to() {
+fn context_takeover_is_charged_at_the_handshake_and_never_again() {
     const INFLATER: usize = 48 * 1024;
-    for bits in (8..=15_u8).map(Some).chain([None]) {
+    for parameters in all_parameters() {
         let service = service(LIMIT, LIMIT);
         let charged = || LIMIT - service.budget.left();
-        let parameters = Parameters { server_max_window_bits: bits, ..TAKEOVER };
         let mut driver = driver(&service, parameters);
-        assert_eq!(charged(), INFLATER, "it is charged before it is made");
-        let mut client = Compressor::new(6);
-        driver.receive(&frame(TEXT, &client.message(b"Hello, Hello")));
-        let window = 4 << bits.unwrap_or(15).max(9);
-        assert_eq!(charged(), INFLATER + (132 + 112) * 1024 + window);
-        driver.wait_until(PING_INTERVAL);
-        assert_eq!(charged(), INFLATER);
-        driver.take();
-        driver.receive(&frame(TEXT, &client.message(b"Hello, Hello")));
-        // It begins anew, so that it can be inflated alone.
-        assert_eq!(inflated(STATELESS, &driver.sent), [(TEXT, b"Hello, Hello".to_vec())]);
+        let inflater = if parameters.client_no_context_takeover { 0 } else { INFLATER };
+        let history = if parameters.server_no_context_takeover { 0 } else { HISTORY };
+        assert_eq!(charged(), inflater + history);
+        let hello = frame(TEXT, &compressed(b"Hello, Hello"));
+        for _ in 0..3 {
+            driver.receive(&hello);
+            assert_eq!(charged(), inflater + history);
+            driver.wait_until(PING_INTERVAL);
+        }
+    }
+}
+
+#[test]
+fn with_context_takeover_a_reply_refers_to_the_replies_before_it() {
+    let word = Random(1).bytes(100);
+    for parameters in all_parameters() {
+        let window = 1 << parameters.server_max_window_bits.unwrap_or(15).max(9);
+        for gap in [20, 300, 1000, 3000, HISTORY] {
+            let messages = [word.clone(), Random(2).bytes(gap), word.clone()];
+            let frames: Vec<_> =
+                messages.iter().flat_map(|message| frame(BINARY, &compressed(message))).collect();
+            let (output, _) = converse(parameters, &frames);
+            let replies = inflated(parameters, &output).into_iter().map(|(_, reply)| reply);
+            assert!(replies.eq(messages), "{parameters:?}, {gap} bytes");
+            let mut rest = &output[..];
+            let [.., last] = [(); 3].map(|()| read_frame(&mut rest).1.len());
+            let is_near = word.len() + gap <= HISTORY.min(window - 262);
+            let expected = !parameters.server_no_context_takeover && is_near;
+            assert_eq!(last < word.len() / 2, expected, "{parameters:?}, {gap} bytes");
+        }
     }
 }
 
