@@ -61,12 +61,15 @@ struct State {
 /// The phase of a connection. The lowest phase is evicted first, a WebSocket never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    /// It got its response, or ceased to be a WebSocket, at this time.
+    /// It got all that it will get at this time: its response, or the last close frame.
     Answered(Instant),
     /// It was accepted, or completed its TLS handshake, at this time. Nothing has arrived since.
     Silent(Instant),
     /// A part of its request or TLS handshake has arrived.
     Asking,
+    /// It was sent a close frame at this time, and has yet to answer. To end its stream before it has
+    /// received that frame would lose it.
+    Closing(Instant),
     WebSocket,
 }
 
@@ -207,10 +210,12 @@ impl Registry {
 
 impl State {
     /// Evicts a connection that is not a WebSocket: the one whose response was sent first, or else the
-    /// one that has been silent for the longest time, if for [`MAX_SILENCE`], or else the oldest.
+    /// one that has been silent for the longest time, if for [`MAX_SILENCE`], or else the oldest. One whose
+    /// closing handshake has begun comes last.
     fn evict(&mut self) {
         let Some(&(mut phase, mut id)) = self.evictable.first() else { return };
-        let oldest_asking = self.evictable.range((Phase::Asking, 0)..).next();
+        let oldest_asking =
+            self.evictable.range((Phase::Asking, 0)..=(Phase::Asking, u64::MAX)).next();
         if let (Phase::Silent(since), Some(&(_, oldest))) = (phase, oldest_asking)
             && since.elapsed() < MAX_SILENCE
             && oldest < id
@@ -221,7 +226,7 @@ impl State {
         let Some(connection) = self.by_id.get(&id) else { return };
         let _ = connection.refusal.set(LIMIT_REACHED);
         self.evicted.insert(id);
-        if matches!(phase, Phase::Answered(_)) {
+        if matches!(phase, Phase::Answered(_) | Phase::Closing(_)) {
             connection.abort();
         } else {
             // Its thread sends a 503, unless the client is not reading its response.
@@ -310,7 +315,7 @@ impl Registration {
     /// close frame.
     pub fn close(&self) {
         if self.phase.get() == Phase::WebSocket {
-            self.enter(Phase::Answered(Instant::now()), &mut self.registry.lock());
+            self.enter(Phase::Closing(Instant::now()), &mut self.registry.lock());
         }
     }
 
@@ -321,7 +326,7 @@ impl Registration {
         let is_served = match self.phase.get() {
             Phase::Asking => true,
             Phase::Silent(since) => since.elapsed() < MAX_SILENCE,
-            Phase::Answered(_) | Phase::WebSocket => false,
+            Phase::Answered(_) | Phase::Closing(_) | Phase::WebSocket => false,
         };
         let serves = self.registry.stopping.get() == Some(&Stopping::Serve);
         if why == STOPPING && serves && is_served { None } else { Some(why) }

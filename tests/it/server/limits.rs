@@ -170,6 +170,38 @@ fn evicted_connections_that_have_yet_to_end_cost_no_other_its_slot() {
     assert!(new.iter().all(|(_, asking)| asking.refusal().is_none()));
 }
 
+#[test]
+fn a_client_that_has_yet_to_answer_a_close_frame_makes_room_last() {
+    let (listener, registry) = (bind(), Arc::new(Registry::new(1, 8, 0)));
+    let peer = listener.local_addr().unwrap();
+    let (_closing_client, closing) = register(&listener, &registry, peer);
+    assert_eq!(closing.upgrade(), Ok(1));
+    closing.close();
+    let (_websocket_client, websocket) = register(&listener, &registry, peer);
+    assert_eq!(websocket.upgrade(), Ok(2), "it no longer counts");
+    let register = || register(&listener, &registry, peer);
+    // One more than fits of each kind: silent, with a part of a request, and answered.
+    let silent: Vec<_> = (0..4).map(|_| register()).collect();
+    assert_eq!(silent[0].1.refusal(), Some(LIMIT_REACHED));
+    drop(silent);
+    let asking: Vec<_> = (0..4).map(|_| register()).collect();
+    asking.iter().for_each(|(_, asking)| asking.begin_request());
+    let (_, more) = register();
+    assert_eq!(asking[0].1.refusal(), Some(LIMIT_REACHED));
+    drop((asking, more));
+    let answered: Vec<_> = (0..4).map(|_| register()).collect();
+    answered.iter().for_each(|(_, answered)| answered.end_request());
+    let (_, more) = register();
+    assert_eq!(answered[1].1.refusal(), Some(LIMIT_REACHED));
+    drop((answered, more));
+    assert_eq!(closing.refusal(), None);
+    // It goes first once the handshake is over.
+    websocket.close();
+    closing.end_request();
+    let _others: Vec<_> = (0..4).map(|_| register()).collect();
+    assert_eq!((closing.refusal(), websocket.refusal()), (Some(LIMIT_REACHED), None));
+}
+
 /// The connections beyond the limit of WebSockets, at the usual limits of the kernel. One more has another
 /// one evicted.
 const SLOTS: usize = 64;
