@@ -185,12 +185,16 @@ fn a_client_that_has_yet_to_answer_a_close_frame_makes_room_last() {
     assert_eq!(silent[0].1.refusal(), Some(LIMIT_REACHED));
     drop(silent);
     let asking: Vec<_> = (0..4).map(|_| register()).collect();
-    asking.iter().for_each(|(_, asking)| asking.begin_request());
+    for (_, asking) in &asking {
+        asking.begin_request();
+    }
     let (_, more) = register();
     assert_eq!(asking[0].1.refusal(), Some(LIMIT_REACHED));
     drop((asking, more));
     let answered: Vec<_> = (0..4).map(|_| register()).collect();
-    answered.iter().for_each(|(_, answered)| answered.end_request());
+    for (_, answered) in &answered {
+        answered.end_request();
+    }
     let (_, more) = register();
     assert_eq!(answered[1].1.refusal(), Some(LIMIT_REACHED));
     drop((answered, more));
