@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Counts the cache lines that the server's own code touches for a message between two waits.
+"""Counts the distinct cache lines that the server's own code touches for a message, from one wait to the next.
 
-    benches/cache_lines.py [PART…]      parts of the binary `session`, by default `single` and `1kib`
+    benches/cache_lines.py [PART…]      parts of the binary `session`, by default `single`
 
-A client's lines have left the cache when 100 other clients were served since. Each line that its next message touches costs a
-miss then, which the count of instructions does not show. Needs valgrind, nm and the binary (see README.md).
+Only parts with one message a read have such waits. Needs valgrind, nm and the binary (see README.md).
 """
 
 import itertools
@@ -44,15 +43,19 @@ def steps(part):
                     yield lines
                 lines = set()
             if lines is not None:
-                kind = "code" if operation == "I" else "stack" if first > STACK else "static" if first < end else "heap"
+                if operation == "I":
+                    kind = "code"
+                else:
+                    kind = "stack" if first > STACK else "static" if first < end else "heap"
                 lines.update((kind, at) for at in range(first // LINE, (first + size - 1) // LINE + 1))
     finally:
         process.kill()
+        process.wait()
 
 
 def main():
     print("cache lines a message: mean of the distinct ones")
-    for part in sys.argv[1:] or ["single", "1kib"]:
+    for part in sys.argv[1:] or ["single"]:
         window = itertools.islice(steps(part), SKIP * STEPS, (SKIP + COUNT) * STEPS)
         messages = [set().union(*message) for message in zip(*[window] * STEPS)]
         kinds = ("heap", "stack", "static", "code")

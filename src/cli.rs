@@ -15,10 +15,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory as _, Parser, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory as _, Parser};
 use log::LevelFilter;
 
 use crate::app::behavior::Behaviors;
@@ -88,34 +88,34 @@ pub struct Listening {
 
     /// Origin to let in, repeatable [default: any]
     ///
-    /// An origin whose pages may connect, such as https://example.org. A page from a file has the origin
-    /// null in a browser, as has a sandboxed frame of any site, and file:// in the web view of an app.
-    /// Repeatable; without it any page may. The bundled page always may, where it is opened at an IP
-    /// address or localhost.
+    /// An origin whose pages may connect, such as https://example.org. Repeatable; without it any page
+    /// may connect. In a browser, a page from a file has the origin null, and so does a sandboxed frame
+    /// of any site. In the web view of an app, a page from a file has the origin file://. The bundled page
+    /// may always connect if it is opened at an IP address or localhost.
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     pub origin: Vec<Origin>,
 
     /// Expect a PROXY header [default: off]
     ///
-    /// Whether each connection begins with a PROXY header, version 1 or 2, which balancers in TCP mode
-    /// send: its source address is then the client's. A connection without it is refused.
+    /// Whether each connection begins with a PROXY header, version 1 or 2. Load balancers in TCP mode
+    /// send it. Its source address is taken as the client's. A connection without it is refused.
     #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on")]
-    #[arg(default_value = "off", value_parser = proxy_protocol(), hide_default_value = true)]
-    #[arg(hide_possible_values = true)]
+    #[arg(value_parser = one_of([("on", proxy_protocol::Mode::On), ("off", proxy_protocol::Mode::Off)]))]
+    #[arg(default_value = "off", hide_default_value = true, hide_possible_values = true)]
     pub proxy_protocol: proxy_protocol::Mode,
 
     /// Who sends it, repeatable [default: all]
     ///
-    /// A network or an address that PROXY headers are expected from, such as 10.0.0.0/8, or unix for
-    /// the Unix-domain sockets. Repeatable; from others none is expected, and none is believed.
+    /// A network or an address that sends PROXY headers, such as 10.0.0.0/8, or unix for the Unix-domain
+    /// sockets. Repeatable. A header from any other address is refused.
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = sender)]
     #[arg(requires = "proxy_protocol")]
     pub proxy_protocol_from: Vec<proxy_protocol::Sender>,
 
     /// Subprotocol [default: the first offered]
     ///
-    /// A subprotocol to accept. Repeatable: the client's first offer on the list is chosen, and without
-    /// a list its first offer.
+    /// A subprotocol to accept. Repeatable. The server chooses the client's first offer that is
+    /// accepted. Without this flag it accepts any.
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = subprotocol)]
     pub subprotocol: Vec<String>,
 }
@@ -138,13 +138,20 @@ pub struct Tls {
     pub tls_key: Option<PathBuf>,
 }
 
+/// The names are those of RFC 7692 §7.1.1.
+const COMPRESSION: [(&str, negotiation::Mode); 3] = [
+    ("no-context-takeover", negotiation::Mode::NoContextTakeover),
+    ("context-takeover", negotiation::Mode::ContextTakeover),
+    ("off", negotiation::Mode::Off),
+];
+
 /// The replies, and the limits of messages.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Messages")]
 pub struct Messages {
     /// Text prefix
     ///
-    /// The text put before each text message in its reply, up to 4096 bytes; '' for a verbatim echo.
+    /// The text that the reply to a text message begins with, up to 4096 bytes; '' for a verbatim echo.
     /// Binary messages come back unchanged.
     #[arg(long, value_name = "TEXT", default_value = "You have entered: ", value_parser = prefix)]
     pub prefix: String,
@@ -152,17 +159,21 @@ pub struct Messages {
     /// Serve /do and the cases
     ///
     /// Whether a WebSocket at /do misbehaves as its query asks, and whether Autobahn cases are played: on
-    /// or off. GET /do lists what it can ask for.
-    #[arg(long, value_name = "on|off", default_value = "on", value_parser = behaviors())]
-    #[arg(hide_possible_values = true)]
+    /// or off. GET /do lists the parameters of the query.
+    #[arg(long, value_name = "on|off", default_value = "on", hide_possible_values = true)]
+    #[arg(value_parser = one_of([("on", Behaviors::On), ("off", Behaviors::Off)]))]
     pub behaviors: Behaviors,
 
     /// Compression [default: no-context-takeover]
     ///
     /// How messages are compressed (permessage-deflate): each on its own (no-context-takeover), with
     /// the context of earlier ones (context-takeover), or not at all (off).
-    #[arg(long, value_name = "MODE", default_value = "no-context-takeover")]
-    #[arg(hide_possible_values = true, hide_default_value = true)]
+    #[arg(long, value_name = "MODE", value_parser = one_of(COMPRESSION))]
+    #[arg(
+        default_value = "no-context-takeover",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
     pub compression: negotiation::Mode,
 
     /// Maximum message, inflated
@@ -180,35 +191,35 @@ pub struct Messages {
     pub max_buffered: usize,
 }
 
-/// Which Autobahn cases are played to clients, and where the verdicts go.
+/// The selection of Autobahn cases, and the destination of the verdicts.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Cases")]
 pub struct Cases {
     /// Cases to select [default: the 517 of Autobahn]
     ///
     /// The cases that runners count and that /verdict expects, such as 1.*,7.9.3. Repeatable; without it the
-    /// 517 of the Autobahn suite. +beyond adds the groups beyond the suite, and a pattern selects from such a
-    /// group if it begins with its number: 16.* has only frames.
+    /// 517 of the Autobahn suite. +beyond adds the groups beyond the suite. A pattern selects from one of
+    /// these groups if it begins with the group's number, such as 16.* for the group on frames.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Pattern::parse)]
     pub cases: Vec<Pattern>,
 
     /// Cases to leave out
     ///
-    /// The cases to leave out of those, such as 9.*,12.*,13.*. Repeatable.
+    /// The cases to leave out of the selected ones, such as 9.*,12.*,13.*. Repeatable.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Pattern::parse)]
     pub exclude_cases: Vec<Pattern>,
 
     /// Round trips in cases with many
     ///
-    /// How many messages make the round trips of 9.7, 9.8, 12 and 13, up to 1000. A CI takes 50.
+    /// The number of messages in each case of 9.7, 9.8, 12 and 13, up to 1000. For a CI, 50 are enough.
     #[arg(long, value_name = "N", default_value = "1000")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub case_messages: u32,
 
     /// Directory for reports [default: none]
     ///
-    /// The directory that index.json and a file for each case are written to when a runner updates the
-    /// reports. They are served at /reports/index.json as well.
+    /// The directory for index.json and a file for each case, written when a runner updates the reports.
+    /// They are served at /reports/index.json as well.
     #[arg(long, value_name = "DIR")]
     pub reports: Option<PathBuf>,
 }
@@ -282,22 +293,6 @@ impl Listening {
         let from = &self.proxy_protocol_from;
         self.proxy_protocol == proxy_protocol::Mode::On
             && (from.is_empty() || from.iter().any(|sender| sender.is(peer)))
-    }
-}
-
-/// The names are those of RFC 7692 §7.1.1.
-impl ValueEnum for negotiation::Mode {
-    fn value_variants<'a>() -> &'a [Self] {
-        use negotiation::Mode::{ContextTakeover, NoContextTakeover, Off};
-        &[NoContextTakeover, ContextTakeover, Off]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            negotiation::Mode::NoContextTakeover => "no-context-takeover",
-            negotiation::Mode::ContextTakeover => "context-takeover",
-            negotiation::Mode::Off => "off",
-        }))
     }
 }
 
@@ -464,17 +459,13 @@ fn addr(text: &str) -> Result<String, String> {
     }
 }
 
-fn behaviors() -> impl TypedValueParser<Value = Behaviors> {
-    PossibleValuesParser::new(["on", "off"]).map(|value| match &*value {
-        "off" => Behaviors::Off,
-        _ => Behaviors::On,
-    })
-}
-
-fn proxy_protocol() -> impl TypedValueParser<Value = proxy_protocol::Mode> {
-    PossibleValuesParser::new(["on", "off"]).map(|value| match &*value {
-        "on" => proxy_protocol::Mode::On,
-        _ => proxy_protocol::Mode::Off,
+/// A parser of one of these names, which returns the value beside it.
+fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
+    named: [(&'static str, T); N],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(named.map(|(name, _)| name)).try_map(move |given| {
+        let found = named.into_iter().find(|(name, _)| *name == given);
+        found.map(|(_, value)| value).ok_or("no such value")
     })
 }
 
@@ -501,7 +492,7 @@ fn subprotocol(text: &str) -> Result<String, String> {
     }
 }
 
-/// A prefix is copied before each reply, so its length decides what a client may cost.
+/// The length is limited since each reply of a client, even an empty one, costs this much memory.
 fn prefix(text: &str) -> Result<String, String> {
     const MAX: usize = 4096;
     match text.len() {
@@ -525,7 +516,7 @@ fn size_above_0(text: &str) -> Result<usize, String> {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    /// A clock ends, and adding a time to it must not pass that end.
+    /// A limit, so that adding a time to the clock can't overflow.
     const MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     if text == "0" {
         return Ok(Duration::ZERO);
@@ -538,7 +529,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
-    /// A wait is a part of it, and must not be 0.
+    /// A timeout is divided into several waits, which must not be 0.
     const MIN: Duration = Duration::from_millis(1);
     match interval(text)? {
         time if time >= MIN => Ok(time),

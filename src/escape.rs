@@ -1,7 +1,6 @@
-//! The display of a peer's bytes, of counts and of times in the log and in errors.
+//! The display of a peer's bytes in the log and in errors.
 
 use std::fmt::{self, Write as _};
-use std::time::Duration;
 
 /// Displays a peer's bytes in quotes, cut after 200 characters. Escapes everything that could forge a line
 /// or change its order: controls, line ends, bidirectional overrides, quotes. Invalid UTF-8 becomes U+FFFD.
@@ -26,26 +25,6 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Displays a number of things: `1 message`, `2 messages`.
-pub struct Count(pub u64, pub &'static str);
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Count(number, thing) = *self;
-        write!(f, "{number} {thing}{}", if number == 1 { "" } else { "s" })
-    }
-}
-
-/// Displays a time in seconds, to the millisecond.
-// Not as a float, whose display would need the most stack of a client's thread.
-pub struct Seconds(pub Duration);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:03}", self.0.as_secs(), self.0.subsec_millis())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,19 +44,6 @@ mod tests {
         ] {
             assert_eq!(Quoted(bytes).to_string(), shown);
         }
-    }
-
-    #[test]
-    fn seconds_have_three_decimals() {
-        for (millis, shown) in [(0, "0.000"), (7, "0.007"), (1_050, "1.050"), (60_000, "60.000")] {
-            assert_eq!(Seconds(Duration::from_millis(millis)).to_string(), shown);
-        }
-    }
-
-    #[test]
-    fn one_thing_is_singular() {
-        let shown = [0, 1, 2].map(|number| Count(number, "message").to_string());
-        assert_eq!(shown, ["0 messages", "1 message", "2 messages"]);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //!   stream      a client's stream, plain or TLS, over
 //!   tls         certificate, handshake, session, over
 //!   socket      one socket with its deadlines
+//!   rate_limit  the limit for log lines that anyone can cause
 //!   reports     the reports on clients, as files
 //!   allocator   the tuning of glibc's allocator
 //!   limits      the limits of the kernel and the control group
@@ -25,6 +26,7 @@
 //! ───────────────────────────────────────────────────────────────────────────────────
 //! app        the application: the answers to requests and messages
 //!   connection    one connection from its first byte to its last, as steps
+//!   admitted      an admitted handshake: its answer, and the WebSocket that it opens
 //!   websocket     an open WebSocket, which is one of these:
 //!   conversation    the echo
 //!   scripted        a behavior on demand
@@ -34,7 +36,7 @@
 //!   routes        a request → page, health check, error, WebSocket, behavior, case
 //!   behavior      a query → how the server misbehaves on demand
 //!   echo  dump  page   contents: a reply, a request as JSON, the bundled page
-//!   step  end  peer  settings
+//!   step  end  peer  settings  service
 //! websocket  RFC 6455 and RFC 7692
 //!   handshake     a request → an agreement, or a response that names the mistake
 //!   negotiation   permessage-deflate: offers and terms → an agreement
@@ -50,6 +52,7 @@
 //! buffer     memory that is charged to one budget as bytes arrive
 //! placement  the offset of a payload in its page at which the kernel copies at full speed
 //! escape     a peer's bytes, made safe for the log
+//! quantity   counts and times in text
 //! lock       locking a mutex even after a panic under it
 //! ```
 //!
@@ -102,6 +105,7 @@ pub mod lock;
 pub mod logging;
 pub mod placement;
 pub mod proxy_protocol;
+pub mod quantity;
 pub mod server;
 pub mod websocket;
 
@@ -113,8 +117,11 @@ use std::error::Error;
 ///
 /// The log file can't be written, or an address can't be bound.
 pub fn run(config: cli::Config) -> Result<(), Box<dyn Error>> {
-    server::allocator::tune();
+    let tuned = server::allocator::tune();
     let _log = logging::start(&config.logging)?;
+    if let Err(why) = tuned {
+        log::debug!("the allocator is not tuned: {why}");
+    }
     cli::unknown_variables().for_each(|wrong| log::warn!("{wrong}"));
     server::serve(config)
 }

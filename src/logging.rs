@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 use std::{env, mem, panic, thread};
 
 use env_logger::{Builder, Target, WriteStyle};
@@ -18,8 +18,8 @@ use rustix::fs::OFlags;
 use rustix::io::{Errno, ioctl_fionbio};
 
 use crate::cli::Logging;
-use crate::escape::Count;
 use crate::lock::{lock, unpoisoned};
+use crate::quantity::Count;
 
 /// The maximum size of the queue, in bytes. A line that does not fit is lost.
 const QUEUE_SIZE: usize = 256 * 1024;
@@ -30,32 +30,26 @@ const QUEUE_SIZE: usize = 256 * 1024;
 ///
 /// The file can't be written, or the thread can't be started.
 pub fn start(config: &Logging) -> Result<Log, String> {
-    let mut log = Builder::new();
-    let mut style = WriteStyle::Never;
+    let path = config.log_file.as_deref().unwrap_or(Path::new("-"));
+    let complaint = format!("cannot write --log-file {}", path.display());
+    let file = open(path).map_err(|error| format!("{complaint}: {error}"))?;
+    let is_colored = file.is_terminal() && is_color_wanted();
     let queue = Arc::new(Queue::default());
     let writer = Arc::clone(&queue);
-    let file = config.log_file.as_deref().filter(|path| !is_one_of(path, &STDERR));
-    let run: Box<dyn FnOnce() + Send> = if let Some(path) = file {
-        let complaint = format!("cannot write --log-file {}", path.display());
-        let file = open(path).map_err(|why| format!("{complaint}: {why}"))?;
-        Box::new(move || {
-            writer.write_to(file, |error| {
-                // stderr is the last place to report it. If that fails, too, nothing can be done.
-                let _ = writeln!(io::stderr(), "wsecho: {complaint}: {error}; its lines are lost");
-            });
-        })
-    } else {
-        if io::stderr().is_terminal() && is_color_wanted() {
-            style = WriteStyle::Always;
-        }
-        Box::new(move || writer.write_to(io::stderr(), |_| {}))
+    let write = move || {
+        writer.write_to(file, |error| {
+            // stderr is the last place to report it. If that fails, too, nothing can be done.
+            let _ = writeln!(io::stderr(), "wsecho: {complaint}: {error}; its lines are lost");
+        });
     };
     thread::Builder::new()
         .name("log".into())
-        .spawn(run)
+        .spawn(write)
         .map_err(|error| format!("cannot start the log's thread: {error}"))?;
 
-    log.write_style(style).format_timestamp_millis().format_target(false);
+    let mut log = Builder::new();
+    log.write_style(if is_colored { WriteStyle::Always } else { WriteStyle::Never });
+    log.format_timestamp_millis().format_target(false);
     match config.level() {
         Some(level) => log.filter_level(level),
         None => log.filter_level(LevelFilter::Info).parse_filters(&rust_log()),
@@ -69,16 +63,7 @@ pub fn start(config: &Logging) -> Result<Log, String> {
     Ok(Log(queue))
 }
 
-/// The names of standard output and error. Opening them by name fails if they are sockets, or another
-/// user's pipes.
-const STDOUT: [&str; 3] = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
-const STDERR: [&str; 4] = ["-", "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"];
-
-fn is_one_of(path: &Path, names: &[&str]) -> bool {
-    names.iter().any(|&name| path == Path::new(name))
-}
-
-/// Whether the environment lets a terminal have colors (no-color.org).
+/// Whether the environment allows colors on a terminal (no-color.org).
 fn is_color_wanted() -> bool {
     let value = |name| env::var_os(name).filter(|value| !value.is_empty());
     value("NO_COLOR").is_none() && value("TERM").is_some_and(|term| term != "dumb")
@@ -90,10 +75,16 @@ fn rust_log() -> String {
 }
 
 /// Opens the file that the log is appended to, so that logrotate's copytruncate leaves no hole.
-fn open(path: &Path) -> Result<File, String> {
-    if is_one_of(path, &STDOUT) {
-        let stdout = io::stdout().as_fd().try_clone_to_owned();
-        return stdout.map(File::from).map_err(|error| error.to_string());
+fn open(path: &Path) -> io::Result<File> {
+    // Opening these by name fails if they are sockets, or another user's pipes.
+    match path.to_str() {
+        Some("-" | "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2") => {
+            return Ok(io::stderr().as_fd().try_clone_to_owned()?.into());
+        }
+        Some("/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1") => {
+            return Ok(io::stdout().as_fd().try_clone_to_owned()?.into());
+        }
+        _ => {}
     }
     let mut options = OpenOptions::new();
     options.create(true).append(true).mode(0o640);
@@ -103,12 +94,12 @@ fn open(path: &Path) -> Result<File, String> {
         let is_fifo = || path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
         match Errno::from_io_error(&error) {
             Some(Errno::NXIO) if is_fifo() => {
-                "no process reads this FIFO; start its reader first".into()
+                io::Error::other("no process reads this FIFO; start its reader first")
             }
-            _ => error.to_string(),
+            _ => error,
         }
     })?;
-    ioctl_fionbio(&file, false).map_err(|error| error.to_string())?;
+    ioctl_fionbio(&file, false)?;
     Ok(file)
 }
 
@@ -120,52 +111,6 @@ impl Drop for Log {
         const LONGEST: Duration = Duration::from_secs(1);
         let is_unwritten = |lines: &mut Queued| lines.is_writing || !lines.bytes.is_empty();
         let _ = self.0.written.wait_timeout_while(self.0.lock(), LONGEST, is_unwritten);
-    }
-}
-
-/// A limit of lines per second, for lines that anyone can cause.
-pub struct RateLimit {
-    per_second: u32,
-    /// The name of one of the lines, such as "request line".
-    subject: &'static str,
-    window: Mutex<Window>,
-}
-
-struct Window {
-    began: Instant,
-    admitted: u32,
-    suppressed: u64,
-}
-
-impl RateLimit {
-    /// A limit of `per_second` lines per second.
-    pub fn new(per_second: u32, subject: &'static str) -> Self {
-        let window = Window { began: Instant::now(), admitted: 0, suppressed: 0 };
-        RateLimit { per_second, subject, window: Mutex::new(window) }
-    }
-
-    /// Whether a line may be logged at `now`. `Some` is the text to append: a note on the lines
-    /// suppressed before it.
-    pub fn admit(&self, now: Instant) -> Option<String> {
-        let mut window = lock(&self.window);
-        if now.saturating_duration_since(window.began) >= Duration::from_secs(1) {
-            (window.began, window.admitted) = (now, 0);
-        }
-        if window.admitted == self.per_second {
-            window.suppressed += 1;
-            return None;
-        }
-        window.admitted += 1;
-        drop(window);
-        Some(self.suppressed())
-    }
-
-    /// A note on the lines suppressed since the last note, to append to a line.
-    pub fn suppressed(&self) -> String {
-        match mem::take(&mut lock(&self.window).suppressed) {
-            0 => String::new(),
-            suppressed => format!("; {} suppressed", Count(suppressed, self.subject)),
-        }
     }
 }
 
@@ -202,44 +147,48 @@ impl Queue {
     /// Writes the queued lines, always all at once, for as long as the process lives. Calls `report`
     /// each time writing begins to fail.
     fn write_to(&self, mut sink: impl Write, report: impl Fn(&io::Error)) {
-        let mut taken = Vec::new();
+        let mut lines = Vec::new();
         let mut is_failing = false;
         let mut is_inside_line = false;
-        let mut waiting = self.lock();
         loop {
-            while waiting.bytes.is_empty() {
-                waiting.is_writing = false;
-                self.written.notify_all();
-                waiting = unpoisoned(self.filled.wait(waiting));
-            }
-            waiting.is_writing = true;
-            mem::swap(&mut taken, &mut waiting.bytes);
-            let lost = mem::take(&mut waiting.lost);
-            drop(waiting);
+            let lost = self.take(&mut lines);
             if lost > 0 {
-                let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+                let time = humantime::format_rfc3339_millis(SystemTime::now());
                 let lost = Count(lost as u64, "line");
-                taken.extend_from_slice(format!("[{time} WARN ] {lost} lost\n").as_bytes());
+                lines.extend_from_slice(format!("[{time} WARN ] {lost} lost\n").as_bytes());
             }
             if is_inside_line {
                 // The rest of the last line was lost.
                 is_inside_line = write(&mut sink, b"\n").1.is_some();
             }
-            let (unwritten, error) = write(&mut sink, &taken);
-            let written = &taken[..taken.len() - unwritten.len()];
-            is_inside_line = written.last().map_or(is_inside_line, |&byte| byte != b'\n');
-            let was_failing = mem::replace(&mut is_failing, error.is_some());
-            if let Some(error) = error.filter(|_| !was_failing) {
-                report(&error);
+            let (unwritten, error) = write(&mut sink, &lines);
+            if let Some(&last) = lines[..lines.len() - unwritten.len()].last() {
+                is_inside_line = last != b'\n';
             }
-            waiting = self.lock();
-            if is_failing {
+            let was_failing = mem::replace(&mut is_failing, error.is_some());
+            if let Some(error) = error {
                 // The line that reports lost lines is not counted as lost itself, but the lines that it
                 // reports are.
-                waiting.lost += count_lines(unwritten) + lost - usize::from(lost > 0);
+                self.lock().lost += count_lines(unwritten) + lost - usize::from(lost > 0);
+                if !was_failing {
+                    report(&error);
+                }
             }
-            taken.clear();
+            lines.clear();
         }
+    }
+
+    /// Waits for lines, and moves them to `lines`. Returns the number of lines that were lost before.
+    fn take(&self, lines: &mut Vec<u8>) -> usize {
+        let mut waiting = self.lock();
+        while waiting.bytes.is_empty() {
+            waiting.is_writing = false;
+            self.written.notify_all();
+            waiting = unpoisoned(self.filled.wait(waiting));
+        }
+        waiting.is_writing = true;
+        mem::swap(lines, &mut waiting.bytes);
+        mem::take(&mut waiting.lost)
     }
 
     fn lock(&self) -> MutexGuard<'_, Queued> {
@@ -284,22 +233,6 @@ impl Write for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_so_many_lines_are_admitted_a_second_and_the_others_are_counted() {
-        let limit = RateLimit::new(3, "test line");
-        let start = Instant::now();
-        let admit = |millis| limit.admit(start + Duration::from_millis(millis));
-        let none = || Some(String::new());
-        let suppressed = |lines| Some(format!("; {lines} suppressed"));
-        assert_eq!([0, 0, 999, 999, 999].map(admit), [none(), none(), none(), None, None]);
-        assert_eq!(
-            [1100, 1100, 2099, 2099].map(admit),
-            [suppressed("2 test lines"), none(), none(), None]
-        );
-        assert_eq!(admit(9000), suppressed("1 test line"));
-        assert_eq!(limit.suppressed(), "");
-    }
 
     #[test]
     fn lines_beyond_the_queue_are_counted_and_reported_once_there_is_room() {

@@ -16,8 +16,8 @@ pub const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The maximum length of a version 1 line, CR LF included.
 const V1_MAX_LEN: usize = 107;
 
-/// The minimum length of a header: `PROXY UNKNOWN` and CR LF. This many bytes can always be received
-/// first.
+/// The minimum length of a header: `PROXY UNKNOWN` and CR LF. A first receive of this many bytes never
+/// goes beyond the header.
 pub const MIN_LEN: usize = 15;
 
 /// The length of version 2 before its addresses: the signature, version and command, family and
@@ -42,8 +42,8 @@ pub enum Parsed {
 /// A whole header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// The client's address. `None` if the connection is the proxy's own, or is not forwarded from an IP
-    /// address: the peer is then the socket's.
+    /// The client's address. `None` if the proxy itself is the client, or if the client has no IP address.
+    /// The socket's peer then stands for the client.
     pub source: Option<SocketAddr>,
     /// The additional values of known types, each type once, by name.
     pub values: Vec<(&'static str, Vec<u8>)>,
@@ -92,16 +92,13 @@ fn parse_v1(input: &[u8]) -> Result<Parsed, &'static str> {
         return Err("the PROXY line is not FAMILY SOURCE DESTINATION PORT PORT");
     };
     let ip = |text: &str| match family {
-        "TCP4" => text.parse().ok().map(IpAddr::V4),
-        "TCP6" => text.parse().ok().map(IpAddr::V6),
-        _ => None,
+        "TCP4" => Ok(text.parse().ok().map(IpAddr::V4)),
+        "TCP6" => Ok(text.parse().ok().map(IpAddr::V6)),
+        _ => Err("the PROXY line's family is not TCP4, TCP6 or UNKNOWN"),
     };
     // "Heading zeroes are not permitted in front of numbers".
     let port = |text: &str| text.parse::<u16>().ok().filter(|port| port.to_string() == text);
-    if !matches!(family, "TCP4" | "TCP6") {
-        return Err("the PROXY line's family is not TCP4, TCP6 or UNKNOWN");
-    }
-    let (Some(source), Some(_)) = (ip(source), ip(destination)) else {
+    let (Some(source), Some(_)) = (ip(source)?, ip(destination)?) else {
         return Err("the PROXY line has an address that is not of its family");
     };
     let (Some(source_port), Some(_)) = (port(source_port), port(destination_port)) else {
@@ -113,33 +110,28 @@ fn parse_v1(input: &[u8]) -> Result<Parsed, &'static str> {
 
 /// §2.2: a head of fixed size, then the number of bytes that it declares.
 fn parse_v2(input: &[u8]) -> Result<Parsed, &'static str> {
+    /// Version 2 and the command.
+    const LOCAL: u8 = 0x20;
+    const PROXY: u8 = 0x21;
+
     let Some((head, rest)) = input.split_first_chunk::<V2_HEAD_LEN>() else {
         return Ok(Parsed::Incomplete(V2_HEAD_LEN - input.len()));
     };
     let [.., version_and_command, family_and_transport, high, low] = *head;
-    let command = match version_and_command {
-        0x20 => Command::Local,
-        0x21 => Command::Proxy,
+    let len = usize::from(u16::from_be_bytes([high, low]));
+    match version_and_command {
+        LOCAL | PROXY => {}
         // "Receivers must drop connections presenting unexpected values here."
         0x22..=0x2F => return Err("the PROXY header's command is neither LOCAL nor PROXY"),
         _ => return Err("the PROXY header's version is not 2"),
-    };
-    let len = usize::from(u16::from_be_bytes([high, low]));
-    let Some(block) = rest.get(..len) else {
-        return Ok(Parsed::Incomplete(len - rest.len()));
-    };
-    match command {
+    }
+    match rest.get(..len) {
+        None => Ok(Parsed::Incomplete(len - rest.len())),
         // "The receiver must accept this connection as valid and must use the real connection
         // endpoints and discard the protocol block including the family which is ignored."
-        Command::Local => Ok(Parsed::Complete(Header::default())),
-        Command::Proxy => parse_block(family_and_transport, block).map(Parsed::Complete),
+        Some(_) if version_and_command == LOCAL => Ok(Parsed::Complete(Header::default())),
+        Some(block) => parse_block(family_and_transport, block).map(Parsed::Complete),
     }
-}
-
-#[derive(Clone, Copy)]
-enum Command {
-    Local,
-    Proxy,
 }
 
 /// The addresses, and the values after them.
@@ -177,8 +169,24 @@ enum Level {
     Tls,
 }
 
-/// Keeps the values that have a name here. "A receiver may choose to skip over and ignore the TLVs it
-/// is not interested in or it does not understand", the checksum included.
+/// The type of the value in which the values about TLS are nested.
+const TLS: u8 = 0x20;
+
+/// The types of the values that are kept, and their names.
+const NAMES: [(Level, u8, &str); 9] = [
+    (Level::Connection, 0x01, "alpn"),
+    (Level::Connection, 0x02, "authority"),
+    (Level::Connection, 0x05, "unique_id"),
+    (Level::Connection, 0x30, "netns"),
+    (Level::Tls, 0x21, "ssl_version"),
+    (Level::Tls, 0x22, "ssl_cn"),
+    (Level::Tls, 0x23, "ssl_cipher"),
+    (Level::Tls, 0x24, "ssl_sig_alg"),
+    (Level::Tls, 0x25, "ssl_key_alg"),
+];
+
+/// Keeps the values with a name. "A receiver may choose to skip over and ignore the TLVs it is not
+/// interested in or it does not understand", the checksum included.
 fn keep_values(
     mut block: &[u8],
     level: Level,
@@ -189,24 +197,14 @@ fn keep_values(
         let len = usize::from(u16::from_be_bytes([*high, *low]));
         let (value, next) = rest.split_at_checked(len).ok_or(CUT)?;
         block = next;
-        let name = match (level, kind) {
-            (Level::Connection, 0x01) => "alpn",
-            (Level::Connection, 0x02) => "authority",
-            (Level::Connection, 0x05) => "unique_id",
-            (Level::Connection, 0x30) => "netns",
-            (Level::Connection, 0x20) => {
-                // Flags and the result of verifying the client precede the nested values.
-                keep_values(value.get(5..).ok_or(CUT)?, Level::Tls, kept)?;
-                continue;
-            }
-            (Level::Tls, 0x21) => "ssl_version",
-            (Level::Tls, 0x22) => "ssl_cn",
-            (Level::Tls, 0x23) => "ssl_cipher",
-            (Level::Tls, 0x24) => "ssl_sig_alg",
-            (Level::Tls, 0x25) => "ssl_key_alg",
-            _ => continue,
-        };
-        if value.len() <= MAX_VALUE_LEN && kept.iter().all(|(known, _)| *known != name) {
+        if (level, *kind) == (Level::Connection, TLS) {
+            // Flags and the result of verifying the client precede the nested values.
+            keep_values(value.get(5..).ok_or(CUT)?, Level::Tls, kept)?;
+        }
+        if let Some(&(_, _, name)) = NAMES.iter().find(|known| (known.0, known.1) == (level, *kind))
+            && value.len() <= MAX_VALUE_LEN
+            && kept.iter().all(|(known, _)| *known != name)
+        {
             kept.push((name, value.to_vec()));
         }
     }

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use wsecho::app::connection::{Connection, Service};
+use wsecho::app::connection::Connection;
+use wsecho::app::service::Service;
 use wsecho::app::step::Step;
 
+pub mod compressed;
 #[path = "../../tests/it/driver.rs"]
 pub mod driver;
 #[path = "../../tests/it/frames.rs"]
 pub mod frames;
 pub mod kernel_copy;
 pub mod messages;
-pub mod program;
 pub mod stats;
 
 /// A verbatim echo without pings.

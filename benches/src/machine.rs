@@ -7,10 +7,42 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use wsecho_bench::kernel_copy;
 
-/// Allows this process and its children as many descriptors as the hard limit does.
-pub fn raise_descriptor_limit() -> io::Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
+/// Allows this process and its children as many descriptors as the hard limit does, and at least `wanted`.
+pub fn raise_descriptor_limit(wanted: u64) -> io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map(|maximum| maximum.max(wanted));
+    // Only root may raise the hard limit.
+    setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: wanted }).map_err(|error| {
+        let [wanted, allowed] = [wanted, maximum].map(|limit| limit.unwrap_or(u64::MAX));
+        io::Error::other(format!(
+            "{wanted} descriptors are needed, and {allowed} are allowed; \
+             `ulimit -Hn {wanted}`, as root, raises it: {error}"
+        ))
+    })
+}
+
+/// An error unless the kernel has room for `threads` threads, of which `per_process` are in one process of
+/// wsecho.
+pub fn fit_threads(threads: usize, per_process: usize) -> io::Result<()> {
+    /// The threads of the generator and of the system.
+    const OTHERS: usize = 500;
+    // As in `server::limits`: 5 for each client, and a reserve.
+    let maps = 5 * (per_process + 130) + 2_048;
+    let wanted = [
+        ("vm.max_map_count", maps),
+        ("kernel.threads-max", threads + OTHERS),
+        ("kernel.pid_max", threads + OTHERS),
+    ];
+    for (name, wanted) in wanted {
+        let text = fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/")))?;
+        if text.trim().parse().is_ok_and(|limit: usize| limit < wanted) {
+            let limit = text.trim();
+            let error =
+                format!("{name} is {limit}; `sysctl -w {name}={wanted}`, as root, raises it");
+            return Err(io::Error::other(error));
+        }
+    }
+    Ok(())
 }
 
 /// Keeps this process, and the children that it starts from now on, on one core.
@@ -70,16 +102,45 @@ impl CpuTime {
     }
 }
 
-/// What a process keeps resident, and its page tables, in KiB.
+/// Memory in KiB.
+#[derive(Default)]
 pub struct Memory {
+    /// What a process keeps resident.
     pub resident: f64,
     pub page_tables: f64,
+    /// The most that was resident so far.
+    pub peak: f64,
+    /// What the whole machine uses, with the kernel's stacks and sockets.
+    pub machine: f64,
+}
+
+impl Memory {
+    /// How much more there is than `before`, for each of `clients`.
+    pub fn each(&self, before: &Memory, clients: usize) -> Memory {
+        let each = |figure: fn(&Memory) -> f64| (figure(self) - figure(before)) / clients as f64;
+        Memory {
+            resident: each(|memory| memory.resident),
+            page_tables: each(|memory| memory.page_tables),
+            peak: each(|memory| memory.peak),
+            machine: each(|memory| memory.machine),
+        }
+    }
 }
 
 pub fn memory(process: Pid) -> io::Result<Memory> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let kib = |name| field(&status, name).and_then(|value| numbers(value).next()).unwrap_or(0.0);
-    Ok(Memory { resident: kib("VmRSS"), page_tables: kib("VmPTE") })
+    let kib = |name| kib(&status, name);
+    let (resident, page_tables, peak) = (kib("VmRSS"), kib("VmPTE"), kib("VmHWM"));
+    Ok(Memory { resident, page_tables, peak, machine: 0.0 })
+}
+
+pub fn memory_in_use() -> io::Result<f64> {
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    Ok(kib(&meminfo, "MemTotal") - kib(&meminfo, "MemAvailable"))
+}
+
+fn kib(text: &str, name: &str) -> f64 {
+    field(text, name).and_then(|value| numbers(value).next()).unwrap_or(0.0)
 }
 
 /// What decides the figures of a run on this machine, one line each.
@@ -98,8 +159,7 @@ pub fn describe() -> io::Result<Vec<String>> {
         };
         Some(format!("L{}{kind} {}", file("level"), file("size")))
     });
-    let meminfo = read("/proc/meminfo");
-    let memory = field(&meminfo, "MemTotal").and_then(|value| numbers(value).next());
+    let memory = kib(&read("/proc/meminfo"), "MemTotal");
     // After the version comes the distributor's own numbering.
     let kernel = read("/proc/sys/kernel/osrelease");
     // A slow copy at one of the first two tells that the processor has the trap of `kernel_copy`.
@@ -118,7 +178,7 @@ pub fn describe() -> io::Result<Vec<String>> {
         format!("caches of a core: {}", caches.collect::<Vec<_>>().join(", ")),
         format!(
             "memory: {:.0} GiB, transparent huge pages: {}",
-            memory.unwrap_or(0.0) / 1024.0 / 1024.0,
+            memory / 1024.0 / 1024.0,
             read("/sys/kernel/mm/transparent_hugepage/enabled"),
         ),
         format!(

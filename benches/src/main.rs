@@ -3,12 +3,16 @@
 mod load;
 mod machine;
 mod measure;
+mod neighbors;
 mod rows;
 mod serve;
 mod servers;
+mod stream;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::mem;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command as Process, ExitCode};
@@ -16,8 +20,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::machine::Memory;
 use crate::measure::{Bench, Sample};
-use crate::rows::{Cores, Row};
+use crate::rows::{Cores, Row, Work};
 use crate::servers::{Kind, Programs, folder};
 
 #[derive(Parser)]
@@ -31,7 +36,8 @@ struct Cli {
 
 #[derive(Args)]
 struct Options {
-    /// Rounds, in each of which every server is measured once in every row [default: 9, 3 for the plots]
+    /// Rounds, in each of which every server is measured once in every row [default: 9, 3 for the plots and
+    /// the growth]
     #[arg(long)]
     rounds: Option<usize>,
     /// Rows to measure, by name [default: all]
@@ -46,22 +52,47 @@ struct Options {
     /// Seconds for each sample, after a fifth of it to warm up
     #[arg(long, default_value_t = 0.5, value_name = "SECONDS")]
     cell: f64,
-    /// Measure and draw the two plots instead of the tables
-    #[arg(long)]
-    plots: bool,
+    #[command(flatten)]
+    chapter: Chapter,
     /// The file to write the samples to [default: benches/target/samples.csv]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
+/// What is measured instead of the main tables.
+#[derive(Args)]
+#[group(multiple = false)]
+struct Chapter {
+    /// Measure and draw the plots of throughput by clients and by message size
+    #[arg(long)]
+    plots: bool,
+    /// Measure and draw memory, latency, connecting and stopping with 10 to 30,000 clients
+    #[arg(long)]
+    growth: bool,
+    /// Measure TLS
+    #[arg(long)]
+    tls: bool,
+    /// Measure compression
+    #[arg(long)]
+    compression: bool,
+}
+
 #[derive(Subcommand)]
 enum Command {
+    /// Measure one client's compressed messages beside others that cost the most
+    Neighbors {
+        #[arg(default_value_t = 3)]
+        rounds: usize,
+        /// Binaries to compare [default: the one of this source]
+        wsecho: Vec<String>,
+    },
     /// Be one of the servers, as the benchmark starts itself
     #[command(hide = true)]
     Serve {
         kind: Kind,
         address: SocketAddr,
-        core: usize,
+        #[arg(long)]
+        core: Option<usize>,
         #[arg(last = true)]
         command: Vec<String>,
     },
@@ -73,6 +104,7 @@ fn main() -> ExitCode {
         Some(Command::Serve { kind, address, core, command }) => {
             serve::run(kind, address, core, &command)
         }
+        Some(Command::Neighbors { rounds, wsecho }) => neighbors::run(rounds, wsecho),
         None => run(&cli.options),
     };
     match outcome {
@@ -88,7 +120,8 @@ fn run(options: &Options) -> io::Result<()> {
     let mut rows = choose(options)?;
     let mut notes = machine::describe()?;
     let bench = set_up(options, &mut rows, &mut notes)?;
-    let rounds = options.rounds.unwrap_or(if options.plots { 3 } else { 9 });
+    let Chapter { plots, growth, .. } = options.chapter;
+    let rounds = options.rounds.unwrap_or(if plots || growth { 3 } else { 9 });
     notes.push(format!("{rounds} rounds, {} s for each sample", options.cell));
     let path = options.out.clone().unwrap_or_else(|| folder().join("target/samples.csv"));
     if let Some(parent) = path.parent() {
@@ -107,9 +140,15 @@ fn run(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// The rows that `--only`, `--servers`, `--against` and `--plots` leave.
+/// The rows that the options leave.
 fn choose(options: &Options) -> io::Result<Vec<Row>> {
-    let mut rows = if options.plots { rows::plots() } else { rows::table() };
+    let mut rows = match options.chapter {
+        Chapter { plots: true, .. } => rows::plots(),
+        Chapter { growth: true, .. } => rows::growth(),
+        Chapter { tls: true, .. } => rows::tls(),
+        Chapter { compression: true, .. } => rows::compression(),
+        _ => rows::table(),
+    };
     if let Some(unknown) =
         options.only.iter().find(|name| rows.iter().all(|row| row.name != **name))
     {
@@ -126,28 +165,49 @@ fn choose(options: &Options) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn set_up(options: &Options, rows: &mut [Row], notes: &mut Vec<String>) -> io::Result<Bench> {
-    machine::raise_descriptor_limit()?;
+fn set_up(options: &Options, rows: &mut Vec<Row>, notes: &mut Vec<String>) -> io::Result<Bench> {
     let time = Duration::try_from_secs_f64(options.cell).map_err(io::Error::other)?;
     let mut programs = Programs {
         wsecho: servers::wsecho()?,
         against: options.against.clone(),
         uwebsockets: None,
     };
-    if rows.iter().any(|row| row.servers.contains(&Kind::Uwebsockets)) {
-        match servers::uwebsockets() {
-            Ok(path) => programs.uwebsockets = Some(path),
-            Err(error) => {
-                notes.push(format!("uWebSockets is left out: it could not be built: {error}"));
-                rows.iter_mut()
-                    .for_each(|row| row.servers.retain(|kind| *kind != Kind::Uwebsockets));
-            }
+    let kinds: BTreeSet<_> = rows.iter().flat_map(|row| row.servers.clone()).collect();
+    for kind in kinds {
+        if let Err(error) = kind.find(&mut programs) {
+            notes.push(format!("{} is left out: {error}", kind.name()));
+            rows.iter_mut().for_each(|row| row.servers.retain(|found| *found != kind));
         }
     }
+    machine::raise_descriptor_limit(0)?;
+    fit_growth(rows, notes)?;
+    rows.retain(|row| !row.servers.is_empty());
     let cores = machine::cores()?;
     let (server_core, generator_core) = (cores[0], cores[cores.len() - 1]);
     machine::pin(generator_core)?;
-    Ok(Bench { programs, time, server_core, generator_core })
+    Ok(Bench { programs, tls: stream::client_config()?, time, server_core, generator_core })
+}
+
+/// Leaves out the servers that the kernel's limits have no room for. An error if that is so at the limits
+/// that most machines have.
+fn fit_growth(rows: &mut [Row], notes: &mut Vec<String>) -> io::Result<()> {
+    const USUAL: usize = 12_000;
+    for row in rows {
+        let Work::Growth { clients } = row.work else { continue };
+        for kind in mem::take(&mut row.servers) {
+            match kind.fits(clients) {
+                Ok(()) => row.servers.push(kind),
+                Err(error) if clients <= USUAL => return Err(error),
+                Err(error) => {
+                    notes.push(format!(
+                        "{clients} clients of {} are left out: {error}",
+                        kind.name()
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Takes all samples, and writes each as it is taken. Returns how many failed.
@@ -164,7 +224,7 @@ fn measure(
     }
     writeln!(
         file,
-        "row,cores,server,round,messages,seconds,cpu,p50,p99,p99.9,max,steal,others,resident,page_tables"
+        "row,cores,server,round,messages,seconds,cpu,p50,p99,p99.9,max,steal,others,resident,page_tables,machine,reply"
     )?;
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
@@ -175,13 +235,13 @@ fn measure(
             };
             let (later, first) = row.servers.split_at((round + index) % row.servers.len());
             for &kind in first.iter().chain(later) {
-                let Row { name, .. } = row;
-                match bench.sample(kind, row) {
-                    Ok(sample) => {
-                        writeln!(file, "{name},{cores},{},{round},{}", kind.name(), csv(&sample))?;
-                    }
+                let server = kind.name();
+                match bench.samples(kind, row) {
+                    Ok(samples) => samples.iter().try_for_each(|sample| {
+                        writeln!(file, "{},{cores},{server},{round},{}", sample.row, csv(sample))
+                    })?,
                     Err(error) => {
-                        eprintln!("{name}, {}: {error}", kind.name());
+                        eprintln!("{}, {server}: {error}", row.name);
                         failures += 1;
                     }
                 }
@@ -192,10 +252,16 @@ fn measure(
 }
 
 fn csv(sample: &Sample) -> String {
-    let [p50, p99, p999, max] = sample.latency;
-    let Sample { messages, seconds, cpu, steal, others, ref memory, .. } = *sample;
-    let (resident, page_tables) = (memory.resident, memory.page_tables);
-    [messages, seconds, cpu, p50, p99, p999, max, steal, others, resident, page_tables]
-        .map(|figure| ((figure * 1e9).round() / 1e9).to_string())
-        .join(",")
+    let Sample { messages, seconds, cpu, steal, others, ref memory, reply, .. } = *sample;
+    let Memory { resident, page_tables, machine, .. } = *memory;
+    [
+        &[messages, seconds, cpu],
+        &sample.latency[..],
+        &[steal, others, resident, page_tables, machine, reply],
+    ]
+    .concat()
+    .iter()
+    .map(|figure| ((figure * 1e9).round() / 1e9).to_string())
+    .collect::<Vec<_>>()
+    .join(",")
 }

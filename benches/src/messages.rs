@@ -1,36 +1,62 @@
-//! The one message that all clients of a row send, and the reply that has to come for it.
+//! The messages that the clients of a row send, and the replies that have to come for them.
 
 use std::io;
 
+use crate::compressed::{COMPRESSED_TEXT, compress, inflates_to, json};
 use crate::frames::{Random, frame, server_frame};
 use crate::kernel_copy::MidPage;
 
-pub const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\
-    Host: 127.0.0.1\r\n\
-    Upgrade: websocket\r\n\
-    Connection: Upgrade\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-    Sec-WebSocket-Version: 13\r\n\r\n";
+/// A request for a WebSocket, with header fields of its own.
+pub fn request(more: &str) -> Vec<u8> {
+    format!(
+        "GET / HTTP/1.1\r\n\
+         Host: 127.0.0.1\r\n\
+         Upgrade: websocket\r\n\
+         Connection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Version: 13\r\n{more}\r\n"
+    )
+    .into_bytes()
+}
 
 /// The accept value that RFC 6455 §1.3 computes for the key above.
 const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// The header field that offers compression.
+pub const COMPRESSION: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+/// The same without context takeover.
+pub const COMPRESSION_OF_EACH: &str = "Sec-WebSocket-Extensions: permessage-deflate; \
+    server_no_context_takeover; client_no_context_takeover\r\n";
 
 /// A client's close frame with code 1000.
 pub const CLOSE: &[u8] = &[0x88, 0x82, 1, 2, 3, 4, 0x03 ^ 1, 0xE8 ^ 2];
 /// The server's close frame that answers it.
 pub const CLOSE_REPLY: &[u8] = &[0x88, 0x02, 0x03, 0xE8];
 
+/// A client's answer to the close frame with code 1001 of a server that stops.
+pub const GOING_AWAY_REPLY: &[u8] = &[0x88, 0x82, 1, 2, 3, 4, 0x03 ^ 1, 0xE9 ^ 2];
+
 /// The first byte of an unfragmented text message.
 const TEXT: u8 = 0x81;
 const PREFIX: &[u8] = b"You have entered: ";
 
-/// Whether the response to [`REQUEST`] is complete. An error unless it is an upgrade.
-pub fn is_upgraded(response: &[u8]) -> io::Result<bool> {
+/// Whether a server's close frame has code 1001, with any reason.
+pub fn is_going_away(close: &[u8]) -> bool {
+    matches!(close, [0x88, _, 0x03, 0xE9, ..])
+}
+
+/// Whether the response to `request` is complete. An error unless it is an upgrade, with the compression
+/// that the request offers.
+pub fn is_upgraded(response: &[u8], request: &[u8]) -> io::Result<bool> {
     if !response.ends_with(b"\r\n\r\n") {
         return Ok(false);
     }
-    let is_upgrade = response.starts_with(b"HTTP/1.1 101 ");
-    if is_upgrade && response.windows(ACCEPT.len()).any(|part| part == ACCEPT) {
+    let has = |text: &[u8], part: &[u8]| text.windows(part.len()).any(|found| found == part);
+    let agreed = [&b"permessage-deflate"[..], b"server_no_context_takeover"];
+    if response.starts_with(b"HTTP/1.1 101 ")
+        && has(response, ACCEPT)
+        && agreed.iter().all(|part| has(response, part) == has(request, part))
+    {
         return Ok(true);
     }
     let response = String::from_utf8_lossy(response);
@@ -41,8 +67,19 @@ pub struct Message {
     /// `depth` copies one after another, so that up to so many are sent by one write.
     copies: MidPage,
     frame_len: usize,
+    /// What is echoed: a whole frame, or the text that a compressed one is inflated to.
     pub reply: Vec<u8>,
-    reply_header_len: usize,
+    encoding: Encoding,
+}
+
+#[derive(Clone, Copy)]
+enum Encoding {
+    Plain {
+        reply_header_len: usize,
+    },
+    Compressed,
+    /// Only the first reply can be inflated by itself: a later one may refer to those before it.
+    CompressedInContext,
 }
 
 impl Message {
@@ -59,20 +96,35 @@ impl Message {
     /// Plain bytes, in both directions together as many as a WebSocket message and its echo.
     pub fn raw(payload: usize, depth: usize) -> Message {
         let bytes = text(server_frame(TEXT, &text(payload)).len() + 2);
-        Message::new(&bytes, depth, bytes.clone(), 0)
+        Message::new(&bytes, depth, bytes.clone(), Encoding::Plain { reply_header_len: 0 })
+    }
+
+    /// JSON, compressed on its own. Every reply may be compressed so, too.
+    pub fn compressed(seed: u64, payload: usize) -> Message {
+        Message::json(seed, payload, Encoding::Compressed)
+    }
+
+    /// The same, for a server that keeps its context.
+    pub fn compressed_in_context(seed: u64, payload: usize) -> Message {
+        Message::json(seed, payload, Encoding::CompressedInContext)
+    }
+
+    fn json(seed: u64, payload: usize, encoding: Encoding) -> Message {
+        let text = json(seed, payload);
+        Message::new(&frame(COMPRESSED_TEXT, &compress(&text, 6)), 1, text, encoding)
     }
 
     fn with_prefix(payload: usize, depth: usize, prefix: &[u8]) -> Message {
         let text = text(payload);
         let reply = server_frame(TEXT, &[prefix, &text].concat());
-        let header_len = reply.len() - prefix.len() - payload;
-        Message::new(&frame(TEXT, &text), depth, reply, header_len)
+        let reply_header_len = reply.len() - prefix.len() - payload;
+        Message::new(&frame(TEXT, &text), depth, reply, Encoding::Plain { reply_header_len })
     }
 
-    fn new(frame: &[u8], depth: usize, reply: Vec<u8>, reply_header_len: usize) -> Message {
+    fn new(frame: &[u8], depth: usize, reply: Vec<u8>, encoding: Encoding) -> Message {
         let mut copies = MidPage::new(frame.len() * depth);
         copies.chunks_exact_mut(frame.len()).for_each(|copy| copy.copy_from_slice(frame));
-        Message { copies, frame_len: frame.len(), reply, reply_header_len }
+        Message { copies, frame_len: frame.len(), reply, encoding }
     }
 
     /// How many bytes `count` messages have.
@@ -103,6 +155,8 @@ pub struct Replies {
     complete: usize,
     /// The first byte of a ping has come before the current reply.
     ping: bool,
+    /// What has come of a compressed reply.
+    compressed: Vec<u8>,
 }
 
 /// The first byte of a ping, which a server sends to a client that is silent for long.
@@ -113,7 +167,25 @@ impl Replies {
     const SAMPLE: usize = 64;
 
     /// Takes what was received, and returns how many replies it completes.
-    pub fn receive(&mut self, mut bytes: &[u8], message: &Message) -> io::Result<usize> {
+    pub fn receive(&mut self, bytes: &[u8], message: &Message) -> io::Result<usize> {
+        let is_sample = self.complete.is_multiple_of(Replies::SAMPLE);
+        match message.encoding {
+            Encoding::Plain { reply_header_len } => {
+                self.receive_plain(bytes, &message.reply, reply_header_len)
+            }
+            Encoding::Compressed => self.receive_compressed(bytes, is_sample.then_some(message)),
+            Encoding::CompressedInContext => {
+                self.receive_compressed(bytes, (self.complete == 0).then_some(message))
+            }
+        }
+    }
+
+    fn receive_plain(
+        &mut self,
+        mut bytes: &[u8],
+        reply: &[u8],
+        header_len: usize,
+    ) -> io::Result<usize> {
         let before = self.complete;
         while let [first, after @ ..] = bytes {
             if self.at == 0 && (self.ping || *first == PING) {
@@ -124,18 +196,18 @@ impl Replies {
                 bytes = after;
                 continue;
             }
-            let rest = &message.reply[self.at..];
+            let rest = &reply[self.at..];
             let part = bytes.len().min(rest.len());
             let compared = if self.complete.is_multiple_of(Replies::SAMPLE) {
                 part
             } else {
-                part.min(message.reply_header_len.saturating_sub(self.at))
+                part.min(header_len.saturating_sub(self.at))
             };
             if bytes[..compared] != rest[..compared] {
-                return Err(io::Error::other("a reply is not the echo of its message"));
+                return Err(wrong_reply());
             }
             self.at += part;
-            if self.at == message.reply.len() {
+            if self.at == reply.len() {
                 self.at = 0;
                 self.complete += 1;
             }
@@ -143,6 +215,37 @@ impl Replies {
         }
         Ok(self.complete - before)
     }
+
+    /// Inflates the reply if it is a `sample`. A client has one message under way, so nothing may follow
+    /// its reply.
+    fn receive_compressed(&mut self, bytes: &[u8], sample: Option<&Message>) -> io::Result<usize> {
+        self.compressed.extend(bytes);
+        let (header, payload) = match *self.compressed {
+            [COMPRESSED_TEXT, 127, a, b, c, d, e, f, g, h, ..] => {
+                (10, u64::from_be_bytes([a, b, c, d, e, f, g, h]) as usize)
+            }
+            [COMPRESSED_TEXT, 126, a, b, ..] => (4, usize::from(u16::from_be_bytes([a, b]))),
+            [COMPRESSED_TEXT, len @ 0..126, ..] => (2, usize::from(len)),
+            [] | [COMPRESSED_TEXT] | [COMPRESSED_TEXT, 126 | 127, ..] => return Ok(0),
+            _ => return Err(wrong_reply()),
+        };
+        let reply = &self.compressed[header..];
+        if reply.len() < payload {
+            return Ok(0);
+        }
+        if reply.len() > payload
+            || sample.is_some_and(|message| !inflates_to(reply, &message.reply))
+        {
+            return Err(wrong_reply());
+        }
+        self.compressed.clear();
+        self.complete += 1;
+        Ok(1)
+    }
+}
+
+fn wrong_reply() -> io::Error {
+    io::Error::other("a reply is not the echo of its message")
 }
 
 /// Letters without a period, so that a reply that is shifted by some bytes does not compare equal.
@@ -161,7 +264,7 @@ mod tests {
             [Message::websocket(20, 1), Message::prefixed(300, 1), Message::raw(70_000, 1)]
         {
             let mut stream = message.reply.repeat(3);
-            if message.reply_header_len > 0 {
+            if message.reply[0] == TEXT {
                 stream.extend([PING, 0]);
                 stream.extend(&message.reply);
             }
@@ -183,6 +286,23 @@ mod tests {
         let mut garbled = message.reply.clone();
         garbled[21] ^= 1;
         assert!(Replies::default().receive(&garbled, &message).is_err());
+    }
+
+    #[test]
+    fn a_compressed_reply_is_inflated() {
+        let message = Message::compressed(1, 1000);
+        let reply = server_frame(COMPRESSED_TEXT, &compress(&message.reply, 1));
+        for len in [1, 2, 3, 21, reply.len()] {
+            let mut replies = Replies::default();
+            let counted: usize =
+                reply.chunks(len).map(|part| replies.receive(part, &message).unwrap()).sum();
+            assert_eq!(counted, 1, "parts of {len} bytes");
+        }
+        for other in [Message::compressed(2, 1000), Message::compressed(1, 999)] {
+            assert!(Replies::default().receive(&reply, &other).is_err());
+        }
+        let twice = reply.repeat(2);
+        assert!(Replies::default().receive(&twice, &message).is_err());
     }
 
     #[test]

@@ -59,7 +59,7 @@ fuzz_target!(|input: Input| {
     if behavior.script.trace {
         assert_eq!(whole.ended, split.ended);
         let is_huge =
-            matches!(behavior.script.fault, Some((_, Fault::WrongFrame(WrongFrame::HugeLength))));
+            matches!(behavior.script.fault, Some((_, Fault::WrongFrame(WrongFrame::HUGE_LENGTH))));
         if !is_huge {
             assert_eq!(whole.frames(), split.frames(), "the frames depend on the splits");
         }
@@ -75,7 +75,7 @@ fuzz_target!(|input: Input| {
     }
     let sent: Vec<u8> = whole.writes.into_iter().flat_map(|(_, bytes)| bytes).collect();
     let wrong = match fault {
-        Some((_, Fault::WrongFrame(wrong))) => Some(wrong.bytes()),
+        Some((_, Fault::WrongFrame(wrong))) => Some(wrong.bytes),
         _ => None,
     };
     let mut service = service(MAX_MESSAGE_SIZE, AMPLE);

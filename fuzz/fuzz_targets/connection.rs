@@ -13,8 +13,8 @@ use libfuzzer_sys::fuzz_target;
 use tungstenite::HandshakeError;
 use tungstenite::error::{Error, ProtocolError};
 use wsecho::app::behavior::{self, Behavior, Behaviors, Fault, Handshake};
-use wsecho::app::connection::Service;
 use wsecho::app::end::Lost;
+use wsecho::app::service::Service;
 use wsecho::app::step::Topic;
 use wsecho::http::origin::Origin;
 use wsecho::http::request::{self, Request};
@@ -277,7 +277,7 @@ impl<'i> Life<'i> {
         let (head, frames) = sent.split_at(head_len);
         let behavior = self.behavior().unwrap_or_default();
         let (wrong, may_break_off) = match &behavior.script.fault {
-            Some((_, Fault::WrongFrame(wrong))) => (Some(wrong.bytes()), false),
+            Some((_, Fault::WrongFrame(wrong))) => (Some(wrong.bytes), false),
             Some((_, Fault::EndStream | Fault::Reset | Fault::Hang)) => (None, true),
             Some((_, Fault::Close(_))) | None => (None, false),
         };

@@ -197,7 +197,7 @@ struct Client(Compressor);
 impl Client {
     /// Of any level, where 0 makes stored blocks, and any strategy, among them fixed codes.
     fn arbitrary(u: &mut Unstructured) -> Result<Self> {
-        Ok(Client(Compressor::new(u.int_in_range(0..=10)?, u.int_in_range(0..=4)?)))
+        Ok(Client(Compressor::with_strategy(u.int_in_range(0..=10)?, u.int_in_range(0..=4)?)))
     }
 
     /// The payload of one more message, in streams and blocks that are flushed anywhere.

@@ -1,21 +1,16 @@
 //! A client's side of permessage-deflate, by another implementation than the server's (RFC 7692).
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_params};
-use miniz_oxide::deflate::stream::deflate;
-use miniz_oxide::inflate::stream::{InflateState, inflate};
-use miniz_oxide::{DataFormat, MZError, MZFlush};
-use wsecho::app::connection::Service;
+use miniz_oxide::MZFlush;
+use wsecho::app::service::Service;
 use wsecho::websocket::negotiation::Parameters;
 
+pub use crate::client_deflate::{Compressor, Inflater, TAIL};
 use crate::driver::Driver;
 use crate::frames::masked_frame;
 use crate::reference::{self, Header};
 
 pub const RSV1: u8 = 0x40;
-
-/// What the sender of a message leaves out at its end (§7.2.1).
-pub const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 
 /// What client and server may agree on.
 pub fn parameters(u: &mut Unstructured) -> Result<Parameters> {
@@ -28,30 +23,6 @@ pub fn parameters(u: &mut Unstructured) -> Result<Parameters> {
         },
         client_max_window_bits: None,
     })
-}
-
-/// What a client compresses with.
-pub struct Compressor(Box<CompressorOxide>);
-
-impl Compressor {
-    /// A level of 0, which makes stored blocks, to 10, and one of five strategies, among them fixed codes.
-    pub fn new(level: u8, strategy: u8) -> Self {
-        let flags = create_comp_flags_from_zip_params(level.into(), -15, strategy.into());
-        Compressor(Box::new(CompressorOxide::new(flags)))
-    }
-
-    /// Appends `block`, compressed, to `payload`.
-    pub fn append(&mut self, block: &[u8], flush: MZFlush, payload: &mut Vec<u8>) {
-        // It writes nothing for a second flush, or one that has nothing before it.
-        if block.is_empty() && flush != MZFlush::Finish {
-            return;
-        }
-        let begin = payload.len();
-        payload.resize(begin + block.len() * 2 + 1000, 0);
-        let done = deflate(&mut self.0, block, &mut payload[begin..], flush);
-        assert_eq!(done.bytes_consumed, block.len());
-        payload.truncate(begin + done.bytes_written);
-    }
 }
 
 /// How a client compresses what it would have sent plain.
@@ -90,7 +61,7 @@ impl<'c> Client<'c> {
     pub fn new(compression: &'c Compression) -> Self {
         Client {
             compression,
-            compressor: Compressor::new(compression.level, compression.strategy),
+            compressor: Compressor::with_strategy(compression.level, compression.strategy),
             is_next_compressed: compression.compressed.iter().cycle(),
             is_compressed: false,
         }
@@ -110,8 +81,8 @@ impl<'c> Client<'c> {
             self.is_compressed = self.is_next_compressed.next() == Some(&true);
             first |= if self.is_compressed { RSV1 } else { 0 };
             if self.compression.parameters.client_no_context_takeover {
-                self.compressor =
-                    Compressor::new(self.compression.level, self.compression.strategy);
+                let Compression { level, strategy, .. } = *self.compression;
+                self.compressor = Compressor::with_strategy(level, strategy);
             }
         }
         if !self.is_compressed {
@@ -120,13 +91,10 @@ impl<'c> Client<'c> {
         let mut fragment = frame[len..].to_vec();
         reference::unmask(&mut fragment, key);
         let mut payload = Vec::new();
-        self.compressor.append(&fragment, MZFlush::Sync, &mut payload);
-        if fin && fragment.is_empty() {
-            // The rest of this empty block is what the server adds.
-            payload.push(0x00);
-        } else if fin {
-            assert!(payload.ends_with(&TAIL));
-            payload.truncate(payload.len() - TAIL.len());
+        if fin {
+            self.compressor.append_last(&fragment, &mut payload);
+        } else {
+            self.compressor.append(&fragment, MZFlush::Sync, &mut payload);
         }
         masked_frame(first, &payload, key)
     }
@@ -142,31 +110,15 @@ pub fn open(service: &Service, parameters: Option<Parameters>) -> Driver<'_> {
 pub fn inflated_messages(output: &[u8], parameters: Option<Parameters>) -> Vec<(u8, Vec<u8>)> {
     let (mut messages, is_whole) = reference::server_messages(output, None);
     assert!(is_whole, "the last message is not whole");
-    let mut inflater = InflateState::new_boxed(DataFormat::Raw);
+    let mut inflater = Inflater::default();
     for (first, payload) in messages.iter_mut().filter(|(first, _)| first & RSV1 != 0) {
         let parameters = parameters.expect("RFC 6455 §5.2: no extension was agreed");
         if parameters.server_no_context_takeover {
-            inflater = InflateState::new_boxed(DataFormat::Raw);
+            inflater = Inflater::default();
         }
-        *payload = inflated(&mut inflater, &[payload, &TAIL[..]].concat());
+        *payload = inflater.message(payload).expect("RFC 7692 §7.2.2");
         let is_text = *first & 0x2 == 0;
         assert!(!is_text || str::from_utf8(payload).is_ok(), "RFC 6455 §5.6: text is UTF-8");
     }
     messages
-}
-
-fn inflated(inflater: &mut InflateState, mut data: &[u8]) -> Vec<u8> {
-    let mut message = Vec::new();
-    let mut room = vec![0; 64 * 1024];
-    loop {
-        let done = inflate(inflater, data, &mut room, MZFlush::None);
-        assert!(matches!(done.status, Ok(_) | Err(MZError::Buf)), "a reply is not DEFLATE");
-        data = &data[done.bytes_consumed..];
-        message.extend_from_slice(&room[..done.bytes_written]);
-        // Room that is left says nothing: what is pending is handed out on its own.
-        if (done.bytes_consumed, done.bytes_written) == (0, 0) {
-            assert!(data.is_empty(), "a reply ends before its frame");
-            return message;
-        }
-    }
 }

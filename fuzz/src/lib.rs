@@ -1,5 +1,5 @@
 //! What the fuzz targets share: what a client may send, plain and compressed, and a second decoder to
-//! compare with. The driver is the one of the tests.
+//! compare with. The driver and the compressor are those of the tests.
 //!
 //! `fuzz/run` runs the targets, each from its seeds in `fuzz/seeds`. They are the fewest inputs that
 //! reach all that a long run has reached, and are made from its corpus, in an empty directory:
@@ -9,6 +9,8 @@
 //! ```
 
 pub mod client;
+#[path = "../../tests/it/deflate.rs"]
+pub mod client_deflate;
 pub mod deflate;
 #[path = "../../tests/it/driver.rs"]
 pub mod driver;

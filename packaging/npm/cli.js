@@ -12,9 +12,9 @@ try {
   process.exit(1);
 }
 const child = spawn(path, process.argv.slice(2), { stdio: 'inherit' });
-// Ctrl-C reaches both processes, and wsecho takes two signals in a moment for one.
+// Ctrl-C reaches both processes; wsecho counts two signals within half a second as one.
 for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM']) process.on(signal, () => child.kill(signal));
-// npm passes a signal to its shell alone, and a shell that ends leaves this process behind.
+// npm signals only its shell, which ends without this process: it has to notice that itself.
 const shell = process.ppid;
 if (process.env.npm_command) setInterval(() => process.ppid === shell || child.kill(), 100);
 child.on('exit', (code, signal) => {

@@ -4,10 +4,10 @@ const { spawn } = require('node:child_process');
 const { EventEmitter, once } = require('node:events');
 const { createInterface } = require('node:readline');
 
-// The guard stops the server when its standard input ends, so also when this process is killed.
+// The guard stops the server when its standard input ends, which also happens when this process is killed.
 const GUARD = '"$0" "$@" & exec 2>&-; read -r _; kill $!; wait $!';
 
-/** The path of the binary. Each platform's is a package of its own. */
+/** The path of the binary, which is in a package of its own for each platform. */
 exports.program = () => {
   const name = `wsecho-${process.platform}-${process.arch}`;
   try {

@@ -1,4 +1,4 @@
-// Packs wsecho for npm, and its binary as a package of its own: node packaging/npm/pack.js BINARY FOLDER
+// Packs two packages for npm, wsecho and its binary: node packaging/npm/pack.js BINARY FOLDER
 'use strict';
 
 const { execFileSync } = require('node:child_process');

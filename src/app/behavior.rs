@@ -6,10 +6,11 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::app::query::decode;
+use crate::app::query::Query;
 use crate::app::settings::Timeouts;
-use crate::escape::{Count, Quoted};
+use crate::escape::Quoted;
 use crate::http::response;
+use crate::quantity::Count;
 use crate::websocket::close::{CloseFrame, Reason};
 
 /// The path whose query asks for a behavior.
@@ -134,41 +135,42 @@ pub enum Fault {
     WrongFrame(WrongFrame),
 }
 
+/// A frame that the client has to refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WrongFrame {
-    Masked,
-    ReservedBit,
-    ReservedOpcode,
-    InvalidUtf8,
-    UnexpectedContinuation,
-    HugeLength,
-    LongLength16,
-    LongLength64,
-    LengthTopBit,
+pub struct WrongFrame {
+    /// As a sentence names it.
+    pub name: &'static str,
+    pub bytes: &'static [u8],
 }
 
 impl WrongFrame {
-    /// The frame. Of a huge one, these bytes are all that is ever sent.
-    pub fn bytes(self) -> &'static [u8] {
-        match self {
-            // "masked" under the key 01 02 03 04 (§5.1).
-            WrongFrame::Masked => b"\x81\x86\x01\x02\x03\x04lcpodf",
-            // RSV3, since RSV1 would be valid if compression was agreed (§5.2).
-            WrongFrame::ReservedBit => b"\x91\x08reserved",
-            // The opcode of a data frame, so that only the opcode is invalid, not the length (§5.2).
-            WrongFrame::ReservedOpcode => b"\x83\x08reserved",
-            // A character of two bytes whose second one is not its continuation (§8.1).
-            WrongFrame::InvalidUtf8 => b"\x81\x08not \xC3\x28 8",
-            // There is no message to continue (§5.4).
-            WrongFrame::UnexpectedContinuation => b"\x80\x0Ccontinuation",
-            // A length of 2^62 bytes (§5.2), few of which are sent.
-            WrongFrame::HugeLength => b"\x82\x7F\x40\0\0\0\0\0\0\0huge",
-            // 5 bytes, whose length fits in 7 bits (§5.2).
-            WrongFrame::LongLength16 => b"\x81\x7E\0\x05 long",
-            WrongFrame::LongLength64 => b"\x81\x7F\0\0\0\0\0\0\0\x05 long",
-            // A length of 2^63 bytes. "The most significant bit MUST be 0" (§5.2).
-            WrongFrame::LengthTopBit => b"\x82\x7F\x80\0\0\0\0\0\0\0huge",
-        }
+    /// "masked" under the key 01 02 03 04 (§5.1).
+    pub const MASKED: Self = Self::new("a masked frame", b"\x81\x86\x01\x02\x03\x04lcpodf");
+    /// RSV3, since RSV1 would be valid if compression was agreed (§5.2).
+    pub const RESERVED_BIT: Self = Self::new("a frame with a reserved bit", b"\x91\x08reserved");
+    /// The opcode of a data frame, so that only the opcode is invalid, not the length (§5.2).
+    pub const RESERVED_OPCODE: Self =
+        Self::new("a frame with a reserved opcode", b"\x83\x08reserved");
+    /// A character of two bytes whose second one is not its continuation (§8.1).
+    pub const INVALID_UTF8: Self = Self::new("text that is not UTF-8", b"\x81\x08not \xC3\x28 8");
+    /// There is no message to continue (§5.4).
+    pub const UNEXPECTED_CONTINUATION: Self =
+        Self::new("a continuation of nothing", b"\x80\x0Ccontinuation");
+    /// These bytes are all that is ever sent of it (§5.2).
+    pub const HUGE_LENGTH: Self =
+        Self::new("a frame that declares 2^62 bytes", b"\x82\x7F\x40\0\0\0\0\0\0\0huge");
+    /// 5 bytes, whose length fits in 7 bits (§5.2).
+    pub const LONG_LENGTH_16: Self =
+        Self::new("a text of 5 bytes with a length of 16 bits", b"\x81\x7E\0\x05 long");
+    /// The same.
+    pub const LONG_LENGTH_64: Self =
+        Self::new("a text of 5 bytes with a length of 64 bits", b"\x81\x7F\0\0\0\0\0\0\0\x05 long");
+    /// "The most significant bit MUST be 0" (§5.2).
+    pub const LENGTH_TOP_BIT: Self =
+        Self::new("a frame that declares 2^63 bytes", b"\x82\x7F\x80\0\0\0\0\0\0\0huge");
+
+    const fn new(name: &'static str, bytes: &'static [u8]) -> Self {
+        WrongFrame { name, bytes }
     }
 }
 
@@ -249,89 +251,53 @@ pub fn table() -> String {
 /// A sentence that names the mistake and the allowed values.
 pub fn parse(query: &str) -> Result<Behavior, String> {
     let query = Query::parse(query)?;
-    let rate = query.get("rate", share)?;
-    let seed = query.get("seed", |text| number(text, 0..=SEEDS as u64 - 1))?;
-    let rate = match (rate, seed) {
-        (None, Some(_)) => return Err(expected("seed")),
-        (rate, seed) => rate.map(|share| Rate { share, seed: seed.map(|seed| seed as u16) }),
+    let is_known = |name: &str| PARAMETERS.iter().any(|known| known.name == name);
+    query.check(is_known, "GET /do lists them")?;
+    let is_given = |name| get(&query, name, |text| text.is_empty().then_some(true));
+    let time_of = |name, millis| get(&query, name, |text| time(text, millis));
+    let (handshake, fault) = misbehavior(&query)?;
+    let behavior = Behavior {
+        rate: rate(&query)?,
+        delay: time_of("delay", 0..=60_000)?.unwrap_or_default(),
+        handshake,
+        script: Script {
+            dump: is_given("dump")?.unwrap_or_default(),
+            trace: is_given("trace")?.unwrap_or_default(),
+            prefix: get(&query, "prefix", |text| (text.len() <= 100).then(|| text.into()))?,
+            latency: time_of("latency", 0..=10_000)?.unwrap_or_default(),
+            fragment: get(&query, "fragment", |text| number(text, 1..=u64::MAX))?.map(saturate),
+            drip: time_of("drip", 0..=10_000)?.unwrap_or_default(),
+            pushes: pushes(&query)?,
+            ping_interval: time_of("ping", 100..=15 * 60_000)?,
+            pongs: get(&query, "pong", |text| (text == "off").then_some(Pongs::Off))?
+                .unwrap_or_default(),
+            fault,
+        },
     };
-    let delay = query.get("delay", |text| time(text, 0..=60_000))?.unwrap_or_default();
-    let prefix = query.get("prefix", |text| (text.len() <= 100).then(|| text.into()))?;
-    let status = query.get("status", status)?;
-    let fault = fault(&query)?;
-    let (handshake, fault) = match (status, query.get("bad", bad)?, fault) {
-        (None, None, None) => (Handshake::Valid, None),
-        (Some(status), None, None) => (Handshake::Status(status), None),
-        (None, Some(Bad::Handshake(handshake)), None) => (handshake, None),
-        (None, Some(Bad::Frame(frame)), None) => (Handshake::Valid, Some(Fault::WrongFrame(frame))),
-        (None, None, Some(fault)) => (Handshake::Valid, Some(fault)),
-        _ => return Err("at most one of status, close and bad can be asked for".into()),
-    };
-    let after = query.get("after", after)?;
-    let fault = match (fault, after) {
-        (None, Some(_)) => return Err(expected("after")),
-        (Some(Fault::Reset), None | Some(After::AT_ONCE | After::Time(Duration::ZERO))) => {
-            return Err("rst needs after, since a reset would take the 101 with it".into());
+    match &behavior {
+        Behavior { handshake: Handshake::Status(_), script, .. }
+            if *script != Script::default() =>
+        {
+            let wrong =
+                "status refuses the handshake: only delay, rate and seed can stand beside it";
+            Err(wrong.into())
         }
-        (fault, after) => fault.map(|fault| (after.unwrap_or(After::AT_ONCE), fault)),
-    };
-    let script = Script {
-        dump: query.get("dump", |text| text.is_empty().then_some(()))?.is_some(),
-        trace: query.get("trace", |text| text.is_empty().then_some(()))?.is_some(),
-        prefix,
-        latency: query.get("latency", |text| time(text, 0..=10_000))?.unwrap_or_default(),
-        fragment: query.get("fragment", |text| number(text, 1..=u64::MAX))?.map(saturate),
-        drip: query.get("drip", |text| time(text, 0..=10_000))?.unwrap_or_default(),
-        pushes: pushes(&query)?,
-        ping_interval: query.get("ping", |text| time(text, 100..=15 * 60_000))?,
-        pongs: query.get("pong", |text| (text == "off").then_some(Pongs::Off))?.unwrap_or_default(),
-        fault,
-    };
-    if status.is_some() && script != Script::default() {
-        return Err(
-            "status refuses the handshake: only delay, rate and seed can stand beside it".into()
-        );
+        Behavior { rate: Some(_), delay: Duration::ZERO, handshake: Handshake::Valid, script }
+            if *script == Script::default() =>
+        {
+            Err("rate needs something to happen, for example rate=0.5&close=4000".into())
+        }
+        _ => Ok(behavior),
     }
-    let is_nothing =
-        delay.is_zero() && handshake == Handshake::Valid && script == Script::default();
-    if rate.is_some() && is_nothing {
-        return Err("rate needs something to happen, for example rate=0.5&close=4000".into());
-    }
-    Ok(Behavior { rate, delay, handshake, script })
 }
 
-/// The parameters of a query, each known and given once.
-struct Query(Vec<(String, String)>);
-
-impl Query {
-    fn parse(query: &str) -> Result<Self, String> {
-        let mut parameters: Vec<(String, String)> = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (decode(name)?, decode(value)?);
-            if PARAMETERS.iter().all(|known| known.name != name) {
-                return Err(format!(
-                    "{} is not a parameter; GET {PATH} lists them",
-                    Quoted(name.as_bytes())
-                ));
-            }
-            if parameters.iter().any(|(given, _)| *given == name) {
-                return Err(format!("{name} is given twice"));
-            }
-            parameters.push((name, value));
-        }
-        Ok(Query(parameters))
-    }
-
-    /// The value of `name`, if it is given.
-    fn get<T>(
-        &self,
-        name: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<Option<T>, String> {
-        let value = self.0.iter().find(|(given, _)| given == name);
-        value.map(|(_, value)| parse(value).ok_or_else(|| expected(name))).transpose()
-    }
+/// The value of a parameter, if it is given.
+fn get<T>(
+    query: &Query,
+    name: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, String> {
+    query.get(name).map(|value| parse(value).ok_or_else(|| expected(name))).transpose()
 }
 
 /// The allowed values of `name`.
@@ -356,6 +322,15 @@ fn time(text: &str, millis: RangeInclusive<u64>) -> Option<Duration> {
     (Duration::from_millis(least)..=Duration::from_millis(most)).contains(&time).then_some(time)
 }
 
+fn rate(query: &Query) -> Result<Option<Rate>, String> {
+    let seed = get(query, "seed", |text| number(text, 0..=SEEDS as u64 - 1))?;
+    let seed = seed.map(|seed| seed as u16);
+    match (get(query, "rate", share)?, seed) {
+        (None, Some(_)) => Err(expected("seed")),
+        (share, seed) => Ok(share.map(|share| Rate { share, seed })),
+    }
+}
+
 fn share(text: &str) -> Option<f64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     is_plain.then(|| text.parse().ok()).flatten().filter(|share| (0.0..=1.0).contains(share))
@@ -378,53 +353,72 @@ fn saturate(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-fn fault(query: &Query) -> Result<Option<Fault>, String> {
-    let fault = query.get("close", |text| match text {
-        "none" => Some(Fault::Close(CloseFrame { code: None, reason: Reason::NONE })),
-        "fin" => Some(Fault::EndStream),
-        "rst" => Some(Fault::Reset),
-        "hang" => Some(Fault::Hang),
-        code => {
-            let code = number(code, 1000..=4999)? as u16;
-            matches!(code, 1000..=1003 | 1007..=1014 | 3000..)
-                .then(|| Fault::Close(CloseFrame { code: Some(code), reason: Reason::NONE }))
+/// The answer to the handshake, and the fault, at most one of which is unusual.
+fn misbehavior(query: &Query) -> Result<(Handshake, Option<(After, Fault)>), String> {
+    let status = get(query, "status", status)?.map(|status| (Handshake::Status(status), None));
+    let fault = fault(query)?.map(|fault| (Handshake::Valid, Some(fault)));
+    let mut asked = [status, get(query, "bad", bad)?, fault].into_iter().flatten();
+    let (handshake, fault) = asked.next().unwrap_or_default();
+    if asked.next().is_some() {
+        return Err("at most one of status, close and bad can be asked for".into());
+    }
+    match (fault, get(query, "after", after)?) {
+        (None, Some(_)) => Err(expected("after")),
+        (Some(Fault::Reset), None | Some(After::AT_ONCE | After::Time(Duration::ZERO))) => {
+            Err("rst needs after, since a reset would take the 101 with it".into())
         }
+        (fault, after) => {
+            Ok((handshake, fault.map(|fault| (after.unwrap_or(After::AT_ONCE), fault))))
+        }
+    }
+}
+
+/// The fault that `close` asks for, with its reason.
+fn fault(query: &Query) -> Result<Option<Fault>, String> {
+    let fault = get(query, "close", |text| {
+        Some(match text {
+            "none" => Fault::Close(CloseFrame { code: None, reason: Reason::NONE }),
+            "fin" => Fault::EndStream,
+            "rst" => Fault::Reset,
+            "hang" => Fault::Hang,
+            code => {
+                let code = number(code, 1000..=4999)? as u16;
+                let is_allowed = matches!(code, 1000..=1003 | 1007..=1014 | 3000..);
+                let code = Some(code).filter(|_| is_allowed)?;
+                Fault::Close(CloseFrame { code: Some(code), reason: Reason::NONE })
+            }
+        })
     })?;
-    let reason = query.get("reason", |text| (text.len() <= 123).then(|| text.to_owned()))?;
-    match (fault, reason) {
+    match (fault, get(query, "reason", |text| (text.len() <= 123).then(|| text.to_owned()))?) {
         (fault, None) => Ok(fault),
-        (Some(Fault::Close(CloseFrame { code: Some(code), .. })), Some(reason)) => {
-            Ok(Some(Fault::Close(CloseFrame { code: Some(code), reason: reason.into() })))
+        (Some(Fault::Close(CloseFrame { code: code @ Some(_), .. })), Some(reason)) => {
+            Ok(Some(Fault::Close(CloseFrame { code, reason: reason.into() })))
         }
         (_, Some(_)) => Err(expected("reason")),
     }
 }
 
-enum Bad {
-    Handshake(Handshake),
-    Frame(WrongFrame),
-}
-
-fn bad(text: &str) -> Option<Bad> {
-    Some(match text {
-        "accept" => Bad::Handshake(Handshake::WrongAccept),
-        "protocol" => Bad::Handshake(Handshake::WrongProtocol),
-        "extension" => Bad::Handshake(Handshake::WrongExtension),
-        "mask" => Bad::Frame(WrongFrame::Masked),
-        "rsv" => Bad::Frame(WrongFrame::ReservedBit),
-        "opcode" => Bad::Frame(WrongFrame::ReservedOpcode),
-        "utf8" => Bad::Frame(WrongFrame::InvalidUtf8),
-        "continuation" => Bad::Frame(WrongFrame::UnexpectedContinuation),
-        "length" => Bad::Frame(WrongFrame::HugeLength),
+fn bad(word: &str) -> Option<(Handshake, Option<Fault>)> {
+    let wrong = match word {
+        "accept" => return Some((Handshake::WrongAccept, None)),
+        "protocol" => return Some((Handshake::WrongProtocol, None)),
+        "extension" => return Some((Handshake::WrongExtension, None)),
+        "mask" => WrongFrame::MASKED,
+        "rsv" => WrongFrame::RESERVED_BIT,
+        "opcode" => WrongFrame::RESERVED_OPCODE,
+        "utf8" => WrongFrame::INVALID_UTF8,
+        "continuation" => WrongFrame::UNEXPECTED_CONTINUATION,
+        "length" => WrongFrame::HUGE_LENGTH,
         _ => return None,
-    })
+    };
+    Some((Handshake::Valid, Some(Fault::WrongFrame(wrong))))
 }
 
 fn pushes(query: &Query) -> Result<Pushes, String> {
-    let count = query.get("count", |text| number(text, 1..=1000))?;
+    let count = get(query, "count", |text| number(text, 1..=1000))?;
     let interval =
-        query.get("interval", |text| time(text, 0..=0).or_else(|| time(text, 10..=60_000)))?;
-    let bytes = query.get("bytes", |text| number(text, 1..=65_536))?;
+        get(query, "interval", |text| time(text, 0..=0).or_else(|| time(text, 10..=60_000)))?;
+    let bytes = get(query, "bytes", |text| number(text, 1..=65_536))?;
     match (count, interval, bytes) {
         (Some(count), _, Some(bytes)) if count * bytes > MAX_PUSHED => Err(expected("bytes")),
         (Some(count), interval, bytes) => Ok(Pushes {
@@ -446,45 +440,78 @@ impl After {
 /// One sentence.
 impl fmt::Display for Behavior {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Behavior { rate, delay, handshake, script } = self;
-        let mut clauses = Vec::new();
-        if !delay.is_zero() {
-            clauses.push(format!("the handshake is answered after {}", shown(*delay)));
-        }
-        match *handshake {
-            Handshake::Valid => {}
+        let clauses: Vec<_> = self.clauses().collect();
+        let what = match &clauses[..] {
+            [] => "each message is echoed, as on every other path".into(),
+            clauses => clauses.join("; "),
+        };
+        let Some(Rate { share, seed }) = self.rate else {
+            let (first, rest) = what.split_at(1);
+            return write!(f, "{}{rest}.", first.to_ascii_uppercase());
+        };
+        let seed = seed.map_or(String::new(), |seed| format!(", by seed {seed},"));
+        write!(f, "For a share of {share} of the connections{seed} {what}; ")?;
+        f.write_str("the others get a plain echo.")
+    }
+}
+
+impl Behavior {
+    /// All that is unusual, in the order in which it happens.
+    fn clauses(&self) -> impl Iterator<Item = String> {
+        let Behavior { delay, handshake, script, .. } = self;
+        let handshake = match *handshake {
+            Handshake::Valid => None,
             Handshake::Status(status) => {
-                let status = response::described(status);
-                clauses.push(format!("the handshake is refused with {status}"));
+                Some(format!("the handshake is refused with {}", response::described(status)))
             }
-            Handshake::WrongAccept => {
-                clauses.push("the 101 has a wrong Sec-WebSocket-Accept".into());
-            }
+            Handshake::WrongAccept => Some("the 101 has a wrong Sec-WebSocket-Accept".into()),
             Handshake::WrongProtocol => {
-                clauses.push("the 101 has a subprotocol that was not offered".into());
+                Some("the 101 has a subprotocol that was not offered".into())
             }
             Handshake::WrongExtension => {
-                clauses.push("the 101 has an extension that was not offered".into());
+                Some("the 101 has an extension that was not offered".into())
             }
+        };
+        let prefix = script.prefix.as_deref().map(|prefix| match prefix {
+            "" => "texts come back without a prefix".into(),
+            prefix => format!("texts come back after {}", Quoted(prefix.as_bytes())),
+        });
+        let fragment = script.fragment.map(|bytes| Count(bytes as u64, "byte"));
+        let timed =
+            |what, time: Duration| (!time.is_zero()).then(|| format!("{what} {}", shown(time)));
+        let clauses = [
+            timed("the handshake is answered after", *delay),
+            handshake,
+            script.dump.then(|| "the first message is the request as JSON".into()),
+            script
+                .trace
+                .then(|| "each message and control frame is followed by its frames as JSON".into()),
+            (script.pushes.count > 0).then(|| format!("the server sends {}", script.pushes)),
+            prefix,
+            timed("each reply is delayed by", script.latency),
+            fragment.map(|bytes| format!("each reply comes in fragments of {bytes}")),
+            timed("each reply is written over", script.drip),
+            script
+                .ping_interval
+                .map(|time| format!("the server pings after {} of silence", shown(time))),
+            (script.pongs == Pongs::Off).then(|| "pings are not answered".into()),
+            script.fault.as_ref().map(|(after, fault)| format!("{after} the server {fault}")),
+        ];
+        clauses.into_iter().flatten()
+    }
+}
+
+impl fmt::Display for Pushes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} unasked, ", Count(self.count.into(), "message"))?;
+        match self.interval {
+            Duration::ZERO => f.write_str("at once")?,
+            interval => write!(f, "one every {}", shown(interval))?,
         }
-        script.describe(&mut clauses);
-        if clauses.is_empty() {
-            clauses.push("each message is echoed, as on every other path".into());
+        match self.bytes {
+            0 => Ok(()),
+            bytes => write!(f, ", each of {}", Count(bytes as u64, "byte")),
         }
-        let what = clauses.join("; ");
-        match rate {
-            Some(Rate { share, seed: None }) => {
-                write!(f, "For a share of {share} of the connections {what}; ")?;
-            }
-            Some(Rate { share, seed: Some(seed) }) => {
-                write!(f, "For a share of {share} of the connections, by seed {seed}, {what}; ")?;
-            }
-            None => {
-                let (first, rest) = what.split_at(1);
-                return write!(f, "{}{rest}.", first.to_ascii_uppercase());
-            }
-        }
-        write!(f, "the others get a plain echo.")
     }
 }
 
@@ -493,55 +520,6 @@ impl Script {
     pub fn timeouts(&self, operators: Timeouts) -> Timeouts {
         let ping_interval = self.ping_interval.or(operators.ping_interval);
         Timeouts { ping_interval, ..operators }
-    }
-
-    fn describe(&self, clauses: &mut Vec<String>) {
-        if self.dump {
-            clauses.push("the first message is the request as JSON".into());
-        }
-        if self.trace {
-            clauses.push("each message and control frame is followed by its frames as JSON".into());
-        }
-        let Pushes { count, interval, bytes } = self.pushes;
-        if count > 0 {
-            let when = match interval {
-                Duration::ZERO => "at once".into(),
-                interval => format!("one every {}", shown(interval)),
-            };
-            let size = match bytes {
-                0 => String::new(),
-                bytes => format!(", each of {}", Count(bytes as u64, "byte")),
-            };
-            let messages = Count(count.into(), "message");
-            clauses.push(format!("the server sends {messages} unasked, {when}{size}"));
-        }
-        match self.prefix.as_deref() {
-            None => {}
-            Some("") => clauses.push("texts come back without a prefix".into()),
-            Some(prefix) => {
-                let prefix = Quoted(prefix.as_bytes());
-                clauses.push(format!("texts come back after {prefix}"));
-            }
-        }
-        if !self.latency.is_zero() {
-            clauses.push(format!("each reply is delayed by {}", shown(self.latency)));
-        }
-        if let Some(bytes) = self.fragment {
-            clauses
-                .push(format!("each reply comes in fragments of {}", Count(bytes as u64, "byte")));
-        }
-        if !self.drip.is_zero() {
-            clauses.push(format!("each reply is written over {}", shown(self.drip)));
-        }
-        if let Some(interval) = self.ping_interval {
-            clauses.push(format!("the server pings after {} of silence", shown(interval)));
-        }
-        if self.pongs == Pongs::Off {
-            clauses.push("pings are not answered".into());
-        }
-        if let Some((after, fault)) = &self.fault {
-            clauses.push(format!("{after} the server {fault}"));
-        }
     }
 }
 
@@ -571,23 +549,7 @@ impl fmt::Display for Fault {
             Fault::EndStream => "ends the stream without a close frame",
             Fault::Reset => "resets the connection without a close frame",
             Fault::Hang => "hangs for 60s, reading and writing nothing, and resets the connection",
-            Fault::WrongFrame(wrong) => return write!(f, "sends {wrong}"),
-        })
-    }
-}
-
-impl fmt::Display for WrongFrame {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            WrongFrame::Masked => "a masked frame",
-            WrongFrame::ReservedBit => "a frame with a reserved bit",
-            WrongFrame::ReservedOpcode => "a frame with a reserved opcode",
-            WrongFrame::InvalidUtf8 => "text that is not UTF-8",
-            WrongFrame::UnexpectedContinuation => "a continuation of nothing",
-            WrongFrame::HugeLength => "a frame that declares 2^62 bytes",
-            WrongFrame::LongLength16 => "a text of 5 bytes with a length of 16 bits",
-            WrongFrame::LongLength64 => "a text of 5 bytes with a length of 64 bits",
-            WrongFrame::LengthTopBit => "a frame that declares 2^63 bytes",
+            Fault::WrongFrame(wrong) => return write!(f, "sends {}", wrong.name),
         })
     }
 }

@@ -21,33 +21,21 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use log::{Level, log_enabled};
-
-use crate::app::behavior::{Behavior, Behaviors, Draws, Script};
-use crate::app::cases::beyond::opening;
+use crate::app::admitted::{Accepted, Admitted};
 use crate::app::cases::case::Transport;
-use crate::app::cases::control::Control;
-use crate::app::cases::results::Cases;
-use crate::app::cases::runner::Runner;
-use crate::app::cases::trial::Handshake;
-use crate::app::conversation::Conversation;
-use crate::app::dump;
 use crate::app::end::{End, Lost};
-use crate::app::incoming::{Incoming, LARGE_INPUT, SMALL_INPUT};
+use crate::app::incoming::LARGE_INPUT;
 use crate::app::peer::Peer;
 use crate::app::routes::{self, Opening};
-use crate::app::scripted::Scripted;
-use crate::app::settings::{Settings, Timeouts};
-use crate::app::step::{Step, Topic};
-use crate::app::websocket::{Content, Line, WebSocket};
-use crate::buffer::{Budget, Buffer, Charge, OverBudget, UNMETERED};
-use crate::escape::{Quoted, Seconds};
+use crate::app::service::Service;
+use crate::app::step::{Line, Step, Topic};
+use crate::app::websocket::WebSocket;
+use crate::buffer::{Buffer, Charge, OverBudget, UNMETERED};
+use crate::escape::Quoted;
 use crate::http::request::{self, Request};
 use crate::http::response::{self, Response};
 use crate::proxy_protocol::{self, Parsed};
-use crate::websocket::deflate::{PerMessageDeflate, Pool};
-use crate::websocket::handshake::{Policy, Upgrade};
-use crate::websocket::negotiation::Negotiation;
+use crate::quantity::Seconds;
 use crate::websocket::session::{Answer, Close};
 
 /// How long a peer may take to end its stream after both close frames were exchanged. Its last bytes are
@@ -57,20 +45,6 @@ const LINGER: Duration = Duration::from_millis(200);
 
 /// The buffer for a usual head of a request, in bytes.
 const HEAD_INPUT: usize = 768;
-
-/// The part of a head that the report on a case keeps, in bytes.
-const MAX_KEPT_HEAD: usize = 512;
-
-/// The state that all connections share.
-pub struct Service {
-    pub settings: Settings,
-    pub policy: Policy,
-    pub behaviors: Behaviors,
-    pub budget: Arc<Budget>,
-    pub contexts: Arc<Pool>,
-    pub draws: Draws,
-    pub cases: Cases,
-}
 
 pub struct Connection<'s> {
     service: &'s Service,
@@ -83,7 +57,10 @@ pub struct Connection<'s> {
     until: Duration,
     phase: Phase<'s>,
     transport: Transport,
-    log: Log,
+    /// A line to log.
+    log: Option<(Topic, Line)>,
+    /// The line that the last [`Step::Log`] returned.
+    logged: Line,
     /// Whether the last step ends the stream.
     is_last: bool,
     /// For a long response.
@@ -97,7 +74,7 @@ enum Phase<'s> {
     Request(Head),
     /// Waiting to be admitted.
     Admission(Box<Accepted>),
-    Delayed(Box<Delayed>),
+    Delayed(Box<Admitted>),
     /// The last bytes to send.
     Responding(Vec<u8>),
     Open(WebSocket<'s>),
@@ -137,60 +114,13 @@ struct Routed {
     answer: Result<Opening, Response>,
 }
 
-/// A request that may open a WebSocket.
-struct Accepted {
-    opening: Opening,
-    input: Buffer,
-    head_len: usize,
-    /// The client and its request, for the log.
-    who: String,
-}
-
-/// An admitted handshake whose answer is delayed.
-struct Delayed {
-    until: Duration,
-    who: String,
-    response: Response,
-    /// Bytes after the head.
-    input: Buffer,
-    /// The WebSocket to open, unless the response is an error.
-    websocket: Pending,
-}
-
-/// A WebSocket that is about to open.
-struct Pending {
-    number: u64,
-    upgrade: Upgrade,
-    deflate: Option<Box<PerMessageDeflate>>,
-    script: Option<Box<Script>>,
-    /// The first message: the request as JSON.
-    dump: Option<String>,
-    runner: Option<Commanded>,
-}
-
-/// The command of a client that runs the cases.
-struct Commanded {
-    control: Control,
-    /// The head of the request, which may be cut.
-    request: String,
-    /// A mistake in the request that does not prevent the answer.
-    mistake: Option<&'static str>,
-}
-
 /// Receives and ignores bytes after the server has ended its stream.
 struct Drain {
     since: Duration,
     until: Duration,
     scratch: Buffer,
     /// The log line of a WebSocket, to which a note on how the peer ended is added.
-    line: Option<Line>,
-}
-
-/// A line for the log.
-enum Log {
-    Nothing,
-    Due(Topic, String),
-    HandedOut(String),
+    line: Option<(Topic, Line)>,
 }
 
 impl<'s> Connection<'s> {
@@ -207,7 +137,8 @@ impl<'s> Connection<'s> {
             until: service.settings.timeouts.handshake,
             phase: Phase::Request(Head::new(service)),
             transport: Transport::Any,
-            log: Log::Nothing,
+            log: None,
+            logged: Line::Text(String::new()),
             is_last: false,
             charge: None,
         })
@@ -234,12 +165,11 @@ impl<'s> Connection<'s> {
                 return Step::Forwarded(self.peer);
             }
         }
-        if !matches!(self.log, Log::Nothing)
-            && let Log::Due(topic, line) = mem::replace(&mut self.log, Log::Nothing)
+        if self.log.is_some()
+            && let Some((topic, line)) = self.log.take()
         {
-            self.log = Log::HandedOut(line);
-            let Log::HandedOut(line) = &self.log else { return Step::Over };
-            return Step::Log(topic, line);
+            self.logged = line;
+            return Step::Log(topic, &self.logged);
         }
         let step = match &mut self.phase {
             Phase::Open(websocket) => websocket.next(now),
@@ -269,11 +199,7 @@ impl<'s> Connection<'s> {
                 &mut spare[..len]
             }
             Phase::Draining(drain) => drain.scratch.spare_mut(),
-            Phase::Forwarded
-            | Phase::Admission(_)
-            | Phase::Delayed(_)
-            | Phase::Responding(_)
-            | Phase::Over => &mut [],
+            _ => &mut [],
         }
     }
 
@@ -285,12 +211,7 @@ impl<'s> Connection<'s> {
             Phase::Open(websocket) => websocket.received(bytes, now),
             Phase::Request(_) => self.received_head(bytes),
             Phase::ProxyHeader(_) => self.received_proxy_header(bytes),
-            Phase::Forwarded
-            | Phase::Admission(_)
-            | Phase::Delayed(_)
-            | Phase::Responding(_)
-            | Phase::Draining(_)
-            | Phase::Over => {}
+            _ => {}
         }
     }
 
@@ -316,18 +237,14 @@ impl<'s> Connection<'s> {
                 let response = routes::unavailable(*why);
                 self.refuse(response);
             }
-            Phase::Request(head) if head.input.filled().is_empty() => self.leave_without_request(),
-            Phase::Request(_) => self.refuse(Response::text(400, "the head breaks off")),
-            Phase::ProxyHeader(header) if header.input.filled().is_empty() => {
-                self.leave_without_request();
+            Phase::Request(_) | Phase::ProxyHeader(_) => {
+                let response = Response::text(400, "the head breaks off");
+                self.give_up(response, "the PROXY header ends early");
             }
-            Phase::ProxyHeader(_) => self.refuse_proxy_header("the PROXY header ends early"),
             Phase::Delayed(delayed) => {
                 let who = mem::take(&mut delayed.who);
-                self.log(
-                    Topic::Request,
-                    format!("{who}: peer left before the handshake was answered"),
-                );
+                let line = format!("{who}: peer left before the handshake was answered");
+                self.log(Topic::Request, line);
                 self.phase = Phase::Over;
             }
             Phase::Open(websocket) => {
@@ -347,6 +264,7 @@ impl<'s> Connection<'s> {
     pub fn lost(&mut self, lost: Lost, unsent: usize) {
         self.is_last = false;
         // The peer has yet to read the alert or the close frame with the reason.
+        let is_silent = self.is_silent();
         let has_yet_to_read = matches!(lost, Lost::Tls(_) | Lost::Panicked);
         match &mut self.phase {
             Phase::Open(websocket) => {
@@ -355,11 +273,7 @@ impl<'s> Connection<'s> {
             }
             Phase::Draining(_) => return self.end_drain(Some(lost)),
             Phase::Over => return,
-            Phase::Request(Head { input, .. }) | Phase::ProxyHeader(ProxyHeader { input, .. })
-                if input.filled().is_empty() && !has_yet_to_read =>
-            {
-                self.leave_without_request();
-            }
+            _ if is_silent && !has_yet_to_read => self.leave_without_request(),
             _ => self.log(Topic::Detail, format!("{}: {lost}", self.peer)),
         }
         let can_read = has_yet_to_read && !matches!(self.phase, Phase::Responding(_));
@@ -413,7 +327,10 @@ impl<'s> Connection<'s> {
     pub fn admitted(&mut self, admitted: Result<u64, &'static str>) {
         let Phase::Admission(accepted) = mem::replace(&mut self.phase, Phase::Over) else { return };
         match admitted {
-            Ok(number) => self.accept(accepted, number),
+            Ok(number) => {
+                let admitted = Admitted::new(self.service, *accepted, number, self.now);
+                self.phase = Phase::Delayed(admitted);
+            }
             Err(why) => {
                 self.respond(Topic::Request, &accepted.who, &routes::unavailable(why), "GET");
             }
@@ -436,19 +353,8 @@ impl<'s> Connection<'s> {
     /// Performs the actions that are due.
     fn check_time(&mut self) {
         match &mut self.phase {
-            Phase::Request(head) if self.now >= self.until => {
-                if head.input.filled().is_empty() {
-                    self.leave_without_request();
-                } else {
-                    self.refuse(routes::timeout());
-                }
-            }
-            Phase::ProxyHeader(header) if self.now >= self.until => {
-                if header.input.filled().is_empty() {
-                    self.leave_without_request();
-                } else {
-                    self.refuse_proxy_header("the PROXY header was not complete in time");
-                }
+            Phase::Request(_) | Phase::ProxyHeader(_) if self.now >= self.until => {
+                self.give_up(routes::timeout(), "the PROXY header was not complete in time");
             }
             Phase::Delayed(delayed) if self.now >= delayed.until => {
                 self.until = self.now + self.service.settings.timeouts.handshake;
@@ -507,7 +413,7 @@ impl<'s> Connection<'s> {
         head.input.advance(bytes);
         match request::head_len(head.input.filled(), head.searched) {
             Ok(Some(len)) => {
-                let routed = self.route(len);
+                let routed = head.route(len, self.service, self.peer);
                 self.process_request(routed, len);
             }
             Ok(None) => {
@@ -521,214 +427,55 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Routes the request whose head is `head_len` bytes long.
-    // In a function of its own, since it needs the deepest stack.
-    #[inline(never)]
-    fn route(&self, head_len: usize) -> Option<Box<Routed>> {
-        let Phase::Request(Head { input, protocol, refusal, .. }) = &self.phase else {
-            return None;
-        };
-        let request = Request::parse(&input.filled()[..head_len]);
-        let who = describe(self.peer, request.as_ref().ok());
-        let path = request.as_ref().ok().and_then(Request::path);
-        let is_health_check = path.is_some_and(routes::is_health_check);
-        let answer = match (&request, refusal.filter(|_| !is_health_check)) {
-            _ if *protocol == Protocol::PlainHttp => Err(routes::tls_required()),
-            (_, Some(why)) => Err(routes::unavailable(why)),
-            (Ok(request), None) => {
-                let Service { policy, behaviors, cases, .. } = self.service;
-                routes::route(request, policy, *behaviors, cases)
-            }
-            (Err(error), None) => Err(routes::refuse(*error)),
-        };
-        let is_polled = path.is_some_and(routes::is_polled);
-        let topic = if is_polled { Topic::Detail } else { Topic::Request };
-        Some(Box::new(Routed { who, topic, answer }))
-    }
-
     /// Waits to be admitted, or responds, as the request was routed.
+    #[expect(clippy::boxed_local, reason = "by value it would take stack in both functions")]
     #[inline(never)]
-    fn process_request(&mut self, routed: Option<Box<Routed>>, head_len: usize) {
-        let Some(routed) = routed else { return };
+    fn process_request(&mut self, routed: Box<Routed>, head_len: usize) {
         let Phase::Request(head) = mem::replace(&mut self.phase, Phase::Over) else { return };
         let (Routed { who, topic, answer }, input) = (*routed, head.input);
         match answer {
             Ok(opening) => {
-                self.phase = Phase::Admission(Box::new(Accepted { opening, input, head_len, who }));
+                let (peer, header) = (self.peer, self.proxy_header.take());
+                let accepted = Accepted { opening, peer, header, input, head_len, who };
+                self.phase = Phase::Admission(Box::new(accepted));
             }
             Err(response) => self.respond(topic, &who, &response, method(input.filled())),
         }
     }
 
-    /// Prepares the answer to the handshake of client `number`.
-    #[inline(never)]
-    fn accept(&mut self, accepted: Box<Accepted>, number: u64) {
-        let Accepted { opening, mut input, head_len, who } = *accepted;
-        let Opening { mut upgrade, behavior, control } = opening;
-        let runner = control.map(|control| {
-            let request = kept_head(&input.filled()[..head_len]);
-            Commanded { control, request, mistake: None }
-        });
-        let deflate = self.deflate(&mut upgrade.compression);
-        let mut delayed = Box::new(Delayed {
-            until: self.now,
-            who,
-            response: upgrade.response(),
-            input: Buffer::new(Arc::clone(&self.service.budget)),
-            websocket: Pending { number, upgrade, deflate, script: None, dump: None, runner },
-        });
-        if let Some(behavior) = behavior {
-            self.behave(behavior, &input.filled()[..head_len], &mut delayed);
-        }
-        play_opening(&input.filled()[..head_len], &mut delayed);
-        self.proxy_header = None;
-        let end = input.filled().len();
-        input.keep(head_len..end);
-        delayed.input = input;
-        self.phase = Phase::Delayed(delayed);
-    }
-
-    /// Changes the answer to a handshake as `behavior` says, if it is drawn. The request has this head.
-    #[inline(never)]
-    fn behave(&self, behavior: Box<Behavior>, head: &[u8], delayed: &mut Delayed) {
-        let Delayed { until, who, response, websocket, .. } = delayed;
-        if let Ok(request) = Request::parse(head)
-            && let Some(behavior) = self.draw(behavior, &request, who)
-        {
-            *response = routes::open(&request, &websocket.upgrade, behavior.handshake);
-            *until += behavior.delay;
-            if behavior.script.dump {
-                let (header, policy) = (self.proxy_header.as_deref(), &self.service.policy);
-                websocket.dump = Some(dump::dump(self.peer, header, &request, policy, response));
-            }
-            if behavior.script != Script::default() {
-                websocket.script = Some(Box::new(behavior.script));
-            }
-        }
-    }
-
-    /// The compressor, if compression was agreed. Changes `agreed` to the parameters that there is
-    /// memory for.
-    fn deflate(&self, agreed: &mut Negotiation) -> Option<Box<PerMessageDeflate>> {
-        let Negotiation::Agreed(parameters) = agreed else { return None };
-        let deflate = PerMessageDeflate::new(*parameters, Arc::clone(&self.service.contexts));
-        *parameters = deflate.parameters();
-        Some(Box::new(deflate))
-    }
-
-    /// The requested behavior, if this connection is drawn for it. Notes both in `who`.
-    fn draw(
-        &self,
-        behavior: Box<Behavior>,
-        request: &Request,
-        who: &mut String,
-    ) -> Option<Box<Behavior>> {
-        *who += &format!(", behavior {}", Quoted(request.query().as_bytes()));
-        let is_drawn = behavior.rate.is_none_or(|rate| self.service.draws.is_drawn(rate));
-        if !is_drawn {
-            *who += " not drawn";
-        }
-        is_drawn.then_some(behavior)
-    }
-
     /// Answers a handshake: opens the WebSocket, unless the response is an error.
-    // In two parts, since the first one needs the deepest stack, and the second one the widest.
     #[inline(never)]
-    fn answer(&mut self, delayed: Box<Delayed>) {
-        // A case may also answer with an error.
-        if delayed.response.status == 101 || delayed.websocket.runner.is_some() {
-            let response = self.announce(&delayed);
-            self.open(delayed, response);
-        } else {
-            self.respond(Topic::Request, &delayed.who, &delayed.response, "GET");
+    fn answer(&mut self, admitted: Box<Admitted>) {
+        if !admitted.opens() {
+            return self.respond(Topic::Request, &admitted.who, &admitted.response, "GET");
         }
+        let (topic, line) = admitted.line();
+        self.log(topic, line);
+        let date = if admitted.response.status == 101 { String::new() } else { self.date() };
+        let response = admitted.response.encode("GET", &date);
+        let Connection { service, transport, began, now, .. } = *self;
+        self.phase = Phase::Open(admitted.open(service, response, transport, began, now));
     }
 
-    /// Logs that a WebSocket opens. Returns the 101.
-    #[inline(never)]
-    fn announce(&mut self, delayed: &Delayed) -> Vec<u8> {
-        let Delayed { who, response, websocket, .. } = delayed;
-        // A runner of the cases opens many.
-        let topic = if websocket.runner.is_some() { Topic::Detail } else { Topic::Opened };
-        self.log(topic, describe_opening(websocket.number, who, &websocket.upgrade));
-        let date = if response.status == 101 { String::new() } else { self.date() };
-        response.encode("GET", &date)
-    }
-
-    /// Opens the WebSocket.
-    #[inline(never)]
-    fn open(&mut self, delayed: Box<Delayed>, response: Vec<u8>) {
-        let Delayed { mut input, websocket, .. } = *delayed;
-        let Pending { number, upgrade, deflate, script, dump, runner, .. } = websocket;
-        let (received, response_len) = (input.filled().len(), response.len());
-        // The head of the request needed more.
-        input.shrink_spare(SMALL_INPUT);
-        let Service { settings, budget, .. } = self.service;
-        let timeouts = match runner {
-            // A case has its own timeouts, and a ping would disturb it.
-            Some(_) => Timeouts { ping_interval: None, ..settings.timeouts },
-            None => script.as_ref().map_or(settings.timeouts, |it| it.timeouts(settings.timeouts)),
-        };
-        let max_message_size = match &runner {
-            Some(Commanded { control: Control::Run(case, _), .. }) => {
-                case.max_message_size(settings.max_message_size)
+    /// Whether the peer has sent nothing yet.
+    fn is_silent(&self) -> bool {
+        match &self.phase {
+            Phase::Request(Head { input, .. }) | Phase::ProxyHeader(ProxyHeader { input, .. }) => {
+                input.filled().is_empty()
             }
-            _ => settings.max_message_size,
-        };
-        let mut incoming =
-            Incoming::new(max_message_size, timeouts, input, budget, deflate, self.now);
-        if script.as_ref().is_some_and(|script| script.trace) || log_enabled!(Level::Trace) {
-            incoming.trace();
+            _ => false,
         }
-        let content = if let Some(runner) = runner {
-            self.runner(number, runner, upgrade.accept, incoming, response)
-        } else if let Some(script) = script {
-            let mut scripted = self.script(number, script, incoming, response);
-            if let Some(dump) = dump {
-                scripted.begin_with(&dump);
-            }
-            Content::Script(scripted)
-        } else {
-            Content::Echo(Conversation::new(number, &settings.prefix, incoming, response))
-        };
-        let mut websocket = WebSocket::new(number, self.now, content, response_len, received);
-        if log_enabled!(Level::Trace) {
-            websocket.trace();
-        }
-        self.phase = Phase::Open(websocket);
     }
 
-    #[inline(never)]
-    fn runner(
-        &self,
-        client: u64,
-        Commanded { control, request, mistake }: Commanded,
-        accept: String,
-        incoming: Box<Incoming>,
-        opening: Vec<u8>,
-    ) -> Content<'s> {
-        let response = kept_head(&opening);
-        let started = self.began + self.now;
-        let transport = self.transport;
-        let handshake =
-            Handshake { client, started, request, response, opening, accept, mistake, transport };
-        let Service { cases, budget, .. } = self.service;
-        Content::Runner(Runner::new(cases, control, handshake, incoming, budget, self.now))
-    }
-
-    #[expect(clippy::boxed_local, reason = "by value it would take stack in both functions")]
-    #[inline(never)]
-    fn script(
-        &self,
-        client: u64,
-        script: Box<Script>,
-        incoming: Box<Incoming>,
-        response: Vec<u8>,
-    ) -> Box<Scripted> {
-        let Service { settings, budget, .. } = self.service;
-        let prefix = script.prefix.clone().unwrap_or_else(|| settings.prefix.clone());
-        let budget = Arc::clone(budget);
-        Box::new(Scripted::new(client, *script, prefix, incoming, budget, response, self.now))
+    /// Ends a connection whose request or PROXY header is incomplete: with `response`, or since the header
+    /// is `wrong`.
+    #[cold]
+    fn give_up(&mut self, response: Response, wrong: &'static str) {
+        match self.phase {
+            _ if self.is_silent() => self.leave_without_request(),
+            Phase::ProxyHeader(_) => self.refuse_proxy_header(wrong),
+            _ => self.refuse(response),
+        }
     }
 
     fn leave_without_request(&mut self) {
@@ -794,7 +541,7 @@ impl<'s> Connection<'s> {
             return self.drain(timeout.min(self.until.saturating_sub(self.now)), None);
         };
         let end = websocket.end();
-        let line = websocket.line(&end, self.now);
+        let line = websocket.line(end.clone(), self.now);
         let time = match end {
             End::EndedStream => return self.drain(timeout, Some(line)),
             End::Reset => Duration::ZERO,
@@ -803,12 +550,12 @@ impl<'s> Connection<'s> {
             _ => LINGER.min(timeout),
         };
         self.drain(time, None);
-        self.log = line.with("").into();
+        self.log = Some(line);
     }
 
     /// Continues to read for `time`. The `line` about a WebSocket is logged afterwards, with how the
     /// peer ended.
-    fn drain(&mut self, time: Duration, line: Option<Line>) {
+    fn drain(&mut self, time: Duration, line: Option<(Topic, Line)>) {
         let scratch = small_buffer(self.service);
         let drain = Drain { since: self.now, until: self.now + time, scratch, line };
         self.phase = Phase::Draining(Box::new(drain));
@@ -819,8 +566,8 @@ impl<'s> Connection<'s> {
     #[cold]
     fn end_drain(&mut self, lost: Option<Lost>) {
         let Phase::Draining(drain) = mem::replace(&mut self.phase, Phase::Over) else { return };
-        let Some(line) = drain.line else { return };
-        let then = match lost {
+        let Some((topic, Line::Ended(mut ended))) = drain.line else { return };
+        ended.then = match lost {
             Some(lost) => format!("; {lost}"),
             None if self.now >= drain.until => {
                 let time = drain.until.saturating_sub(drain.since);
@@ -831,19 +578,19 @@ impl<'s> Connection<'s> {
                 format!("; peer ended the stream {later} s later")
             }
         };
-        self.log = line.with(&then).into();
+        self.log = Some((topic, Line::Ended(ended)));
     }
 
     /// Logs the end of an open WebSocket: the given `end`, or else the WebSocket's own.
     fn log_end(&mut self, end: Option<End>) {
         if let Phase::Open(websocket) = &self.phase {
-            let line = websocket.line(&end.unwrap_or_else(|| websocket.end()), self.now);
-            self.log = line.with("").into();
+            let end = end.unwrap_or_else(|| websocket.end());
+            self.log = Some(websocket.line(end, self.now));
         }
     }
 
     fn log(&mut self, topic: Topic, line: String) {
-        self.log = Log::Due(topic, line);
+        self.log = Some((topic, Line::Text(line)));
     }
 }
 
@@ -851,29 +598,27 @@ impl Head {
     fn new(service: &Service) -> Self {
         Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right, refusal: None }
     }
-}
 
-impl From<(Topic, String)> for Log {
-    fn from((topic, line): (Topic, String)) -> Self {
-        Log::Due(topic, line)
-    }
-}
-
-/// The part of a head that the report on a case keeps.
-fn kept_head(head: &[u8]) -> String {
-    String::from_utf8_lossy(&head[..head.len().min(MAX_KEPT_HEAD)]).into_owned()
-}
-
-/// Changes the answer to a handshake as its case says, if it opens one. The request has this head.
-#[inline(never)]
-fn play_opening(head: &[u8], delayed: &mut Delayed) {
-    let Delayed { response, websocket, .. } = delayed;
-    if let Some(Commanded { control: Control::Run(case, _), mistake, .. }) = &mut websocket.runner
-        && let Ok(request) = Request::parse(head)
-    {
-        let answer = routes::open(&request, &websocket.upgrade, case.opening.handshake);
-        *response = case.opening.edited(answer);
-        *mistake = opening::mistake(&request);
+    /// Routes the request of `peer`, whose head is `head_len` bytes long.
+    // In a function of its own, since it needs the deepest stack.
+    #[inline(never)]
+    fn route(&self, head_len: usize, service: &Service, peer: Peer) -> Box<Routed> {
+        let request = Request::parse(&self.input.filled()[..head_len]);
+        let who = describe(peer, request.as_ref().ok());
+        let path = request.as_ref().ok().and_then(Request::path);
+        let is_health_check = path.is_some_and(routes::is_health_check);
+        let answer = match (&request, self.refusal.filter(|_| !is_health_check)) {
+            _ if self.protocol == Protocol::PlainHttp => Err(routes::tls_required()),
+            (_, Some(why)) => Err(routes::unavailable(why)),
+            (Ok(request), None) => {
+                let Service { policy, behaviors, cases, .. } = service;
+                routes::route(request, policy, *behaviors, cases)
+            }
+            (Err(error), None) => Err(routes::refuse(*error)),
+        };
+        let is_polled = path.is_some_and(routes::is_polled);
+        let topic = if is_polled { Topic::Detail } else { Topic::Request };
+        Box::new(Routed { who, topic, answer })
     }
 }
 
@@ -904,17 +649,4 @@ fn describe(peer: Peer, request: Option<&Request>) -> String {
         who += &format!(", path {}", Quoted(path.as_bytes()));
     }
     who
-}
-
-/// The log line for a WebSocket that opens.
-fn describe_opening(number: u64, who: &str, upgrade: &Upgrade) -> String {
-    let subprotocol = upgrade.subprotocol.as_ref();
-    let subprotocol = subprotocol.map(|name| format!(", subprotocol {}", Quoted(name.as_bytes())));
-    let subprotocol = subprotocol.unwrap_or_default();
-    let compression = match &upgrade.compression {
-        Negotiation::NotOffered => String::new(),
-        Negotiation::Declined(why) => format!(", permessage-deflate declined: {why}"),
-        Negotiation::Agreed(parameters) => format!(", {parameters}"),
-    };
-    format!("client {number} connected: {who}{subprotocol}{compression}")
 }

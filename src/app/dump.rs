@@ -2,18 +2,18 @@
 
 use crate::app::json::string;
 use crate::app::peer::Peer;
-use crate::escape::Count;
 use crate::http::origin::Origin;
 use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::proxy_protocol;
+use crate::quantity::Count;
 use crate::websocket::handshake::Policy;
 
 /// The headers whose values are shown. Any other value may be a secret, or identify the client's user,
 /// and only its length is shown.
 #[rustfmt::skip]
 const SHOWN: &[&str] = &[
-    // Of the handshake (RFC 6455 §4.1), but for the subprotocols, which may carry a token.
+    // Of the handshake (RFC 6455 §4.1), except the subprotocols, which may carry a token.
     "host", "upgrade", "connection", "origin", "sec-websocket-key", "sec-websocket-version",
     "sec-websocket-extensions",
     // Of browsers.

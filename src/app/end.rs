@@ -1,8 +1,11 @@
 //! How a WebSocket ended, as the log has it.
 
 use std::fmt;
+use std::time::Duration;
 
+use crate::quantity::{Count, Seconds};
 use crate::websocket::close::INTERNAL_ERROR;
+use crate::websocket::deflate::Sizes;
 use crate::websocket::session::{Answer, Close, Session};
 
 /// How a WebSocket ended.
@@ -28,6 +31,24 @@ pub enum Lost {
     Tls(String),
     /// The thread panicked. It has sent a close frame if possible.
     Panicked,
+}
+
+/// The log line about a WebSocket that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The client's number in the log.
+    pub client: u64,
+    pub end: End,
+    /// How the peer ended its stream afterwards, or nothing.
+    pub then: String,
+    pub messages: u64,
+    /// Bytes, with their frames' headers.
+    pub received: u64,
+    pub sent: u64,
+    /// How long the WebSocket was open.
+    pub open: Duration,
+    /// What compression has saved, if it was agreed.
+    pub compressed: Option<Sizes>,
 }
 
 impl End {
@@ -65,5 +86,24 @@ impl fmt::Display for Lost {
             Lost::Tls(why) => write!(f, "TLS failed, {why}"),
             Lost::Panicked => write!(f, "closed by server, {INTERNAL_ERROR}"),
         }
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ended { client, end, then, messages, received, sent, open, compressed } = self;
+        write!(
+            f,
+            "client {client} ended: {end}{then}; {}, {} in, {} out, {} s",
+            Count(*messages, "message"),
+            Count(*received, "byte"),
+            Count(*sent, "byte"),
+            Seconds(*open),
+        )?;
+        let percent =
+            compressed.map(|Sizes { plain, compressed }| compressed.saturating_mul(100) / plain);
+        percent
+            .filter(|percent| *percent < 100)
+            .map_or(Ok(()), |percent| write!(f, ", compressed to {percent} %"))
     }
 }

@@ -176,6 +176,8 @@ impl Incoming {
     pub fn close(&mut self, close: CloseFrame) -> Due {
         self.progress = None;
         self.session.close(close);
+        // A script may hold back the close frame.
+        self.session.release();
         Due::Close
     }
 

@@ -1,5 +1,6 @@
 //! The application: the answers to a request, and to each message after it.
 
+pub mod admitted;
 pub mod behavior;
 pub mod cases;
 pub mod connection;
@@ -14,6 +15,7 @@ pub mod peer;
 pub mod query;
 pub mod routes;
 pub mod scripted;
+pub mod service;
 pub mod settings;
 pub mod step;
 pub mod trace;

@@ -18,8 +18,8 @@ pub struct Page {
 /// The console, whose address can be any server's.
 pub const CONSOLE: Page = Page {
     html: include_str!("../../static/client.html"),
-    script: "sha256-ElQqySGI/chhCTlZqeDlIYSAIo6asTYw7Gc6XLlZFpU=",
-    style: "sha256-a5W0p0h3J2qSJ/3J69wTrgD492UUdLwmenmmZkd5XD0=",
+    script: "sha256-la1GENs8FgM83iqb5tZ9BMoaKoJ+9B7JgaGsCzHoWKc=",
+    style: "sha256-nll6GLGhgl+2KQJXlNXiba1G+tRstUgEvejumh9bFPA=",
     directives: "connect-src ws: wss: http: https:",
 };
 
@@ -27,8 +27,8 @@ pub const CONSOLE: Page = Page {
 // Safari 15 does not count ws: as 'self'.
 pub const CASES: Page = Page {
     html: include_str!("../../static/cases.html"),
-    script: "sha256-qiNVoUqLGu8PbI5C/GW+27i/DcbDvnEMs/4nOHAV9UA=",
-    style: "sha256-sjlD287MSl6lMt5Ff7xlKk5QUhm8sT6/leNo5EW/Up4=",
+    script: "sha256-I5G2ZuuAxG6oou+QOB+sZEeoIpxDOcryoE2lZfyqzzQ=",
+    style: "sha256-EnQ+RK1S5hIUjUr9gAkRHr4QTsBSgLtHynbBaMUaH5Y=",
     directives: "connect-src 'self' ws: wss:; worker-src blob:",
 };
 

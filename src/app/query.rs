@@ -1,5 +1,7 @@
 //! The query of a request's target, in the encoding of forms.
 
+use crate::escape::Quoted;
+
 /// The parameters of a query, each given once.
 pub struct Query(Vec<(String, String)>);
 
@@ -22,6 +24,20 @@ impl Query {
         Ok(Query(parameters))
     }
 
+    /// Checks that each name is known.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the first that is not, and ends with `hint`.
+    pub fn check(&self, is_known: impl Fn(&str) -> bool, hint: &str) -> Result<(), String> {
+        match self.0.iter().find(|(name, _)| !is_known(name)) {
+            Some((name, _)) => {
+                Err(format!("{} is not a parameter; {hint}", Quoted(name.as_bytes())))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The value of `name`, if it is given.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(given, _)| given == name).map(|(_, value)| &**value)
@@ -29,7 +45,7 @@ impl Query {
 }
 
 /// Decodes `application/x-www-form-urlencoded`, the encoding of forms.
-pub(super) fn decode(text: &str) -> Result<String, String> {
+fn decode(text: &str) -> Result<String, String> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

@@ -17,10 +17,16 @@ use crate::websocket::negotiation::{Negotiation, Parameters};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Opening {
     pub upgrade: Upgrade,
-    /// The requested behavior, if any.
-    pub behavior: Option<Box<Behavior>>,
-    /// The case or command that the client requests.
-    pub control: Option<Control>,
+    pub purpose: Purpose,
+}
+
+/// The use of a WebSocket.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Purpose {
+    Echo,
+    Behavior(Box<Behavior>),
+    /// To run a case, or to answer a command.
+    Runner(Control),
 }
 
 /// The WebSocket that `request` opens. Other requests get the page, a health check, or the description
@@ -55,8 +61,9 @@ pub fn route(
         return open_for_runner(request, policy, control);
     }
     let upgrade = handshake::accept(request, policy)?;
-    let behavior = if is_on_demand { Some(demanded(request, policy)?) } else { None };
-    Ok(Opening { upgrade, behavior, control: None })
+    let purpose =
+        if is_on_demand { Purpose::Behavior(demanded(request, policy)?) } else { Purpose::Echo };
+    Ok(Opening { upgrade, purpose })
 }
 
 /// The WebSocket of a client that runs the cases. Its case decides on compression.
@@ -81,7 +88,7 @@ fn open_for_runner(
             }
         }
     }
-    Ok(Opening { upgrade, behavior: None, control: Some(control) })
+    Ok(Opening { upgrade, purpose: Purpose::Runner(control) })
 }
 
 /// Whether a case that needs `terms` can be run. Beyond the suite its messages are fixed: one may refer to

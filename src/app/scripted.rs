@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::iter;
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::app::conversation::log_event;
 use crate::app::echo::{self, ZERO_COPY_MIN};
 use crate::app::end::End;
 use crate::app::incoming::{Due, Incoming, Next};
+use crate::app::service::Service;
 use crate::app::step::Step;
 use crate::app::trace::{Frames, Reader, Side};
 use crate::buffer::{Budget, Buffer, OverBudget};
@@ -52,7 +54,7 @@ pub struct Scripted {
     /// The client's number in the log.
     client: u64,
     incoming: Box<Incoming>,
-    script: Script,
+    script: Box<Script>,
     prefix: String,
     budget: Arc<Budget>,
     opened: Duration,
@@ -83,40 +85,35 @@ struct Traced {
 #[derive(Clone, Copy)]
 enum State {
     Open,
-    Hanging { until: Duration, stream: StreamAt },
+    Hanging { until: Duration, is_inside_reply: bool },
     EndingStream,
     Resetting,
-}
-
-/// The state of the output.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum StreamAt {
-    FrameBoundary,
-    InsideReply,
 }
 
 impl Scripted {
     /// Runs `script` for the client with the number `client` in the log, from `opened` on. `response`,
     /// the 101, is sent first, together with what is due at once.
+    // In a box and not inlined, so that the stack of a client's thread stays small.
+    #[inline(never)]
     pub fn new(
+        Service { settings, budget, .. }: &Service,
         client: u64,
-        script: Script,
-        prefix: String,
+        mut script: Box<Script>,
         incoming: Box<Incoming>,
-        budget: Arc<Budget>,
         response: Vec<u8>,
         opened: Duration,
-    ) -> Self {
+    ) -> Box<Self> {
+        let prefix = script.prefix.take().unwrap_or_else(|| settings.prefix.clone());
         let traced = script.trace.then(|| {
             let reader = Reader::new(Side::Server);
             Box::new(Traced { reader, sent: Frames::default(), closing: Frames::default() })
         });
-        Scripted {
+        Box::new(Scripted {
             client,
             incoming,
             script,
             prefix,
-            budget,
+            budget: Arc::clone(budget),
             opened,
             now: opened,
             queue: Queue::default(),
@@ -127,24 +124,19 @@ impl Scripted {
             replies: 0,
             state: State::Open,
             traced,
-        }
+        })
     }
 
     /// Sends `dump` as the first message, together with the 101.
     pub fn begin_with(&mut self, dump: &str) {
-        let start = self.output.len();
-        frame::encode_header(Opcode::Text, dump.len(), &mut self.output);
-        self.output.extend_from_slice(dump.as_bytes());
-        if let Some(Traced { reader, sent, .. }) = self.traced.as_deref_mut() {
-            reader.read(&self.output[start..], self.opened, sent);
-        }
+        self.write(&text(dump));
     }
 
     /// Returns the next step at `now`. Announces compressed replies to `logged`, which decodes the steps.
     pub fn next(&mut self, now: Duration, logged: Option<&mut Reader>) -> Step<'_> {
         self.advance(now);
-        if let Some(Current { seen: Some(seen), .. }) = self.current.take_if(|it| it.is_sent()) {
-            self.send_trace(seen);
+        if let Some(sent) = self.current.take_if(|current| current.is_sent()) {
+            self.send_trace(sent.entry.seen);
         }
         if let State::Open = self.state {
             self.push();
@@ -163,45 +155,35 @@ impl Scripted {
     }
 
     fn step(&mut self) -> Step<'_> {
-        let now = self.now;
         if let Some(current) = &mut self.current {
-            let piece = current.take(now);
-            if current.is_sent() && current.kind == EntryKind::Reply {
+            let piece = current.take(self.now);
+            if current.is_sent() && current.entry.kind == EntryKind::Reply {
                 self.replies = self.replies.saturating_add(1);
             }
             if !piece.is_empty() {
-                if let (Some(traced), Some(current)) = (&mut self.traced, &self.current) {
-                    traced.reader.read(
-                        &current.frames.filled()[piece.clone()],
-                        now,
-                        &mut traced.sent,
-                    );
-                }
+                trace(&mut self.traced, &current.frames()[piece.clone()], self.now);
                 self.take_output();
-                let payload = match &self.current {
-                    Some(current) => &current.frames.filled()[piece],
-                    None => b"",
-                };
+                let payload = self.current.as_ref().map_or(&b""[..], |it| &it.frames()[piece]);
                 return Step::Send { head: &self.sending, payload };
             }
-        } else if let Some(close) = self.incoming.session.closed().filter(|_| self.queue.is_empty())
+        } else if let Some(close) = self.incoming.session.closed()
+            && self.queue.is_empty()
         {
             let has_sent = self.incoming.has_sent_close();
             if !has_sent {
                 let mut frame = Vec::new();
                 close.frame().encode(&mut frame);
-                if let Some(traced) = &mut self.traced {
-                    traced.reader.read(&frame, now, &mut traced.sent);
-                    let seen = mem::take(&mut traced.closing);
-                    self.send_trace(seen);
-                }
+                // A trace of all frames precedes the close frame, after which there is nothing.
+                trace(&mut self.traced, &frame, self.now);
+                let closing = self.traced.as_mut().map(|traced| mem::take(&mut traced.closing));
+                self.send_trace(closing);
                 self.output.append(&mut frame);
             }
-            if self.incoming.is_over(now) {
+            if self.incoming.is_over(self.now) {
                 return Step::SendLast(self.take_output());
             }
             if !has_sent {
-                self.incoming.sent_close(now);
+                self.incoming.sent_close(self.now);
                 return Step::SendClose(self.take_output());
             }
         }
@@ -212,6 +194,12 @@ impl Scripted {
             Some(wait) if self.is_full() => Step::Pause(wait),
             wait => Step::Receive(wait),
         }
+    }
+
+    /// Appends frames to the output.
+    fn write(&mut self, frames: &[u8]) {
+        self.output.extend_from_slice(frames);
+        trace(&mut self.traced, frames, self.now);
     }
 
     fn take_output(&mut self) -> &[u8] {
@@ -262,11 +250,8 @@ impl Scripted {
 
     /// Begins the closing handshake because the server stops. Queued output is sent first.
     pub fn stop(&mut self) {
-        if let State::Hanging { stream, .. } = self.state {
-            self.state = match stream {
-                StreamAt::FrameBoundary => State::Open,
-                StreamAt::InsideReply => State::Resetting,
-            };
+        if let State::Hanging { is_inside_reply, .. } = self.state {
+            self.state = if is_inside_reply { State::Resetting } else { State::Open };
         }
         if self.incoming.session.closed().is_none() {
             self.incoming.close(STOPPING);
@@ -315,7 +300,7 @@ impl Scripted {
     }
 
     fn is_full(&self) -> bool {
-        let current = self.current.as_ref().map_or(0, |current| current.frames.filled().len());
+        let current = self.current.as_ref().map_or(0, Current::len);
         self.queue.bytes + current >= MAX_QUEUED
             || self.queue.entries.len() >= MAX_ENTRIES
             || self.script.drip * self.queue.replies() > MAX_DRIP
@@ -345,13 +330,10 @@ impl Scripted {
             && !self.is_full()
         {
             self.pushed += 1;
-            let number = self.pushed.to_string();
-            let len = number.len().max(self.script.pushes.bytes);
-            let mut message = Vec::with_capacity(10 + len);
-            frame::encode_header(Opcode::Text, len, &mut message);
-            message.extend_from_slice(number.as_bytes());
-            message.resize(message.len() + len - number.len(), b' ');
-            self.add(EntryKind::Push, due, &message, None);
+            let mut message = self.pushed.to_string();
+            let padding = self.script.pushes.bytes.saturating_sub(message.len());
+            message.extend(iter::repeat_n(' ', padding));
+            self.add(EntryKind::Push, due, &text(&message), None);
         }
     }
 
@@ -359,67 +341,68 @@ impl Scripted {
     fn process_events(&mut self, mut logged: Option<&mut Reader>) {
         while !self.is_full()
             && !self.is_fault_next()
-            && let Some(Next { event, session, frames: seen }) = self.incoming.next_event()
-        {
-            if log_enabled!(Level::Debug) {
-                log_event(self.client, &event, session, seen.as_deref());
-            }
-            let seen = self.traced.as_ref().and(seen).map(|seen| *seen);
-            let reply =
-                |opcode, rsv, parts| fragments(&self.budget, &self.script, opcode, rsv, parts);
-            let frames = match event {
-                Event::InInput(kind, payload) => {
-                    let (opcode, prefix) = echo::parts(kind, &self.prefix);
-                    reply(opcode, 0, [prefix, payload])
-                }
-                Event::Assembled(kind) => {
-                    let (opcode, prefix) = echo::parts(kind, &self.prefix);
-                    reply(opcode, 0, [prefix, session.assembled()])
-                }
-                Event::Inflated(kind, inflated) => {
-                    let (opcode, prefix) = echo::parts(kind, &self.prefix);
-                    let len = prefix.len() + inflated.message().len();
-                    match session.deflate(prefix, *inflated) {
-                        Encoding::Deflated => {
-                            // Replies are sent in this order.
-                            let traced = self.traced.as_mut().map(|it| &mut it.reader);
-                            [traced, logged.as_deref_mut()]
-                                .into_iter()
-                                .flatten()
-                                .for_each(|reader| reader.expect(len));
-                            reply(opcode, frame::RSV1, [b"", session.assembled()])
-                        }
-                        // A reply may always be sent uncompressed.
-                        Encoding::Plain => reply(opcode, 0, [prefix, session.assembled()]),
-                    }
-                }
-                Event::Ping(payload) => {
-                    let mut pong = Vec::new();
-                    if self.script.pongs == Pongs::On {
-                        echo::pong(payload, &mut pong);
-                    }
-                    self.add(EntryKind::Control, self.now, &pong, seen);
-                    continue;
-                }
-                Event::Pong(_) => {
-                    self.add(EntryKind::Control, self.now, b"", seen);
-                    continue;
-                }
-                Event::Close => {
-                    if let (Some(traced), Some(seen)) = (&mut self.traced, seen) {
-                        traced.closing = seen;
-                    }
-                    // The next call skips the rest, since a full input could receive nothing.
-                    continue;
-                }
-            };
-            let due = self.now + self.script.latency;
-            self.queue_or_close(EntryKind::Reply, due, frames, seen);
-        }
+            && self.process_event(logged.as_deref_mut()).is_some()
+        {}
         if logged.is_some() {
             self.incoming.skipped().log(self.client);
         }
         self.incoming.check_progress();
+    }
+
+    /// Queues the answer to the next event, if there is one.
+    fn process_event(&mut self, logged: Option<&mut Reader>) -> Option<()> {
+        let Next { event, session, frames: seen } = self.incoming.next_event()?;
+        if log_enabled!(Level::Debug) {
+            log_event(self.client, &event, session, seen.as_deref());
+        }
+        let seen = self.traced.as_ref().and(seen).map(|seen| *seen);
+        let fragments = |opcode, rsv, parts| {
+            fragments(&self.budget, self.script.fragment, opcode as u8 | rsv, parts)
+        };
+        let reply = |kind, payload| {
+            let (opcode, prefix) = echo::parts(kind, &self.prefix);
+            fragments(opcode, 0, [prefix, payload])
+        };
+        let frames = match event {
+            Event::InInput(kind, payload) => reply(kind, payload),
+            Event::Assembled(kind) => reply(kind, session.assembled()),
+            Event::Inflated(kind, inflated) => {
+                let (opcode, prefix) = echo::parts(kind, &self.prefix);
+                let len = prefix.len() + inflated.message().len();
+                match session.deflate(prefix, *inflated) {
+                    Encoding::Deflated => {
+                        // Replies are sent in this order.
+                        let traced = self.traced.as_mut().map(|traced| &mut traced.reader);
+                        traced.into_iter().chain(logged).for_each(|reader| reader.expect(len));
+                        fragments(opcode, frame::RSV1, [b"", session.assembled()])
+                    }
+                    // A reply may always be sent uncompressed.
+                    Encoding::Plain => reply(kind, session.assembled()),
+                }
+            }
+            Event::Ping(payload) => {
+                let mut pong = Vec::new();
+                if self.script.pongs == Pongs::On {
+                    echo::pong(payload, &mut pong);
+                }
+                self.add(EntryKind::Control, self.now, &pong, seen);
+                return Some(());
+            }
+            Event::Pong(_) => {
+                self.add(EntryKind::Control, self.now, b"", seen);
+                return Some(());
+            }
+            Event::Close => {
+                if let (Some(traced), Some(seen)) = (&mut self.traced, seen) {
+                    traced.closing = seen;
+                }
+                // The next call skips the rest, since a full input could receive nothing.
+                return Some(());
+            }
+        };
+        let due = self.now + self.script.latency;
+        self.queue_or_close(EntryKind::Reply, due, frames, seen);
+        Some(())
     }
 
     fn add(&mut self, kind: EntryKind, due: Duration, frame: &[u8], seen: Option<Frames>) {
@@ -451,12 +434,10 @@ impl Scripted {
 
     /// Sends the client a message about its frames in `seen`, and the frames sent since the last such
     /// message.
-    fn send_trace(&mut self, mut seen: Frames) {
-        if let Some(traced) = &mut self.traced {
+    fn send_trace(&mut self, seen: Option<Frames>) {
+        if let (Some(traced), Some(mut seen)) = (&mut self.traced, seen) {
             seen.append(&mut traced.sent);
-            let json = seen.json(self.opened);
-            frame::encode_header(Opcode::Text, json.len(), &mut self.output);
-            self.output.extend_from_slice(json.as_bytes());
+            self.output.append(&mut text(&seen.json(self.opened)));
         }
     }
 
@@ -474,18 +455,13 @@ impl Scripted {
             let drip =
                 if entry.kind == EntryKind::Reply { self.script.drip } else { Duration::ZERO };
             if drip.is_zero() && entry.frames.filled().len() < ZERO_COPY_MIN {
-                self.output.extend_from_slice(entry.frames.filled());
-                if let Some(traced) = &mut self.traced {
-                    traced.reader.read(entry.frames.filled(), self.now, &mut traced.sent);
-                }
+                self.write(entry.frames.filled());
                 if entry.kind == EntryKind::Reply {
                     self.replies = self.replies.saturating_add(1);
                 }
-                if let Some(seen) = entry.seen {
-                    self.send_trace(seen);
-                }
+                self.send_trace(entry.seen);
             } else {
-                self.current = Some(Current::new(entry, self.now, drip));
+                self.current = Some(Current { entry, begun: self.now, drip, sent: 0 });
             }
         }
     }
@@ -508,10 +484,9 @@ impl Scripted {
         let Some((_, fault)) = self.script.fault.take() else { return };
         match fault {
             Fault::WrongFrame(wrong) => {
-                self.output.extend_from_slice(wrong.bytes());
-                if let Some(Traced { reader, sent, .. }) = self.traced.as_deref_mut() {
-                    reader.read(wrong.bytes(), self.now, sent);
-                    sent.extend(reader.end());
+                self.write(wrong.bytes);
+                if let Some(traced) = &mut self.traced {
+                    traced.sent.extend(traced.reader.end());
                 }
             }
             Fault::Close(close) => {
@@ -524,9 +499,8 @@ impl Scripted {
             Fault::EndStream => self.break_off(State::EndingStream),
             Fault::Reset => self.break_off(State::Resetting),
             Fault::Hang => {
-                let stream =
-                    if is_inside { StreamAt::InsideReply } else { StreamAt::FrameBoundary };
-                self.break_off(State::Hanging { until: self.now + HANG, stream });
+                let until = self.now + HANG;
+                self.break_off(State::Hanging { until, is_inside_reply: is_inside });
             }
         }
     }
@@ -621,24 +595,21 @@ impl Queue {
 
 /// An entry that is sent without a copy, in pieces if it drips.
 struct Current {
-    kind: EntryKind,
-    frames: Buffer,
+    entry: Entry,
     begun: Duration,
     /// The time over which it is sent.
     drip: Duration,
     /// The bytes that were sent.
     sent: usize,
-    seen: Option<Frames>,
 }
 
 impl Current {
-    fn new(entry: Entry, now: Duration, drip: Duration) -> Self {
-        let Entry { kind, frames, seen, .. } = entry;
-        Current { kind, frames, begun: now, drip, sent: 0, seen }
+    fn frames(&self) -> &[u8] {
+        self.entry.frames.filled()
     }
 
     fn len(&self) -> usize {
-        self.frames.filled().len()
+        self.frames().len()
     }
 
     fn is_sent(&self) -> bool {
@@ -675,31 +646,45 @@ impl Current {
     }
 }
 
-/// A reply whose payload has two parts, in the fragments that `script` asks for.
+/// Records frames that are sent at `now`.
+fn trace(traced: &mut Option<Box<Traced>>, frames: &[u8], now: Duration) {
+    if let Some(Traced { reader, sent, .. }) = traced.as_deref_mut() {
+        reader.read(frames, now, sent);
+    }
+}
+
+/// The frame of a text message.
+fn text(message: &str) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(10 + message.len());
+    frame::encode_header(Opcode::Text, message.len(), &mut frame);
+    frame.extend_from_slice(message.as_bytes());
+    frame
+}
+
+/// A reply whose payload has two parts, in fragments of `size` bytes. The `first` byte has its opcode and
+/// reserved bits.
 fn fragments(
     budget: &Arc<Budget>,
-    script: &Script,
-    opcode: Opcode,
-    rsv: u8,
+    size: Option<usize>,
+    mut first: u8,
     [mut one, mut two]: [&[u8]; 2],
 ) -> Result<Buffer, OverBudget> {
     let mut left = one.len() + two.len();
     let mut frames = Buffer::new(Arc::clone(budget));
-    let count = script.fragment.map_or(1, |len| left.div_ceil(len).clamp(1, MAX_FRAGMENTS));
+    let count = size.map_or(1, |size| left.div_ceil(size).clamp(1, MAX_FRAGMENTS));
     frames.reserve(left + 10 * count)?;
-    // Only the first fragment has the opcode and the bits of extensions (§5.4, RFC 7692 §6.1).
-    let mut first = opcode as u8 | rsv;
     for number in 1..=count {
-        let len = if number < count { script.fragment.unwrap_or(left) } else { left };
+        let (len, fin) =
+            if number < count { (size.unwrap_or(left), 0) } else { (left, frame::FIN) };
         left -= len;
         let mut header = Vec::with_capacity(10);
-        let fin = if number < count { 0 } else { frame::FIN };
         frame::encode_raw_header(first | fin, len, &mut header);
         append(&mut frames, &header)?;
         let in_one = len.min(one.len());
         append(&mut frames, &one[..in_one])?;
         append(&mut frames, &two[..len - in_one])?;
         (one, two) = (&one[in_one..], &two[len - in_one..]);
+        // Only the first fragment has the opcode and the bits of extensions (§5.4, RFC 7692 §6.1).
         first = 0;
     }
     Ok(frames)

@@ -1,7 +1,9 @@
 //! The steps that the driver of a connection performs.
 
+use std::fmt;
 use std::time::Duration;
 
+use crate::app::end::Ended;
 use crate::app::peer::Peer;
 
 /// One action on a connection's stream. The driver performs it, and then asks for the next step.
@@ -34,11 +36,27 @@ pub enum Step<'c> {
     /// The PROXY header is whole: it names this client, or does not change the peer. The client's own
     /// stream follows, TLS or plain.
     Forwarded(Peer),
-    Log(Topic, &'c str),
+    Log(Topic, &'c Line),
     /// Discard unsent bytes, so that the connection ends with a reset.
     Reset,
     /// The connection is over.
     Over,
+}
+
+/// A line for the log, whose text is made only if it is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    Text(String),
+    Ended(Ended),
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Line::Text(text) => f.write_str(text),
+            Line::Ended(ended) => ended.fmt(f),
+        }
+    }
 }
 
 /// The subject of a log line, which decides its level.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use log::trace;
 
-use crate::escape::{Count, Quoted};
+use crate::escape::Quoted;
+use crate::quantity::Count;
 use crate::websocket::close::CloseFrame;
-use crate::websocket::frame::{self, FIN, Opcode, RSV1};
+use crate::websocket::frame::{self, FIN, RSV1};
 use crate::websocket::session::{Close, Event, Session};
 
 /// The maximum number of frames that are kept of one message. The others are counted.
@@ -33,11 +34,9 @@ pub enum Side {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     side: Side,
-    /// The time at which its header was complete.
+    /// The time at which the last byte of its header passed.
     at: Duration,
     header: Vec<u8>,
-    /// 0 while the header lacks the length.
-    payload_len: u64,
     /// The bytes of the payload that have passed.
     passed: u64,
     /// The start of the payload, unmasked.
@@ -59,29 +58,25 @@ pub struct Frames {
 /// Decodes the frames of one side.
 pub struct Reader {
     side: Side,
-    header: Vec<u8>,
-    /// The frame whose payload is not complete.
+    /// The frame that is not complete.
     open: Option<Frame>,
     /// The inflated sizes of the compressed messages that come next.
     inflated: VecDeque<usize>,
-    now: Duration,
 }
 
 /// The frames of a client, grouped by the events of its session.
 pub struct Inbound {
     reader: Reader,
-    /// The bytes that are not decoded yet.
-    unread: Vec<u8>,
+    /// Bytes of which the first `decoded` were decoded.
+    received: Vec<u8>,
+    decoded: usize,
     /// The frames of the unfinished message, or those that are skipped.
-    waiting: Vec<Frame>,
-    /// The number of further frames of the unfinished message, which were not kept.
-    more: u64,
+    waiting: Frames,
 }
 
 impl Reader {
     pub fn new(side: Side) -> Self {
-        let (inflated, now) = (VecDeque::new(), Duration::ZERO);
-        Reader { side, header: Vec::new(), open: None, inflated, now }
+        Reader { side, open: None, inflated: VecDeque::new() }
     }
 
     /// Announces a compressed message, after those that were announced before, with its inflated size.
@@ -98,15 +93,21 @@ impl Reader {
 
     /// Decodes the front of `bytes` until a frame is complete.
     fn read_frame(&mut self, bytes: &mut &[u8], at: Duration) -> Option<Frame> {
-        self.now = at;
-        while self.open.is_none() {
-            let (&first, rest) = bytes.split_first()?;
-            *bytes = rest;
-            self.header.push(first);
-            self.begin();
+        if bytes.is_empty() {
+            return None;
         }
-        let frame = self.open.as_mut()?;
-        let left = usize::try_from(frame.payload_len - frame.passed).unwrap_or(usize::MAX);
+        let frame = self.open.get_or_insert_with(|| Frame::new(self.side));
+        while !frame.has_header() {
+            let (&byte, rest) = bytes.split_first()?;
+            *bytes = rest;
+            frame.header.push(byte);
+            frame.at = at;
+            if frame.has_header() && frame.first() & RSV1 != 0 && !frame.is_control() {
+                frame.inflated = self.inflated.pop_front();
+            }
+        }
+        let left = frame.length().unwrap_or_default() - frame.passed;
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
         let (payload, rest) = bytes.split_at(left.min(bytes.len()));
         let room = MAX_PAYLOAD.saturating_sub(frame.payload.len());
         let masking_key = frame.masking_key().unwrap_or_default();
@@ -115,33 +116,26 @@ impl Reader {
         frame.payload.extend(shown);
         frame.passed += payload.len() as u64;
         *bytes = rest;
-        self.open.take_if(|frame| frame.payload_len == frame.passed)
+        self.open.take_if(|frame| frame.length() == Some(frame.passed))
     }
 
     /// Takes the incomplete frame. No more of it follows.
     pub fn end(&mut self) -> Option<Frame> {
-        let frame = self.incomplete();
-        (self.header, self.open) = (Vec::new(), None);
-        frame
+        self.open.take()
     }
+}
 
-    /// The frame that is not complete.
-    fn incomplete(&self) -> Option<Frame> {
-        let in_header = || Frame::new(self.side, self.now, self.header.clone());
-        self.open.clone().or_else(|| (!self.header.is_empty()).then(in_header))
-    }
-
-    /// Begins a frame, if its header is complete.
-    fn begin(&mut self) {
-        let &[first, second, ..] = &self.header[..] else { return };
-        if self.header.len() == header_len(second) {
-            let mut frame = Frame::new(self.side, self.now, mem::take(&mut self.header));
-            if first & RSV1 != 0 && !frame.is_control() {
-                frame.inflated = self.inflated.pop_front();
-            }
-            self.open = Some(frame);
-        }
-    }
+/// The name of the opcode in this first byte, unless it is reserved (§5.2).
+pub fn opcode_name(first: u8) -> Option<&'static str> {
+    Some(match first & 0x0F {
+        0x0 => "continuation",
+        0x1 => "text",
+        0x2 => "binary",
+        0x8 => "close",
+        0x9 => "ping",
+        0xA => "pong",
+        _ => return None,
+    })
 }
 
 /// The size in bytes of a header with this second byte.
@@ -159,19 +153,20 @@ fn length_len(second: u8) -> usize {
 }
 
 impl Frame {
-    fn new(side: Side, at: Duration, header: Vec<u8>) -> Self {
-        let mut frame = Frame {
+    fn new(side: Side) -> Self {
+        Frame {
             side,
-            at,
-            header,
-            payload_len: 0,
+            at: Duration::ZERO,
+            header: Vec::new(),
             passed: 0,
             payload: Vec::new(),
             inflated: None,
             mistake: None,
-        };
-        frame.payload_len = frame.length().unwrap_or_default();
-        frame
+        }
+    }
+
+    fn has_header(&self) -> bool {
+        self.header.get(1).is_some_and(|second| self.header.len() == header_len(*second))
     }
 
     fn first(&self) -> u8 {
@@ -205,21 +200,12 @@ impl Frame {
     }
 
     fn masking_key(&self) -> Option<[u8; 4]> {
-        let second = *self.header.get(1)?;
-        let is_whole = second & 0x80 != 0 && self.header.len() == header_len(second);
-        self.header.last_chunk().copied().filter(|_| is_whole)
+        let is_masked = self.header.get(1)? & 0x80 != 0;
+        self.header.last_chunk().copied().filter(|_| is_masked && self.has_header())
     }
 
     fn name(&self) -> &'static str {
-        match self.first() & 0x0F {
-            opcode if opcode == Opcode::Continuation as u8 => "continuation",
-            opcode if opcode == Opcode::Text as u8 => "text",
-            opcode if opcode == Opcode::Binary as u8 => "binary",
-            opcode if opcode == Opcode::Close as u8 => "close",
-            opcode if opcode == Opcode::Ping as u8 => "ping",
-            opcode if opcode == Opcode::Pong as u8 => "pong",
-            _ => "reserved",
-        }
+        opcode_name(self.first()).unwrap_or("reserved")
     }
 
     /// Logs it as one of `client`.
@@ -338,8 +324,8 @@ impl Extend<Frame> for Frames {
 
 impl Default for Inbound {
     fn default() -> Self {
-        let reader = Reader::new(Side::Client);
-        Inbound { reader, unread: Vec::new(), waiting: Vec::new(), more: 0 }
+        let (reader, waiting) = (Reader::new(Side::Client), Frames::default());
+        Inbound { reader, received: Vec::new(), decoded: 0, waiting }
     }
 }
 
@@ -347,33 +333,35 @@ impl Inbound {
     /// Keeps `bytes`, still masked, which the session has yet to process. They are not decoded before:
     /// a frame takes more memory than its bytes.
     pub fn received(&mut self, bytes: &[u8]) {
-        self.unread.extend_from_slice(bytes);
+        self.received.drain(..mem::take(&mut self.decoded));
+        self.received.extend_from_slice(bytes);
     }
 
     /// Decodes everything that was received, and then `more`. Call it when no event is left.
-    pub fn catch_up(&mut self, more: &[u8], now: Duration) {
-        let unread = mem::take(&mut self.unread);
-        for mut bytes in [&unread[..], more] {
-            while let Some(frame) = self.reader.read_frame(&mut bytes, now) {
-                self.add(frame);
-            }
+    pub fn catch_up(&mut self, mut more: &[u8], now: Duration) {
+        while let Some(frame) = self.next_frame(now) {
+            self.add(frame);
+        }
+        (self.received, self.decoded) = (Vec::new(), 0);
+        while let Some(frame) = self.reader.read_frame(&mut more, now) {
+            self.add(frame);
         }
     }
 
     fn add(&mut self, frame: Frame) {
-        if self.waiting.len() < MAX_FRAMES || frame.is_control() || frame.is_final() {
-            self.waiting.push(frame);
+        let Frames { frames, more } = &mut self.waiting;
+        if frames.len() < MAX_FRAMES || frame.is_control() || frame.is_final() {
+            frames.push(frame);
         } else {
-            self.more += 1;
+            *more += 1;
         }
     }
 
     /// Decodes the frame that is next.
     fn next_frame(&mut self, now: Duration) -> Option<Frame> {
-        let mut unread = &self.unread[..];
-        let frame = self.reader.read_frame(&mut unread, now);
-        let left = unread.len();
-        self.unread.drain(..self.unread.len() - left);
+        let mut rest = &self.received[self.decoded..];
+        let frame = self.reader.read_frame(&mut rest, now);
+        self.decoded = self.received.len() - rest.len();
         frame
     }
 
@@ -396,68 +384,68 @@ impl Inbound {
                     }
                     self.add(frame);
                 }
-                return frames;
             }
-            Event::Close => frames.extend(self.take_last(session, unread, now)),
+            Event::Close => return self.take_last(session, unread, now),
             Event::InInput(..) | Event::Assembled(_) | Event::Inflated(..) => {
-                while !self.waiting.last().is_some_and(Frame::is_final)
+                while !self.waiting.frames.last().is_some_and(Frame::is_final)
                     && let Some(frame) = self.next_frame(now)
                 {
                     self.add(frame);
                 }
-                frames.extend(self.waiting.drain(..));
+                frames.append(&mut self.waiting);
                 if let Event::Inflated(_, inflated) = event {
                     frames.set_inflated(inflated.message().len());
                 }
             }
         }
-        frames.more += mem::take(&mut self.more);
         frames
     }
 
     /// The frames up to the peer's close frame or mistake, the same in every split of its bytes: nothing
     /// that follows, and of the wrong frame nothing after the mistake.
-    fn take_last(&mut self, session: &Session, unread: usize, now: Duration) -> Vec<Frame> {
-        let following = self.unread.split_off(self.unread.len().saturating_sub(unread));
+    fn take_last(&mut self, session: &Session, unread: usize, now: Duration) -> Frames {
+        let following = self.received.split_off(self.received.len().saturating_sub(unread));
         self.catch_up(b"", now);
-        self.unread = following;
-        let mut frames = mem::take(&mut self.waiting);
-        let Some(Close::ByServer(close, _)) = session.closed() else { return frames };
-        let is_invalid = close.code == Some(1007);
-        // A close frame, or the end of a message that can't be inflated or is not UTF-8.
-        let ends = frames.last().is_some_and(|frame| frame.is_control() || frame.is_final());
-        if !ends && self.reader.open.is_some() {
-            frames.extend(self.reader.incomplete());
-        } else if !ends && !is_invalid {
-            let mut wrong = self.next_frame(now).or_else(|| self.reader.incomplete());
-            wrong.iter_mut().for_each(Frame::cut_header);
-            frames.extend(wrong);
+        self.received = following;
+        let Frames { mut frames, more } = mem::take(&mut self.waiting);
+        if let Some(Close::ByServer(close, _)) = session.closed() {
+            let is_invalid = close.code == Some(1007);
+            // A close frame, or the end of a message that can't be inflated or is not UTF-8.
+            let ends = frames.last().is_some_and(|frame| frame.is_control() || frame.is_final());
+            if !ends && self.reader.open.as_ref().is_some_and(Frame::has_header) {
+                frames.extend(self.reader.open.clone());
+            } else if !ends && !is_invalid {
+                let mut wrong = self.next_frame(now).or_else(|| self.reader.open.clone());
+                wrong.iter_mut().for_each(Frame::cut_header);
+                frames.extend(wrong);
+            }
+            if is_invalid && frames.first().is_some_and(|frame| frame.first() & RSV1 == 0) {
+                cut_invalid_text(&mut frames, session.valid_len());
+            }
+            // Otherwise the wrong frame was not kept.
+            if more == 0
+                && let Some(wrong) = frames.last_mut()
+            {
+                wrong.mistake = Some(close.clone());
+            }
         }
-        if is_invalid && frames.first().is_some_and(|frame| frame.first() & RSV1 == 0) {
-            cut_invalid_text(&mut frames, session.valid_len());
-        }
-        // Otherwise the wrong frame was not kept.
-        if self.more == 0
-            && let Some(wrong) = frames.last_mut()
-        {
-            wrong.mistake = Some(close.clone());
-        }
-        frames
+        let mut kept = Frames { frames: Vec::new(), more };
+        kept.extend(frames);
+        kept
     }
 
     /// Takes the frames that the session skips once it is closed.
     pub fn skipped(&mut self) -> Frames {
         let mut frames = Frames::default();
-        frames.extend(self.waiting.drain(..));
-        frames.more = mem::take(&mut self.more);
+        frames.append(&mut self.waiting);
         frames
     }
 
     /// Limits the frames that the session skips once it is closed.
     pub fn trim(&mut self) {
-        let more = self.waiting.len().saturating_sub(MAX_FRAMES);
-        self.waiting.truncate(MAX_FRAMES);
-        self.more += more as u64;
+        let Frames { frames, more } = &mut self.waiting;
+        *more += frames.len().saturating_sub(MAX_FRAMES) as u64;
+        frames.truncate(MAX_FRAMES);
     }
 }
 
@@ -468,13 +456,13 @@ fn cut_invalid_text(frames: &mut [Frame], valid_len: usize) {
     else {
         return;
     };
-    let before: u64 = before.iter().map(|frame| frame.payload_len).sum();
+    let before: u64 = before.iter().map(|frame| frame.passed).sum();
     let len = (valid_len as u64 + 1).saturating_sub(before);
     last.payload.truncate(usize::try_from(len).unwrap_or(usize::MAX));
 }
 
 /// Displays bytes as hexadecimal digits.
-struct Hex<'b>(&'b [u8]);
+pub struct Hex<'b>(pub &'b [u8]);
 
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

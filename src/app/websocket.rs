@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use crate::app::cases::runner::Runner;
 use crate::app::conversation::Conversation;
-use crate::app::end::End;
+use crate::app::end::{End, Ended};
 use crate::app::scripted::Scripted;
-use crate::app::step::{Step, Topic};
+use crate::app::step::{Line, Step, Topic};
 use crate::app::trace::{Frame, Reader, Side};
-use crate::escape::{Count, Seconds};
-use crate::websocket::deflate::Sizes;
 use crate::websocket::session::Session;
 
 /// An open WebSocket.
@@ -31,19 +29,6 @@ pub enum Content<'s> {
     Echo(Conversation<'s>),
     Script(Box<Scripted>),
     Runner(Runner<'s>),
-}
-
-/// The line about the end of a WebSocket. A note on how the peer ended may be inserted in its middle.
-pub struct Line {
-    topic: Topic,
-    start: String,
-    rest: String,
-}
-
-impl Line {
-    pub fn with(self, then: &str) -> (Topic, String) {
-        (self.topic, self.start + then + &self.rest)
-    }
 }
 
 impl<'s> WebSocket<'s> {
@@ -153,35 +138,29 @@ impl<'s> WebSocket<'s> {
 
     /// The log line about its `end` at `now`.
     #[cold]
-    pub fn line(&self, end: &End, now: Duration) -> Line {
+    pub fn line(&self, end: End, now: Duration) -> (Topic, Line) {
         let (topic, messages) = match &self.content {
             Content::Echo(conversation) => (Topic::Ended, conversation.messages()),
             Content::Script(scripted) => (Topic::Ended, scripted.messages()),
             Content::Runner(runner) => {
                 if let Some(verdict) = runner.verdict() {
-                    let (start, rest) = (verdict.into(), String::new());
-                    return Line { topic: Topic::Verdict, start, rest };
+                    return (Topic::Verdict, Line::Text(verdict.into()));
                 }
                 // A client that runs the cases opens many connections.
                 (Topic::Detail, 0)
             }
         };
-        let total = self.session().compressed_total();
-        let percent =
-            total.map(|Sizes { plain, compressed }| compressed.saturating_mul(100) / plain);
-        let ratio = percent.filter(|percent| *percent < 100);
-        let ratio = ratio.map_or(String::new(), |percent| format!(", compressed to {percent} %"));
-        Line {
-            topic,
-            start: format!("client {} ended: {end}", self.number),
-            rest: format!(
-                "; {}, {} in, {} out, {} s{ratio}",
-                Count(messages, "message"),
-                Count(self.received, "byte"),
-                Count(self.sent.saturating_sub(self.response_len), "byte"),
-                Seconds(now.saturating_sub(self.opened)),
-            ),
-        }
+        let ended = Ended {
+            client: self.number,
+            end,
+            then: String::new(),
+            messages,
+            received: self.received,
+            sent: self.sent.saturating_sub(self.response_len),
+            open: now.saturating_sub(self.opened),
+            compressed: self.session().compressed_total(),
+        };
+        (topic, Line::Ended(ended))
     }
 
     fn session(&self) -> &Session {

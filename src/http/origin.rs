@@ -3,7 +3,7 @@
 use core::net::{Ipv4Addr, Ipv6Addr};
 use std::fmt;
 
-use crate::http::request::is_scheme;
+use crate::http::request::{is_scheme, split_port};
 
 /// The ASCII serialization of an origin: `null`, or scheme, host, and a port that is not the
 /// scheme's default, in lower case (RFC 6454 §6.2). Apps have schemes of their own, whose host may be
@@ -35,26 +35,15 @@ impl Origin {
         if let Some((_, host)) = authority.rsplit_once('@') {
             return Err(format!("expected an origin without user information: {scheme}://{host}"));
         }
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-            _ => (authority, None),
-        };
+        let (host, port) = split_port(authority);
         let host = match scheme {
             "http" | "https" | "ws" | "wss" => canonical_host(host)?,
             _ => app_host(host)?,
         };
-        let port = match port.map(|port| (port, port.parse::<u16>())) {
-            None => None,
-            // Rust's parser accepts a sign, which no port has.
-            Some((port, Ok(number))) if !port.starts_with('+') => {
-                Some(number).filter(|&number| Some(number) != default_port(scheme))
-            }
-            Some(_) => return Err("expected a port from 0 to 65535 after the last colon".into()),
-        };
-        Ok(Origin(match port {
-            Some(port) => format!("{scheme}://{host}:{port}"),
-            None => format!("{scheme}://{host}"),
-        }))
+        let port =
+            port.map(parse_port).transpose()?.filter(|&port| Some(port) != default_port(scheme));
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        Ok(Origin(format!("{scheme}://{host}{port}")))
     }
 
     /// The origin that the value of an Origin field names, if it is one.
@@ -88,8 +77,7 @@ impl Origin {
     /// Whether its host is an IP address or `localhost`.
     fn has_fixed_address(&self) -> bool {
         let (_, authority) = self.0.split_once("://").unwrap_or_default();
-        let host = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
-        let host = host.map_or(authority, |(host, _)| host);
+        let (host, _) = split_port(authority);
         host == "localhost" || host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok()
     }
 }
@@ -101,47 +89,44 @@ impl fmt::Display for Origin {
 }
 
 /// A host as browsers write it: an IP address in its shortest form, a name in ASCII.
-fn canonical_host(host: &str) -> Result<String, String> {
+fn canonical_host(host: &str) -> Result<String, &'static str> {
     if let Some(literal) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         return match literal.parse::<Ipv6Addr>() {
             Ok(address) => Ok(format!("[{address}]")),
             Err(_) => {
-                Err("expected an IPv6 address in the brackets, for example http://[::1]:3000"
-                    .into())
+                Err("expected an IPv6 address in the brackets, for example http://[::1]:3000")
             }
         };
-    }
-    if !host.is_ascii() {
-        return Err(
-            "expected the host in ASCII, as browsers send it: xn--… for each other label".into()
-        );
-    }
-    if host.contains('*') {
-        return Err(
-            "expected a whole host, since wildcards match nothing: repeat --origin for each host"
-                .into(),
-        );
-    }
-    if host.is_empty()
-        || !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
-    {
-        return Err("expected a host name or an IP address, for example https://example.org".into());
     }
     // The URL Standard parses a host as an IPv4 address if its last label is a number.
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
-    if is_number && host.parse::<Ipv4Addr>().is_err() {
-        return Err(
-            "expected an IPv4 address of four numbers, for example http://127.0.0.1:3000".into()
-        );
+    if !host.is_ascii() {
+        Err("expected the host in ASCII, as browsers send it: xn--… for each other label")
+    } else if host.contains('*') {
+        Err("expected a whole host, since wildcards match nothing: repeat --origin for each host")
+    } else if host.is_empty() || !is_name(host) {
+        Err("expected a host name or an IP address, for example https://example.org")
+    } else if is_number && host.parse::<Ipv4Addr>().is_err() {
+        Err("expected an IPv4 address of four numbers, for example http://127.0.0.1:3000")
+    } else {
+        Ok(host.into())
     }
-    Ok(host.into())
 }
 
 /// The host in an origin with an app's own scheme.
-fn app_host(host: &str) -> Result<String, String> {
-    let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
-    if is_name { Ok(host.into()) } else { canonical_host(host) }
+fn app_host(host: &str) -> Result<String, &'static str> {
+    if is_name(host) { Ok(host.into()) } else { canonical_host(host) }
+}
+
+fn is_name(host: &str) -> bool {
+    host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+}
+
+fn parse_port(port: &str) -> Result<u16, &'static str> {
+    // Rust's parser accepts a sign, which no port has.
+    let port = port.parse().ok().filter(|_| !port.starts_with('+'));
+    port.ok_or("expected a port from 0 to 65535 after the last colon")
 }
 
 fn default_port(scheme: &str) -> Option<u16> {

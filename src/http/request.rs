@@ -32,6 +32,12 @@ pub enum ParseError {
     Malformed(&'static str),
 }
 
+impl From<&'static str> for ParseError {
+    fn from(mistake: &'static str) -> Self {
+        ParseError::Malformed(mistake)
+    }
+}
+
 /// Finds the end of the head that `input` begins with, after its empty line. The first `searched`
 /// bytes are known not to contain it.
 ///
@@ -43,25 +49,17 @@ pub enum ParseError {
 /// the end of the head.
 pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseError> {
     const TLS_HANDSHAKE: u8 = 0x16;
+    const TLS: &str = "this is TLS, and this port speaks ws:// and http://; for wss:// set --tls-cert, or \
+                       put a proxy in front";
     if input.first() == Some(&TLS_HANDSHAKE) {
-        return Err(ParseError::Malformed(
-            "this is TLS, and this port speaks ws:// and http://; for wss:// set --tls-cert, or put a \
-             proxy in front",
-        ));
+        return Err(TLS.into());
     }
     if input.starts_with(proxy_protocol::V1_PREFIX) {
-        return Err(ParseError::Malformed("this is a PROXY header, which needs --proxy-protocol"));
+        return Err("this is a PROXY header, which needs --proxy-protocol".into());
     }
     let within_limit = &input[..input.len().min(MAX_HEAD_LEN)];
     let searched = searched.min(within_limit.len());
-    // A bare LF ends a line here, so that a client that sends one gets an error at once instead of a
-    // timeout.
-    let end =
-        (searched.saturating_sub(2)..within_limit.len()).find_map(|at| match &within_limit[at..] {
-            [b'\n', b'\n', ..] => Some(at + 2),
-            [b'\n', b'\r', b'\n', ..] => Some(at + 3),
-            _ => None,
-        });
+    let end = find_end(within_limit, searched.saturating_sub(2));
     match end {
         None if within_limit.len() == MAX_HEAD_LEN => Err(ParseError::TooLarge),
         // Counted only when a line has ended. Otherwise a head that arrives byte by byte costs quadratic
@@ -71,6 +69,16 @@ pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseErr
         }
         end => Ok(end),
     }
+}
+
+/// The end of the first empty line that begins at `from` or later. A bare LF ends a line here, so that a
+/// client that sends one gets an error at once instead of a timeout.
+fn find_end(head: &[u8], from: usize) -> Option<usize> {
+    (from..head.len()).find_map(|at| match &head[at..] {
+        [b'\n', b'\n', ..] => Some(at + 2),
+        [b'\n', b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
 }
 
 /// The head without an empty line at its start. RFC 9112 §2.2: a server "SHOULD ignore at least one
@@ -92,7 +100,8 @@ impl<'h> Request<'h> {
     /// Anything that RFC 9112 does not allow, even if a lenient server would guess its meaning: line
     /// ends other than CRLF, folded lines, space before a colon, control characters.
     pub fn parse(head: &'h [u8]) -> Result<Self, ParseError> {
-        use ParseError::Malformed;
+        const MAYBE_PROXY: &str =
+            "this is no request, but may be a PROXY header, which needs --proxy-protocol";
         let head = skip_empty_line(head);
         if has_too_many_fields(head) {
             return Err(ParseError::TooLarge);
@@ -103,24 +112,19 @@ impl<'h> Request<'h> {
             _ => false,
         };
         if (0..head.len()).any(is_line_break) {
-            return Err(Malformed("a line does not end with CR LF"));
+            return Err("a line does not end with CR LF".into());
         }
-        let (request_line, mut rest) =
-            split_line(head).ok_or(Malformed("the head has no lines"))?;
+        let lines = head.strip_suffix(b"\r\n").ok_or("the head has no lines")?;
+        let mut lines =
+            lines.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let request_line = lines.next().unwrap_or_default();
         if request_line.is_empty() {
             // A PROXY header of version 2 begins like this, and its next bytes may not have arrived yet.
-            return Err(Malformed(
-                "this is no request, but may be a PROXY header, which needs --proxy-protocol",
-            ));
+            return Err(MAYBE_PROXY.into());
         }
         let (method, target, version) = parse_request_line(request_line)?;
-        let mut fields = Vec::new();
-        while let Some((line, next)) = split_line(rest)
-            && !line.is_empty()
-        {
-            rest = next;
-            fields.push(parse_field(line)?);
-        }
+        let fields = lines.take_while(|line| !line.is_empty()).map(parse_field);
+        let fields = fields.collect::<Result<_, _>>()?;
         let request = Request { method, target, version, fields };
         request.check_host()?;
         Ok(request)
@@ -129,17 +133,14 @@ impl<'h> Request<'h> {
     /// RFC 9112 §3.2: 400 is the answer "to any HTTP/1.1 request message that lacks a Host header
     /// field and to any request message that contains more than one Host header field line or a Host
     /// header field with an invalid field value". A version that is not spoken gets 505 instead.
-    fn check_host(&self) -> Result<(), ParseError> {
-        let mut hosts = self.values("Host");
-        match (hosts.next(), hosts.next()) {
-            (None, _) if self.version.0 == 1 && self.version.1 > 0 => {
-                Err(ParseError::Malformed("Host is missing"))
-            }
-            (Some(_), Some(_)) => Err(ParseError::Malformed("Host is repeated")),
-            (Some(host), None) if !is_host(host) => {
-                Err(ParseError::Malformed("Host is not a host and an optional port"))
-            }
-            _ => Ok(()),
+    fn check_host(&self) -> Result<(), &'static str> {
+        let hosts: Vec<_> = self.values("Host").collect();
+        match hosts[..] {
+            [] if self.version.0 == 1 && self.version.1 > 0 => Err("Host is missing"),
+            [] => Ok(()),
+            [host] if is_host(host) => Ok(()),
+            [_] => Err("Host is not a host and an optional port"),
+            _ => Err("Host is repeated"),
         }
     }
 
@@ -195,57 +196,47 @@ impl<'h> Request<'h> {
 type RequestLine<'h> = (&'h str, &'h str, (u8, u8));
 
 /// Method, target and version (RFC 9112 §3).
-fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, ParseError> {
-    use ParseError::Malformed;
-    let mut parts = line.split(|&byte| byte == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(Malformed("the first line is not METHOD TARGET VERSION"));
+fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, &'static str> {
+    let parts: Vec<_> = line.splitn(4, |&byte| byte == b' ').collect();
+    let [method, target, version] = parts[..] else {
+        return Err("the first line is not METHOD TARGET VERSION");
     };
-    let method = token(method).ok_or(Malformed("the method is not a token"))?;
+    let method = token(method).ok_or("the method is not a token")?;
     let target = parse_target(target)?;
     match version.strip_prefix(b"HTTP/") {
         Some(&[major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9']) => {
             Ok((method, target, (major - b'0', minor - b'0')))
         }
-        _ => Err(Malformed("the version is not HTTP/ and two digits")),
+        _ => Err("the version is not HTTP/ and two digits"),
     }
 }
 
 /// A target. Only the characters of its grammar (RFC 9112 §3.2) are checked here.
-fn parse_target(target: &[u8]) -> Result<&str, ParseError> {
-    use ParseError::Malformed;
+fn parse_target(target: &[u8]) -> Result<&str, &'static str> {
+    let target = str::from_utf8(target).ok().filter(|target| target.is_ascii());
+    let target =
+        target.ok_or("the target is not ASCII; percent-encode it, for example ü as %C3%BC")?;
     if target.is_empty() {
-        return Err(Malformed("the target is empty; that of the root is /"));
-    }
-    if !target.is_ascii() {
-        return Err(Malformed(
-            "the target is not ASCII; percent-encode it, for example ü as %C3%BC",
-        ));
-    }
-    match str::from_utf8(target) {
-        Ok(target) if target.contains('#') => {
-            Err(Malformed("the target has a fragment, which is not sent; # itself is %23"))
-        }
-        Ok(target) if !target.contains(|c: char| c.is_ascii_control()) => Ok(target),
-        _ => Err(Malformed("the target has a control character")),
+        Err("the target is empty; that of the root is /")
+    } else if target.contains('#') {
+        Err("the target has a fragment, which is not sent; # itself is %23")
+    } else if target.contains(|c: char| c.is_ascii_control()) {
+        Err("the target has a control character")
+    } else {
+        Ok(target)
     }
 }
 
 /// A name and a value (RFC 9112 §5).
-fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), ParseError> {
-    use ParseError::Malformed;
+fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), &'static str> {
     if line.starts_with(b" ") || line.starts_with(b"\t") {
-        return Err(Malformed("a header field is folded"));
+        return Err("a header field is folded");
     }
-    let colon = line.iter().position(|&byte| byte == b':');
-    let (name, value) = colon
-        .map(|at| (&line[..at], trim(&line[at + 1..])))
-        .ok_or(Malformed("a header has no colon"))?;
-    let name = token(name).ok_or(Malformed("a header's name is not a token"))?;
+    let colon = line.iter().position(|&byte| byte == b':').ok_or("a header has no colon")?;
+    let name = token(&line[..colon]).ok_or("a header's name is not a token")?;
+    let value = trim(&line[colon + 1..]);
     if value.iter().any(|&byte| byte != b'\t' && byte.is_ascii_control()) {
-        return Err(Malformed("a header's value has a control character"));
+        return Err("a header's value has a control character");
     }
     Ok((name, value))
 }
@@ -253,18 +244,21 @@ fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), ParseError> {
 /// `uri-host [ ":" port ]` (RFC 9110 §7.2, RFC 3986 §3.2.2), which may be empty.
 fn is_host(value: &[u8]) -> bool {
     let Ok(value) = str::from_utf8(value) else { return false };
-    let (host, port) = match value.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port),
-        _ => (value, ""),
+    let (host, port) = split_port(value);
+    let is_valid = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(literal) => literal.parse::<core::net::Ipv6Addr>().is_ok(),
+        None => (host.bytes())
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte)),
     };
-    let is_literal = || {
-        let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        literal.is_some_and(|literal| literal.parse::<core::net::Ipv6Addr>().is_ok())
-    };
-    let is_name = || {
-        host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte))
-    };
-    port.bytes().all(|byte| byte.is_ascii_digit()) && (is_name() || is_literal())
+    is_valid && port.unwrap_or_default().bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The host, and the port after the last colon. An IPv6 address has its own colons in brackets.
+pub fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    }
 }
 
 /// `ALPHA *( ALPHA / DIGIT / "+" / "-" / "." )` (RFC 3986 §3.1).
@@ -277,13 +271,6 @@ pub fn is_scheme(text: &str) -> bool {
 pub fn token(bytes: &[u8]) -> Option<&str> {
     let is_token = |&byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     (!bytes.is_empty() && bytes.iter().all(is_token)).then(|| str::from_utf8(bytes).ok()).flatten()
-}
-
-/// A line, and the rest after it.
-fn split_line(head: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = head.iter().position(|&byte| byte == b'\n')?;
-    let line = &head[..end];
-    Some((line.strip_suffix(b"\r").unwrap_or(line), &head[end + 1..]))
 }
 
 /// `bytes` without the optional white space around them: spaces and tabs (RFC 9110 §5.6.3).

@@ -34,10 +34,11 @@ impl Response {
         let mut head = String::with_capacity(192 + self.body.len());
         head += &format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status));
         for (name, value) in &self.headers {
-            head += &format!("{name}: {value}\r\n");
+            head.extend([name, ": ", value, "\r\n"]);
         }
         if self.status == 101 {
-            return (head + "\r\n").into_bytes();
+            head += "\r\n";
+            return head.into_bytes();
         }
         head += &format!(
             "Date: {date}\r\n\

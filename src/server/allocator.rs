@@ -28,22 +28,47 @@ use crate::cli::ALLOCATOR_TUNED;
 ///   client is connected, and a cached block keeps everything below it in the arena.
 /// - No lists of small blocks that are freed but not merged. Each block keeps everything below it in the
 ///   arena, too.
-pub fn tune() {
+///
+/// # Errors
+///
+/// The reason why the allocator stays as it is.
+pub fn tune() -> Result<(), String> {
     const VARIABLE: &str = "GLIBC_TUNABLES";
+
+    if cfg!(not(target_env = "gnu")) {
+        return Err("it is not glibc's".into());
+    }
+    let tunables = env::var_os(VARIABLE).unwrap_or_default();
+    let tunables = tunables.into_string().map_err(|_| format!("{VARIABLE} is not UTF-8"))?;
+    let missing = missing(&tunables);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if env::var_os(ALLOCATOR_TUNED).is_some() {
+        return Err(format!("{VARIABLE} was lost, as in a program with capabilities"));
+    }
+    let program = env::current_exe().map_err(|error| format!("the program is unknown: {error}"))?;
+    let mut arguments = env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    if program.file_name() != Path::new(&name).file_name() {
+        // If a loader was started explicitly, the current executable is the loader.
+        return Err(format!("{} was started as {}", program.display(), name.display()));
+    }
+    let mut command = Command::new(program);
+    command.arg0(name).args(arguments).env(ALLOCATOR_TUNED, "1");
+    // exec returns only if it fails.
+    Err(command.env(VARIABLE, tunables + &missing).exec().to_string())
+}
+
+/// The tunables to append to those that are set.
+fn missing(tunables: &str) -> String {
     const ARENA_MAX: &str = "glibc.malloc.arena_max=";
     const CACHES: [&str; 2] = ["glibc.malloc.tcache_count=", "glibc.malloc.mxfast="];
 
     let max_arenas = if getrlimit(Resource::As).current.is_some() { 1 } else { 16 };
     let default = thread::available_parallelism().map_or(1, usize::from) * 8;
-    let tunables = env::var_os(VARIABLE).unwrap_or_default().into_string();
-    let (Ok(tunables), None) = (tunables, env::var_os(ALLOCATOR_TUNED)) else { return };
     let set = |name: &str| -> Option<usize> {
-        tunables
-            .split(':')
-            .filter_map(|tunable| tunable.strip_prefix(name))
-            .next_back()?
-            .parse()
-            .ok()
+        tunables.rsplit(':').find_map(|tunable| tunable.strip_prefix(name))?.parse().ok()
     };
     let mut missing = String::new();
     if set(ARENA_MAX).unwrap_or(default) > max_arenas {
@@ -52,18 +77,7 @@ pub fn tune() {
     for name in CACHES.into_iter().filter(|name| set(name).is_none()) {
         missing += &format!(":{name}0");
     }
-    if cfg!(not(target_env = "gnu")) || missing.is_empty() {
-        return;
-    }
-    let mut arguments = env::args_os();
-    let (Ok(program), Some(name)) = (env::current_exe(), arguments.next()) else { return };
-    // If a loader was started explicitly, the current executable is the loader.
-    if program.file_name() == Path::new(&name).file_name() {
-        let mut command = Command::new(program);
-        command.arg0(name).args(arguments).env(ALLOCATOR_TUNED, "1");
-        // exec returns only if it fails. The program then continues with glibc's defaults.
-        let _ = command.env(VARIABLE, tunables + &missing).exec();
-    }
+    missing
 }
 
 /// Makes glibc return freed small blocks: it merges them only when a block of at least 64 KiB is freed.

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::app::connection::Connection;
 use crate::app::end::Lost;
-use crate::app::step::{Step, Topic};
+use crate::app::step::{Line, Step, Topic};
 use crate::server::registry::{LIMIT_REACHED, Registration};
 use crate::server::shared::Shared;
 use crate::server::socket::{Error, Received};
@@ -208,7 +208,7 @@ impl Client<'_> {
 
     // Not inlined, since logging needs the most stack.
     #[inline(never)]
-    fn log(&mut self, topic: Topic, line: &str) {
+    fn log(&mut self, topic: Topic, line: &Line) {
         let admitted = match topic {
             Topic::Request => self.shared.request_log.admit(Instant::now()),
             Topic::Opened | Topic::Verdict => self.shared.client_log.admit(Instant::now()),

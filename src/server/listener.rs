@@ -1,16 +1,18 @@
 //! Listening sockets: TCP, Unix-domain, and inherited from a supervisor.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, PipeReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{self as unix, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{iter, mem, thread};
 
 use listenfd::ListenFd;
 use log::{info, warn};
@@ -19,6 +21,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+#[cfg(target_os = "linux")]
+use rustix::net::{SocketFlags, acceptfrom_with};
 
 use crate::app::peer::Peer;
 use crate::app::settings::WRITE_TIMEOUT_PARTS;
@@ -37,36 +41,37 @@ pub struct Listeners {
     pub are_inherited: bool,
 }
 
-/// The transport of clients.
-#[derive(Clone, Copy, Debug)]
-pub enum Scheme {
-    Plain,
-    Tls,
+/// A listening socket. It never blocks, since another process may accept from it as well.
+struct Listener {
+    /// The file to remove before the socket is closed.
+    _file: Option<SocketFile>,
+    socket: OwnedFd,
+    addr: Addr,
+    /// Whether its queue may hold connections from before it was configured.
+    is_inherited: bool,
 }
 
-/// A listening socket. It never blocks, since another process may accept from it as well.
-enum Listener {
-    Tcp(TcpListener),
-    /// Its queue may hold connections from before it was configured.
-    InheritedTcp(TcpListener),
-    Unix {
-        /// The file to remove before the socket is closed.
-        _file: Option<SocketFile>,
-        listener: UnixListener,
-    },
+/// The address of a listening socket. It is displayed in the form of `--addr`.
+enum Addr {
+    Tcp(SocketAddr),
+    /// A path, or `@` and a name in the abstract namespace.
+    Unix(String),
 }
 
 impl Listeners {
-    /// Inherits the sockets of a supervisor. Call it before any other descriptor is opened, which could
-    /// be mistaken for one of them.
+    /// Inherits the sockets that `LISTEN_FDS` and `LISTEN_PID` announce (sd_listen_fds(3)). Call it before
+    /// any other socket is opened, which could be mistaken for one of them.
     ///
     /// # Errors
     ///
     /// The first socket that can't be listened on, and why.
-    pub fn inherit(inherited: ListenFd, write_timeout: Duration) -> Result<Self, String> {
-        let sockets = inherit(inherited)?;
-        let are_inherited = !sockets.is_empty();
-        Ok(Listeners { sockets, write_timeout, are_inherited })
+    pub fn inherit(mut inherited: ListenFd, write_timeout: Duration) -> Result<Self, String> {
+        let sockets = (0..inherited.len()).map(|index| {
+            inherit(&mut inherited, index)
+                .map_err(|error| format!("cannot use inherited socket {index}: {error}"))
+        });
+        let sockets: Vec<_> = sockets.collect::<Result<_, _>>()?;
+        Ok(Listeners { are_inherited: !sockets.is_empty(), sockets, write_timeout })
     }
 
     /// Also listens on each address, or on [`DEFAULT_ADDR`] if there is neither an address nor an
@@ -90,37 +95,35 @@ impl Listeners {
         for listener in &self.sockets {
             listener
                 .configure(self.write_timeout)
-                .map_err(|error| format!("cannot listen on {listener}: {error}"))?;
+                .map_err(|error| format!("cannot listen on {}: {error}", listener.addr))?;
         }
         Ok(())
     }
 
-    /// Logs the server's URLs for clients and browsers.
-    pub fn log(&self, scheme: Scheme) {
-        let (ws, http) = match scheme {
-            Scheme::Plain => ("ws", "http"),
-            Scheme::Tls => ("wss", "https"),
-        };
+    /// Logs the server's URLs for clients and browsers, with these schemes.
+    pub fn log(&self, ws: &str, http: &str) {
         let (mut sockets, mut pages, mut families) = (String::new(), String::new(), String::new());
-        for listener in &self.sockets {
-            let Some(addr) = listener.tcp_addr() else {
-                sockets += &format!(" {listener}");
+        for Listener { addr, socket, .. } in &self.sockets {
+            let &Addr::Tcp(addr) = addr else {
+                sockets += &format!(" {addr}");
                 continue;
             };
             sockets += &format!(" {ws}://{addr}/");
             // Many browsers don't open 0.0.0.0 and [::], and [::1] does not exist where IPv6 is off.
-            let mut page = addr;
-            if addr.ip().is_unspecified() {
-                page.set_ip(Ipv4Addr::LOCALHOST.into());
-                if addr.is_ipv6() {
-                    let is_ipv6_only = sockopt::ipv6_v6only(listener).unwrap_or(true);
-                    let families_served = if is_ipv6_only { "IPv6 only" } else { "IPv4, too" };
-                    families += &format!("; {addr} serves {families_served}");
-                    if is_ipv6_only {
-                        page.set_ip(Ipv6Addr::LOCALHOST.into());
-                    }
+            let ip = match addr.ip() {
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+                    let (served, ip) = match sockopt::ipv6_v6only(socket) {
+                        Ok(false) => ("IPv4, too", Ipv4Addr::LOCALHOST.into()),
+                        _ => ("IPv6 only", Ipv6Addr::LOCALHOST.into()),
+                    };
+                    families += &format!("; {addr} serves {served}");
+                    ip
                 }
-            }
+                ip => ip,
+            };
+            let mut page = addr;
+            page.set_ip(ip);
             pages += &format!(" {http}://{page}/");
         }
         let pages = if pages.is_empty() { pages } else { format!(", page at{pages}") };
@@ -129,8 +132,11 @@ impl Listeners {
 
     /// Waits for clients, and returns the ready listeners. Returns `None` when `stop` has ended.
     fn wait(&self, stop: &PipeReader) -> Option<Vec<&Listener>> {
-        let mut fds: Vec<_> =
-            self.sockets.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();
+        let mut fds: Vec<_> = self
+            .sockets
+            .iter()
+            .map(|listener| PollFd::new(&listener.socket, PollFlags::IN))
+            .collect();
         fds.push(PollFd::new(stop, PollFlags::IN));
         // poll fails only if a signal interrupts it.
         while poll(&mut fds, None).is_err() {}
@@ -146,22 +152,19 @@ impl Listeners {
     /// earlier.
     pub fn accept(&self, stop: &PipeReader, mut serve: impl FnMut(Socket)) {
         let mut warned = false;
-        while let Some(ready) = self.wait(stop) {
-            for listener in ready {
-                match listener.accept(self.write_timeout) {
-                    Ok(socket) => {
-                        warned = false;
-                        serve(socket);
+        for listener in iter::from_fn(|| self.wait(stop)).flatten() {
+            match listener.accept(self.write_timeout) {
+                Ok(socket) => {
+                    warned = false;
+                    serve(socket);
+                }
+                // The client is gone, or another process accepted it.
+                Err(error) if is_about_one_client(&error) => {}
+                Err(error) => {
+                    if !mem::replace(&mut warned, true) {
+                        warn!("cannot accept clients for now: {error}");
                     }
-                    // The client is gone, or another process accepted it.
-                    Err(error) if is_about_one_client(&error) => {}
-                    Err(error) => {
-                        if !warned {
-                            warn!("cannot accept clients for now: {error}");
-                        }
-                        warned = true;
-                        pause(stop);
-                    }
+                    pause(stop);
                 }
             }
         }
@@ -182,29 +185,19 @@ fn pause(stop: &PipeReader) {
     let _ = poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&PAUSE));
 }
 
-/// Inherits the listening sockets that `LISTEN_FDS` and `LISTEN_PID` announce (sd_listen_fds(3)).
-fn inherit(mut inherited: ListenFd) -> Result<Vec<Listener>, String> {
-    let number = inherited.len();
-    let listeners = (0..number).map(|index| {
-        let listener = inherit_one(&mut inherited, index);
-        listener.map_err(|error| format!("cannot use inherited socket {index}: {error}"))
-    });
-    listeners.collect()
-}
-
-fn inherit_one(inherited: &mut ListenFd, index: usize) -> io::Result<Listener> {
+fn inherit(inherited: &mut ListenFd, index: usize) -> io::Result<Listener> {
     let listener = if let Ok(Some(listener)) = inherited.take_tcp_listener(index) {
-        Listener::InheritedTcp(listener)
+        Listener::tcp(listener)?
     } else if let Ok(Some(listener)) = inherited.take_unix_listener(index) {
-        Listener::Unix { _file: None, listener }
+        Listener::unix(listener, None)?
     } else {
         return Err(io::Error::other("it is neither a TCP nor a Unix-domain stream socket"));
     };
     // Otherwise each accept would fail.
-    if !sockopt::socket_acceptconn(&listener)? {
+    if !sockopt::socket_acceptconn(&listener.socket)? {
         return Err(io::Error::other("it does not listen; a socket unit needs Accept=no"));
     }
-    Ok(listener)
+    Ok(Listener { is_inherited: true, ..listener })
 }
 
 /// Listens on every address of the `HOST:PORT` `addr` that this machine has.
@@ -217,13 +210,12 @@ fn bind_tcp(addr: &str) -> io::Result<Vec<Listener>> {
             continue;
         }
         // For port 0, all addresses share one port, unless another program uses it.
-        let same_port = bound.first().filter(|_| addr.port() == 0).map(SocketAddr::port);
-        let same_port = same_port.map(|port| SocketAddr::new(addr.ip(), port));
-        let listener = same_port.and_then(|addr| TcpListener::bind(addr).ok());
-        match listener.map_or_else(|| TcpListener::bind(addr), Ok) {
+        let mut same_port = addr;
+        same_port.set_port(bound.first().map_or(addr.port(), SocketAddr::port));
+        match TcpListener::bind(&[same_port, addr][..]) {
             Ok(listener) => {
                 bound.push(listener.local_addr()?);
-                listeners.push(Listener::Tcp(listener));
+                listeners.push(Listener::tcp(listener)?);
             }
             // A name often has an IPv6 address on machines without IPv6.
             Err(error) if is_missing(&error) => missing = Some((addr, error)),
@@ -298,18 +290,24 @@ fn hint(addr: &str, error: &io::Error) -> &'static str {
     }
 }
 
+/// The address of a path, or of a name in the abstract namespace after an `@`, which only Linux has.
+pub fn unix_addr(name: &OsStr) -> io::Result<unix::SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.as_bytes().strip_prefix(b"@") {
+        return <unix::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
+    }
+    unix::SocketAddr::from_pathname(name)
+}
+
 /// Listens on a path, or on a name in the abstract namespace after an `@`.
 fn bind_unix(name: &str) -> io::Result<Listener> {
-    #[cfg(target_os = "linux")]
-    if let Some(name) = name.strip_prefix('@') {
-        use std::os::linux::net::SocketAddrExt as _;
-        let listener = UnixListener::bind_addr(&unix::SocketAddr::from_abstract_name(name)?)?;
-        return Ok(Listener::Unix { listener, _file: None });
-    }
-    let path = Path::new(name);
+    let addr = unix_addr(name.as_ref())?;
+    let Some(path) = addr.as_pathname() else {
+        return Listener::unix(UnixListener::bind_addr(&addr)?, None);
+    };
     // Until the socket listens, another starting process would consider its file stale.
     let _lock = lock_directory(path)?;
-    let listener = match UnixListener::bind(path) {
+    let listener = match UnixListener::bind_addr(&addr) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             if !fs::symlink_metadata(path)?.file_type().is_socket() {
                 return Err(io::Error::other("the file exists, and is no socket"));
@@ -318,12 +316,11 @@ fn bind_unix(name: &str) -> io::Result<Listener> {
                 return Err(error);
             }
             fs::remove_file(path)?;
-            UnixListener::bind(path)?
+            UnixListener::bind_addr(&addr)?
         }
         bound => bound?,
     };
-    let file = SocketFile::new(path)?;
-    Ok(Listener::Unix { listener, _file: Some(file) })
+    Listener::unix(listener, Some(SocketFile::new(path)?))
 }
 
 /// Whether no process owns the socket file at `path`.
@@ -403,73 +400,65 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
+    fn tcp(listener: TcpListener) -> io::Result<Self> {
+        let addr = Addr::Tcp(listener.local_addr()?);
+        Ok(Listener { socket: listener.into(), addr, is_inherited: false, _file: None })
+    }
+
+    fn unix(listener: UnixListener, file: Option<SocketFile>) -> io::Result<Self> {
+        let addr = Addr::Unix(name_of(&listener.local_addr()?));
+        Ok(Listener { socket: listener.into(), addr, is_inherited: false, _file: file })
+    }
+
     fn configure(&self, write_timeout: Duration) -> io::Result<()> {
-        match self {
-            Listener::Tcp(listener) | Listener::InheritedTcp(listener) => {
-                listener.set_nonblocking(true)?;
-                configure_tcp(listener, write_timeout)?;
-            }
-            Listener::Unix { listener, .. } => listener.set_nonblocking(true)?,
-        }
-        rustix::net::listen(self, BACKLOG)?;
-        Ok(())
+        ioctl_fionbio(&self.socket, true)?;
+        self.set_options(&self.socket, write_timeout)?;
+        Ok(rustix::net::listen(&self.socket, BACKLOG)?)
     }
 
     fn accept(&self, write_timeout: Duration) -> io::Result<Socket> {
-        match self {
-            Listener::Tcp(listener) => {
-                let (stream, peer) = listener.accept()?;
-                // Except on Linux, the new socket inherits O_NONBLOCK.
-                #[cfg(not(target_os = "linux"))]
-                stream.set_nonblocking(false)?;
-                Ok(Socket::new(stream, Peer::Tcp(peer)))
-            }
-            Listener::InheritedTcp(listener) => {
-                let (stream, peer) = listener.accept()?;
-                stream.set_nonblocking(false)?;
-                // If the client is gone, its thread will notice.
-                let _ = configure_tcp(&stream, write_timeout);
-                Ok(Socket::new(stream, Peer::Tcp(peer)))
-            }
-            Listener::Unix { listener, .. } => {
-                let (stream, _) = listener.accept()?;
-                stream.set_nonblocking(false)?;
-                set_send_timeout(&stream, write_timeout)?;
-                Ok(Socket::new(stream, Peer::Unix))
-            }
+        #[cfg(target_os = "linux")]
+        let (socket, peer) = acceptfrom_with(&self.socket, SocketFlags::CLOEXEC)?;
+        #[cfg(not(target_os = "linux"))]
+        let (socket, peer) = {
+            let (socket, peer) = rustix::net::acceptfrom(&self.socket)?;
+            rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+            // Except on Linux, the new socket inherits O_NONBLOCK.
+            ioctl_fionbio(&socket, false)?;
+            (socket, peer)
+        };
+        let peer = peer.and_then(|peer| peer.try_into().ok()).map_or(Peer::Unix, Peer::Tcp);
+        if self.is_inherited || peer == Peer::Unix {
+            // If the client is gone, its thread will notice.
+            let _ = self.set_options(&socket, write_timeout);
         }
+        Ok(Socket::new(socket, peer))
     }
 
-    fn tcp_addr(&self) -> Option<SocketAddr> {
-        match self {
-            Listener::Tcp(listener) | Listener::InheritedTcp(listener) => {
-                listener.local_addr().ok()
+    /// Sets the options of `socket`, which is the listening one or an accepted one. On Linux, accepted TCP
+    /// sockets inherit them, which saves each one these system calls.
+    fn set_options(&self, socket: &OwnedFd, write_timeout: Duration) -> io::Result<()> {
+        if let Addr::Tcp(_) = self.addr {
+            // Replies are sent whole, so Nagle's algorithm would only delay them.
+            sockopt::set_tcp_nodelay(socket, true)?;
+            // Ends a connection whose peer accepts no data, even while no thread is sending, and after
+            // the close.
+            #[cfg(target_os = "linux")]
+            {
+                let millis = write_timeout.as_millis().clamp(1, i32::MAX as u128);
+                sockopt::set_tcp_user_timeout(socket, millis as u32)?;
             }
-            Listener::Unix { .. } => None,
         }
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Listener::Tcp(listener) | Listener::InheritedTcp(listener) => listener.as_fd(),
-            Listener::Unix { listener, .. } => listener.as_fd(),
-        }
+        let part = (write_timeout / WRITE_TIMEOUT_PARTS).max(Duration::from_micros(1));
+        Ok(sockopt::set_socket_timeout(socket, Timeout::Send, Some(part))?)
     }
 }
 
-impl fmt::Display for Listener {
-    /// In the form of `--addr`.
+impl fmt::Display for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Listener::Tcp(listener) | Listener::InheritedTcp(listener) => {
-                listener.local_addr().map_err(|_| fmt::Error)?.fmt(f)
-            }
-            Listener::Unix { listener, .. } => {
-                let addr = listener.local_addr().map_err(|_| fmt::Error)?;
-                write!(f, "unix:{}", name_of(&addr))
-            }
+            Addr::Tcp(addr) => addr.fmt(f),
+            Addr::Unix(name) => write!(f, "unix:{name}"),
         }
     }
 }
@@ -481,26 +470,6 @@ fn name_of(addr: &unix::SocketAddr) -> String {
         return format!("@{}", name.escape_ascii());
     }
     addr.as_pathname().map(|path| path.display().to_string()).unwrap_or_default()
-}
-
-/// Sets socket options. On Linux, accepted TCP sockets inherit them, which saves each one these system
-/// calls.
-fn configure_tcp(socket: impl AsFd, write_timeout: Duration) -> io::Result<()> {
-    // Replies are sent whole, so Nagle's algorithm would only delay them.
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    // Ends a connection whose peer accepts no data, even while no thread is sending, and after the
-    // close.
-    #[cfg(target_os = "linux")]
-    {
-        let millis = write_timeout.as_millis().clamp(1, i32::MAX as u128);
-        sockopt::set_tcp_user_timeout(&socket, millis as u32)?;
-    }
-    set_send_timeout(socket, write_timeout)
-}
-
-fn set_send_timeout(socket: impl AsFd, write_timeout: Duration) -> io::Result<()> {
-    let part = (write_timeout / WRITE_TIMEOUT_PARTS).max(Duration::from_micros(1));
-    Ok(sockopt::set_socket_timeout(socket, Timeout::Send, Some(part))?)
 }
 
 #[cfg(test)]

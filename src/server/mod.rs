@@ -4,6 +4,7 @@ pub mod allocator;
 pub mod client;
 pub mod limits;
 pub mod listener;
+pub mod rate_limit;
 pub mod registry;
 pub mod reports;
 pub mod shared;
@@ -31,10 +32,10 @@ use crate::app::cases::results::Cases;
 use crate::app::cases::suite::Suite;
 use crate::app::routes;
 use crate::cli::{self, Config};
-use crate::escape::Count;
 use crate::http::request::MAX_HEAD_LEN;
+use crate::quantity::Count;
 use crate::server::limits::Limits;
-use crate::server::listener::{Listeners, Scheme};
+use crate::server::listener::Listeners;
 use crate::server::registry::{Connection, LIMIT_REACHED, Registry, Stopping};
 use crate::server::reports::Reports;
 use crate::server::shared::Shared;
@@ -56,8 +57,7 @@ const SAME_STOP: Duration = Duration::from_millis(500);
 /// An invalid selection of cases, an unusable directory for reports, an address that can't be listened
 /// on, or a panic of the accept thread.
 pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
-    let write_timeout = config.timeouts.write_timeout;
-    let mut listeners = Listeners::inherit(ListenFd::from_env(), write_timeout)?;
+    let mut listeners = Listeners::inherit(ListenFd::from_env(), config.timeouts.write_timeout)?;
     let ends_at_once = Arc::new(AtomicBool::new(true));
     let mut signals = handle_signals(&ends_at_once)?;
     let acceptor = Acceptor::new(&config.listening.tls)?;
@@ -66,45 +66,50 @@ pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let reports = reports.clone().map(Reports::open).transpose()?;
     listeners.listen(&config.listening.addr)?;
     ends_at_once.store(false, Ordering::Relaxed);
-    listeners.log(if acceptor.is_some() { Scheme::Tls } else { Scheme::Plain });
-    let stopping = if listeners.are_inherited { Stopping::Serve } else { Stopping::Refuse };
-
+    let (ws, http) = if acceptor.is_some() { ("wss", "https") } else { ("ws", "http") };
+    listeners.log(ws, http);
     let limits = Limits::raise();
     let limits = if acceptor.is_some() { limits.with_tls() } else { limits };
     let shared = Arc::new(Shared::new(config, acceptor, limits, Cases::new(suite), reports));
+    run(listeners, &shared, &mut signals, &ends_at_once)
+}
+
+/// Accepts clients until a signal arrives, and then stops.
+fn run(
+    listeners: Listeners,
+    shared: &Arc<Shared>,
+    signals: &mut Signals,
+    ends_at_once: &AtomicBool,
+) -> Result<(), Box<dyn Error>> {
+    let stopping = if listeners.are_inherited { Stopping::Serve } else { Stopping::Refuse };
     let (ended, end) = io::pipe()?;
     let accepting = {
-        let shared = Arc::clone(&shared);
-        start_accepting(&signals, move || {
+        let shared = Arc::clone(shared);
+        start_accepting(signals, move || {
             listeners.accept(&ended, |socket| start(&Connection::new(socket), &shared));
         })?
     };
-    let stop_accepting = || {
-        drop(end);
-        let _ = accepting.join();
-    };
     systemd::notify("READY=1");
-
     let is_signaled = signals.forever().next().is_some();
     systemd::notify("STOPPING=1");
     let close_timeout = shared.config.timeouts.close_timeout;
     info!(
         "stopping, with {close_timeout:?} for the clients to answer; a second signal ends it at once"
     );
-    let stop = || stop(&shared.registry, stopping, close_timeout, &ends_at_once);
-    let (connected, aborted) = match stopping {
-        // New connections wait for the next process.
-        Stopping::Serve => {
-            stop_accepting();
-            stop()
-        }
-        // New connections get 503.
-        Stopping::Refuse => {
-            let stopped = stop();
-            stop_accepting();
-            stopped
+    let mut accepting = Some((end, accepting));
+    let mut stop_accepting = || {
+        if let Some((end, thread)) = accepting.take() {
+            drop(end);
+            let _ = thread.join();
         }
     };
+    if stopping == Stopping::Serve {
+        // New connections wait for the next process.
+        stop_accepting();
+    }
+    let (connected, aborted) = stop(&shared.registry, stopping, close_timeout, ends_at_once);
+    // Until here, new connections got 503.
+    stop_accepting();
     let suppressed = [shared.request_log.suppressed(), shared.client_log.suppressed()].concat();
     let were = if connected == 1 { "was" } else { "were" };
     let clients = Count(connected as u64, "client");
@@ -124,8 +129,8 @@ fn handle_signals(ends_at_once: &Arc<AtomicBool>) -> io::Result<Signals> {
     Signals::new(SIGNALS)
 }
 
-/// Runs `accept` on its own thread. When the thread ends, the wait for `signals` ends too: after a
-/// panic, the server could not accept clients.
+/// Runs `accept` on its own thread. When the thread ends, the wait for `signals` ends too, so that a
+/// panic ends a server that accepts no more clients.
 fn start_accepting(
     signals: &Signals,
     accept: impl FnOnce() + Send + 'static,
@@ -180,8 +185,8 @@ fn start(connection: &Arc<Connection>, shared: &Arc<Shared>) {
     }
 }
 
-/// Answers with 503, or answers a health check, without ever waiting for the client. Its head has
-/// usually arrived already. On a TLS port nothing can be sent without a handshake.
+/// Answers with 503, or answers a health check, without ever waiting for the client. Usually the head of
+/// its request has arrived already. On a TLS port nothing can be sent without a handshake.
 fn refuse(connection: &Connection, shared: &Shared, why: &'static str) {
     debug!("{}: refused, {why}", connection.socket.peer);
     let date = httpdate::fmt_http_date(SystemTime::now());

@@ -1,7 +1,6 @@
 //! The open connections: their limits, and the stop of all of them.
 
 use std::cell::Cell;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
@@ -95,7 +94,7 @@ pub struct Registration {
     connection: Arc<Connection>,
     id: u64,
     phase: Cell<Phase>,
-    /// The peer that it counts for.
+    /// The peer whose network it counts for.
     peer: Cell<Peer>,
 }
 
@@ -130,8 +129,8 @@ impl Registry {
         let beyond = |state: &State| state.by_id.len().saturating_sub(self.max);
         let is_full = |state: &State| beyond(state) >= self.http_only;
         let mut state = self.lock();
-        // Without the evicted ones: clients that don't read delay their end, and would cost others their
-        // slots.
+        // Evicted connections don't count here. If their clients don't read, they end late, and others
+        // would be evicted because of them.
         if beyond(&state) >= self.http_only / 2 + state.evicted.len() {
             state.evict();
         }
@@ -175,8 +174,8 @@ impl Registry {
             if state.by_id.is_empty() || left.is_zero() {
                 return state.by_id.len();
             }
-            // A thread that has just checked its refusal may not wait yet, so that an earlier signal was
-            // lost.
+            // Repeated, since a signal is lost on a thread that has checked its refusal but does not wait
+            // yet.
             state.by_id.values().for_each(|connection| connection.wake());
             state = self.wait_while(state, pause.min(left), |state| !state.by_id.is_empty());
             pause *= 2;
@@ -240,12 +239,11 @@ impl State {
     /// Stops counting a connection as a WebSocket.
     fn uncount(&mut self, network: Option<IpAddr>) {
         self.websockets -= 1;
-        if let Some(network) = network
-            && let Entry::Occupied(mut from_network) = self.by_network.entry(network)
-        {
-            *from_network.get_mut() -= 1;
-            if *from_network.get() == 0 {
-                from_network.remove();
+        let Some(network) = network else { return };
+        if let Some(from_network) = self.by_network.get_mut(&network) {
+            *from_network -= 1;
+            if *from_network == 0 {
+                self.by_network.remove(&network);
             }
         }
     }

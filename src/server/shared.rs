@@ -8,12 +8,12 @@ use log::warn;
 
 use crate::app::behavior::Draws;
 use crate::app::cases::results::Cases;
-use crate::app::connection::Service;
+use crate::app::service::Service;
 use crate::app::settings::{Settings, Timeouts};
 use crate::buffer::Budget;
 use crate::cli::Config;
-use crate::logging::RateLimit;
 use crate::server::limits::Limits;
+use crate::server::rate_limit::RateLimit;
 use crate::server::registry::Registry;
 use crate::server::reports::Reports;
 use crate::server::tls::Acceptor;
@@ -49,7 +49,7 @@ impl Shared {
         cases: Cases,
         reports: Option<Reports>,
     ) -> Self {
-        let Config { listening, messages, timeouts, .. } = &config;
+        let Config { listening, messages, .. } = &config;
         let lowered = |flag, asked, allowed| {
             if allowed < asked {
                 warn!("{flag} is {allowed} instead of {asked}, because of {limits}");
@@ -66,33 +66,7 @@ impl Shared {
         Shared {
             acceptor,
             reports,
-            service: Service {
-                settings: Settings {
-                    prefix: messages.prefix.clone(),
-                    max_message_size: messages.max_message_size,
-                    timeouts: Timeouts {
-                        handshake: timeouts.handshake_timeout,
-                        ping_interval: Some(timeouts.ping_interval).filter(|time| !time.is_zero()),
-                        ping: timeouts.ping_timeout,
-                        write: timeouts.write_timeout,
-                        close: timeouts.close_timeout,
-                    },
-                },
-                policy: Policy {
-                    origins: listening.origin.clone(),
-                    subprotocols: listening.subprotocol.clone(),
-                    compression: messages.compression.terms(),
-                },
-                behaviors: messages.behaviors,
-                contexts: Arc::new(deflate::Pool::new(
-                    thread::available_parallelism()
-                        .map_or(NonZeroUsize::MIN, |n| n.min(MAX_CONTEXTS)),
-                    Arc::clone(&budget),
-                )),
-                budget,
-                draws: Draws::default(),
-                cases,
-            },
+            service: service(&config, budget, cases),
             request_log: RateLimit::new(REQUEST_LINES, "request line"),
             client_log: RateLimit::new(CLIENT_LINES, "client line"),
             registry: Arc::new(Registry::new(
@@ -102,5 +76,35 @@ impl Shared {
             )),
             config,
         }
+    }
+}
+
+/// The state of the application that all connections share.
+fn service(config: &Config, budget: Arc<Budget>, cases: Cases) -> Service {
+    let Config { listening, messages, timeouts, .. } = config;
+    let contexts =
+        thread::available_parallelism().map_or(NonZeroUsize::MIN, |n| n.min(MAX_CONTEXTS));
+    Service {
+        settings: Settings {
+            prefix: messages.prefix.clone(),
+            max_message_size: messages.max_message_size,
+            timeouts: Timeouts {
+                handshake: timeouts.handshake_timeout,
+                ping_interval: Some(timeouts.ping_interval).filter(|time| !time.is_zero()),
+                ping: timeouts.ping_timeout,
+                write: timeouts.write_timeout,
+                close: timeouts.close_timeout,
+            },
+        },
+        policy: Policy {
+            origins: listening.origin.clone(),
+            subprotocols: listening.subprotocol.clone(),
+            compression: messages.compression.terms(),
+        },
+        behaviors: messages.behaviors,
+        contexts: Arc::new(deflate::Pool::new(contexts, Arc::clone(&budget))),
+        budget,
+        draws: Draws::default(),
+        cases,
     }
 }

@@ -3,10 +3,12 @@
 use std::env;
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use log::warn;
+
+use crate::server::listener::unix_addr;
 
 /// Sends `state`, such as `READY=1`, to the socket that `NOTIFY_SOCKET` names, if it names one.
 pub fn notify(state: &str) {
@@ -24,18 +26,5 @@ fn send(state: &str, to: &OsStr) -> io::Result<usize> {
 
     let socket = UnixDatagram::unbound()?;
     socket.set_write_timeout(Some(PATIENCE))?;
-    socket.send_to_addr(state.as_bytes(), &address(to)?)
-}
-
-/// A path, or a name in the abstract namespace after an `@`.
-fn address(socket: &OsStr) -> io::Result<SocketAddr> {
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::linux::net::SocketAddrExt as _;
-        use std::os::unix::ffi::OsStrExt as _;
-        if let Some(name) = socket.as_bytes().strip_prefix(b"@") {
-            return SocketAddr::from_abstract_name(name);
-        }
-    }
-    SocketAddr::from_pathname(socket)
+    socket.send_to_addr(state.as_bytes(), &unix_addr(to)?)
 }

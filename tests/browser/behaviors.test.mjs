@@ -1,4 +1,4 @@
-// What Chromium reports of each behavior on demand is what docs/behaviors.md says.
+// Chromium reports each behavior on demand as docs/behaviors.md says.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';

@@ -1,4 +1,4 @@
-// The browsers: each offers the same few operations, so that one suite drives all of them.
+// The browsers, with the same few operations each, so that one suite drives all of them.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -56,7 +56,7 @@ class Puppet {
     this.browser = browser;
   }
 
-  /** A page in a context of its own; `page.said` collects what its console shows. */
+  /** A page in a context of its own. `page.said` collects the lines of its console. */
   async newPage({ width = 1280, height = 800 } = {}) {
     const context = await this.browser.createBrowserContext();
     const page = await context.newPage();
@@ -99,7 +99,7 @@ class PuppetPage {
   screenshot(path) { return this.page.screenshot({ path }); }
   close() { return this.context.close(); }
 
-  /** A real click in the middle of what `selector` finds. */
+  /** A real click in the middle of the element. */
   click(selector) { return this.page.click(selector); }
 
   /** Presses a key, such as "Enter" or "Shift+Tab". */
@@ -111,8 +111,8 @@ class PuppetPage {
   }
 
   /**
-   * Does something, and resolves to the milliseconds of its longest task: by the clock, as long-task
-   * entries have it, and of processor time, which does not depend on what else the machine does.
+   * Does something, and resolves to the milliseconds of its longest task: by the clock, as in long-task
+   * entries, and of processor time, which does not depend on the machine's other work.
    */
   async longestTask(action) {
     const thread = await MainThread.watch(this.page.browser());
@@ -126,9 +126,9 @@ class PuppetPage {
   }
 
   /**
-   * Does something up to `rounds` times, until once there are more than `tasks` tasks, each below `limit`
-   * milliseconds of processor time. Other programs make a task longer, never shorter, and Chromium may begin
-   * to trace late.
+   * Does something up to `rounds` times, until one round has more than `tasks` tasks, each below `limit`
+   * milliseconds of processor time. It repeats since other programs make a task longer, never shorter, and
+   * since Chromium may begin to trace late.
    */
   async assertSmooth(action, { tasks, limit, rounds }) {
     let longest;

@@ -1,4 +1,4 @@
-// The page /cases: it tests the browser that it is in, and shows what any client got.
+// The page /cases: it tests its browser, and shows the verdicts on all clients.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -8,13 +8,13 @@ import { launch, whySkipped } from './browsers.mjs';
 import { Server, assertAccessible, eventually, fill, focused, state, text, texts, until } from './harness.mjs';
 
 const SELECTED = '1.*,2.*,7.1.*,7.9.*,16.1.*';
-// The browsers' own lines on what the cases do to them, which no page can prevent.
+// Lines that the browsers log about the cases. No page can prevent them.
 const EXPECTED = /WebSocket|can’t establish a connection|connection to .* was interrupted/;
 
 let server;
 before(async () => {
   server = await Server.start({ flags: ['--cases', SELECTED] });
-  // Neither compares what it echoes. The one answers no pings either.
+  // "wrong" answers no pings.
   await runElsewhere('wrong', ['1.1.2', '2.1', '2.2', '2.5', '7.1.1', '7.9.3'], { autoPong: false });
   await runElsewhere('ws', ['1.1.2', '2.1', '2.2', '2.5', '7.1.1', '7.9.3']);
 });
@@ -130,7 +130,7 @@ function viewing(testPage, browserOf) {
     const left = () => page.evaluate(() => [...document.querySelectorAll('.cell')].filter((one) => one.offsetParent !== null).map((one) => one.value));
     assert.deepEqual(await left(), ['2.1', '2.2']);
     await clickCell(page, '2.2');
-    await eventually(page, '#about .differs', 'Came');
+    await eventually(page, '#about .differs', 'Received');
     assert.deepEqual(await texts(page, '#about tbody tr:first-child > *'), ['Verdict', 'FAILED', 'OK']);
     const look = () => page.evaluate(() => ['#groups', '#legend', '#about', '#detail-title'].map((selector) => document.querySelector(selector).innerText).join('\n'));
     await drawn(page);
@@ -140,10 +140,10 @@ function viewing(testPage, browserOf) {
     const other = await browserOf().newPage();
     try {
       await other.goto(link);
-      await eventually(other, '#about .differs', 'Came');
+      await eventually(other, '#about .differs', 'Received');
       await drawn(other);
       assert.equal(await other.evaluate(() => ['#groups', '#legend', '#about', '#detail-title'].map((selector) => document.querySelector(selector).innerText).join('\n')), seen);
-      // A third takes the place of the first.
+      // A third one replaces the first.
       await other.evaluate(() => [...document.querySelector('#agents').children].find((item) => !item.box.checked)?.box.click());
       assert.equal(await other.evaluate(() => shown[0]), 'ws');
     } finally {
@@ -215,7 +215,9 @@ function viewing(testPage, browserOf) {
   testPage('the console and it lead to each other', async (page) => {
     await page.goto(await page.evaluate(() => document.querySelector('nav a').href));
     await state(page, 'open');
-    assert.equal(await page.evaluate(() => document.querySelector('#cases').href), `${server.page}cases`);
+    await page.click('#cases');
+    await state(page, 'ready');
+    assert.equal(await page.evaluate(() => location.href), `${server.page}cases`);
   });
 }
 
@@ -241,7 +243,7 @@ function looks(name, scheme) {
           await check('with one agent');
           await pickAgents(page, ['wrong', 'ws']);
           await clickCell(page, '2.2');
-          await eventually(page, '#about .differs', 'Came');
+          await eventually(page, '#about .differs', 'Received');
           await check('with two agents and a case');
         } finally {
           await page.close();
@@ -293,7 +295,7 @@ function following(testPage) {
     await eventually(page, '#about td', 'received []');
     const source = await page.evaluate(async () => (await fetch(document.querySelector('#about a').href)).json());
     assert.equal(`${source.agent} ${source.id} ${source.behavior}`, `${agent} 2.1 FAILED`);
-    // Seldom while nothing happens, and not at all while nobody looks.
+    // Rarely while nothing happens, and not at all while the page is hidden.
     await page.evaluate(() => { Object.defineProperty(document, 'hidden', { value: true, configurable: true }); });
     await until(page, 'no further question', () => polling === null);
     await page.evaluate(() => { delete document.hidden; document.dispatchEvent(new Event('visibilitychange')); });
@@ -303,7 +305,7 @@ function following(testPage) {
 
 function smoothness() {
   test('hundreds of verdicts that change at once take no task over 100 ms', async () => {
-    const browser = await launch('Chromium'); // whose busiest page is this one
+    const browser = await launch('Chromium'); // its own, in which this page is the busiest
     try {
       const page = await browser.newPage();
       await page.goto(`${server.page}cases`);

@@ -1,4 +1,4 @@
-// The page in Chromium and Firefox, and in WebKit how a connection begins and ends.
+// The console: all of it in Chromium and Firefox, and in WebKit how a connection begins and ends.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -14,13 +14,13 @@ import {
 
 const WORDS = ['hello', 'hi', 'name', 'age', 'date', 'time', 'thanks', 'bye'];
 const HOSTILE = '<img src=x onerror=alert(1)>';
-// The browsers' own lines, which no page can prevent.
+// Lines that the browsers log. No page can prevent them.
 const FAILED = /WebSocket connection to|can’t establish a connection|connection to .* was interrupted|Failed to load resource|Cross-Origin|CORS|Fetch API cannot load/;
 const hasTls = execFileSync(WSECHO, ['--help'], { encoding: 'utf8' }).includes('--tls-cert');
 
 let server;
 let folder;
-let tls; // flags for it
+let tls; // the flags for TLS
 before(async () => {
   server = await Server.start();
   folder = await mkdtemp(join(tmpdir(), 'wsecho-browser-'));
@@ -152,7 +152,7 @@ function closing(testPage, name) {
     await enter(page, '#address', 'ws://[::1');
     await eventually(page, '#settings-problem', 'Not a valid address: ws://[::1');
     const before = await page.evaluate(() => kept.length);
-    await page.evaluate(() => new Promise((resolve) => { setTimeout(resolve, 4000); })); // longer than the countdown's step and the next attempt
+    await page.evaluate(() => new Promise((resolve) => { setTimeout(resolve, 4000); })); // until the countdown and the next attempt would have shown
     assert.match(await text(page, '#settings-problem'), /Not a valid address/);
     assert.ok(await isInvalid(page, '#address'));
     assert.equal(await page.evaluate(() => kept.length), before, 'the old address is not called again');
@@ -262,7 +262,7 @@ function closing(testPage, name) {
   for (const [code, reason, shown, ends] of [
     [1000, '', '1000 Normal Closure, clean, no reason given.', 'closed'],
     [1011, 'disk full', '1011 Internal Error, clean, reason: disk full.', 'failed'],
-    ...(name === 'WebKit' ? [] : [[1012, '', '1012 Service Restart, clean, no reason given.', 'closed']]), // which takes it for an error
+    ...(name === 'WebKit' ? [] : [[1012, '', '1012 Service Restart, clean, no reason given.', 'closed']]), // WebKit calls it an error
     [3003, HOSTILE, `3003 Forbidden, clean, reason: ${HOSTILE}.`, 'closed'],
     [3500, '', '3500 for libraries and frameworks, clean, no reason given.', 'closed'],
     [4321, 'x'.repeat(123), `4321 private use, clean, reason: ${'x'.repeat(123)}.`, 'closed'],
@@ -509,6 +509,15 @@ function features(testPage, name) {
   });
 
   testPage('without behaviors, or at another server, the page stays usable', async (page) => {
+    await withServer(['--behaviors', 'off'], async (own) => {
+      await page.goto(own.page);
+      await state(page, 'open');
+      await page.click('#cases');
+      await eventually(page, '#settings-problem', `No cases: 127.0.0.1:${own.port} has no /cases. It is another server, or runs with --behaviors off.`);
+      await say(page, 'still here');
+    });
+    await page.goto(server.page);
+    await state(page, 'open');
     await page.evaluate(() => { document.querySelector('#behavior').open = true; });
     await withServer(['--behaviors', 'off'], async (own) => {
       await fill(page, '#address', `${own.socket}do?close=4000`);
@@ -1120,6 +1129,14 @@ function frames(testPage, name) {
     assert.equal((await texts(page, '.received')).length, 2, 'as the echo of what was sent');
   }));
 
+  testPage('where nothing answers, the switch blames no other server', async (page) => {
+    await page.click('#frames');
+    await eventually(page, '#detail', `${server.socket}do?trace, `);
+    await enter(page, '#address', server.socket.replace('ws:', 'wss:'));
+    await eventually(page, '.event', `No frames: nothing answers at https://127.0.0.1:${server.port}/do?trace.`);
+    await eventually(page, '.event', `Refused: 127.0.0.1:${server.port} expects no TLS: try ws:// instead of wss://.`);
+  }, { expected: FAILED });
+
   testPage('where the server has no traces, the switch says why, and all else works', async (page) => {
     await withServer(['--behaviors', 'off'], async (own) => {
       await call(page, own.socket);
@@ -1142,7 +1159,7 @@ function frames(testPage, name) {
 
 // ── Older browsers ──────────────────────────────────────────────────────────────────────────────
 
-/** Runs before the page: takes away what is newer than Safari 15.4, Firefox 102 or Chrome 100. */
+/** Runs before the page: removes APIs newer than Safari 15.4, Firefox 102 or Chrome 100. */
 function age() {
   const newer = [
     [URL, 'parse', 'canParse'], [URLSearchParams.prototype, 'size'], [String.prototype, 'isWellFormed', 'toWellFormed'],
@@ -1272,7 +1289,7 @@ const unfold = (page, open) => page.evaluate((wanted) => {
   if (wanted) fold(page.fold, false);
 }, open);
 
-/** Which of the elements are not wholly in the window, or covered. */
+/** The selectors of elements that are partly outside the window, or covered. */
 const outOfSight = (page, ...selectors) => page.evaluate((wanted) => wanted.filter((selector) => [...document.querySelectorAll(selector)].some((element) => {
   const { left, right, top, bottom } = element.getBoundingClientRect();
   const hit = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
@@ -1364,6 +1381,10 @@ function looks(name, scheme) {
           const lines = await page.evaluate(() => document.querySelector('#log').clientHeight / [...document.querySelectorAll('.sent .row')].at(-1).parentElement.offsetHeight);
           assert.ok(lines >= 8, `${lines} lines beside the form for behaviors`);
         }
+        await unfold(page, false);
+        await page.evaluate(() => fold(page.fold, true));
+        await fill(page, '#message', Array.from({ length: 10 }, (_, line) => `line ${line}`).join('\n'));
+        assert.deepEqual(await outOfSight(page, '.bar button', '#log', '#message', '#composer .primary', '#repeating'), [], 'with ten lines to send');
       } finally {
         await page.close();
       }

@@ -1,4 +1,4 @@
-// What browsers compress by default comes back, and comes compressed.
+// Browsers compress by default: their messages come back, compressed, too.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -11,7 +11,7 @@ const MODES = {
 };
 const RUN = 200; // small messages
 
-/** Runs in the page: sends everything that a page can send at once, and tells which replies are not the same. */
+/** Runs in the page: sends every kind of message at once, and returns the replies that differ. */
 function converse(address, run) {
   const random = new Uint8Array(1 << 20);
   for (let at = 0; at < random.length; at += 65536) crypto.getRandomValues(random.subarray(at, at + 65536));
@@ -47,13 +47,13 @@ for (const name of ['Chromium', 'Firefox']) {
             await page.goto(server.page);
             const { sent, extensions, ...seen } = await page.evaluate(converse, `${server.socket}converse`, RUN);
             assert.deepEqual(seen, { code: 4000, wasClean: true, replies: sent, wrong: [] }, mode);
-            assert.match(extensions, /^permessage-deflate(;|$)/); // Firefox leaves its parameters out
-            await server.stop(); // and all of its log is there
+            assert.match(extensions, /^permessage-deflate(;|$)/); // Firefox shows no parameters
+            await server.stop(); // its log is complete then
             const [, client] = server.said.map((line) => /(client \d+) connected: .*, path "\/converse", (.*)/.exec(line)).find((found) => found?.[2] === agreed);
             const count = (pattern) => server.said.filter((line) => line.includes(`${client}: `) && pattern.test(line)).length;
             assert.equal(count(/Text of 1048576 bytes, \d{1,4} compressed/), 1, mode);
             assert.equal(count(/Binary of 1048576 bytes, \d{1,4} compressed/), 1, mode);
-            // Neither sends the small ones uncompressed. Firefox does so where compression gains nothing.
+            // Both compress the small ones. Firefox leaves out messages that don't get shorter.
             assert.equal(count(/Text of \d\d bytes, \d\d? compressed, "\{/), RUN, mode);
           } finally {
             await server.stop();

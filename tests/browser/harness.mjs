@@ -1,4 +1,4 @@
-// What the tests stand on: the real server, a stand-in for what it never does, and a page to ask.
+// Support for the tests: the real server, a stand-in for what it never does, and questions to a page.
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
@@ -27,7 +27,7 @@ function build() {
 }
 
 export class Server {
-  /** Starts wsecho and resolves once it has said where it listens. */
+  /** Starts wsecho and resolves once it has logged its address. */
   static async start({ port = 0, flags = [] } = {}) {
     assert.ok(existsSync(WSECHO), `no server at ${WSECHO}`);
     const child = spawn(WSECHO, ['--addr', `127.0.0.1:${port}`, ...flags], { stdio: ['ignore', 'ignore', 'pipe'] });
@@ -105,13 +105,13 @@ export const focused = (page) => page.evaluate(() => document.activeElement.id |
 export const isInvalid = (page, selector) => page.evaluate((wanted) => document.querySelector(wanted).getAttribute('aria-invalid') === 'true', selector);
 export const value = (page, selector) => page.evaluate((wanted) => document.querySelector(wanted).value, selector);
 
-/** Waits until one of the elements says what the pattern, or the text, asks for. */
+/** Waits until one of the elements has this text, or text that matches this pattern. */
 export function eventually(page, selector, pattern) {
   const source = pattern instanceof RegExp ? pattern.source : pattern.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&');
   return until(page, `${selector}: ${pattern}`, (wanted, like) => [...document.querySelectorAll(wanted)].some((element) => new RegExp(like).test(element.textContent)), selector, source);
 }
 
-/** Puts text into a field as typing does, at once. */
+/** Sets the text of a field, as typing does. */
 export function fill(page, selector, content) {
   return page.evaluate((wanted, typed) => {
     const field = document.querySelector(wanted);

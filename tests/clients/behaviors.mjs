@@ -1,4 +1,4 @@
-// What npm's ws reports of each behaviour on demand.
+// What npm's ws reports of each behavior on demand.
 //
 // usage: node behaviors.mjs URL < QUERIES
 //

@@ -1,4 +1,4 @@
-"""What Python's websockets reports of each behaviour on demand.
+"""What Python's websockets reports of each behavior on demand.
 
 usage: behaviors.py URL < QUERIES
 

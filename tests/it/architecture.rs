@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 /// From the top down. `lib` and `main`, which name everything, are above them.
 #[rustfmt::skip]
-const LAYERS: [&str; 11] = [
-    "server", "logging", "cli", "app", "websocket", "http", "proxy_protocol", "escape", "buffer",
-    "placement", "lock",
+const LAYERS: [&str; 12] = [
+    "server", "logging", "cli", "app", "websocket", "http", "proxy_protocol", "escape", "quantity",
+    "buffer", "placement", "lock",
 ];
 
 /// The first layer that knows no socket, no thread, no clock and no file, and waits for nothing.

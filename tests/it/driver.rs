@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use wsecho::app::behavior::{Behaviors, Draws};
 use wsecho::app::cases::results::Cases;
-use wsecho::app::connection::{Connection, Service};
+use wsecho::app::connection::Connection;
 use wsecho::app::end::Lost;
 use wsecho::app::peer::Peer;
+use wsecho::app::service::Service;
 use wsecho::app::settings::{Settings, Timeouts};
 use wsecho::app::step::{Step, Topic};
 use wsecho::buffer::Budget;
@@ -329,7 +330,7 @@ impl<'s> Driver<'s> {
                 // Without files there is nothing that could go wrong.
                 Step::Report(_) => self.connection.reported(Ok(())),
                 Step::Forwarded(peer) => self.forwarded = Some(peer),
-                Step::Log(topic, line) => self.log.push((topic, line.into())),
+                Step::Log(topic, line) => self.log.push((topic, line.to_string())),
                 Step::Receive(wait) => return self.waits = Waits::ToReceive(wait),
                 Step::Pause(wait) => return self.waits = Waits::Paused(wait),
                 Step::Over => return self.waits = Waits::Over,

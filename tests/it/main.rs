@@ -8,6 +8,7 @@
 
 mod app;
 mod architecture;
+mod deflate;
 mod driver;
 mod frames;
 mod http;

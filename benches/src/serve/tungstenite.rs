@@ -2,22 +2,48 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tungstenite::Error;
 
-pub fn serve(address: SocketAddr, echo: fn(TcpStream) -> Result<(), Error>) -> io::Result<()> {
+use crate::servers::pem;
+
+pub fn serve(
+    address: SocketAddr,
+    echo: impl Fn(TcpStream) -> Result<(), Error> + Clone + Send + 'static,
+) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     loop {
         let (stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
+        let echo = echo.clone();
         // An error is a client that has gone, as all have at the end.
         thread::spawn(move || drop(echo(stream)));
     }
 }
 
+/// [`echo`] on rustls.
+pub fn tls_echo() -> io::Result<impl Fn(TcpStream) -> Result<(), Error> + Clone> {
+    let certificate = CertificateDer::from_pem_file(pem("crt")).map_err(io::Error::other)?;
+    let key = PrivateKeyDer::from_pem_file(pem("key")).map_err(io::Error::other)?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate], key))
+        .map_err(io::Error::other)?;
+    let config = Arc::new(config);
+    Ok(move |stream| {
+        let session = ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
+        echo(StreamOwned::new(session, stream))
+    })
+}
+
 /// As in its example: `send` flushes each reply.
-pub fn echo(stream: TcpStream) -> Result<(), Error> {
+pub fn echo(stream: impl Read + Write) -> Result<(), Error> {
     let Ok(mut websocket) = tungstenite::accept(stream) else {
         return Ok(());
     };

@@ -9,7 +9,7 @@ import subprocess
 import sysconfig
 import threading
 
-# The guard stops the server when its standard input ends, so also when this process is killed.
+# The guard stops the server when its standard input ends, which also happens when this process is killed.
 _GUARD = '"$0" "$@" & exec 2>&-; read -r _; kill $!; wait $!'
 
 
@@ -58,7 +58,7 @@ class Server(contextlib.AbstractContextManager["Server"]):
     def stop(self) -> None:
         """Sends each client Close 1001 and waits for the server's end. Then the log is complete."""
         with contextlib.suppress(BrokenPipeError, ValueError):
-            # A line, since a child that was forked meanwhile may hold the pipe open.
+            # Not by closing the pipe, since a child forked meanwhile may hold it open.
             print(file=self._guard.stdin, flush=True)
             self._reader.join()
             self._guard.communicate()
@@ -71,7 +71,7 @@ serve = Server
 
 
 def _program() -> str:
-    """The wsecho of this installation, or else the one on PATH."""
+    """The wsecho of this installation, or the one on PATH."""
     target = os.path.join(os.path.dirname(__file__), "..", "bin")  # pip install --target
     scripts = [sysconfig.get_path("scripts"), sysconfig.get_path("scripts", "posix_user"), target]
     for folder in [*scripts, None]:

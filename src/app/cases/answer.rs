@@ -4,8 +4,7 @@ use std::mem;
 use std::time::Duration;
 
 use crate::app::cases::control::Command;
-use crate::app::cases::results::Cases;
-use crate::app::cases::results::State;
+use crate::app::cases::results::{Cases, State};
 use crate::app::incoming::Incoming;
 use crate::app::json;
 use crate::app::step::Step;

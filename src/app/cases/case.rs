@@ -1,12 +1,15 @@
 //! A case as data: the frames sent and their times, the allowed answers, and the expected end.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use crate::app::behavior::{Handshake, WrongFrame};
 use crate::app::cases::data::Data;
 use crate::app::cases::payload::Payload;
+use crate::app::trace::Side;
 use crate::http::response::Response;
+use crate::quantity::Count;
 use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
@@ -114,13 +117,8 @@ pub enum Play {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Frame(Frame),
-    /// The same frame, this many times.
-    Repeated(u32, Frame),
-    /// Pings whose payloads are the numbers from 1 to this one.
-    Pings(u32),
-    /// Bytes that are a part of a frame.
-    Bytes(Vec<u8>),
-    WrongFrame(WrongFrame),
+    /// Bytes that are many frames, or a part of one.
+    Bytes(Bytes),
     /// A close frame with this payload, which begins the closing handshake.
     Close(Payload),
     /// A pause. If the connection is closing at its end, the script ends.
@@ -148,6 +146,14 @@ pub struct Frame {
     pub writes: Writes,
 }
 
+/// Bytes, and their name in a description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    pub name: Cow<'static, str>,
+    pub bytes: Cow<'static, [u8]>,
+    pub writes: Writes,
+}
+
 /// How a frame is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writes {
@@ -168,7 +174,7 @@ pub enum Event {
     Pong(Payload),
     /// The connection was still open at [`Action::Mark`].
     Open,
-    /// The pongs for [`Action::Pings`] of this number. Only the last one is required.
+    /// The pongs for pings whose payloads are the numbers from 1 to this one. Only the last is required.
     Pongs(u32),
     /// A message over the server's limit, which is not received.
     OverLimit,
@@ -189,12 +195,6 @@ pub struct RoundTrips {
 
 /// The smallest message that is [over the limit](Event::OverLimit) in each such case, in bytes.
 const MIN_OVER_LIMIT: usize = 1 << 20;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    Client,
-    Server,
-}
 
 /// How the connection has to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -291,15 +291,25 @@ impl fmt::Display for Id {
 }
 
 impl Case {
-    /// A case without compression, in which nothing is disputed.
+    /// A case without compression, in which nothing is disputed, and which `events` pass.
     pub fn script(
         id: Id,
         actions: Vec<Action>,
-        expected: Vec<(Behavior, Vec<Event>)>,
+        events: Vec<Event>,
         close: ExpectedClose,
         limit: Limit,
     ) -> Self {
+        let expected = vec![(Behavior::Ok, events)];
         Case::new(id, Play::Script { actions, expected }, close, limit)
+    }
+
+    /// The same case, for which other events are NON-STRICT.
+    #[must_use]
+    pub fn or_non_strict(mut self, events: Vec<Event>) -> Self {
+        if let Play::Script { expected, .. } = &mut self.play {
+            expected.push((Behavior::NonStrict, events));
+        }
+        self
     }
 
     /// A case beyond the suite, which rests on a sentence of an RFC. Any wrong end fails it.
@@ -311,7 +321,7 @@ impl Case {
         close: ExpectedClose,
         limit: Limit,
     ) -> Self {
-        let case = Case::script(id, actions, vec![(Behavior::Ok, events)], close, limit);
+        let case = Case::script(id, actions, events, close, limit);
         Case { judging: Judging::EndMatters, rule, ..case }
     }
 
@@ -401,6 +411,12 @@ impl Opening {
     }
 }
 
+impl Event {
+    pub fn text(payload: impl Into<Payload>) -> Self {
+        Event::Message(Kind::Text, payload.into())
+    }
+}
+
 impl Limit {
     pub fn time(self) -> Duration {
         let (Limit::Kill(time) | Limit::Close(time) | Limit::End(time)) = self;
@@ -417,6 +433,33 @@ impl Action {
     /// A frame with any `first` byte: FIN, reserved bits and opcode.
     pub fn raw(first: u8, payload: impl Into<Payload>) -> Self {
         Action::Frame(Frame { first, payload: payload.into(), writes: Writes::Together })
+    }
+
+    /// A text message.
+    pub fn text(payload: impl Into<Payload>) -> Self {
+        Action::frame(Opcode::Text, payload)
+    }
+
+    pub fn ping(payload: impl Into<Payload>) -> Self {
+        Action::frame(Opcode::Ping, payload)
+    }
+
+    /// A close frame, which begins the closing handshake.
+    pub fn close(code: u16, reason: &[u8]) -> Self {
+        Action::Close([&code.to_be_bytes(), reason].concat().into())
+    }
+
+    /// A part of a text frame, written on its own.
+    pub fn part(bytes: impl Into<Cow<'static, [u8]>>) -> Self {
+        let bytes = bytes.into();
+        let name = format!("{} of a text frame", Count(bytes.len() as u64, "byte")).into();
+        Action::Bytes(Bytes { name, bytes, writes: Writes::Alone })
+    }
+
+    /// A frame that the client has to refuse.
+    pub fn wrong(WrongFrame { name, bytes }: WrongFrame) -> Self {
+        let (name, bytes) = (name.into(), bytes.into());
+        Action::Bytes(Bytes { name, bytes, writes: Writes::Together })
     }
 
     fn wait(&self) -> Option<Duration> {

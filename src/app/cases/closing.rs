@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crate::app::cases::case::{Action, Behavior, Case, Event, ExpectedClose, Id, Judging, Limit};
+use crate::app::cases::case::{Action, Case, Event, ExpectedClose, Id, Judging, Limit};
 use crate::app::cases::payload::Payload;
 use crate::websocket::frame::Opcode;
-use crate::websocket::message::Kind;
 
 const TEXT: &[u8] = b"Hello, world!";
 const LIMIT: Limit = Limit::Kill(Duration::from_secs(1));
@@ -22,24 +21,18 @@ const UNDEFINED_CODES: [u16; 2] = [5000, 65_535];
 /// Frames after a close frame.
 pub(super) fn order() -> Vec<Case> {
     let id = |number| Id::new(7, 1, number);
-    let text = || Action::frame(Opcode::Text, TEXT);
-    let ping = || Action::frame(Opcode::Ping, b"");
+    let text = || Action::text(TEXT);
+    let ping = || Action::ping(b"");
     let fragment = || Action::raw(Opcode::Text as u8, TEXT);
     let last = || Action::frame(Opcode::Continuation, TEXT);
-    let large = Action::frame(Opcode::Text, Payload::repeated(b"0123456789", 256 << 10));
-    let normal = || closing(1000, b"");
-    let echo = || vec![Event::Message(Kind::Text, TEXT.into())];
+    let large = Action::text(Payload::repeated(b"0123456789", 256 << 10));
+    let normal = || Action::close(1000, b"");
+    let echo = || vec![Event::text(TEXT)];
     let answered = || ExpectedClose::answered(&[1000]);
     vec![
         Case {
             judging: Judging::CodeMatters,
-            ..Case::script(
-                id(1),
-                vec![text()],
-                vec![(Behavior::Ok, echo())],
-                ExpectedClose::by_server(),
-                LIMIT,
-            )
+            ..Case::script(id(1), vec![text()], echo(), ExpectedClose::by_server(), LIMIT)
         },
         case(id(2), vec![normal(), Action::frame(Opcode::Close, b"")], answered()),
         case(id(3), vec![normal(), ping()], answered()),
@@ -50,13 +43,8 @@ pub(super) fn order() -> Vec<Case> {
         },
         Case {
             judging: Judging::Informational,
-            ..Case::script(
-                id(6),
-                vec![large, text(), normal(), ping()],
-                vec![(Behavior::Ok, echo()), (Behavior::NonStrict, vec![])],
-                answered(),
-                LIMIT,
-            )
+            ..Case::script(id(6), vec![large, text(), normal(), ping()], echo(), answered(), LIMIT)
+                .or_non_strict(vec![])
         },
     ]
 }
@@ -68,50 +56,44 @@ pub(super) fn payloads() -> Vec<Case> {
     vec![
         case(id(1), vec![Action::Close(b"".into())], answered()),
         case(id(2), vec![Action::Close(b"a".into())], refused()),
-        case(id(3), vec![closing(1000, b"")], answered()),
-        case(id(4), vec![closing(1000, TEXT)], answered()),
-        case(id(5), vec![closing(1000, &[b'*'; 123])], answered()),
-        case(id(6), vec![closing(1000, &[b'*'; 124])], refused()),
+        case(id(3), vec![Action::close(1000, b"")], answered()),
+        case(id(4), vec![Action::close(1000, TEXT)], answered()),
+        case(id(5), vec![Action::close(1000, &[b'*'; 123])], answered()),
+        case(id(6), vec![Action::close(1000, &[b'*'; 124])], refused()),
         case(
             Id::new(7, 5, 1),
-            vec![closing(1000, b"a surrogate: \xED\xA0\x80")],
+            vec![Action::close(1000, b"a surrogate: \xED\xA0\x80")],
             ExpectedClose::refused(&[1002, 1007]),
         ),
     ]
 }
 
 pub(super) fn codes() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for (number, code) in (1..).zip(RIGHT_CODES) {
+    let coded = |section, number, code, close| {
         let note = match code {
+            1004 => "1004 is reserved, and \"might be defined in the future\" (RFC 6455 §7.4.1).",
             1010 => "Only clients have a use for 1010 (RFC 6455 §7.4.1), and some refuse it.",
             _ => "",
         };
-        let close = ExpectedClose::answered(&[1000, code]);
-        cases.push(Case { note, ..case(Id::new(7, 7, number), vec![closing(code, b"")], close) });
+        let actions = vec![Action::close(code, b"")];
+        Case { note, ..case(Id::new(7, section, number), actions, close) }
+    };
+    let mut cases = Vec::new();
+    for (number, code) in (1..).zip(RIGHT_CODES) {
+        cases.push(coded(7, number, code, ExpectedClose::answered(&[1000, code])));
     }
     for (number, code) in (1..).zip(WRONG_CODES) {
-        let note = match code {
-            1004 => "1004 is reserved, and \"might be defined in the future\" (RFC 6455 §7.4.1).",
-            _ => "",
-        };
-        let close = ExpectedClose::refused(&[1002]);
-        cases.push(Case { note, ..case(Id::new(7, 9, number), vec![closing(code, b"")], close) });
+        cases.push(coded(9, number, code, ExpectedClose::refused(&[1002])));
     }
     for (number, code) in (1..).zip(UNDEFINED_CODES) {
-        let close = ExpectedClose::refused(&[1000, code, 1002]);
-        let case = case(Id::new(7, 13, number), vec![closing(code, b"")], close);
+        let case = coded(13, number, code, ExpectedClose::refused(&[1000, code, 1002]));
         cases.push(Case { judging: Judging::Informational, ..case });
     }
     cases
 }
 
-fn closing(code: u16, reason: &[u8]) -> Action {
-    Action::Close([&code.to_be_bytes(), reason].concat().into())
-}
-
 /// A case that the client answers only with its close frame.
 fn case(id: Id, actions: Vec<Action>, close: ExpectedClose) -> Case {
-    let case = Case::script(id, actions, vec![(Behavior::Ok, vec![])], close, LIMIT);
+    let case = Case::script(id, actions, vec![], close, LIMIT);
     Case { judging: Judging::CodeMatters, ..case }
 }

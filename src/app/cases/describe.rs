@@ -3,10 +3,12 @@
 use crate::app::behavior::Handshake;
 use crate::app::cases::case::{
     Action, Alternative, Behavior, Case, Check, Edit, Event, ExpectedClose, Frame, Judging,
-    Opening, Play, Reception, RoundTrips, Side, Writes,
+    Opening, Play, Reception, RoundTrips, Writes,
 };
 use crate::app::cases::payload::Payload;
-use crate::escape::{Count, Quoted};
+use crate::app::trace::{Side, opcode_name};
+use crate::escape::Quoted;
+use crate::quantity::Count;
 use crate::websocket::frame::{FIN, Opcode};
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
@@ -45,27 +47,9 @@ impl Case {
 
     /// The expected answers, the note and the rule.
     pub fn expectation(&self) -> String {
-        let events: String = match &self.play {
-            _ if self.opening.reception == Reception::Fail => String::new(),
-            Play::Script { expected, .. } => expected
-                .iter()
-                .map(|(behavior, events)| match (behavior, &events[..]) {
-                    (Behavior::Ok, [Event::Open]) => {
-                        "Expects the end after the second part.".into()
-                    }
-                    (Behavior::NonStrict, [Event::Open, Event::Open]) => {
-                        " After the third it is NON-STRICT.".into()
-                    }
-                    (Behavior::Ok, events) => format!("Expects {}.", list(events)),
-                    (behavior, events) => {
-                        format!(" For {} it is {}.", list(events), behavior.as_str())
-                    }
-                })
-                .collect(),
-            Play::RoundTrips(trips) if trips.count == 1 => "Expects the same message.".into(),
-            Play::RoundTrips(_) => "Expects each message back before it sends the next.".into(),
-        };
-        let close = if self.opening.reception == Reception::Fail {
+        let fails = self.opening.reception == Reception::Fail;
+        let events = if fails { String::new() } else { expected(&self.play) };
+        let close = if fails {
             "Expects nothing but the end of TCP".into()
         } else {
             let end = match self.check {
@@ -85,9 +69,7 @@ impl Case {
         };
         let judging = match self.judging {
             Judging::Informational => " The RFC leaves it open, so there is no verdict.",
-            Judging::Usual | Judging::CodeMatters | Judging::SideMatters | Judging::EndMatters => {
-                ""
-            }
+            _ => "",
         };
         let more = [self.note, self.rule].map(|text| match text {
             "" => String::new(),
@@ -95,6 +77,23 @@ impl Case {
         });
         format!("{events}{close}, within {limit:?}.{alternative}{check}{judging}{}", more.concat())
     }
+}
+
+fn expected(play: &Play) -> String {
+    let lists = match play {
+        Play::Script { expected, .. } => expected,
+        Play::RoundTrips(trips) if trips.count == 1 => return "Expects the same message.".into(),
+        Play::RoundTrips(_) => return "Expects each message back before it sends the next.".into(),
+    };
+    let sentences = lists.iter().map(|(behavior, events)| match (behavior, &events[..]) {
+        (Behavior::Ok, [Event::Open]) => "Expects the end after the second part.".into(),
+        (Behavior::NonStrict, [Event::Open, Event::Open]) => {
+            " After the third it is NON-STRICT.".into()
+        }
+        (Behavior::Ok, events) => format!("Expects {}.", list(events)),
+        (behavior, events) => format!(" For {} it is {}.", list(events), behavior.as_str()),
+    });
+    sentences.collect()
 }
 
 /// How the client ends the connection, after "The client".
@@ -112,9 +111,9 @@ fn close(close: &ExpectedClose) -> String {
 
 fn alternative(alternative: &Alternative) -> String {
     let Alternative { behavior, events, close: end } = alternative;
+    let too = if *behavior == Behavior::Ok { " too" } else { "" };
     let behavior = behavior.as_str();
-    format!(" For {} it is {behavior} too, if the client {}.", list(events), close(end))
-        .replace("NON-STRICT too", "NON-STRICT")
+    format!(" For {} it is {behavior}{too}, if the client {}.", list(events), close(end))
 }
 
 /// The unusual parts of an answer to a handshake.
@@ -183,15 +182,7 @@ fn action(action: &Action) -> Option<String> {
             Some(format!("{} {}", kind(frame), code_and_reason(&frame.payload)))
         }
         Action::Frame(frame) => Some(format!("{} {:?}", kind(frame), frame.payload)),
-        Action::Bytes(bytes) if bytes.starts_with(b"HTTP/") => Some("a second 101".into()),
-        Action::Bytes(bytes) => {
-            Some(format!("{} of a text frame", Count(bytes.len() as u64, "byte")))
-        }
-        Action::Repeated(count, frame) => {
-            Some(format!("{count} times {} {:?}", kind(frame), frame.payload))
-        }
-        Action::Pings(count) => Some(format!("{count} pings with their numbers")),
-        Action::WrongFrame(wrong) => Some(wrong.to_string()),
+        Action::Bytes(bytes) => Some(bytes.name.to_string()),
         Action::Close(payload) => Some(format!("close {}", code_and_reason(payload))),
         Action::Wait(time) => Some(format!("nothing for {time:?}")),
         Action::Await(_) => Some("nothing until the first answer".into()),
@@ -215,14 +206,8 @@ fn code_and_reason(payload: &Payload) -> String {
 }
 
 fn kind(frame: &Frame) -> String {
-    let name = match frame.first & 0x0F {
-        0x0 => "continuation",
-        0x1 => "text",
-        0x2 => "binary",
-        0x8 => "close",
-        0x9 => "ping",
-        0xA => "pong",
-        opcode => return format!("opcode {opcode}"),
+    let Some(name) = opcode_name(frame.first) else {
+        return format!("opcode {}", frame.first & 0x0F);
     };
     let fin = if frame.first & FIN == 0 { " without FIN" } else { "" };
     match frame.first >> 4 & 0x7 {

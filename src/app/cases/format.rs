@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::app::cases::suite::{self, Suite};
 use crate::app::cases::summary::{CaseResult, Outcome, Summary};
-use crate::escape::Count;
 use crate::http::response::Response;
+use crate::quantity::Count;
 
 /// The maximum number of failed cases that a row of the table names.
 const MAX_NAMED: usize = 10;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::app::cases::case::{
-    Action, Behavior, Case, Event, ExpectedClose, Id, Limit, Writes, fragmented, written,
+    Action, Case, Event, ExpectedClose, Id, Limit, Writes, fragmented, written,
 };
 use crate::app::cases::payload::Payload;
 use crate::websocket::frame::{FIN, Opcode};
@@ -39,7 +39,7 @@ pub(super) fn messages() -> Vec<Case> {
         for (number, (size, writes, limit)) in (1..).zip(sizes) {
             let payload = Payload::repeated(pattern, size);
             let actions = written(vec![Action::frame(opcode, payload.clone())], writes);
-            let expected = exactly([Event::Message(kind, payload)]);
+            let expected = vec![Event::Message(kind, payload)];
             let id = Id::new(1, section, number);
             cases.push(Case::script(id, actions, expected, ExpectedClose::by_server(), limit));
         }
@@ -49,13 +49,14 @@ pub(super) fn messages() -> Vec<Case> {
 
 pub(super) fn pings() -> Vec<Case> {
     let long = || Payload::repeated(b"\xFE", 125);
-    let ping = |payload: Payload| vec![Action::frame(Opcode::Ping, payload)];
-    let answer = |payload| exactly([Event::Pong(payload)]);
-    let close = || Action::Close(1000_u16.to_be_bytes().to_vec().into());
-    let unsolicited = |payload: &'static [u8]| vec![Action::frame(Opcode::Pong, payload), close()];
+    let ping = |payload: Payload| vec![Action::ping(payload)];
+    let answer = |payload| vec![Event::Pong(payload)];
+    let unsolicited = |payload: &'static [u8]| {
+        vec![Action::frame(Opcode::Pong, payload), Action::close(1000, b"")]
+    };
     let ten = || (0..10).map(|number| Payload::from(format!("payload-{number}").into_bytes()));
     let ten_pings = || ten().flat_map(ping).collect::<Vec<_>>();
-    let ten_answers = || exactly(ten().map(Event::Pong));
+    let ten_answers = || ten().map(Event::Pong).collect();
     let wait = |secs| Limit::Close(Duration::from_secs(secs));
     let answered = [
         (1, ping(b"".into()), answer(b"".into()), CLOSE),
@@ -63,11 +64,11 @@ pub(super) fn pings() -> Vec<Case> {
         (3, ping(BINARY.into()), answer(BINARY.into()), CLOSE),
         (4, ping(long()), answer(long()), CLOSE),
         (6, written(ping(long()), Writes::Chopped(1)), answer(long()), wait(2)),
-        (7, unsolicited(b""), exactly([]), CLOSE),
-        (8, unsolicited(PONG), exactly([]), CLOSE),
+        (7, unsolicited(b""), vec![], CLOSE),
+        (8, unsolicited(PONG), vec![], CLOSE),
         (
             9,
-            vec![Action::frame(Opcode::Pong, PONG), Action::frame(Opcode::Ping, PING)],
+            vec![Action::frame(Opcode::Pong, PONG), Action::ping(PING)],
             answer(PING.into()),
             CLOSE,
         ),
@@ -123,11 +124,11 @@ pub(super) fn fragments() -> Vec<Case> {
     let message = || fragmented(Opcode::Text, FRAGMENTS);
     let around_ping = || {
         let mut actions = message();
-        actions.insert(1, Action::frame(Opcode::Ping, PING));
+        actions.insert(1, Action::ping(PING));
         actions
     };
     let stray = |fin: u8| Action::raw(fin | Opcode::Continuation as u8, STRAY);
-    let before_text = |fin| vec![stray(fin), Action::frame(Opcode::Text, TEXT)];
+    let before_text = |fin| vec![stray(fin), Action::text(TEXT)];
     let before_message_twice =
         |fin| [vec![stray(fin)], message(), vec![stray(fin)], message()].concat();
     let fragmented_control = |opcode: Opcode| {
@@ -141,10 +142,10 @@ pub(super) fn fragments() -> Vec<Case> {
         refused(id(2), fragmented_control(Opcode::Pong)),
     ];
     for (number, writes) in (3..).zip(ways) {
-        cases.push(answered(id(number), written(message(), writes), [text(WHOLE)]));
+        cases.push(answered(id(number), written(message(), writes), vec![Event::text(WHOLE)]));
     }
     for (number, writes) in (6..).zip(ways) {
-        let events = [Event::Pong(PING.into()), text(WHOLE)];
+        let events = vec![Event::Pong(PING.into()), Event::text(WHOLE)];
         cases.push(answered(id(number), written(around_ping(), writes), events));
     }
     for (number, (fin, writes)) in
@@ -153,12 +154,11 @@ pub(super) fn fragments() -> Vec<Case> {
         cases.push(refused(id(number), written(before_text(fin), writes)));
     }
     let after_message = [message(), before_text(0)].concat();
-    cases.push(refused_after(id(15), after_message, text(WHOLE)));
+    cases.push(refused_after(id(15), after_message, Event::text(WHOLE)));
     cases.push(refused(id(16), before_message_twice(0)));
     cases.push(refused(id(17), before_message_twice(FIN)));
     let [first, last] = FRAGMENTS;
-    let text_inside =
-        vec![Action::raw(Opcode::Text as u8, first), Action::frame(Opcode::Text, last)];
+    let text_inside = vec![Action::raw(Opcode::Text as u8, first), Action::text(last)];
     cases.push(refused(id(18), text_inside));
     for (number, writes) in [(19, Writes::Together), (20, Writes::Alone)] {
         cases.push(long_message(id(number), writes));
@@ -171,7 +171,7 @@ pub(super) fn many_fragments() -> Vec<Case> {
     const FRAGMENT: usize = 1300;
     let sizes = (0..SIZE).step_by(FRAGMENT).map(|at| FRAGMENT.min(SIZE - at));
     let actions = fragmented(Opcode::Text, sizes.map(|size| Payload::repeated(b"*", size)));
-    let expected = exactly([Event::Message(Kind::Text, Payload::repeated(b"*", SIZE))]);
+    let expected = vec![Event::text(Payload::repeated(b"*", SIZE))];
     let close = ExpectedClose::by_server();
     vec![Case::script(Id::new(10, 1, 1), actions, expected, close, SLOW_KILL)]
 }
@@ -182,45 +182,32 @@ fn long_message(id: Id, writes: Writes) -> Case {
         [b"fragment1", b"fragment2", b"fragment3", b"fragment4", b"fragment5"];
     let [one, two]: [&[u8]; 2] = [b"first ping", b"second ping"];
     let mut actions = written(fragmented(Opcode::Text, FRAGMENTS), writes);
-    let ping = |payload| written(vec![Action::frame(Opcode::Ping, payload)], writes);
+    let ping = |payload| written(vec![Action::ping(payload)], writes);
     actions.splice(4..4, ping(two));
     actions.splice(2..2, [ping(one), vec![Action::Wait(Duration::from_secs(1))]].concat());
     let whole = FRAGMENTS.concat();
-    let events = [
-        Event::Pong(one.into()),
-        Event::Pong(two.into()),
-        Event::Message(Kind::Text, whole.into()),
-    ];
+    let events = vec![Event::Pong(one.into()), Event::Pong(two.into()), Event::text(whole)];
     answered(id, actions, events)
 }
 
-/// The received events have to equal these.
-fn exactly(events: impl IntoIterator<Item = Event>) -> Vec<(Behavior, Vec<Event>)> {
-    vec![(Behavior::Ok, events.into_iter().collect())]
-}
-
-fn text(payload: &'static [u8]) -> Event {
-    Event::Message(Kind::Text, payload.into())
-}
-
 /// A case with valid actions, answered by `events`.
-fn answered(id: Id, actions: Vec<Action>, events: impl IntoIterator<Item = Event>) -> Case {
-    Case::script(id, actions, exactly(events), ExpectedClose::by_server(), CLOSE)
+fn answered(id: Id, actions: Vec<Action>, events: Vec<Event>) -> Case {
+    Case::script(id, actions, events, ExpectedClose::by_server(), CLOSE)
 }
 
 /// A case whose first action is already invalid.
 fn refused(id: Id, actions: Vec<Action>) -> Case {
-    Case::script(id, actions, exactly([]), ExpectedClose::by_client(1002), KILL)
+    Case::script(id, actions, vec![], ExpectedClose::by_client(1002), KILL)
 }
 
 /// A case with an invalid action after a valid message. The echo of the message is optional.
 fn refused_after(id: Id, actions: Vec<Action>, echo: Event) -> Case {
-    let expected = vec![(Behavior::Ok, vec![echo]), (Behavior::NonStrict, vec![])];
-    Case::script(id, actions, expected, ExpectedClose::by_client(1002), KILL)
+    let close = ExpectedClose::by_client(1002);
+    Case::script(id, actions, vec![echo], close, KILL).or_non_strict(vec![])
 }
 
 /// A valid text, an invalid frame and a ping.
 fn refused_second(id: Id, wrong: Action, writes: Writes) -> Case {
-    let actions = vec![Action::frame(Opcode::Text, TEXT), wrong, Action::frame(Opcode::Ping, b"")];
-    refused_after(id, written(actions, writes), text(TEXT))
+    let actions = vec![Action::text(TEXT), wrong, Action::ping(b"")];
+    refused_after(id, written(actions, writes), Event::text(TEXT))
 }

@@ -3,8 +3,7 @@
 use crate::app::cases::case::{Case, Id};
 use crate::app::cases::control::{self, Command, Control};
 use crate::app::cases::format::Format;
-use crate::app::cases::results::Cases;
-use crate::app::cases::results::{self, State};
+use crate::app::cases::results::{self, Cases, State};
 use crate::app::cases::suite::{self, Suite};
 use crate::app::cases::summary::Check;
 use crate::app::json;
@@ -93,37 +92,31 @@ fn list(suite: &Suite) -> String {
 
 /// Explains the effect of a WebSocket at the same address.
 fn explain(control: Control, cases: &Cases) -> Response {
-    let command = match control {
+    let text = match control {
         Control::Run(case, agent) => {
-            let text = format!(
-                "A WebSocket here plays case {} to {agent}.\n{}",
-                case.id,
-                case.explanation()
-            );
-            return Response::text(200, text);
+            format!("A WebSocket here plays case {} to {agent}.\n{}", case.id, case.explanation())
         }
-        Control::Ask(command) => command,
+        Control::Ask(Command::CaseCount) => cases.suite.ids().len().to_string(),
+        Control::Ask(Command::CaseInfo(case)) => format!("{}: {}", case.id, case.explanation()),
+        Control::Ask(Command::CaseStatus(case, agent)) => {
+            return match cases.results.state(&agent, case.id) {
+                Some(State::Judged(report)) => json(format!(
+                    "{{\"behavior\": \"{}\", \"behaviorClose\": \"{}\"}}\n",
+                    report.behavior.as_str(),
+                    report.close.as_str()
+                )),
+                Some(State::Running) => Response::text(404, "the case is being played"),
+                None => Response::text(404, "the case was not played to this agent"),
+            };
+        }
+        Control::Ask(Command::UpdateReports(_)) => "A WebSocket here has the reports written to \
+            --reports; /reports/index.json has the same."
+            .into(),
+        Control::Ask(Command::Stop(_)) => {
+            return Response::text(403, "a client can't stop wsecho");
+        }
     };
-    match command {
-        Command::CaseCount => Response::text(200, cases.suite.ids().len().to_string()),
-        Command::CaseInfo(case) => {
-            Response::text(200, format!("{}: {}", case.id, case.explanation()))
-        }
-        Command::CaseStatus(case, agent) => match cases.results.state(&agent, case.id) {
-            Some(State::Judged(report)) => json(format!(
-                "{{\"behavior\": \"{}\", \"behaviorClose\": \"{}\"}}\n",
-                report.behavior.as_str(),
-                report.close.as_str()
-            )),
-            Some(State::Running) => Response::text(404, "the case is being played"),
-            None => Response::text(404, "the case was not played to this agent"),
-        },
-        Command::UpdateReports(_) => Response::text(
-            200,
-            "A WebSocket here has the reports written to --reports; /reports/index.json has the same.",
-        ),
-        Command::Stop(_) => Response::text(403, "a client can't stop wsecho"),
-    }
+    Response::text(200, text)
 }
 
 fn json(body: String) -> Response {

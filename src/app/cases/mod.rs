@@ -5,6 +5,7 @@ pub mod beyond;
 pub mod case;
 mod closing;
 pub mod control;
+pub mod course;
 pub mod data;
 mod describe;
 pub mod format;

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::app::cases::case::{Behavior, Case, CloseBehavior, Event, Id, Play, Side};
+use crate::app::cases::case::{Behavior, Case, CloseBehavior, Event, Id, Play};
 use crate::app::cases::suite::Suite;
 use crate::app::cases::verdict::{Came, ClosePayload, Ending};
 use crate::app::json;
+use crate::app::trace::Side;
 use crate::lock::lock;
 
 /// The cases of a server and the verdicts on its clients.
@@ -54,7 +55,6 @@ struct Agent {
 /// The state of a case.
 #[derive(Clone)]
 pub enum State {
-    /// It is running.
     Running,
     Judged(Arc<Report>),
 }
@@ -72,9 +72,9 @@ pub struct Report {
     /// A JSON array of at most 512 bytes, and a mark if that is not all.
     pub received: String,
     pub ending: Ending,
-    /// The request and response heads of the handshake, cut to 1 KiB each.
+    /// The head of the request, which may be cut.
     pub request: String,
-    /// The head of the response.
+    /// The head of the response, which may be cut.
     pub response: String,
 }
 
@@ -111,21 +111,23 @@ impl Results {
     }
 
     pub fn state(&self, agent: &str, id: Id) -> Option<State> {
-        let agents = self.lock();
-        agents.iter().find(|known| known.name == agent)?.cases.get(&id).cloned()
+        self.known(agent, |agent| agent.cases.get(&id).cloned())?
     }
 
     /// The state of each case of an agent, if the agent is known.
     pub fn states(&self, agent: &str) -> Option<BTreeMap<Id, State>> {
-        let agents = self.lock();
-        agents.iter().find(|known| known.name == agent).map(|agent| agent.cases.clone())
+        self.known(agent, |agent| agent.cases.clone())
     }
 
     /// Whether a case of the agent is running.
     pub fn is_running(&self, agent: &str) -> bool {
-        let agents = self.lock();
-        let agent = agents.iter().find(|known| known.name == agent);
-        agent.is_some_and(|agent| agent.cases.values().any(|state| matches!(state, State::Running)))
+        let is_running = |state: &State| matches!(state, State::Running);
+        self.known(agent, |agent| agent.cases.values().any(is_running)).unwrap_or_default()
+    }
+
+    /// Reads an agent, if it is known.
+    fn known<R>(&self, name: &str, read: impl FnOnce(&Agent) -> R) -> Option<R> {
+        self.lock().iter().find(|agent| agent.name == name).map(read)
     }
 
     /// The names of all agents and their reports, both sorted.

@@ -13,7 +13,28 @@ use crate::app::cases::volume;
 /// The maximum number of round trips of a case, as in the suite.
 pub const MAX_MESSAGES: u32 = 1000;
 
-const MAX_GROUP: u8 = 18;
+/// Returns the cases of a group, in the order of their ids, each with at most this many round trips.
+type Cases = fn(u32) -> Vec<Case>;
+
+/// The groups in their order: the number, the subject and the cases.
+const GROUPS: [(u8, &str, Cases); 16] = [
+    (1, "Messages", |_| framing::messages()),
+    (2, "Pings and pongs", |_| framing::pings()),
+    (3, "Reserved bits", |_| framing::reserved_bits()),
+    (4, "Reserved opcodes", |_| framing::reserved_opcodes()),
+    (5, "Fragments", |_| framing::fragments()),
+    (6, "UTF-8", |_| [text::fragments(), text::fail_fast(), text::sequences()].concat()),
+    (7, "Closing", |_| [closing::order(), closing::payloads(), closing::codes()].concat()),
+    (9, "Large and many messages", volume::plain),
+    (10, "Many fragments", |_| framing::many_fragments()),
+    (12, "Compressed messages", volume::compressed),
+    (13, "Parameters of compression", volume::agreements),
+    (14, "Beyond: opening", |_| beyond::group(14)),
+    (15, "Beyond: closing", |_| beyond::group(15)),
+    (16, "Beyond: frames", |_| beyond::group(16)),
+    (17, "Beyond: compression", |_| beyond::group(17)),
+    (18, "Beyond: TLS", |_| beyond::group(18)),
+];
 
 /// The pattern for all cases beyond the suite.
 const BEYOND: &str = "+beyond";
@@ -104,6 +125,16 @@ impl Pattern {
         Ok(Pattern(text.into()))
     }
 
+    /// Parses a pattern of a query in which `+` stood for a space, unless it was encoded.
+    ///
+    /// # Errors
+    ///
+    /// The required form.
+    pub fn parse_decoded(text: &str) -> Result<Self, String> {
+        // No pattern has a space.
+        if text == BEYOND.replace('+', " ") { Self::parse(BEYOND) } else { Self::parse(text) }
+    }
+
     pub fn matches(&self, id: Id) -> bool {
         if self.0 == BEYOND {
             return !id.is_of_suite();
@@ -131,51 +162,21 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// The cases of a group, in the order of their ids.
 fn group(number: u8, messages: u32) -> Vec<Case> {
-    match number {
-        1 => framing::messages(),
-        2 => framing::pings(),
-        3 => framing::reserved_bits(),
-        4 => framing::reserved_opcodes(),
-        5 => framing::fragments(),
-        6 => [text::fragments(), text::fail_fast(), text::sequences()].concat(),
-        7 => [closing::order(), closing::payloads(), closing::codes()].concat(),
-        9 => volume::plain(messages),
-        10 => framing::many_fragments(),
-        12 => volume::compressed(messages),
-        13 => volume::agreements(messages),
-        _ => beyond::group(number),
-    }
+    let group = GROUPS.iter().find(|(known, ..)| *known == number);
+    group.map_or(vec![], |(_, _, cases)| cases(messages))
 }
 
 /// The subject of a group.
-pub fn subject(group: u8) -> &'static str {
-    match group {
-        1 => "Messages",
-        2 => "Pings and pongs",
-        3 => "Reserved bits",
-        4 => "Reserved opcodes",
-        5 => "Fragments",
-        6 => "UTF-8",
-        7 => "Closing",
-        9 => "Large and many messages",
-        10 => "Many fragments",
-        12 => "Compressed messages",
-        13 => "Parameters of compression",
-        14 => "Beyond: opening",
-        15 => "Beyond: closing",
-        16 => "Beyond: frames",
-        17 => "Beyond: compression",
-        18 => "Beyond: TLS",
-        _ => "",
-    }
+pub fn subject(number: u8) -> &'static str {
+    let group = GROUPS.iter().find(|(known, ..)| *known == number);
+    group.map_or("", |(_, subject, _)| subject)
 }
 
 /// The ids of all cases, in their order.
 fn all_ids() -> &'static [Id] {
     static IDS: LazyLock<Vec<Id>> = LazyLock::new(|| {
-        let cases = (1..=MAX_GROUP).flat_map(|number| group(number, MAX_MESSAGES));
+        let cases = GROUPS.iter().flat_map(|(_, _, cases)| cases(MAX_MESSAGES));
         cases.map(|case| case.id).collect()
     });
     &IDS

@@ -50,6 +50,10 @@ impl Check {
     ///
     /// A sentence that names the mistake.
     pub fn parse(query: &Query) -> Result<Self, String> {
+        query.check(
+            |name| matches!(name, "agent" | "strict" | "allow" | "except" | "format"),
+            "expected agent, strict, allow, except or format",
+        )?;
         let allowable = [
             Behavior::Unimplemented.as_str(),
             CloseBehavior::Unclean.as_str(),
@@ -66,7 +70,7 @@ impl Check {
             passing.push(allowed.ok_or(format!("allow is a list of {}", allowable.join(", ")))?);
         }
         let except = query.get("except").into_iter().flat_map(|patterns| patterns.split(','));
-        let except = except.map(Pattern::parse).collect::<Result<_, _>>();
+        let except = except.map(Pattern::parse_decoded).collect::<Result<_, _>>();
         let except = except.map_err(|wrong| format!("except: {wrong}"))?;
         Ok(Check { agent: control::agent(query)?, passing, except })
     }

@@ -5,11 +5,8 @@
 
 use std::time::Duration;
 
-use crate::app::cases::case::{
-    Action, Behavior, Case, Event, ExpectedClose, Id, Judging, Limit, fragmented,
-};
+use crate::app::cases::case::{Action, Case, Event, ExpectedClose, Id, Judging, Limit, fragmented};
 use crate::websocket::frame::{self, FIN, Opcode};
-use crate::websocket::message::Kind;
 
 const CLOSE: Limit = Limit::Close(Duration::from_secs(1));
 const KILL: Limit = Limit::Kill(Duration::from_secs(1));
@@ -44,8 +41,8 @@ pub(super) fn fragments() -> Vec<Case> {
         echoed(Id::new(6, 2, 2), text(&PARTS), &whole),
         echoed(Id::new(6, 2, 3), bytewise(&whole), &whole),
         echoed(Id::new(6, 2, 4), bytewise(KOSME), KOSME),
-        refused(Id::new(6, 3, 1), whole_text(&wrong), KILL),
-        refused(Id::new(6, 3, 2), bytewise(&wrong), KILL),
+        refused(Id::new(6, 3, 1), whole_text(&wrong), vec![], KILL),
+        refused(Id::new(6, 3, 2), bytewise(&wrong), vec![], KILL),
     ]
 }
 
@@ -74,13 +71,8 @@ pub(super) fn fail_fast() -> Vec<Case> {
             }
             actions.push(part);
         }
-        let expected = vec![
-            (Behavior::Ok, vec![Event::Open]),
-            (Behavior::NonStrict, vec![Event::Open, Event::Open]),
-        ];
-        let close = ExpectedClose::by_client(1007);
-        let case = Case::script(Id::new(6, 4, number), actions, expected, close, KILL);
-        Case { judging: Judging::SideMatters, ..case }
+        refused(Id::new(6, 4, number), actions, vec![Event::Open], KILL)
+            .or_non_strict(vec![Event::Open, Event::Open])
     })
     .collect()
 }
@@ -93,7 +85,7 @@ pub(super) fn sequences() -> Vec<Case> {
             let id = Id::new(6, section, number);
             cases.push(match str::from_utf8(&text) {
                 Ok(_) => Case { limit: SHORT_KILL, ..echoed(id, whole_text(&text), &text) },
-                Err(_) => refused(id, whole_text(&text), SHORT_KILL),
+                Err(_) => refused(id, whole_text(&text), vec![], SHORT_KILL),
             });
         }
     }
@@ -206,7 +198,7 @@ fn groups() -> [Vec<Vec<u8>>; 19] {
 }
 
 fn whole_text(text: &[u8]) -> Vec<Action> {
-    vec![Action::frame(Opcode::Text, text.to_vec())]
+    vec![Action::text(text.to_vec())]
 }
 
 /// A text in fragments of one byte.
@@ -219,17 +211,16 @@ fn pieces(parts: [Vec<u8>; 3]) -> Vec<Action> {
     let mut header = Vec::new();
     frame::encode_raw_header(FIN | Opcode::Text as u8, parts.concat().len(), &mut header);
     let [first, second, third] = parts;
-    [[header, first].concat(), second, third].map(Action::Bytes).into()
+    [[header, first].concat(), second, third].map(Action::part).into()
 }
 
 fn echoed(id: Id, actions: Vec<Action>, text: &[u8]) -> Case {
-    let expected = vec![(Behavior::Ok, vec![Event::Message(Kind::Text, text.to_vec().into())])];
-    Case::script(id, actions, expected, ExpectedClose::by_server(), CLOSE)
+    let events = vec![Event::text(text.to_vec())];
+    Case::script(id, actions, events, ExpectedClose::by_server(), CLOSE)
 }
 
-fn refused(id: Id, actions: Vec<Action>, limit: Limit) -> Case {
-    let expected = vec![(Behavior::Ok, vec![])];
-    let case = Case::script(id, actions, expected, ExpectedClose::by_client(1007), limit);
+fn refused(id: Id, actions: Vec<Action>, events: Vec<Event>, limit: Limit) -> Case {
+    let case = Case::script(id, actions, events, ExpectedClose::by_client(1007), limit);
     Case { judging: Judging::SideMatters, ..case }
 }
 

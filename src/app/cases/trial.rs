@@ -9,21 +9,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::cases::case::{
-    Action, Behavior, Case, Check, ExpectedClose, Frame, Judging, Limit, Play, Reception,
-    RoundTrips, Side, Transport, Writes,
+    Action, Behavior, Bytes, Case, Check, Frame, Limit, Play, Reception, RoundTrips, Transport,
+    Writes,
 };
+use crate::app::cases::course::{Course, Due, masking_key};
 use crate::app::cases::payload::Payload;
 use crate::app::cases::results::{Report, Results};
-use crate::app::cases::verdict::{Came, ClosePayload, Ending, Received, judge};
+use crate::app::cases::verdict::{Came, ClosePayload, judge};
 use crate::app::end::End;
 use crate::app::incoming::{Incoming, Next};
 use crate::app::step::Step;
+use crate::app::trace::Side;
 use crate::buffer::{Budget, Buffer, Charge, OverBudget};
 use crate::escape::Quoted;
 use crate::websocket::close::{CloseFrame, OVER_BUDGET, Reason, STOPPING};
 use crate::websocket::frame::{self, FIN, Opcode};
 use crate::websocket::message::Kind;
-use crate::websocket::session::{Answer, Close, Event, Session};
+use crate::websocket::session::Event;
 
 /// How long the client may take to answer a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -36,6 +38,8 @@ const FLUSH: usize = 16 * 1024;
 
 /// A place after every action of a script.
 const END: usize = usize::MAX;
+
+const NO_CODE: CloseFrame = CloseFrame { code: None, reason: Reason::NONE };
 
 /// A case that is run with a client.
 pub struct Trial<'s> {
@@ -55,8 +59,6 @@ pub struct Trial<'s> {
     pause: Option<Duration>,
     /// The index of the next action, or the offset in the message of the next fragment.
     place: usize,
-    /// The frames that were sent of an action with many.
-    repeated: u32,
     /// The encoded message of a round trip, while it is being sent.
     wire: Option<Payload>,
     /// The charge for `wire` and the message.
@@ -111,40 +113,6 @@ struct Writing {
     written: usize,
 }
 
-/// The received events, and the next actions.
-struct Course {
-    case: Case,
-    received: Received,
-    behavior: Behavior,
-    ending: Ending,
-    due: Due,
-    /// The number of round trips that have begun.
-    round: u32,
-    /// The message of the last one.
-    message: Payload,
-    /// Of the last frame, if masking keys are checked.
-    masking_key: Option<[u8; 4]>,
-}
-
-/// An action of the server after the current frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Due {
-    Nothing,
-    /// Send the message of the next round trip.
-    RoundTrip,
-    /// Begin the closing handshake.
-    Close(CloseFrame),
-    /// Send a close frame, and end TCP.
-    CloseAndEnd(CloseFrame),
-    /// End the server's side of TCP.
-    EndStream,
-    /// The same, without the end of TLS.
-    EndTcp,
-    UpdateKeys,
-    Reset,
-    End,
-}
-
 impl<'s> Trial<'s> {
     /// Runs `case` with a client of `agent`.
     pub fn new(
@@ -157,42 +125,26 @@ impl<'s> Trial<'s> {
         now: Duration,
     ) -> Self {
         let is_key_new = results.begin(&agent, case.id, &handshake.accept);
-        let (due, limit) = match &case.play {
-            Play::Script { .. } => (Due::Nothing, None),
-            Play::RoundTrips(_) => (Due::RoundTrip, Some(now + case.limit.time())),
+        let limit = match &case.play {
+            Play::Script { .. } => None,
+            Play::RoundTrips(_) => Some(now + case.limit.time()),
         };
-        let writes = case.opening.writes;
-        let mut course = Course {
-            case,
-            received: Received::default(),
-            behavior: Behavior::Failed,
-            ending: Ending { unclean: Some("a close frame is missing"), ..Ending::default() },
-            due,
-            round: 0,
-            message: b"".into(),
-            masking_key: None,
-        };
-        let mut place = 0;
-        if !course.case.terms.is_empty() && !incoming.session.is_compressible() {
-            place = END;
-            course.leave_out(Behavior::Unimplemented);
-        }
-        if course.case.transport == Transport::Tls && handshake.transport != Transport::Tls {
-            place = END;
-            course.leave_out(Behavior::Informational);
+        let left_out = left_out(&case, incoming.session.is_compressible(), handshake.transport);
+        let mut course = Course::new(case);
+        if let Some(behavior) = left_out {
+            course.leave_out(behavior);
         }
         if course.case.check == Check::Request {
-            let repeated =
-                (!is_key_new).then_some("Sec-WebSocket-Key is that of the last connection");
-            repeated
-                .into_iter()
-                .chain(handshake.mistake)
-                .for_each(|it| course.came(Came::Mistake(it)));
+            let repeated = "Sec-WebSocket-Key is that of the last connection";
+            let repeated = (!is_key_new).then_some(repeated);
+            for mistake in repeated.into_iter().chain(handshake.mistake) {
+                course.came(Came::Mistake(mistake));
+            }
         }
         let opening = mem::take(&mut handshake.opening);
-        let (output, writing) = match writes {
+        let (output, writing) = match course.case.opening.writes {
             Writes::Together => (opening, None),
-            _ => (Vec::new(), Some(Writing::raw(opening, writes))),
+            writes => (Vec::new(), Some(Writing::raw(opening, writes))),
         };
         Trial {
             agent,
@@ -205,8 +157,7 @@ impl<'s> Trial<'s> {
             limit,
             close_limit: None,
             pause: None,
-            place,
-            repeated: 0,
+            place: if left_out.is_some() { END } else { 0 },
             wire: None,
             charge: None,
             writing,
@@ -225,22 +176,26 @@ impl<'s> Trial<'s> {
         self.now = now;
         self.output.drain(..mem::take(&mut self.handed_out));
         self.process_events();
+        self.await_end();
         self.check_time();
-        if self.course.has_ended_stream() {
-            if self.course.due != Due::End {
-                return Step::Receive(self.wait());
+        match (&self.course.due, self.course.has_ended_stream()) {
+            (Due::End, false) => {
+                self.judge(Side::Server);
+                Step::SendLast(b"")
             }
-            self.course.due = Due::Reset;
+            (Due::End, true) => self.reset(),
+            (_, true) => Step::Receive(self.wait()),
+            // Receive after each send, unless many pongs are queued: a client that can't send may stop
+            // reading, and input is lost after a reset.
+            (_, false) if mem::take(&mut self.has_sent) && self.controls.len() < FLUSH => {
+                Step::Receive(Some(Duration::ZERO))
+            }
+            (_, false) => self.send(),
         }
-        if self.course.due == Due::End {
-            self.judge(Side::Server);
-            return Step::SendLast(b"");
-        }
-        // Receive after each send, unless many pongs are queued: a client that can't send may stop
-        // reading, and input is lost after a reset.
-        if mem::take(&mut self.has_sent) && self.controls.len() < FLUSH {
-            return Step::Receive(Some(Duration::ZERO));
-        }
+    }
+
+    /// Sends what is due, or waits.
+    fn send(&mut self) -> Step<'_> {
         if self.writing.is_none() {
             self.output.append(&mut self.controls);
             if let Due::CloseAndEnd(close) = &self.course.due {
@@ -252,45 +207,41 @@ impl<'s> Trial<'s> {
         }
         self.play();
         self.handed_out = self.output.len();
-        if self.course.due == Due::EndStream {
-            self.course.due = Due::Nothing;
-            self.course.ending.dropped_by = Some(Side::Server);
-            return Step::SendEnd(&self.output);
-        }
-        if !self.output.is_empty() {
-            self.has_sent = true;
-            return Step::Send { head: &self.output, payload: b"" };
-        }
-        // A head that drips is completed first.
-        match self.course.due {
+        match mem::replace(&mut self.course.due, Due::Nothing) {
+            Due::EndStream => {
+                self.course.ending.dropped_by = Some(Side::Server);
+                return Step::SendEnd(&self.output);
+            }
+            due if !self.output.is_empty() => {
+                self.course.due = due;
+                self.has_sent = true;
+                return Step::Send { head: &self.output, payload: b"" };
+            }
             Due::EndTcp => {
-                self.course.due = Due::Nothing;
                 self.course.ending.dropped_by = Some(Side::Server);
                 return Step::EndTcp;
             }
-            Due::UpdateKeys => {
-                self.course.due = Due::Nothing;
-                return Step::UpdateKeys;
+            Due::UpdateKeys => return Step::UpdateKeys,
+            Due::Close(close) if self.writing.is_none() => {
+                close.encode(&mut self.output);
+                self.begin_close((&close).into());
+                self.handed_out = self.output.len();
+                return Step::SendClose(&self.output);
             }
-            _ => {}
-        }
-        if let (Due::Close(close), None) = (&self.course.due, &self.writing) {
-            close.encode(&mut self.output);
-            let sent = close.into();
-            self.course.due = Due::Nothing;
-            self.begin_close(sent);
-            self.handed_out = self.output.len();
-            return Step::SendClose(&self.output);
-        }
-        if self.course.due == Due::Reset {
-            self.judge(Side::Server);
-            return Step::Reset;
+            Due::Reset => return self.reset(),
+            due => self.course.due = due,
         }
         match self.wait() {
             // While a head drips, pongs are queued: whoever floods it with pings has to wait.
             Some(wait) if self.controls.len() >= FLUSH => Step::Pause(wait),
             wait => Step::Receive(wait),
         }
+    }
+
+    fn reset(&mut self) -> Step<'_> {
+        self.course.due = Due::Reset;
+        self.judge(Side::Server);
+        Step::Reset
     }
 
     /// How it ended, once the last step was taken.
@@ -381,16 +332,21 @@ impl<'s> Trial<'s> {
             course.process_close(&incoming.session);
         }
         course.process_answer(&incoming.session);
-        if course.ending.received.is_some() && self.close_limit.is_some() {
-            match course.case.check {
-                // Only the end of TCP is missing, and it has until the limit.
-                Check::EndOfTcp => self.close_limit = None,
-                Check::Silence => {
-                    self.close_limit = None;
-                    self.limit = Some(self.now + SILENCE);
-                }
-                _ => {}
+    }
+
+    /// Changes the deadlines once the client has answered the server's close frame.
+    fn await_end(&mut self) {
+        if self.course.ending.received.is_none() || self.close_limit.is_none() {
+            return;
+        }
+        match self.course.case.check {
+            // Only the end of TCP is missing, and it has until the limit.
+            Check::EndOfTcp => self.close_limit = None,
+            Check::Silence => {
+                self.close_limit = None;
+                self.limit = Some(self.now + SILENCE);
             }
+            _ => {}
         }
     }
 
@@ -408,7 +364,7 @@ impl<'s> Trial<'s> {
                 Limit::Kill(_) => {
                     self.course.fail(&CloseFrame::new(1001, "the case's time is over"));
                 }
-                Limit::Close(_) => self.course.close(close_frame(None)),
+                Limit::Close(_) => self.course.close(NO_CODE),
                 Limit::End(_) => {
                     self.course.ending.closed_by = Some(Side::Server);
                     self.course.due = Due::End;
@@ -447,75 +403,52 @@ impl<'s> Trial<'s> {
         let Play::Script { actions, .. } = &self.course.case.play else {
             return self.advance_round_trip();
         };
-        let place = self.place;
-        self.place = place.saturating_add(1);
-        match actions.get(place) {
-            Some(Action::Frame(frame)) => self.writing = Some(Writing::new(frame.clone())),
-            Some(Action::Repeated(count, frame)) => {
-                self.writing = Some(Writing::new(frame.clone()));
-                let count = *count;
-                self.repeat(place, count);
+        let Some(action) = actions.get(self.place) else {
+            if self.place == actions.len() {
+                self.limit = Some(self.now + self.course.case.limit.time());
             }
-            Some(Action::Pings(count)) => {
-                let (count, payload) = (*count, (self.repeated + 1).to_string().into_bytes());
-                let first = FIN | Opcode::Ping as u8;
-                let frame = Frame { first, payload: payload.into(), writes: Writes::Together };
-                self.writing = Some(Writing::new(frame));
-                self.repeat(place, count);
+            self.place = END;
+            return false;
+        };
+        match action {
+            Action::Frame(frame) => self.writing = Some(Writing::new(frame.clone())),
+            Action::Bytes(Bytes { bytes, writes, .. }) => {
+                self.writing = Some(Writing::raw(bytes.to_vec(), *writes));
             }
-            Some(Action::Bytes(bytes)) => {
-                self.writing = Some(Writing::raw(bytes.clone(), Writes::Alone));
-            }
-            Some(Action::WrongFrame(wrong)) => {
-                self.writing = Some(Writing::raw(wrong.bytes().into(), Writes::Together));
-            }
-            Some(Action::Close(payload)) => {
-                let first = FIN | Opcode::Close as u8;
-                let (payload, writes) = (payload.clone(), Writes::Together);
+            Action::Close(payload) => {
+                let (first, payload) = (FIN | Opcode::Close as u8, payload.clone());
                 self.begin_close(ClosePayload::decode(&payload.to_vec()));
-                self.writing = Some(Writing::new(Frame { first, payload, writes }));
+                let frame = Frame { first, payload, writes: Writes::Together };
+                self.writing = Some(Writing::new(frame));
             }
-            Some(Action::Mark) => self.course.came(Came::Open),
-            Some(Action::EndStream) => self.course.due = Due::EndStream,
-            Some(Action::EndTcp) => self.course.due = Due::EndTcp,
-            Some(Action::UpdateKeys) if self.course.due == Due::Nothing => {
-                self.course.due = Due::UpdateKeys;
+            Action::Mark => self.course.came(Came::Open),
+            Action::EndStream => self.course.due = Due::EndStream,
+            Action::EndTcp => self.course.due = Due::EndTcp,
+            Action::Reset => self.course.due = Due::Reset,
+            Action::UpdateKeys => {
+                let is_free = self.course.due == Due::Nothing;
+                if is_free {
+                    self.course.due = Due::UpdateKeys;
+                }
+                self.place += 1;
                 // The output still has the old keys.
-                return false;
+                return !is_free;
             }
-            Some(Action::UpdateKeys) => {}
-            Some(Action::Reset) => self.course.due = Due::Reset,
-            Some(Action::Wait(_) | Action::Await(_)) if self.course.is_closing() => {
+            Action::Wait(_) | Action::Await(_) if self.course.is_closing() => {
                 self.end_script();
+                return true;
             }
-            Some(action @ (Action::Wait(time) | Action::Await(time))) => {
+            Action::Wait(time) | Action::Await(time) => {
                 let is_met = matches!(action, Action::Await(_)) && !self.course.received.is_empty();
                 let until = *self.pause.get_or_insert(self.now + *time);
                 if self.now < until && !is_met {
-                    self.place = place;
                     return false;
                 }
                 self.pause = None;
             }
-            None => {
-                if place == actions.len() {
-                    self.limit = Some(self.now + self.course.case.limit.time());
-                }
-                self.place = END;
-                return false;
-            }
         }
+        self.place += 1;
         true
-    }
-
-    /// Counts a frame of the action at `place`, which sends `count` of them.
-    fn repeat(&mut self, place: usize, count: u32) {
-        self.repeated += 1;
-        if self.repeated < count {
-            self.place = place;
-        } else {
-            self.repeated = 0;
-        }
     }
 
     /// Begins the next fragment of a message. Returns whether there was one.
@@ -614,6 +547,17 @@ impl<'s> Trial<'s> {
     }
 }
 
+/// The verdict on a client to which `case` can't be played.
+fn left_out(case: &Case, is_compressible: bool, transport: Transport) -> Option<Behavior> {
+    if !case.terms.is_empty() && !is_compressible {
+        Some(Behavior::Unimplemented)
+    } else if case.transport == Transport::Tls && transport != Transport::Tls {
+        Some(Behavior::Informational)
+    } else {
+        None
+    }
+}
+
 impl Writing {
     fn new(frame: Frame) -> Self {
         let Frame { first, payload, writes } = frame;
@@ -644,173 +588,4 @@ impl Writing {
         self.written = range.end;
         range.end == len
     }
-}
-
-impl Course {
-    fn is_closing(&self) -> bool {
-        self.ending.closed_by.is_some()
-    }
-
-    /// Whether the server has ended its side of TCP.
-    fn has_ended_stream(&self) -> bool {
-        self.ending.dropped_by == Some(Side::Server)
-    }
-
-    /// Closes instead of playing a case that this connection is not for.
-    fn leave_out(&mut self, behavior: Behavior) {
-        self.behavior = behavior;
-        (self.case.close, self.case.judging) = (ExpectedClose::by_server(), Judging::Usual);
-        self.close(NORMAL);
-    }
-
-    /// Processes bytes of a client that should send none.
-    fn process_bytes(&mut self, incoming: &mut Incoming) {
-        let (_, unread, consumed) = incoming.unread();
-        if !unread.is_empty() {
-            *consumed += unread.len();
-            self.came(Came::Bytes(unread));
-            self.due = Due::End;
-        }
-    }
-
-    /// Checks the masking key of a frame. RFC 6455 §5.3: "the client MUST pick a fresh masking key".
-    fn check_masking_key(&mut self, key: Option<[u8; 4]>) {
-        if key.is_some() && mem::replace(&mut self.masking_key, key) == key {
-            self.came(Came::Mistake("the masking key is that of the last frame"));
-        }
-    }
-
-    /// Checks the compressed size of a message that repeats nothing within the agreed window.
-    fn check_window(&mut self, size: usize, compressed: usize) {
-        if self.case.check == Check::Window && compressed < size / 10 * 9 {
-            self.came(Came::Mistake("the message was compressed with a larger window than agreed"));
-        }
-    }
-
-    /// Processes an event.
-    fn came(&mut self, event: Came) {
-        // Messages are ignored after the server has failed the connection.
-        if self.ending.failed.is_some() && matches!(event, Came::Message(..)) {
-            return;
-        }
-        match (&self.case.play, event) {
-            (Play::Script { .. }, event) => {
-                self.received.add(&self.case, event);
-                if self.received.is_complete(&self.case) {
-                    self.close(NORMAL);
-                }
-            }
-            (Play::RoundTrips(trips), Came::Message(kind, payload))
-                if kind == trips.kind && self.message == *payload =>
-            {
-                if self.round == trips.count {
-                    self.behavior = Behavior::Ok;
-                    self.close(NORMAL);
-                } else if !self.is_closing() {
-                    self.due = Due::RoundTrip;
-                }
-            }
-            (Play::RoundTrips(_), event) => {
-                self.received.add(&self.case, event);
-                if let Came::Message(..) = event {
-                    self.behavior = Behavior::Failed;
-                }
-                self.close(NORMAL);
-            }
-        }
-    }
-
-    /// Begins the closing handshake, unless it has begun.
-    fn close(&mut self, close: CloseFrame) {
-        if !self.is_closing() {
-            self.ending.closed_by = Some(Side::Server);
-            self.due = Due::Close(close);
-        }
-    }
-
-    /// Fails the connection. A second failure ends TCP.
-    fn fail(&mut self, close: &CloseFrame) {
-        self.ending.failed = Some(close.reason.as_str().into());
-        if self.is_closing() {
-            self.due = Due::End;
-        } else {
-            self.close(close.clone());
-        }
-    }
-
-    /// Processes the client's close frame, or an error in its frames.
-    fn process_close(&mut self, session: &Session) {
-        match session.closed() {
-            Some(Close::ByPeer(close)) if self.accepts(close) => {
-                self.ending.received = Some(close.into());
-                self.ending.unclean = None;
-                self.due = match mem::replace(&mut self.due, Due::Nothing) {
-                    Due::Close(own) => Due::CloseAndEnd(own),
-                    _ if self.is_closing() => match self.case.check {
-                        Check::EndOfTcp | Check::Silence => Due::Nothing,
-                        _ => Due::End,
-                    },
-                    _ => Due::CloseAndEnd(NORMAL),
-                };
-                self.ending.closed_by.get_or_insert(Side::Client);
-            }
-            Some(Close::ByPeer(close)) => self.refuse_close(close.into()),
-            Some(Close::ByServer(close, _)) => match session.refused_close() {
-                Some(code) => {
-                    self.refuse_close(ClosePayload { code: Some(code), ..ClosePayload::default() });
-                }
-                None if close.code == Some(1009) && self.case.expects_over_limit() => {
-                    self.came(Came::OverLimit);
-                }
-                None => self.fail(close),
-            },
-            None => {}
-        }
-    }
-
-    /// Whether the client may send this close frame. The suite does not accept codes that were
-    /// registered later.
-    fn accepts(&self, close: &CloseFrame) -> bool {
-        !self.case.id.is_of_suite() || !matches!(close.code, Some(1012..=1014))
-    }
-
-    /// Processes a close frame with an invalid code or reason. Both sides have then sent one, but the
-    /// suite does not count it as an answer.
-    fn refuse_close(&mut self, close: ClosePayload) {
-        const REFUSAL: CloseFrame = CloseFrame::new(1002, "close code or reason is wrong");
-        self.ending.received = Some(close);
-        self.ending.failed = Some(REFUSAL.reason.as_str().into());
-        if self.is_closing() {
-            self.ending.unclean = Some("the client's close frame is wrong");
-            self.due = Due::End;
-        } else {
-            self.ending.closed_by = Some(Side::Server);
-            self.ending.unclean = None;
-            self.due = Due::CloseAndEnd(REFUSAL);
-        }
-    }
-
-    /// Processes the answer to the close frame with which the server failed the connection.
-    fn process_answer(&mut self, session: &Session) {
-        if let Some(Close::ByServer(_, Answer::Received(close))) = session.closed()
-            && self.ending.received.is_none()
-        {
-            self.ending.received = Some(close.into());
-            self.ending.unclean = None;
-            self.due = Due::End;
-        }
-    }
-}
-
-/// The masking key of the frame that the input begins with.
-fn masking_key(incoming: &mut Incoming) -> Option<[u8; 4]> {
-    let (_, unread, _) = incoming.unread();
-    let (header, _) = frame::decode(unread).ok()??;
-    Some(header.masking_key)
-}
-
-const NORMAL: CloseFrame = close_frame(Some(1000));
-
-const fn close_frame(code: Option<u16>) -> CloseFrame {
-    CloseFrame { code, reason: Reason::NONE }
 }

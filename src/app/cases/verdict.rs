@@ -1,9 +1,10 @@
 //! A case, the received events and the end → the verdict.
 
 use crate::app::cases::case::{
-    Behavior, Case, Check, CloseBehavior, Event, ExpectedClose, Judging, Play, Side,
+    Alternative, Behavior, Case, Check, CloseBehavior, Event, ExpectedClose, Judging, Play,
 };
 use crate::app::json;
+use crate::app::trace::{Hex, Side};
 use crate::websocket::close::CloseFrame;
 use crate::websocket::message::Kind;
 
@@ -199,11 +200,7 @@ fn shown(payload: &[u8]) -> String {
         Err(error) if error.error_len().is_none() && !end.is_empty() => {
             json::string(&[&start[..error.valid_up_to()], end.as_bytes()].concat())
         }
-        Err(_) => {
-            let digits =
-                start.iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"));
-            format!("\"0x{digits}{end}\"")
-        }
+        Err(_) => format!("\"0x{}{end}\"", Hex(start)),
     }
 }
 
@@ -215,51 +212,51 @@ pub fn judge(
     ending: &Ending,
 ) -> (Behavior, CloseBehavior, String) {
     let (close, result) = judge_close(&case.close, ending);
-    if let Some(alternative) = &case.alternative
-        && (behavior == Behavior::Failed || close != CloseBehavior::Ok)
-        && received.is_alternative(case)
-    {
-        let is_failure =
-            alternative.close.by == Side::Client && !alternative.close.codes.is_empty();
-        match judge_close(&alternative.close, ending) {
-            (CloseBehavior::Ok, result) => {
-                return (alternative.behavior, CloseBehavior::Ok, result);
-            }
-            (close @ CloseBehavior::WrongCode, result) if is_failure => {
-                return (Behavior::NonStrict, close, result);
-            }
-            _ => {}
-        }
+    let is_right = behavior != Behavior::Failed && close == CloseBehavior::Ok;
+    if let Some(verdict) = judge_alternative(case, received, ending).filter(|_| !is_right) {
+        return verdict;
     }
-    match case.judging {
-        Judging::Informational => (Behavior::Informational, CloseBehavior::Informational, result),
-        Judging::CodeMatters if close == CloseBehavior::WrongCode => {
-            (Behavior::Failed, close, result)
+    let is_wrong_end = match case.judging {
+        Judging::Usual => false,
+        Judging::CodeMatters => close == CloseBehavior::WrongCode,
+        Judging::SideMatters => !is_right_side(&case.close, ending),
+        Judging::EndMatters => close != CloseBehavior::Ok,
+        Judging::Informational => {
+            return (Behavior::Informational, CloseBehavior::Informational, result);
         }
-        Judging::SideMatters if !is_right_side(&case.close, ending) => {
-            (Behavior::Failed, close, result)
-        }
-        // RFC 6455 §7.1.7: a failing endpoint "SHOULD send a Close frame with an appropriate status code".
-        Judging::EndMatters
-            if close == CloseBehavior::WrongCode
-                && case.close.by == Side::Client
-                && behavior == Behavior::Ok =>
-        {
-            (Behavior::NonStrict, close, result)
-        }
-        Judging::EndMatters if close != CloseBehavior::Ok => (Behavior::Failed, close, result),
-        _ if case.check == Check::Reaction
-            && ending.received.is_none()
-            && ending.dropped_by == Some(Side::Server) =>
-        {
+    };
+    // RFC 6455 §7.1.7: a failing endpoint "SHOULD send a Close frame with an appropriate status code".
+    let is_only_code = case.judging == Judging::EndMatters
+        && close == CloseBehavior::WrongCode
+        && case.close.by == Side::Client;
+    let is_ok = behavior == Behavior::Ok;
+    let is_dropped_by_server = ending.dropped_by == Some(Side::Server);
+    match case.check {
+        _ if is_only_code && is_ok => (Behavior::NonStrict, close, result),
+        _ if is_wrong_end => (Behavior::Failed, close, result),
+        Check::Reaction if is_dropped_by_server && ending.received.is_none() => {
             (Behavior::Failed, CloseBehavior::Unclean, "the client did not react".into())
         }
-        _ if case.check == Check::EndOfTcp && ending.dropped_by == Some(Side::Server) => {
-            let is_ok = behavior == Behavior::Ok;
-            (if is_ok { Behavior::NonStrict } else { behavior }, close, result)
-        }
+        Check::EndOfTcp if is_dropped_by_server && is_ok => (Behavior::NonStrict, close, result),
         _ => (behavior, close, result),
     }
+}
+
+/// The verdict on a client that reacted in the case's other way.
+fn judge_alternative(
+    case: &Case,
+    received: &Received,
+    ending: &Ending,
+) -> Option<(Behavior, CloseBehavior, String)> {
+    let Alternative { behavior, close: expected, .. } = case.alternative.as_ref()?;
+    let is_failure = expected.by == Side::Client && !expected.codes.is_empty();
+    let (close, result) = judge_close(expected, ending);
+    let behavior = match close {
+        CloseBehavior::Ok => *behavior,
+        CloseBehavior::WrongCode if is_failure => Behavior::NonStrict,
+        _ => return None,
+    };
+    received.is_alternative(case).then_some((behavior, close, result))
 }
 
 /// Whether the first close frame came from the expected side.

@@ -14,7 +14,7 @@ const TEXT: Data = Data::Repeated(b"0123456789");
 const BINARY: Data = Data::Repeated(b"\x00\xFE\x23\xFA\xF0");
 
 /// No terms of the server's own: the client's offer decides.
-const PLAIN: Parameters = Parameters {
+pub(super) const PLAIN: Parameters = Parameters {
     server_no_context_takeover: false,
     client_no_context_takeover: false,
     server_max_window_bits: None,

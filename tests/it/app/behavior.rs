@@ -196,24 +196,24 @@ fn each_wrong_frame_breaks_the_one_rule_that_it_is_for() {
     };
     for (wrong, is_right) in [
         (
-            WrongFrame::Masked,
+            WrongFrame::MASKED,
             (|error| matches!(error, ProtocolError::MaskedFrameFromServer)) as fn(_) -> _,
         ),
-        (WrongFrame::ReservedBit, |error| matches!(error, ProtocolError::NonZeroReservedBits)),
-        (WrongFrame::ReservedOpcode, |error| matches!(error, ProtocolError::InvalidOpcode(3))),
-        (WrongFrame::UnexpectedContinuation, |error| {
+        (WrongFrame::RESERVED_BIT, |error| matches!(error, ProtocolError::NonZeroReservedBits)),
+        (WrongFrame::RESERVED_OPCODE, |error| matches!(error, ProtocolError::InvalidOpcode(3))),
+        (WrongFrame::UNEXPECTED_CONTINUATION, |error| {
             matches!(error, ProtocolError::UnexpectedContinueFrame)
         }),
     ] {
-        let Error::Protocol(error) = read(wrong.bytes()) else { panic!("{wrong:?}") };
+        let Error::Protocol(error) = read(wrong.bytes) else { panic!("{wrong:?}") };
         assert!(is_right(error.clone()), "{wrong:?}: {error:?}");
     }
-    assert!(matches!(read(WrongFrame::InvalidUtf8.bytes()), Error::Utf8(_)));
+    assert!(matches!(read(WrongFrame::INVALID_UTF8.bytes), Error::Utf8(_)));
     // As a server, it reads what a client shows that accepts the mask.
-    let stream = std::io::Cursor::new(WrongFrame::Masked.bytes().to_vec());
+    let stream = std::io::Cursor::new(WrongFrame::MASKED.bytes.to_vec());
     let unmasked = WebSocket::from_raw_socket(stream, Role::Server, None).read().unwrap();
     assert_eq!(unmasked.into_text().unwrap(), "masked");
-    let huge = read(WrongFrame::HugeLength.bytes());
+    let huge = read(WrongFrame::HUGE_LENGTH.bytes);
     let Error::Capacity(CapacityError::MessageTooLong { size, .. }) = huge else {
         panic!("{huge}")
     };

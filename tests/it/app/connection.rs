@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use wsecho::app::connection::Service;
 use wsecho::app::end::Lost;
+use wsecho::app::service::Service;
 use wsecho::app::step::Topic;
 
 use crate::driver::{

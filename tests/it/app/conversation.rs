@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wsecho::app::connection::Service;
 use wsecho::app::incoming::{LARGE_INPUT, SMALL_INPUT};
+use wsecho::app::service::Service;
 use wsecho::app::settings::WRITE_TIMEOUT_PARTS;
 use wsecho::app::step::Step;
 use wsecho::buffer::{Budget, Reservable, STEP, UNMETERED};

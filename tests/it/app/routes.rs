@@ -1,8 +1,8 @@
 //! The table of responses: the first row that fits a request is its response.
 
-use wsecho::app::behavior::{self, Behaviors};
+use wsecho::app::behavior::{self, Behaviors, Handshake};
 use wsecho::app::cases::results::Cases;
-use wsecho::app::routes::{self, Opening, route};
+use wsecho::app::routes::{self, Opening, Purpose, route};
 use wsecho::http::origin::Origin;
 use wsecho::http::request::{Request, head_len};
 use wsecho::http::response::{Response, reason_phrase};
@@ -25,8 +25,12 @@ fn respond_with(request: &str, behaviors: Behaviors) -> Response {
         .and_then(|len| Request::parse(&request.as_bytes()[..len.expect("the head is whole")]));
     match parsed {
         Ok(request) => match route(&request, &policy, behaviors, &Cases::default()) {
-            Ok(Opening { upgrade, behavior, .. }) => {
-                routes::open(&request, &upgrade, behavior.unwrap_or_default().handshake)
+            Ok(Opening { upgrade, purpose }) => {
+                let handshake = match purpose {
+                    Purpose::Behavior(behavior) => behavior.handshake,
+                    Purpose::Echo | Purpose::Runner(_) => Handshake::Valid,
+                };
+                routes::open(&request, &upgrade, handshake)
             }
             Err(response) => response,
         },

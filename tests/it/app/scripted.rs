@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use wsecho::app::behavior::HANG;
-use wsecho::app::connection::Service;
 use wsecho::app::incoming::LARGE_INPUT;
+use wsecho::app::service::Service;
 use wsecho::buffer::UNMETERED;
 
 use crate::driver::{Driver, Ended, PING_INTERVAL, PING_TIMEOUT, Waits, service, upgrade};
@@ -390,6 +390,31 @@ fn the_memory_of_a_large_reply_is_given_back_once_it_is_sent() {
     assert_eq!(budget.left(), 16 * LARGE);
 }
 
+#[test]
+fn an_unfinished_message_ages_by_the_clock_whatever_holds_back_the_replies_before_it() {
+    const WRITE_TIMEOUT: Duration = s(4);
+    let half = frame(0x82, &vec![7; LARGE])[..LARGE / 2].to_vec();
+    let first = [frame(0x02, &vec![7; LARGE / 2]), frame(0x89, b"").repeat(3)].concat();
+    for query in ["pong=off", "drip=1s", "latency=10s", "drip=2s&latency=5s&fragment=1"] {
+        for unfinished in [&half, &first] {
+            let mut service = service(2 * LARGE, 16 * LARGE);
+            service.settings.timeouts.write = WRITE_TIMEOUT;
+            let mut driver = opened(&service, query);
+            let bytes = [&frame(0x82, b"").repeat(5)[..], unfinished].concat();
+            assert_eq!(driver.receive(&bytes), bytes.len(), "{query}");
+            driver.wait_before(WRITE_TIMEOUT);
+            let is_held = service.budget.left() < 16 * LARGE;
+            assert!(is_held && !driver.is_closed(), "{query}");
+            driver.wait_until(WRITE_TIMEOUT);
+            assert_eq!(service.budget.left(), 16 * LARGE, "{query}");
+            driver.wait_until(WRITE_TIMEOUT + s(15));
+            let expected = close_frame(1008, "message makes no progress");
+            let replies = driver.sent.strip_suffix(&expected[..]).expect(query);
+            assert_eq!(messages(replies).len(), 5, "{query}");
+        }
+    }
+}
+
 // What the server sends by itself
 
 #[test]
@@ -466,7 +491,7 @@ fn a_client_that_only_pings_does_not_fill_the_memory_while_a_reply_drips() {
 }
 
 #[test]
-fn a_silent_client_is_pinged_and_closed_in_every_behaviour() {
+fn a_silent_client_is_pinged_and_closed_in_every_behavior() {
     for query in ["latency=10s", "drip=10s", "pong=off", "close=1000&after=1000", "fragment=1"] {
         with(query, |driver| {
             driver.wait_before(PING_INTERVAL);
@@ -515,7 +540,7 @@ fn no_ping_and_no_deadline_falls_inside_a_reply() {
 // The end
 
 #[test]
-fn a_stop_ends_every_behaviour_at_once_by_1001() {
+fn a_stop_ends_every_behavior_at_once_by_1001() {
     for query in [
         "latency=10s",
         "drip=10s",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wsecho::app::connection::Service;
+use wsecho::app::service::Service;
 use wsecho::websocket::negotiation::Mode;
 
 use crate::driver::{Driver, Ended, service, upgrade};

@@ -7,12 +7,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wsecho::app::connection::Service;
+use wsecho::app::service::Service;
 
+use crate::deflate::Compressor;
 use crate::driver::{Driver, service, upgrade};
 use crate::frames::{Random, masked_frame};
 use crate::support::{TempDir, from_env, has_programs, seed_from_env};
-use crate::websocket::rfc7692::Client;
 
 /// One of each is chosen, where it fits the others.
 const BEHAVIORS: [&[&str]; 5] = [
@@ -237,7 +237,7 @@ fn converse(service: &Service, random: &mut Random, capture: &mut Capture, numbe
     let mut driver = Driver::new(service);
     let request = upgrade(&format!("/do?trace{query}"), OFFERS[offer]);
     peers.pass(&mut driver, request.as_bytes(), random);
-    let mut compressor = Client::new(6);
+    let mut compressor = Compressor::new(6);
     let mut message = |random: &mut Random| {
         let len = match random.below(20) {
             0 => 65_530 + random.below(12),
@@ -249,7 +249,7 @@ fn converse(service: &Service, random: &mut Random, capture: &mut Capture, numbe
             0 => (0, payload),
             _ if random.below(3) == 0 => (0, payload),
             1 => (0x40, compressor.message(&payload)),
-            _ => (0x40, Client::new(6).message(&payload)),
+            _ => (0x40, Compressor::new(6).message(&payload)),
         };
         let count = [1, 1, 2, 3, 70][random.below(5)];
         let mut rest = &payload[..];

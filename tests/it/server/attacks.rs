@@ -33,7 +33,8 @@ const LOG_FLAGS: [&str; 4] =
 /// The lines with which a log begins and ends.
 const LINES_OF_THE_SERVER: usize = 3;
 
-/// Has 3,000 connections cause more lines than a pipe and the queue hold. Returns how many lines.
+/// Makes 3,000 connections, which log more lines than a pipe and the queue hold. Returns the number of
+/// lines.
 fn flood_log(server: &Server) -> usize {
     const CLIENTS: usize = 4;
     const REQUESTS: usize = 500;
@@ -188,7 +189,7 @@ fn the_stop_needs_no_new_thread() {
 
 // Memory in the kernel
 
-/// That of the servers that are asked for much and never read from.
+/// Of servers whose clients ask for much and never read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[test]
@@ -226,22 +227,11 @@ fn what_clients_did_not_read_is_not_kept_in_the_kernel_after_they_left() {
         stream
     };
     let kept: Vec<_> = (0..VISITS).map(visit).collect();
-    assert!(unsent(&server) > 0, "everything was read");
+    assert!(server.stuck() > 0, "everything was read");
     eventually(SOON, || server.client_threads() == 0);
-    let ended = Instant::now();
-    eventually(WRITE_TIMEOUT + SOON, || unsent(&server) == 0);
-    assert!(ended.elapsed() < WRITE_TIMEOUT * 5 / 4 + tolerance(), "{:?}", ended.elapsed());
+    // By itself the kernel would try for many minutes.
+    eventually(WRITE_TIMEOUT + SOON, || server.stuck() == 0);
     drop(kept);
-}
-
-/// How many bytes the kernel holds that the server's peers have not acknowledged.
-fn unsent(server: &Server) -> usize {
-    let port = format!(":{:04X}", server.addr.port());
-    let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
-    let rows = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    rows.filter(|fields| fields[1].ends_with(&port))
-        .map(|fields| usize::from_str_radix(&fields[4][..8], 16).unwrap())
-        .sum()
 }
 
 // One address

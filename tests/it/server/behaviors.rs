@@ -1,4 +1,4 @@
-//! Behaviours on demand over real sockets: what only a socket shows, and what the log says of it.
+//! Behaviors on demand over real sockets: what only a socket shows, and what the log says of it.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -27,7 +27,7 @@ fn text(payload: &str) -> Vec<u8> {
 }
 
 #[test]
-fn the_log_has_the_behaviour_and_what_the_client_did_with_it() {
+fn the_log_has_the_behavior_and_what_the_client_did_with_it() {
     let server = Server::start(&[]);
     for (number, query, act, ended) in [
         (
@@ -195,7 +195,7 @@ fn switched_off_the_path_is_one_like_any_other() {
 // The stop
 
 #[test]
-fn a_stop_ends_clients_in_every_behaviour() {
+fn a_stop_ends_clients_in_every_behavior() {
     const CLOSING: [&str; 9] = [
         "latency=10s",
         "drip=10s",
@@ -273,11 +273,40 @@ fn a_client_that_does_not_end_after_the_fault_is_dropped_at_the_close_timeout() 
 }
 
 #[test]
-fn a_client_that_does_not_read_is_cut_at_the_write_timeout_in_a_behaviour_too() {
+fn a_client_that_does_not_read_is_cut_at_the_write_timeout_in_a_behavior_too() {
     let server = Server::start(&["--write-timeout=1s"]);
     let mut stream = open(&server, "latency=1ms");
     let large = frame(0x82, &vec![7; 8 << 20]);
     let _ = stream.write_all(&large);
     server.wait_for_log("ended: peer did not read in time");
     eventually(SOON, || server.client_threads() == 0);
+}
+
+#[test]
+fn the_memory_of_an_unfinished_message_is_free_at_the_write_timeout_though_replies_drip() {
+    const LEN: usize = 1 << 20;
+    let server = Server::start(&["--write-timeout=2s", "--max-buffered=1MiB"]);
+    let large = frame(0x82, &vec![7; LEN]);
+    let sent = Instant::now();
+    // The replies take 9 s.
+    let mut holder = open(&server, "drip=300ms");
+    holder.write_all(&[&text("").repeat(30), &large[..LEN / 2]].concat()).unwrap();
+    let echoes_large = || {
+        let mut other = server.open();
+        other.write_all(&large).unwrap();
+        match read_frame(&mut other) {
+            (0x82, reply) => reply.len() == LEN,
+            (first, close) => {
+                assert_eq!((first, &close[..2]), (0x88, &1013_u16.to_be_bytes()[..]));
+                false
+            }
+        }
+    };
+    eventually(SOON, || !echoes_large());
+    eventually(SOON, echoes_large);
+    assert!(sent.elapsed() >= Duration::from_secs(2));
+    holder.set_nonblocking(true).unwrap();
+    let mut replies = Vec::new();
+    let _ = holder.read_to_end(&mut replies);
+    assert!(!replies.ends_with(b"message makes no progress"), "it was held until the close frame");
 }

@@ -1,4 +1,4 @@
-//! Clients in other languages, which others wrote, against the real server.
+//! Other people's clients, in other languages, against the real server.
 
 use std::env;
 use std::fs::{self, Permissions};
@@ -37,7 +37,7 @@ fn npms_ws_is_answered() {
     }
 }
 
-/// It agrees on compression, and compresses nothing, so neither does the server.
+/// It agrees on compression but compresses nothing, so the server does not either.
 #[test]
 fn undici_is_answered() {
     if has_npm_package("undici") {
@@ -47,22 +47,22 @@ fn undici_is_answered() {
 }
 
 #[test]
-fn pythons_websockets_reports_each_behaviour_as_the_guide_says() {
+fn pythons_websockets_reports_each_behavior_as_the_guide_says() {
     if let Some(python) = python() {
-        reports_each_behaviour(python, "behaviors.py", |row| row[2]);
+        reports_each_behavior(python, "behaviors.py", |row| row[2]);
     }
 }
 
 #[test]
-fn npms_ws_reports_each_behaviour_as_the_guide_says() {
+fn npms_ws_reports_each_behavior_as_the_guide_says() {
     if has_npm_package("ws") {
-        reports_each_behaviour(Command::new("node"), "behaviors.mjs", |row| row[3]);
+        reports_each_behavior(Command::new("node"), "behaviors.mjs", |row| row[3]);
     }
 }
 
-/// Fails unless `script` sees in each behaviour what that client's column of the guide says, and not
-/// before its time.
-fn reports_each_behaviour(
+/// Fails unless `script` sees what its column of the guide says of each behavior, and not before its
+/// time.
+fn reports_each_behavior(
     mut interpreter: Command,
     script: &str,
     column: fn(&[&'static str]) -> &'static str,
@@ -106,7 +106,7 @@ fn reports_each_behaviour(
     }
 }
 
-/// Fails unless `script` is answered, and what it says is compressed.
+/// Fails unless `script` is answered, and its messages are compressed.
 fn is_answered_compressed(interpreter: Command, script: &str) {
     let ended = is_answered(interpreter, script);
     assert!(ended.lines().all(|line| line.contains(", compressed to ")), "{ended}");

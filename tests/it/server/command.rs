@@ -1,13 +1,17 @@
 //! The command line of the real binary, and what it logs.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 
 use crate::frames::{close, frame};
 use crate::support::{
@@ -26,7 +30,7 @@ struct Flag {
     shows: fn(&Server),
 }
 
-/// Each of the two needs the other one.
+/// Each needs the other.
 const TLS: &[(&str, &str)] =
     &[("WSECHO_TLS_CERT", "tests/tls/ec.crt"), ("WSECHO_TLS_KEY", "tests/tls/ec.key")];
 
@@ -233,7 +237,7 @@ fn the_help_names_every_flag_with_its_default() {
         let about = about.split(" --").next().unwrap();
         assert!(about.contains(default), "{flag}: {about}");
     }
-    // The rule stands there once, and not behind each flag.
+    // The rule is stated once, not with each flag.
     assert!(words.contains("--ping-interval 5s is WSECHO_PING_INTERVAL=5s there"), "{words}");
     assert!(words.contains("An empty variable sets nothing, except WSECHO_PREFIX."), "{words}");
     assert_eq!(words.matches("WSECHO_").count(), 2);
@@ -305,7 +309,7 @@ fn what_keeps_it_from_starting_is_said_in_one_line() {
         ),
         // No name server is asked about an empty label.
         ("--addr", &"a..b:0".into(), "cannot listen on a..b:0: failed to lookup address".into()),
-        // From TEST-NET-1, which no machine has.
+        // TEST-NET-1: no machine has this address.
         (
             "--addr",
             &"192.0.2.1:0".into(),
@@ -402,7 +406,7 @@ fn an_error_from_the_environment_names_the_variable() {
             "null, *".as_ref(),
             "invalid value ' *' for 'WSECHO_ORIGIN': expected SCHEME://HOST",
         ),
-        // Without the end of its line, which would hide the rest on a terminal.
+        // Without the carriage return, which would hide the rest on a terminal.
         (
             "WSECHO_PING_TIMEOUT",
             "5\r".as_ref(),
@@ -421,7 +425,7 @@ fn an_error_from_the_environment_names_the_variable() {
             .envs([("WSECHO_PING_TIMEOUT", "2"), ("WSECHO_PING_INTERVAL", "3")]),
     );
     assert!(text.starts_with("error: invalid value '1' for '--ping-timeout <TIME>'"), "{text}");
-    // A variable that a flag wins over is not looked at.
+    // A variable is not parsed if its flag is given.
     let mut command = wsecho(&["--addr=127.0.0.1:0", "--ping-timeout=1s"]);
     Server::start_command(command.env("WSECHO_PING_TIMEOUT", "2")).answers_at_once();
 }
@@ -584,7 +588,7 @@ fn in_a_network_of_its_own(script: &str) -> Option<Command> {
     Some(command)
 }
 
-/// no-color.org, and what a terminal without escape sequences calls itself.
+/// NO_COLOR (no-color.org), and TERM=dumb.
 #[test]
 fn a_terminal_gets_colors_unless_it_or_the_user_wants_none() {
     if !has_programs(&["script"]) {
@@ -634,7 +638,51 @@ fn the_log_has_the_level_that_is_asked_for() {
     }
 }
 
-/// The levels of all lines from a run in which there is something to log at most of them.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn an_allocator_that_can_not_be_tuned_is_logged_at_debug_with_the_reason() {
+    let start = |program: &[&OsStr], tunables: &[u8]| {
+        let mut command = wsecho(&[]);
+        if let [loader, arguments @ ..] = program {
+            command = Command::new(loader);
+            command.args(arguments);
+        }
+        command.env("GLIBC_TUNABLES", OsStr::from_bytes(tunables));
+        let server = Server::start_command(command.args(["-v", "--addr", "127.0.0.1:0"]));
+        let line = server.log().into_iter().find(|line| line.contains("the allocator "));
+        line.map(|line| line.split_once("] ").unwrap().1.to_owned())
+    };
+    assert_eq!(start(&[], b""), None);
+    let untuned = |why: &str| Some(format!("the allocator is not tuned: {why}"));
+    assert_eq!(start(&[], b"\xFF"), untuned("GLIBC_TUNABLES is not UTF-8"));
+
+    // Started by its loader, it would start the loader instead of itself.
+    let program = wsecho_path();
+    let loader = loader(&program);
+    let why = format!("{} was started as {program}", fs::canonicalize(&loader).unwrap().display());
+    assert_eq!(start(&[OsStr::new(&loader), OsStr::new(&program)], b""), untuned(&why));
+
+    // glibc takes no tunables from the one who starts a program with another user's rights.
+    if geteuid().is_root() {
+        let dir = TempDir::new();
+        let copy = dir.path("wsecho");
+        fs::copy(program, &copy).unwrap();
+        chown(&copy, Some(65_534), None).unwrap();
+        fs::set_permissions(&copy, Permissions::from_mode(0o4755)).unwrap();
+        fs::set_permissions(dir.path(""), Permissions::from_mode(0o755)).unwrap();
+        let why = "GLIBC_TUNABLES was lost, as in a program with capabilities";
+        assert_eq!(start(&[copy.as_os_str()], b""), untuned(why));
+    }
+}
+
+/// The loader that the head of `program` names (PT_INTERP).
+fn loader(program: &str) -> String {
+    let bytes = fs::read(program).unwrap();
+    let text = String::from_utf8_lossy(&bytes[..4096]);
+    text.split('\0').find(|text| text.starts_with("/lib")).unwrap().to_owned()
+}
+
+/// The levels of all lines of a run that logs at most levels.
 fn levels_logged(mut command: Command) -> BTreeSet<String> {
     let addr = free_addr();
     // More than any kernel carries, for a warning.
@@ -714,7 +762,7 @@ fn a_client_has_two_lines_in_the_log() {
     let seconds: f64 = seconds.strip_suffix(" s").unwrap().parse().unwrap();
     assert!(seconds < SOON.as_secs_f64());
 
-    // The log of the next client comes after all that there is about the first.
+    // The next client is logged after all lines about the first.
     echo(&server, b"hi");
     server.wait_for_log("client 2 ended: ");
     let mut log = server.log();
@@ -737,7 +785,7 @@ fn the_log_says_what_is_compressed_and_how_well() {
     let head = read_head(&mut stream);
     assert!(head.contains(&format!("\r\nSec-WebSocket-Extensions: {AGREED}\r\n")), "{head}");
     server.wait_for_log(&format!(", path \"/\", {AGREED}"));
-    // Sixteen letters, as zlib compresses them.
+    // The size that zlib gives sixteen letters.
     stream.write_all(&frame(0xC1, &[0x4A, 0x4C, 0x44, 0x05, 0x00, 0x00])).unwrap();
     let (first, reply) = read_frame(&mut stream);
     assert_eq!(first, 0xC1);

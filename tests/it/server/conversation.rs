@@ -1,5 +1,4 @@
-//! Conversations over real sockets, with tungstenite as the client wherever it can send what is to be
-//! sent.
+//! Conversations over real sockets. The client is tungstenite wherever it can send the input.
 
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};

@@ -45,7 +45,7 @@ fn more_clients_than_the_kernel_carries_do_not_abort_the_process() {
     for response in refused {
         assert_is_503(&response, LIMIT_REACHED);
     }
-    // An unfinished message is the most that a client has mapped.
+    // An unfinished message takes the most memory maps that a client can have.
     for stream in &mut open {
         stream.write_all(&frame(0x01, b"still ")).unwrap();
     }

@@ -32,7 +32,7 @@ fn under_nohup_it_survives_the_hang_up_and_appends_to_its_log() {
         .args(["-c", nohup, &wsecho_path()])
         .current_dir(dir.path(""))
         .env_remove("RUST_LOG")
-        // A pipe that stays open in the daemon would keep this from ending.
+        // A pipe that the daemon keeps open would block this read.
         .stderr(Stdio::null())
         .stdout(fs::File::create(dir.path("pid")).unwrap())
         .status();
@@ -73,7 +73,7 @@ struct Daemon(Pid);
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It was stopped, and most often has exited.
+        // It was stopped, and has usually exited.
         let _ = kill_process(self.0, Signal::KILL);
     }
 }
@@ -118,7 +118,7 @@ fn the_log_goes_on_without_a_hole_after_logrotate_has_copied_and_truncated_it() 
     assert_events(&after, &["client 2 connected: ", "client 2 ended: "]);
 }
 
-/// Fails unless each line of `log` is a whole one, and the lines are these, in whatever order.
+/// Fails unless `log` has exactly these lines, all whole, in any order.
 fn assert_events(log: &str, events: &[&str]) {
     assert!(log.ends_with('\n') && !log.contains('\0'), "{log:?}");
     let lines: Vec<_> = log.lines().filter(|line| !line.contains(" WARN ")).collect();
@@ -157,7 +157,7 @@ fn a_log_that_cannot_be_written_costs_nobody_an_answer() {
 fn a_log_file_that_fills_up_is_reported_on_stderr_and_goes_on_when_there_is_room() {
     let dir = TempDir::new();
     let log = dir.path("wsecho.log");
-    // A file may have one block of 512 bytes, and to write beyond it is an error like any other.
+    // A file may have 512 bytes. To write more is an error like any other.
     let script = r#"trap '' XFSZ; ulimit -f 1; exec "$0" --addr "$1" --log-file "$2""#;
     let addr = free_addr().to_string();
     let mut command = Command::new("sh");
@@ -301,7 +301,7 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     fs::write(dir.path("wsecho.socket"), SOCKET_UNIT).unwrap();
     analyze(&["verify"], &unit);
     analyze(&["verify"], &dir.path("wsecho.socket"));
-    // 1.5 of 10, where 10 is wholly exposed.
+    // 1.5 of 10. 10 is fully exposed.
     analyze(&["security", "--offline=true", "--threshold=15"], &unit);
 }
 

@@ -1,4 +1,4 @@
-//! Clients that take their time: every wait for one ends at its deadline, and none is a busy one.
+//! Slow clients: every wait for one ends at its deadline, and none is busy.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::iter;

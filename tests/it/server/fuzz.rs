@@ -1,8 +1,8 @@
-//! The whole server against random clients, and stopped at a random moment: what each client receives
-//! is right as far as it goes, and it goes as far as the client's own behaviour allows.
+//! The whole server against random clients, stopped at a random moment: each client receives nothing wrong,
+//! and all that its own behavior allows.
 //!
-//! `FUZZ_SECONDS` says how long (5), `FUZZ_SEED` repeats a run as far as the network
-//! lets it. A failure shows the seed, the round, and all that happened to the client:
+//! `FUZZ_SECONDS` is how long it runs (5). `FUZZ_SEED` repeats a run as far as the network allows. A failure
+//! shows the seed, the round, and all that happened to the client:
 //!
 //! ```text
 //! FUZZ_SECONDS=60 cargo test --release --test it -- server::fuzz --nocapture
@@ -20,10 +20,13 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use rustix::process::Signal;
+use wsecho::server::registry::LIMIT_REACHED;
 
+use super::crowd::Crowd;
+use crate::deflate::{Compressor, Inflater, TAIL};
 use crate::frames::{Random, close, frame};
 use crate::support::{
-    HEALTH_CHECK, PREFIX, Server, UPGRADE, demand, from_env, reset, seed_from_env,
+    HEALTH_CHECK, PREFIX, Server, UPGRADE, demand, from_env, offering, reset, seed_from_env,
 };
 
 /// Short, so that each of them passes often, and long enough for clients on a busy machine.
@@ -42,18 +45,17 @@ const MAX_MESSAGE_SIZE: usize = 1 << 20;
 /// The code of a behavior.
 const CODE_ON_DEMAND: u16 = 4000;
 
-/// For how long a client that reads slowly does not read, all in all. Half of the timeout, so that it
-/// has to get everything.
+/// The total of a slow reader's pauses. Half of the timeout, so that it has to get everything.
 const SLOW: Duration = Duration::from_secs(1);
 
 /// A client whose own thread waited so long for a processor has had too little time to be judged.
-const STARVED: Duration = Duration::from_millis(400);
+pub(super) const STARVED: Duration = Duration::from_millis(400);
 
-/// Rounds at once, which wait most of the time.
+/// Rounds that run at once. They mostly wait.
 const LANES: usize = 4;
 
 #[test]
-fn every_client_receives_what_its_own_behaviour_allows() {
+fn every_client_receives_what_its_own_behavior_allows() {
     let time = Duration::from_secs(from_env("FUZZ_SECONDS").unwrap_or(5));
     let seed = seed_from_env("FUZZ_SEED");
     println!("FUZZ_SECONDS={} FUZZ_SEED={seed}", time.as_secs());
@@ -71,10 +73,11 @@ fn every_client_receives_what_its_own_behaviour_allows() {
     });
     let counts = counts.into_inner().unwrap();
     println!("{} rounds, {counts:?}", rounds.into_inner());
-    assert!(counts.judged > 0 && counts.closed > 0 && counts.responses > 0, "{counts:?}");
+    let Counts { judged, closed, responses, inflated, .. } = counts;
+    assert!(judged > 0 && closed > 0 && responses > 0 && inflated > 0, "{counts:?}");
 }
 
-/// What the clients were, to see that none of it is rare.
+/// What happened to the clients, to see that none of it is rare.
 #[derive(Debug, Default)]
 struct Counts {
     /// That had to get all that was due to them.
@@ -85,29 +88,62 @@ struct Counts {
     /// That got another response than 101.
     responses: usize,
     replies: usize,
+    /// Of the replies those that were compressed.
+    inflated: usize,
+    /// That were refused at the limit.
+    refused: usize,
+    /// Connections of crowds that were evicted.
+    evicted: usize,
+}
+
+/// What is special about the server of a round.
+struct Setup {
+    /// Whether compression keeps its contexts.
+    takeover: bool,
+    /// The limit of WebSockets.
+    max: usize,
+    /// Whether others take the slots beyond the limit.
+    crowded: bool,
 }
 
 /// Starts a server, and stops it while its clients are at work.
 fn play(seed: u64, round: u64, counts: &Mutex<Counts>) {
     let mut random = Random(Random(seed).number() ^ round);
-    let mut server = Server::start(&FLAGS);
-    let plans: Vec<_> = (0..=random.below(40)).map(|_| Plan::new(&mut random)).collect();
-    let stop_after = Duration::from_millis(random.below(1_500) as u64);
-    let (records, stop, status) = thread::scope(|scope| {
+    let setup = Setup {
+        takeover: random.below(2) == 0,
+        max: [1 + random.below(4), 10_000][random.below(2)],
+        crowded: random.below(2) == 0,
+    };
+    let compression = ["no-context-takeover", "context-takeover"][usize::from(setup.takeover)];
+    let max = setup.max.to_string();
+    let flags = ["--compression", compression, "--max-connections", &max];
+    let mut server = Server::start(&[&FLAGS[..], &flags].concat());
+    let plans: Vec<_> = (0..=random.below(40)).map(|_| Plan::new(&mut random, &setup)).collect();
+    let crowd = Crowd::new(&mut random, if setup.crowded { 300 } else { 0 });
+    let least = if setup.crowded { 1_000 } else { 0 };
+    let stop_after = Duration::from_millis((least + random.below(1_500)) as u64);
+    let (records, evicted, stop, status) = thread::scope(|scope| {
         let addr = server.addr;
         let clients: Vec<_> =
             plans.iter().map(|plan| scope.spawn(move || Client::new(plan).run(addr))).collect();
+        let end = Instant::now() + stop_after;
+        let crowd = scope.spawn(move || crowd.gather(addr, end));
         thread::sleep(stop_after);
         let stop = Instant::now();
         server.signal(Signal::TERM);
         let status = server.wait(TIMEOUT + Duration::from_secs(1));
         let records: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
-        (records, stop, status)
+        (records, crowd.join().unwrap(), stop, status)
     });
     let mut counts = counts.lock().unwrap();
     let mut failures = Vec::new();
+    match evicted {
+        Ok(evicted) => counts.evicted += evicted,
+        Err(wrong) => failures.push(wrong),
+    }
+    failures.extend(check_limit(&setup, &plans, &records).err());
     for (plan, record) in plans.iter().zip(records) {
-        if let Err(wrong) = record.check(plan, stop, &mut counts) {
+        if let Err(wrong) = record.check(plan, &setup, stop, &mut counts) {
             failures.push(format!("{wrong}\n{plan}\n{}", record.show(stop)));
         }
     }
@@ -128,11 +164,15 @@ struct Plan {
     pieces: Vec<(Duration, Vec<u8>)>,
     /// The replies, and how much has to be sent for each.
     replies: Vec<(usize, (u8, Vec<u8>))>,
+    /// Whether it offers compression.
+    compresses: bool,
     ending: Ending,
+    /// How much has to be sent before the WebSocket may end by it.
+    may_end_at: usize,
+    closing: Closing,
     reading: Reading,
     leaving: Leaving,
     answers_pings: bool,
-    answers_close: bool,
     /// How long it keeps the connection after the end of the server's stream.
     lingers: Duration,
 }
@@ -146,7 +186,7 @@ enum Request {
     Malformed,
 }
 
-/// What the frames come to.
+/// How the frames end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Ending {
     /// To nothing.
@@ -157,6 +197,18 @@ enum Ending {
     Unfinished,
     /// To any frames.
     Random,
+}
+
+/// Whether the client sends a close frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Closing {
+    /// By itself, which is done when so much is sent.
+    At(usize),
+    /// As its answer, behind what it has yet to send.
+    Answer,
+    Never,
+    /// It can't, since what it sends is wrong or ends within a message.
+    Broken,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -176,7 +228,7 @@ enum Leaving {
 }
 
 impl Plan {
-    fn new(random: &mut Random) -> Self {
+    fn new(random: &mut Random, setup: &Setup) -> Self {
         let request = match random.below(20) {
             0 => Request::Page,
             1 => Request::Health,
@@ -186,28 +238,53 @@ impl Plan {
         };
         // After so many messages the server is to close by itself, whatever comes with them.
         let after = (random.below(4) == 0).then(|| 1 + random.below(6));
+        let compresses = request == Request::Upgrade && random.below(2) == 0;
         let mut sent = match (request, after) {
-            (Request::Upgrade, Some(after)) => {
-                demand(&format!("close={CODE_ON_DEMAND}&after={after}")).into()
+            (Request::Upgrade, after) => {
+                let request = after.map_or(UPGRADE.into(), |after| {
+                    demand(&format!("close={CODE_ON_DEMAND}&after={after}"))
+                });
+                let offer = if compresses { "permessage-deflate" } else { "unknown" };
+                offering(&request, offer).into_bytes()
             }
-            (Request::Upgrade, None) => UPGRADE.into(),
             (Request::Page, _) => b"GET / HTTP/1.0\r\n\r\n".to_vec(),
             (Request::Health, _) => HEALTH_CHECK.into(),
             (Request::Unfinished, _) => UPGRADE.as_bytes()[..random.below(UPGRADE.len())].to_vec(),
             (Request::Malformed, _) => b"no request\r\n\r\n".to_vec(),
         };
         let mut replies = Vec::new();
-        let mut ending = Ending::Open;
+        let (mut ending, mut may_end_at) = (Ending::Open, usize::MAX);
+        let mut closing = Closing::Broken;
         if request == Request::Upgrade {
+            let mut compressor = Compressor::new(random.below(10) as u8);
             for _ in 0..random.below(12) {
                 let longest = [10, 126, 2_000, 70_000, 400_000][random.below(5)];
-                add_message(random, longest, &mut sent, &mut replies);
+                if !compresses || random.below(2) == 0 {
+                    add_message(random, longest, &mut sent, &mut replies);
+                    continue;
+                }
+                if !setup.takeover {
+                    compressor = Compressor::new(random.below(10) as u8);
+                }
+                add_compressed(random, longest, &mut compressor, &mut sent, &mut replies);
             }
-            ending = add_ending(random, &mut sent);
+            may_end_at = sent.len() + 1;
+            ending = add_ending(random, compresses, &mut sent);
+            closing = match ending {
+                Ending::Open => {
+                    may_end_at = usize::MAX;
+                    [Closing::Answer, Closing::Never][random.below(2)]
+                }
+                Ending::Close { last, code: None | Some(1000 | 1001 | 3000..), .. } => {
+                    Closing::At(last)
+                }
+                _ => Closing::Broken,
+            };
             let mut messages =
                 replies.iter().enumerate().filter(|(_, (_, (first, _)))| *first != 0x8A);
             if let Some((last, (due, _))) = after.and_then(|after| messages.nth(after - 1)) {
                 ending = Ending::Close { first: *due, last: *due, code: Some(CODE_ON_DEMAND) };
+                may_end_at = *due;
                 replies.truncate(last + 1);
             }
         }
@@ -229,14 +306,20 @@ impl Plan {
         Plan {
             begins_after: milliseconds(random.below(1_000)),
             request,
-            pieces: cut(random, &sent),
+            pieces: match request {
+                // Nothing may keep a health check from its answer, so it comes whole.
+                Request::Health => vec![(Duration::ZERO, sent)],
+                _ => cut(random, &sent),
+            },
             replies,
+            compresses,
             ending,
+            may_end_at,
+            closing,
             reading,
             leaving,
             // Within a frame, a pong would be a part of it.
             answers_pings: ending == Ending::Open && random.below(2) == 0,
-            answers_close: random.below(2) == 0,
             lingers: milliseconds(if random.below(10) == 0 { random.below(3_000) } else { 0 }),
         }
     }
@@ -249,7 +332,8 @@ impl fmt::Display for Plan {
             f,
             "begins after {begins_after:?}, {request:?}, {ending:?}, {reading:?}, {leaving:?}"
         )?;
-        write!(f, ", answers pings: {}, close: {}", self.answers_pings, self.answers_close)?;
+        write!(f, ", compresses: {}, answers pings: {}", self.compresses, self.answers_pings)?;
+        write!(f, ", close frame: {:?}", self.closing)?;
         writeln!(f, ", lingers {:?}, {} pieces, replies:", self.lingers, pieces.len())?;
         for (due, (first, payload)) in replies {
             writeln!(f, "    {first:02X} of {} bytes when {due} are sent", payload.len())?;
@@ -308,11 +392,48 @@ pub(super) fn add_message(
     }
 }
 
-fn add_ending(random: &mut Random, sent: &mut Vec<u8>) -> Ending {
+/// Adds a compressed message of up to `longest` bytes, in two frames, as [`add_message`] does.
+fn add_compressed(
+    random: &mut Random,
+    longest: usize,
+    compressor: &mut Compressor,
+    sent: &mut Vec<u8>,
+    replies: &mut Vec<(usize, (u8, Vec<u8>))>,
+) {
+    let len = random.below(longest + 1);
+    let letters = [1, 4, 95][random.below(3)];
+    let text: Vec<u8> = (0..len).map(|_| b' ' + random.below(letters) as u8).collect();
+    let payload = compressor.message(&text);
+    let (one, other) = payload.split_at(random.below(payload.len() + 1));
+    let (first, reply) = match random.below(2) {
+        0 => (0x01, [PREFIX.as_bytes(), &text].concat()),
+        _ => (0x02, text),
+    };
+    sent.extend([frame(0x40 | first, one), frame(0x80, other)].concat());
+    replies.push((sent.len(), (0x80 | first, reply)));
+}
+
+/// A compressed message that breaks a rule, and the code that it gets.
+fn wrongly_compressed(random: &mut Random) -> (Vec<u8>, u16) {
+    let compressed = |message: &[u8]| Compressor::new(6).message(message);
+    match random.below(5) {
+        0 => {
+            let whole = compressed(&random.bytes(300));
+            let len = 1 + random.below(whole.len() - 1);
+            (frame(0xC2, &whole[..len]), 1007)
+        }
+        1 => (frame(0xC2, &[&compressed(b"with its tail")[..], &TAIL].concat()), 1007),
+        2 => (frame(0xC2, b"not compressed"), 1007),
+        3 => (frame(0xC1, &compressed(b"not UTF-8: \xFF")), 1007),
+        _ => (frame(0xC2, &compressed(&vec![0; MAX_MESSAGE_SIZE + 1])), 1009),
+    }
+}
+
+fn add_ending(random: &mut Random, compresses: bool, sent: &mut Vec<u8>) -> Ending {
     let first = sent.len();
     let wrong: [(&[u8], u16); 10] = [
         (b"\x81\x02hi", 1002),
-        (&frame(0xC1, b"reserved bit"), 1002),
+        (&frame(0xA1, b"reserved bit"), 1002),
         (&frame(0x83, b"reserved opcode"), 1002),
         (&frame(0x80, b"nothing to continue"), 1002),
         (&frame(0x09, b"a fragmented ping"), 1002),
@@ -324,7 +445,12 @@ fn add_ending(random: &mut Random, sent: &mut Vec<u8>) -> Ending {
     ];
     let code = match random.below(10) {
         0 | 1 => {
-            let (bytes, code) = wrong[random.below(wrong.len())];
+            let (bytes, code) = if compresses && random.below(2) == 0 {
+                wrongly_compressed(random)
+            } else {
+                let (bytes, code) = wrong[random.below(wrong.len())];
+                (bytes.to_vec(), code)
+            };
             sent.extend(bytes);
             Some(code)
         }
@@ -372,11 +498,15 @@ struct Record {
     asked: Option<Instant>,
     /// Whether the client itself has ended its stream, or the connection.
     left: Option<Leaving>,
+    /// When the 101 came.
+    opened: Option<Instant>,
+    /// When enough was sent for the WebSocket to end.
+    may_end: Option<Instant>,
     /// When the server's close frame came.
     closed: Option<Instant>,
-    /// Whether it was answered.
-    has_answered: bool,
-    /// When the server ended its stream.
+    /// When the client's own close frame was sent.
+    answered: Option<Instant>,
+    /// When the server ended its stream, or the connection.
     ended: Option<Instant>,
     /// The longest that its thread had to wait for a processor.
     starved: Duration,
@@ -389,6 +519,7 @@ struct Client<'p> {
     pieces: VecDeque<(Duration, Vec<u8>)>,
     write_at: Instant,
     frames: Frames,
+    close_at: Option<usize>,
 }
 
 impl<'p> Client<'p> {
@@ -399,6 +530,10 @@ impl<'p> Client<'p> {
             pieces: plan.pieces.iter().cloned().collect(),
             write_at: Instant::now(),
             frames: Frames::default(),
+            close_at: match plan.closing {
+                Closing::At(at) => Some(at),
+                _ => None,
+            },
         }
     }
 
@@ -461,7 +596,10 @@ impl<'p> Client<'p> {
                 }
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-                Err(error) => return self.event(format!("cannot receive: {error}")),
+                Err(error) => {
+                    self.record.ended = Some(Instant::now());
+                    return self.event(format!("cannot receive: {error}"));
+                }
             };
             self.starved(now, TICK);
             if received > 0 {
@@ -482,6 +620,12 @@ impl<'p> Client<'p> {
                 }
                 self.record.sent += bytes;
                 self.record.asked.get_or_insert(now);
+                if self.record.sent >= self.plan.may_end_at {
+                    self.record.may_end.get_or_insert(now);
+                }
+                if self.close_at.is_some_and(|at| self.record.sent >= at) {
+                    self.record.answered.get_or_insert(now);
+                }
                 self.event(format!("sent {bytes}"));
                 true
             }
@@ -502,6 +646,7 @@ impl<'p> Client<'p> {
     fn leave(&mut self, stream: &TcpStream) -> Leaving {
         if self.plan.leaving != Leaving::Stay {
             self.record.left = Some(self.plan.leaving);
+            self.record.may_end.get_or_insert_with(Instant::now);
             self.event("left");
         }
         if self.plan.leaving == Leaving::EndStream {
@@ -513,18 +658,25 @@ impl<'p> Client<'p> {
     fn received(&mut self, bytes: &[u8]) {
         self.record.received.extend(bytes);
         self.event(format!("received {}", bytes.len()));
-        for (first, _) in self.frames.take(&self.record.received) {
+        let frames = self.frames.take(&self.record.received);
+        if self.frames.at.is_some() {
+            self.record.opened.get_or_insert_with(Instant::now);
+        }
+        for (first, _) in frames {
             if first == 0x88 {
                 self.record.closed.get_or_insert_with(Instant::now);
             }
             let answer = match first {
-                0x89 if self.plan.answers_pings => frame(0x8A, b""),
-                0x88 if self.plan.answers_close => close(1000),
+                0x89 if self.plan.answers_pings && self.pieces.is_empty() => frame(0x8A, b""),
+                0x88 if self.plan.closing == Closing::Answer => close(1000),
                 _ => continue,
             };
-            if self.pieces.is_empty() && self.record.left.is_none() {
-                self.record.has_answered |= first == 0x88;
+            if self.record.left.is_none() {
                 self.pieces.push_back((Duration::ZERO, answer));
+                if first == 0x88 {
+                    let unsent: usize = self.pieces.iter().map(|(_, piece)| piece.len()).sum();
+                    self.close_at = Some(self.record.sent + unsent);
+                }
             }
         }
     }
@@ -570,6 +722,34 @@ impl Frames {
     }
 }
 
+/// Fails if more WebSockets were open at once than the limit allows, or if one was refused below it.
+fn check_limit(setup: &Setup, plans: &[Plan], records: &[Record]) -> Result<(), String> {
+    let surely: Vec<_> =
+        plans.iter().zip(records).filter_map(|(plan, record)| record.surely_open(plan)).collect();
+    for (at, _) in &surely {
+        let open = surely.iter().filter(|(from, to)| from <= at && at <= to).count();
+        if open > setup.max {
+            return Err(format!("{open} WebSockets at once, the limit is {}", setup.max));
+        }
+    }
+    if setup.crowded {
+        return Ok(());
+    }
+    let possibly: Vec<_> = records.iter().filter_map(Record::possibly_open).collect();
+    let is_refused = |record: &&Record| {
+        record.received.starts_with(b"HTTP/1.1 503 ")
+            && String::from_utf8_lossy(&record.received).contains(LIMIT_REACHED)
+    };
+    for record in records.iter().filter(is_refused) {
+        let (Some(asked), Some((last, _))) = (record.asked, record.events.last()) else { continue };
+        let open = possibly.iter().filter(|(from, to)| *from <= *last && asked <= *to).count();
+        if open < setup.max {
+            return Err(format!("refused, though {open} were open and {} may be", setup.max));
+        }
+    }
+    Ok(())
+}
+
 fn head_len(received: &[u8]) -> Option<usize> {
     let end = received.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
     Some(end + 4)
@@ -577,10 +757,18 @@ fn head_len(received: &[u8]) -> Option<usize> {
 
 impl Record {
     /// Fails unless the client received what it has to, in this order, and not more.
-    fn check(&self, plan: &Plan, stop: Instant, counts: &mut Counts) -> Result<(), String> {
+    fn check(
+        &self,
+        plan: &Plan,
+        setup: &Setup,
+        stop: Instant,
+        counts: &mut Counts,
+    ) -> Result<(), String> {
         let is_starved = self.starved >= STARVED;
         let stayed = matches!(self.left, None | Some(Leaving::EndStream));
         let is_judged = stayed && plan.reading != Reading::Never && !is_starved;
+        // It may have to make room, until it is a WebSocket.
+        let is_evictable = setup.crowded && plan.request != Request::Health;
         counts.starved += usize::from(is_starved);
         counts.judged += usize::from(is_judged);
         let Some((last, _)) = self.events.last() else { return Ok(()) };
@@ -589,13 +777,21 @@ impl Record {
         let Some(head_len) = head_len(&self.received) else {
             // The process may end before it accepts a client that comes when it stops.
             let came_early = self.asked.is_some_and(|asked| asked + STARVED < stop);
-            return if is_judged && came_early { Err("no response".into()) } else { Ok(()) };
+            return match is_judged && came_early && !is_evictable {
+                true => Err("no response".into()),
+                false => Ok(()),
+            };
         };
         let head = String::from_utf8(self.received[..head_len].to_vec()).map_err(|_| "no UTF-8")?;
         let status =
             head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).ok_or("no HTTP")?;
+        let is_refused =
+            status == "503" && String::from_utf8_lossy(&self.received).contains(LIMIT_REACHED);
         let is_expected = match plan.request {
             _ if is_stopped && status == "503" => true,
+            _ if is_evictable && is_refused => true,
+            // Whether there were so many is what `check_limit` checks.
+            Request::Upgrade if is_refused => true,
             Request::Upgrade => status == "101",
             Request::Page | Request::Health => status == "200",
             Request::Unfinished => ["400", "408"].contains(&status),
@@ -606,20 +802,25 @@ impl Record {
         }
         if status != "101" {
             counts.responses += 1;
+            counts.refused += usize::from(is_refused);
             let (_, len) = head.split_once("Content-Length: ").ok_or("no length")?;
             let len: usize = len.lines().next().unwrap().parse().map_err(|_| "no length")?;
             let body = self.received.len() - head_len;
             return match body {
-                _ if body == len || (body < len && !is_judged) => Ok(()),
+                _ if body == len || (body < len && (!is_judged || is_evictable)) => Ok(()),
                 _ => Err(format!("{body} bytes of a body of {len}")),
             };
         }
-        self.check_frames(plan, is_judged, is_stopped, counts)
+        if head.contains("permessage-deflate") != plan.compresses {
+            return Err(format!("not what was offered is agreed: {head}"));
+        }
+        self.check_frames(plan, setup, is_judged, is_stopped, counts)
     }
 
     fn check_frames(
         &self,
         plan: &Plan,
+        setup: &Setup,
         is_judged: bool,
         is_stopped: bool,
         counts: &mut Counts,
@@ -629,20 +830,34 @@ impl Record {
         let is_whole = reader.at == Some(self.received.len());
         let mut replies = plan.replies.iter();
         let mut pings = 0;
-        let close = frames.find_map(|(first, payload)| match first {
-            0x88 => Some(Ok(payload)),
-            0x89 if payload.is_empty() => {
-                pings += 1;
-                None
+        let mut inflater = Inflater::default();
+        let close = frames.find_map(|(mut first, mut payload)| {
+            if plan.compresses && matches!(first, 0xC1 | 0xC2) {
+                if !setup.takeover {
+                    inflater = Inflater::default();
+                }
+                counts.inflated += 1;
+                first &= !0x40;
+                match inflater.message(&payload) {
+                    Ok(message) => payload = message,
+                    Err(wrong) => return Some(Err(wrong.into())),
+                }
             }
-            _ => match replies.next() {
-                Some((due, reply)) if *due <= self.sent && reply == &(first, payload) => {
-                    counts.replies += 1;
+            match first {
+                0x88 => Some(Ok(payload)),
+                0x89 if payload.is_empty() => {
+                    pings += 1;
                     None
                 }
-                None if plan.ending == Ending::Random => None,
-                _ => Some(Err(format!("a frame {first:02X} that is not due"))),
-            },
+                _ => match replies.next() {
+                    Some((due, reply)) if *due <= self.sent && reply == &(first, payload) => {
+                        counts.replies += 1;
+                        None
+                    }
+                    None if plan.ending == Ending::Random => None,
+                    _ => Some(Err(format!("a frame {first:02X} that is not due"))),
+                },
+            }
         });
         let close = close.transpose()?;
         if let (Some(_), Some((first, _))) = (&close, frames.next()) {
@@ -676,24 +891,50 @@ impl Record {
             (Ending::Random, _, _) => missing == 0,
             (Ending::Open, _, _) => false,
         };
+        // What a client sends that makes mistakes may look like a close frame.
         match is_due {
-            true if is_judged && plan.ending == Ending::Open => self.check_end(plan),
+            true if is_judged && plan.closing != Closing::Broken => self.check_end(plan),
             true => Ok(()),
             false => Err(format!("close frame {code:?} {reason:?} is not due")),
         }
     }
 
-    /// Fails unless the server has ended its stream once its close frame was answered, and not before.
+    /// Fails unless the server has ended its stream soon after both close frames were sent, and not long
+    /// before its timeout otherwise: many proxies take the end of one direction for the end of both.
     fn check_end(&self, plan: &Plan) -> Result<(), String> {
         let (Some(closed), None, Reading::Fast) = (self.closed, self.left, plan.reading) else {
             return Ok(());
         };
-        match (self.has_answered, self.ended.map(|ended| ended - closed)) {
-            (true, Some(time)) if time <= TIMEOUT / 2 => Ok(()),
-            (false, Some(time)) if time + STARVED >= TIMEOUT => Ok(()),
-            (false, None) => Ok(()),
-            (_, time) => Err(format!("the server ended its stream {time:?} after its close frame")),
+        let wrong = match (self.answered, self.ended) {
+            (Some(answered), Some(ended)) => ended > answered.max(closed) + TIMEOUT / 2,
+            (Some(_), None) => true,
+            (None, Some(ended)) => ended < closed + TIMEOUT / 2,
+            (None, None) => false,
+        };
+        let ended = self.ended.map(|ended| ended - closed);
+        let answered = self.answered.map(|answered| answered.saturating_duration_since(closed));
+        match wrong {
+            true => Err(format!("ended {ended:?} after the close frame, answered: {answered:?}")),
+            false => Ok(()),
         }
+    }
+
+    /// From when until when its WebSocket was open without a doubt.
+    fn surely_open(&self, plan: &Plan) -> Option<(Instant, Instant)> {
+        let (last, _) = self.events.last()?;
+        let ends = [self.may_end, self.closed, self.ended];
+        let end = ends.into_iter().flatten().fold(*last, Instant::min);
+        let (opened, end) = (self.opened?, end.checked_sub(STARVED)?);
+        let is_certain = plan.reading == Reading::Fast && self.starved < STARVED && opened < end;
+        is_certain.then_some((opened, end))
+    }
+
+    /// From when until when its WebSocket may have been open.
+    fn possibly_open(&self) -> Option<(Instant, Instant)> {
+        let (last, _) = self.events.last()?;
+        let is_open =
+            self.received.starts_with(b"HTTP/1.1 101 ") || head_len(&self.received).is_none();
+        is_open.then_some((self.asked?, *last + STARVED))
     }
 
     /// All that happened, with times since the stop.

@@ -1,5 +1,4 @@
-//! The opening handshake, as far as it is about the socket: how the request's bytes come, and how the
-//! response ends.
+//! The opening handshake on a socket: how the bytes of the request arrive, and how the response ends.
 
 use std::io::Write as _;
 use std::net::Shutdown;
@@ -63,8 +62,7 @@ fn a_head_that_breaks_off_gets_400() {
     }
 }
 
-/// Neither the end of the client's stream nor that of the head is waited for, where the response is
-/// known before.
+/// A response that is known early waits neither for the end of the head nor for that of the stream.
 #[test]
 fn every_response_is_complete_and_nothing_follows_it() {
     let server = Server::start(&["--handshake-timeout=1m"]);
@@ -108,7 +106,7 @@ fn a_response_is_not_lost_to_a_reset_though_the_client_goes_on_sending() {
     let response = read_all(&mut stream);
     assert_status(&response, 405);
     server.answers_at_once();
-    // The first piece would be answered by a reset, the second would not be sent any more.
+    // After a reset, the second piece could not be sent.
     for piece in [400_000, 600_000] {
         stream.write_all(&vec![b'x'; piece]).unwrap();
     }
@@ -148,7 +146,7 @@ fn curl_understands_the_responses() {
     if !has_programs(&["curl"]) {
         return;
     }
-    // Silent clients are closed soon, so that curl ends that has opened a WebSocket.
+    // Silent clients are closed soon, so that a curl with an open WebSocket ends.
     let server = Server::start(&["--ping-interval=200ms", "--ping-timeout=200ms"]);
     let long = format!("-HX: {}", "x".repeat(17_000));
     for (path, flags, status, words) in [

@@ -170,8 +170,8 @@ fn evicted_connections_that_have_yet_to_end_cost_no_other_its_slot() {
     assert!(new.iter().all(|(_, asking)| asking.refusal().is_none()));
 }
 
-/// How many there may be beyond the limit of WebSockets before one has to make room, at the usual limits
-/// of the kernel.
+/// The connections beyond the limit of WebSockets, at the usual limits of the kernel. One more has another
+/// one evicted.
 const SLOTS: usize = 64;
 
 fn silent(server: &Server) -> TcpStream {

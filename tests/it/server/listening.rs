@@ -1,7 +1,7 @@
 //! Where the server listens: Unix-domain sockets, sockets from a supervisor, names.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
@@ -27,7 +27,7 @@ use crate::support::{
 
 // Unix-domain sockets
 
-/// A connection to a Unix-domain socket. What these tests ask of it works as for TCP.
+/// A connection to a Unix-domain socket. The calls of these tests work as for TCP.
 fn connect_unix(stream: UnixStream) -> TcpStream {
     with_timeouts(OwnedFd::from(stream).into())
 }
@@ -293,9 +293,16 @@ pub(super) fn command_with(listener: impl Into<OwnedFd>, flags: &[&str]) -> Comm
     command
 }
 
-/// What becomes of a client that connects at whatever moment.
-fn visit(mut stream: TcpStream) -> Result<(), String> {
-    stream.write_all(UPGRADE.as_bytes()).map_err(|error| error.to_string())?;
+/// A client that asks for a WebSocket as soon as it is connected, at any moment.
+fn begin_visit(server: std::net::SocketAddr) -> io::Result<TcpStream> {
+    let mut stream = with_timeouts(TcpStream::connect(server)?);
+    stream.write_all(UPGRADE.as_bytes())?;
+    Ok(stream)
+}
+
+/// The error if it is not served.
+fn end_visit(stream: io::Result<TcpStream>) -> Result<(), String> {
+    let mut stream = stream.map_err(|error| error.to_string())?;
     let mut head = [0; 12];
     stream.read_exact(&mut head).map_err(|error| format!("no response: {error}"))?;
     if &head != b"HTTP/1.1 101" {
@@ -328,13 +335,10 @@ fn through_ten_restarts_no_client_is_refused_and_none_gets_503() {
         scope.spawn(|| {
             let visits = visits;
             while !is_over.load(Ordering::Relaxed) {
-                let stream = TcpStream::connect(addr).map(with_timeouts);
+                let visit = begin_visit(addr);
                 begun.fetch_add(1, Ordering::Relaxed);
                 let visits = visits.clone();
-                scope.spawn(move || {
-                    let visited = stream.map_err(|error| error.to_string()).and_then(visit);
-                    visits.send(visited).unwrap();
-                });
+                scope.spawn(move || visits.send(end_visit(visit)).unwrap());
                 thread::sleep(INTERVAL);
             }
         });
@@ -349,7 +353,7 @@ fn through_ten_restarts_no_client_is_refused_and_none_gets_503() {
             eventually(SOON, || begun.load(Ordering::Relaxed) >= restart * VISITS_PER_RESTART);
             running = server();
         }
-        visit(crate::support::connect(addr)).unwrap();
+        end_visit(begin_visit(addr)).unwrap();
         is_over.store(true, Ordering::Relaxed);
     });
     let results: Vec<_> = visited.iter().collect();
@@ -366,7 +370,7 @@ fn a_stopping_server_serves_whom_it_has_accepted_and_leaves_the_others_in_the_qu
     let mut idle = connect();
     let mut open = ask(connect()).unwrap();
     assert_echoes(&mut open, "hi");
-    // By now the one without a request is one that a browser opened ahead of time.
+    // By now it counts as a connection that a browser opened ahead of time.
     thread::sleep(Duration::from_millis(1100));
     let mut asking = connect();
     asking.write_all(&UPGRADE.as_bytes()[..10]).unwrap();

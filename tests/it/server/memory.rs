@@ -1,5 +1,4 @@
-//! Clients that want memory: it grows with bytes that came, stays within its ceiling, and is given
-//! back.
+//! Clients that take memory: it grows with the bytes that came, stays below its ceiling, and is released.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -54,8 +53,7 @@ fn memory_stays_below_its_ceiling_while_messages_of_32_mib_grow_by_a_byte() {
         stream.write_all(&[frame(0x00, b"7"), frame(0x89, b"all?")].concat()).unwrap();
     }
     let replies: Vec<_> = streams.iter_mut().map(read_frame).collect();
-    let ceiling = 1024 * 1024 + per_client() * CLIENTS + PROGRAM;
-    assert!(server.peak() <= ceiling, "{} KiB, the ceiling is {ceiling}", server.peak());
+    assert_below_ceiling(&server, 1024, CLIENTS);
     assert_eq!(replies, vec![(0x8A, b"all?".to_vec()); CLIENTS]);
     drop(streams);
     server.has_recovered(before);
@@ -85,10 +83,15 @@ fn memory_stays_below_its_ceiling_while_one_message_takes_the_whole_budget() {
         last = received[bytes - 1];
     }
     assert_eq!((reply.limit(), last), (0, 7));
-    let ceiling = 513 * 1024 + per_client() + PROGRAM;
-    assert!(server.peak() <= ceiling, "{} KiB, the ceiling is {ceiling}", server.peak());
+    assert_below_ceiling(&server, 513, 1);
     drop(stream);
     server.has_recovered(before);
+}
+
+#[track_caller]
+fn assert_below_ceiling(server: &Server, budget_mib: usize, clients: usize) {
+    let ceiling = budget_mib * 1024 + per_client() * clients + PROGRAM;
+    assert!(server.peak() <= ceiling, "{} KiB, the ceiling is {ceiling}", server.peak());
 }
 
 fn open_demanding(server: &Server, query: &str) -> TcpStream {
@@ -101,7 +104,7 @@ fn fill_budget(clients: usize, len: usize, budget_mib: usize) {
     let server = Server::start(&["--max-buffered", &format!("{budget_mib}MiB")]);
     let before = server.idle_usage();
     let fragment = frame(0x02, &vec![7; len]);
-    // Half of them with a behaviour, which shows only in replies.
+    // Half of them with a behavior, which shows only in replies.
     let open = |client| match client % 2 {
         0 => server.open(),
         _ => open_demanding(&server, "latency=1s&fragment=1000"),
@@ -137,8 +140,7 @@ fn fill_budget(clients: usize, len: usize, budget_mib: usize) {
         (1..=budget_mib * MIB).contains(&held) && refused > 0,
         "{held} bytes, {refused} refused"
     );
-    let ceiling = budget_mib * 1024 + per_client() * clients + PROGRAM;
-    assert!(server.peak() <= ceiling, "{} KiB, the ceiling is {ceiling}", server.peak());
+    assert_below_ceiling(&server, budget_mib, clients);
     drop(streams);
     server.has_recovered(before);
 }
@@ -176,8 +178,7 @@ fn memory_stays_below_its_ceiling_while_500_clients_send_bombs() {
             }
         }
         assert!(answered > 0);
-        let ceiling = BUDGET_MIB * 1024 + per_client() * CLIENTS + PROGRAM;
-        assert!(server.peak() <= ceiling, "{} KiB, the ceiling is {ceiling}", server.peak());
+        assert_below_ceiling(&server, BUDGET_MIB, CLIENTS);
         drop(streams);
         server.has_recovered(before);
     }

@@ -10,6 +10,8 @@ mod clients;
 mod command;
 mod conversation;
 #[cfg(target_os = "linux")]
+mod crowd;
+#[cfg(target_os = "linux")]
 mod crowds;
 mod daemon;
 #[cfg(target_os = "linux")]

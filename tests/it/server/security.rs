@@ -1,4 +1,4 @@
-//! What an attacker can't do: forge the log, learn what others sent, or run anything in the page.
+//! Attackers can't forge the log, learn what others sent, or run anything in the page.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ const PAGE: &str = include_str!("../../../static/client.html");
 /// The origin whose pages may connect.
 const HOME: &str = "https://home.example";
 
-/// What could begin a line of its own, leave the quotes, or change how the rest of a line looks.
+/// Characters that could begin a line, end a quote, or change how the rest of a line looks.
 const FORGERIES: [&[u8]; 16] = [
     b"\n[2000-01-01T00:00:00.000Z ERROR] forged",
     b"\r[2000-01-01T00:00:00.000Z ERROR] forged",
@@ -149,7 +149,7 @@ fn secrets_of_a_client_are_neither_in_the_log_nor_in_a_response() {
     let page = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for (request, status) in [
         (with_secrets(&upgrade), 101),
-        // In the query, where tokens travel since a browser sets no header of a WebSocket.
+        // Browsers can't set a header of a WebSocket, so tokens travel in the query.
         (upgrade.replace("/chat", "/chat?token=s3cret"), 101),
         (with_secrets(&upgrade.replace(HOME, "null")), 403),
         (with_secrets(&upgrade.replace("13", "8")), 426),
@@ -214,7 +214,7 @@ fn the_page_runs_its_own_script_and_style_and_nothing_else() {
     let response = server.response("GET / HTTP/1.0\r\n\r\n");
     let (head, page) = response.split_once("\r\n\r\n").unwrap();
     assert_eq!(page, PAGE);
-    // With an attribute, such as src, the policy's hash might be of something else.
+    // An element with an attribute, such as src, could run something that the hash does not cover.
     for element in ["script", "style"] {
         assert_eq!(page.matches(&format!("<{element}")).count(), 1);
         assert_eq!(page.matches(&format!("<{element}>")).count(), 1);
@@ -235,7 +235,7 @@ fn the_page_runs_its_own_script_and_style_and_nothing_else() {
     );
 }
 
-/// An upgrade request in which one header has, or is, something else.
+/// An upgrade request with one header replaced or added.
 fn upgrade(target: &str, name: &str, value: &[u8]) -> Vec<u8> {
     let mut request = format!("GET {target} HTTP/1.1\r\n").into_bytes();
     for (usual, usual_value) in [

@@ -1,8 +1,6 @@
-//! Clients of every kind at once, at random, for as long as one likes: those that behave well notice
-//! nothing of the others.
+//! Random clients of every kind at once: those that behave well notice nothing of the others.
 //!
-//! `SOAK_SECONDS` says how long (60), `SOAK_SEED` repeats a run as far as the network
-//! lets it:
+//! `SOAK_SECONDS` is how long it runs (60). `SOAK_SEED` repeats a run as far as the network allows:
 //!
 //! ```text
 //! SOAK_SECONDS=30 cargo test --release --test it -- server::soak --ignored --nocapture
@@ -22,7 +20,7 @@ use crate::support::{
     open_taking, read_frame, reset, seed_from_env, write_until_stuck,
 };
 
-/// How many clients of either sort there are at any time.
+/// The clients of each kind at any time.
 const CLIENTS: u64 = 40;
 
 /// Short, so that each of them passes often, and long enough for a client that behaves well on a busy
@@ -50,7 +48,7 @@ fn clients_that_behave_well_notice_nothing_of_the_others() {
     let before = server.idle_usage();
     let end = Instant::now() + time;
     let replies = AtomicUsize::new(0);
-    let counts = MISBEHAVIOURS.map(|_| AtomicUsize::new(0));
+    let counts = MISBEHAVIORS.map(|_| AtomicUsize::new(0));
     thread::scope(|scope| {
         for client in 0..CLIENTS {
             let (server, replies, counts) = (&server, &replies, &counts);
@@ -64,8 +62,8 @@ fn clients_that_behave_well_notice_nothing_of_the_others() {
             scope.spawn(move || {
                 let mut random = random(CLIENTS + client);
                 while Instant::now() < end {
-                    let number = random.below(MISBEHAVIOURS.len());
-                    MISBEHAVIOURS[number].1(server, &mut random);
+                    let number = random.below(MISBEHAVIORS.len());
+                    MISBEHAVIORS[number].1(server, &mut random);
                     counts[number].fetch_add(1, Ordering::Relaxed);
                     pause(&mut random);
                 }
@@ -75,7 +73,7 @@ fn clients_that_behave_well_notice_nothing_of_the_others() {
     server.has_recovered(before);
 
     println!("{} replies, none lost or wrong", replies.into_inner());
-    for ((name, _), count) in MISBEHAVIOURS.iter().zip(counts) {
+    for ((name, _), count) in MISBEHAVIORS.iter().zip(counts) {
         let count = count.into_inner();
         println!("{count} clients {name}");
         assert!(count > 0 || time < Duration::from_secs(30), "no client {name}");
@@ -155,10 +153,10 @@ fn show((first, payload): &(u8, Vec<u8>)) -> String {
 
 // Clients that do not
 
-/// What a client can do wrong. Whatever it is, the server is soon rid of it.
-type Misbehaviour = fn(&Server, &mut Random);
+/// A client that does something wrong. The server soon ends it.
+type Misbehavior = fn(&Server, &mut Random);
 
-const MISBEHAVIOURS: [(&str, Misbehaviour); 14] = [
+const MISBEHAVIORS: [(&str, Misbehavior); 14] = [
     ("connected and ended", |server, random| drop(connect(server, random))),
     ("sent half a request and ended", |server, random| {
         let mut stream = connect(server, random);
@@ -215,7 +213,7 @@ const MISBEHAVIOURS: [(&str, Misbehaviour); 14] = [
         let mut stream = open(server, random);
         assert!(is_ended_within(SOON, &mut stream));
     }),
-    ("asked for a behaviour and left", |server, random| {
+    ("asked for a behavior and left", |server, random| {
         let mut stream = connect(server, random);
         stream.write_all(demand(BEHAVIORS[random.below(BEHAVIORS.len())]).as_bytes()).unwrap();
         for _ in 0..random.below(4) {
@@ -246,7 +244,7 @@ const MISBEHAVIOURS: [(&str, Misbehaviour); 14] = [
     }),
 ];
 
-/// Behaviours that do not end by themselves soon.
+/// Behaviors that do not end by themselves soon.
 const BEHAVIORS: [&str; 8] = [
     "delay=60s",
     "close=hang",

@@ -43,10 +43,16 @@ pub fn demand(query: &str) -> String {
     UPGRADE.replace("/chat", &format!("/do?{query}"))
 }
 
+/// `request` with an offer of `extension`.
+pub fn offering(request: &str, extension: &str) -> String {
+    let offer = format!("\r\nSec-WebSocket-Extensions: {extension}\r\n\r\n");
+    request.replace("\r\n\r\n", &offer)
+}
+
 /// What a client gets that has asked for a WebSocket.
 #[track_caller]
 pub fn upgraded(mut stream: TcpStream) -> Result<TcpStream, String> {
-    let mut response = read_head(&mut stream);
+    let mut response = read_head_or_end(&mut stream);
     if response.starts_with("HTTP/1.1 101 ") {
         return Ok(stream);
     }
@@ -65,10 +71,15 @@ pub fn read_all(mut stream: impl Read) -> String {
 /// The head of the server's response, its empty line included.
 #[track_caller]
 pub fn read_head(stream: &mut impl Read) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("a head comes");
+    let head = read_head_or_end(stream);
+    assert!(head.ends_with("\r\n\r\n"), "no head comes: {head:?}");
+    head
+}
+
+/// The same, or what comes of it before the connection ends.
+fn read_head_or_end(stream: &mut impl Read) -> String {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
         head.push(byte[0]);
     }
     String::from_utf8(head).unwrap()

@@ -1,4 +1,4 @@
-//! What Linux tells of a process, and clients that need its loopback network.
+//! What Linux says about a process, and clients that need its loopback network.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -17,8 +17,8 @@ use wsecho::server::limits::Limits;
 
 use super::{SOON, Server, UPGRADE, ask, demand, eventually, upgraded, with_timeouts};
 
-/// What docs/robustness.md promises for each client, in KiB, whatever it sends: as much as the server
-/// reckons with.
+/// The most memory of a client that docs/robustness.md promises, in KiB. The server computes its limits with
+/// it.
 pub fn per_client() -> usize {
     Limits::raise().memory_per_client as usize / 1024
 }
@@ -42,7 +42,7 @@ impl Server {
         self.idle_usage_after(|| self.answers_at_once())
     }
 
-    /// What it uses without a client, after one that `visit` is.
+    /// What it uses without a client, after `visit`, which is one.
     #[track_caller]
     pub fn idle_usage_after(&self, visit: impl FnOnce()) -> Usage {
         visit();
@@ -108,6 +108,14 @@ impl Server {
     pub fn sleeps(&self) -> usize {
         let threads = self.threads("status");
         threads.iter().map(|thread| number_after("voluntary_ctxt_switches:", thread)).sum()
+    }
+
+    /// How many of its connections have bytes in the kernel that the peer has not acknowledged.
+    pub fn stuck(&self) -> usize {
+        let port = format!(":{:04X}", self.addr.port());
+        let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+        let rows = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.filter(|row| row[1].ends_with(&port) && !row[4].starts_with("00000000")).count()
     }
 
     /// Waits until all its threads sleep, and none of them wakes for a moment: it has processed
@@ -192,8 +200,8 @@ fn connect_socket(socket: OwnedFd, server: SocketAddr) -> io::Result<TcpStream> 
     Ok(with_timeouts(socket.into()))
 }
 
-/// So many clients that all ask at once, every fourth one for a behaviour that does not show in short
-/// replies: the WebSockets, and the error responses.
+/// This many clients that ask at once, every fourth one for a behavior that does not show in short
+/// replies. Returns the WebSockets, and the error responses.
 pub fn crowd(server: &Server, clients: usize) -> (Vec<TcpStream>, Vec<String>) {
     let asked: Vec<_> = (0..clients)
         .map(|client| {

@@ -3,10 +3,11 @@
 use std::env;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::iter;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::Location;
 use std::path::{self, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -102,10 +103,15 @@ impl Drop for TempDir {
     }
 }
 
-/// An address that was free a moment ago, for programs that can't choose their port themselves. It
-/// is not 127.0.0.1, where the ports of all other tests are chosen.
+/// An address that was free a moment ago, for programs that can't choose their port themselves. The kernel
+/// chooses none below 32768 for others, nor does another process with tests.
 pub fn free_addr() -> SocketAddr {
-    TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap()
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let mut addrs = iter::repeat_with(|| {
+        let number = process::id() as usize * 100 + COUNT.fetch_add(1, Ordering::Relaxed);
+        SocketAddr::from(([127, 0, 0, 2], (10_000 + number % 20_000) as u16))
+    });
+    addrs.find(|addr| TcpListener::bind(addr).is_ok()).expect("it repeats for ever")
 }
 
 /// Whether these outside programs are installed. If not, the test is skipped. Under `CI=true` that is

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{
-    Program, SOON, UPGRADE, ask, connect, eventually, read_all, read_frame, read_head, tolerance,
-    wsecho,
+    Program, SOON, UPGRADE, ask, connect, eventually, offering, read_all, read_frame, read_head,
+    tolerance, wsecho,
 };
 use crate::frames::frame;
 
@@ -113,8 +113,7 @@ impl Server {
     /// A connection on which a WebSocket is open, and this extension agreed.
     #[track_caller]
     pub fn open_offering(&self, extension: &str) -> TcpStream {
-        let offer = format!("\r\nSec-WebSocket-Extensions: {extension}\r\n\r\n");
-        let mut stream = self.send(UPGRADE.replace("\r\n\r\n", &offer));
+        let mut stream = self.send(offering(UPGRADE, extension));
         let head = read_head(&mut stream);
         assert!(head.contains("\r\nSec-WebSocket-Extensions: "), "{head}");
         stream

@@ -3,4 +3,4 @@
 mod handshake;
 mod inflate;
 mod rfc6455;
-pub mod rfc7692;
+mod rfc7692;

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use miniz_oxide::deflate::core::{CompressorOxide, create_comp_flags_from_zip_params};
-use miniz_oxide::deflate::stream::deflate;
-use miniz_oxide::inflate::stream::{InflateState, inflate as inflate_stream};
-use miniz_oxide::{DataFormat, MZFlush};
+use miniz_oxide::MZFlush;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use wsecho::app::connection::Service;
+use wsecho::app::service::Service;
 use wsecho::app::step::Step;
 use wsecho::buffer::{STEP, UNMETERED};
 use wsecho::http::request::Request;
@@ -19,6 +16,7 @@ use wsecho::websocket::handshake::{Policy, accept};
 use wsecho::websocket::negotiation::{Mode, Negotiation, Parameters};
 
 use super::inflate::inflate;
+use crate::deflate::{Compressor, Inflater, TAIL};
 use crate::driver::{Closed, Driver, PING_INTERVAL, service};
 use crate::frames::{Random, close, frame};
 use crate::http::{KEY, upgrade, upgrade_with};
@@ -27,7 +25,6 @@ use crate::support::read_frame;
 /// "Hello", as five bytes that are five back (RFC 7692 §7.2.3.2).
 const AGAIN: &[u8] = &[0xF2, 0x00, 0x11, 0x00, 0x00];
 
-const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 const FINAL_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xFF, 0xFF];
 
 const LIMIT: usize = 1 << 20;
@@ -251,40 +248,9 @@ fn section_7_1_terms_of_the_server_are_met_or_the_offer_is_declined() {
 
 // Messages
 
-/// What a client compresses its messages with.
-pub struct Client(Box<CompressorOxide>);
-
-impl Client {
-    pub fn new(level: u8) -> Self {
-        let flags = create_comp_flags_from_zip_params(level.into(), -15, 0);
-        let mut compressor = Box::new(CompressorOxide::new(flags));
-        compressor.set_format_and_level(DataFormat::Raw, level);
-        Client(compressor)
-    }
-
-    /// The payload of one more message.
-    pub fn message(&mut self, message: &[u8]) -> Vec<u8> {
-        if message.is_empty() {
-            return vec![0x00];
-        }
-        let mut payload = self.flushed(message, MZFlush::Sync);
-        assert!(payload.ends_with(&TAIL));
-        payload.truncate(payload.len() - TAIL.len());
-        payload
-    }
-
-    fn flushed(&mut self, message: &[u8], flush: MZFlush) -> Vec<u8> {
-        let mut payload = vec![0; message.len() * 2 + 1000];
-        let done = deflate(&mut self.0, message, &mut payload, flush);
-        assert_eq!(done.bytes_consumed, message.len());
-        payload.truncate(done.bytes_written);
-        payload
-    }
-}
-
 /// The payload of a message of a client that compresses each on its own.
 fn compressed(message: &[u8]) -> Vec<u8> {
-    Client::new(6).message(message)
+    Compressor::new(6).message(message)
 }
 
 /// A WebSocket that has agreed to `parameters`.
@@ -324,35 +290,21 @@ fn too_big(size: usize, limit: usize) -> Option<Closed> {
 /// The frames of a server, each compressed message inflated.
 fn inflated(parameters: Parameters, mut output: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
-    let mut inflater = InflateState::new_boxed(DataFormat::Raw);
+    let mut inflater = Inflater::default();
     while !output.is_empty() {
         let (first, payload) = read_frame(&mut output);
         let payload = match first {
             TEXT | BINARY => {
                 if parameters.server_no_context_takeover {
-                    inflater.reset(DataFormat::Raw);
+                    inflater = Inflater::default();
                 }
-                inflate_message(&mut inflater, &[&payload[..], &TAIL].concat())
+                inflater.message(&payload).unwrap()
             }
             _ => payload,
         };
         frames.push((first, payload));
     }
     frames
-}
-
-fn inflate_message(inflater: &mut InflateState, mut data: &[u8]) -> Vec<u8> {
-    let mut message = Vec::new();
-    let mut room = vec![0; 64 * 1024];
-    loop {
-        let done = inflate_stream(inflater, data, &mut room, MZFlush::None);
-        data = &data[done.bytes_consumed..];
-        message.extend_from_slice(&room[..done.bytes_written]);
-        if (done.bytes_consumed, done.bytes_written) == (0, 0) {
-            assert!(data.is_empty(), "miniz_oxide inflates it");
-            return message;
-        }
-    }
 }
 
 /// What a client gets whose messages are these payloads.
@@ -481,11 +433,11 @@ fn section_7_2_2_data_that_is_not_deflate_or_breaks_off_is_refused() {
 fn section_7_2_2_a_message_that_is_cut_or_has_its_tail_is_never_echoed() {
     let text = Random(7).text(300).repeat(2);
     for level in [0, 1, 6] {
-        let payload = Client::new(level).message(text.as_bytes());
+        let payload = Compressor::new(level).message(text.as_bytes());
         let with_tail = [&payload[..], &TAIL].concat();
         for parameters in all_parameters() {
             // A whole message comes before it, so that there is a context.
-            let before = frame(TEXT, &Client::new(level).message(b"Hello"));
+            let before = frame(TEXT, &Compressor::new(level).message(b"Hello"));
             let (expected, _) = converse(parameters, &before);
             let check = |payload: &[u8]| {
                 let frames = [&before[..], &frame(BINARY, payload)].concat();
@@ -509,9 +461,9 @@ fn a_message_has_no_more_streams_and_blocks_than_its_length_needs() {
     let empty_streams = |number| [0x03, 0x00].repeat(number);
     let empty_blocks = |number| [&[0x00, 0x00, 0x00, 0xFF, 0xFF].repeat(number)[..], &[0]].concat();
     let sent_byte_by_byte = {
-        let mut client = Client::new(6);
-        let mut payload: Vec<u8> =
-            (0..4000).flat_map(|_| client.flushed(b"x", MZFlush::Sync)).collect();
+        let mut client = Compressor::new(6);
+        let mut payload = Vec::new();
+        (0..4000).for_each(|_| client.append(b"x", MZFlush::Sync, &mut payload));
         payload.truncate(payload.len() - TAIL.len());
         payload
     };
@@ -536,7 +488,7 @@ fn a_message_has_no_more_streams_and_blocks_than_its_length_needs() {
 #[test]
 fn a_client_that_keeps_its_context_though_it_agreed_not_to_is_told_so() {
     for parameters in all_parameters().filter(|parameters| parameters.client_no_context_takeover) {
-        let mut client = Client::new(6);
+        let mut client = Compressor::new(6);
         let hello = b"Hello, Hello, Hello";
         let [first, second] = [(); 2].map(|()| frame(TEXT, &client.message(hello)));
         let (output, closed) = converse(parameters, &[&first[..], &second].concat());
@@ -735,7 +687,7 @@ fn a_silent_client_keeps_only_what_its_next_message_may_refer_to() {
         let parameters = Parameters { server_max_window_bits: bits, ..TAKEOVER };
         let mut driver = driver(&service, parameters);
         assert_eq!(charged(), INFLATER, "it is charged before it is made");
-        let mut client = Client::new(6);
+        let mut client = Compressor::new(6);
         driver.receive(&frame(TEXT, &client.message(b"Hello, Hello")));
         let window = 4 << bits.unwrap_or(15).max(9);
         assert_eq!(charged(), INFLATER + (132 + 112) * 1024 + window);
@@ -903,12 +855,12 @@ impl Sent {
     }
 
     /// The client's frames, as a client with context takeover sends them, or one without.
-    fn frames(&self, client: &mut Client, level: u8, takeover: bool) -> Vec<u8> {
+    fn frames(&self, client: &mut Compressor, level: u8, takeover: bool) -> Vec<u8> {
         let message = self.message();
         let rsv1 = if self.is_compressed { 0x40 } else { 0x00 };
         let payload = if self.is_compressed {
             if !takeover {
-                *client = Client::new(level);
+                *client = Compressor::new(level);
             }
             let mut payload = Vec::new();
             let cut = match self.flush {
@@ -916,15 +868,15 @@ impl Sent {
                 Flush::Sync | Flush::Final => 0,
             };
             if cut > 0 {
-                payload = client.flushed(&message[..cut], MZFlush::Sync);
+                client.append(&message[..cut], MZFlush::Sync, &mut payload);
             }
             match self.flush {
                 Flush::Final => {
-                    *client = Client::new(level);
-                    payload.extend(client.flushed(&message, MZFlush::Finish));
-                    *client = Client::new(level);
+                    *client = Compressor::new(level);
+                    client.append(&message, MZFlush::Finish, &mut payload);
+                    *client = Compressor::new(level);
                 }
-                _ => payload.extend(client.message(&message[cut..])),
+                _ => client.append_last(&message[cut..], &mut payload),
             }
             payload
         } else {
@@ -960,7 +912,7 @@ proptest! {
         pieces in vec(prop_oneof![1..4_usize, 1..200_usize, 1..100_000_usize], 1..8),
     ) {
         let takeover = !parameters.client_no_context_takeover;
-        let mut client = Client::new(level);
+        let mut client = Compressor::new(level);
         let frames: Vec<u8> = messages
             .iter()
             .flat_map(|message| message.frames(&mut client, level, takeover))

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use crate::app::cases::beyond::kinds::{
-    self, END, INJECTED, KILL, LOST, TEXT, after_echo, first_echo,
+    self, CODES_AFTER_LOSS, END, INJECTED, KILL, TEXT, first_echo, lost,
 };
 use crate::app::cases::case::{
     Action, Alternative, Behavior, Case, Check, Event, ExpectedClose, Id, Limit,
 };
 use crate::app::cases::payload::Payload;
 use crate::websocket::frame::Opcode;
-use crate::websocket::message::Kind;
 
 /// How long a client may wait for the end of TCP.
 const MAX_WAIT: Limit = Limit::End(Duration::from_secs(12));
@@ -29,9 +28,6 @@ const IGNORED: &str = "RFC 6455 §1.4: \"after receiving a control frame indicat
 const TCP: &str = "RFC 6455 §7.1.1: \"In abnormal cases (such as not having received a TCP Close from the server after \
                    a reasonable amount of time) a client MAY initiate the TCP Close.\"";
 
-/// The codes that a client may send once the server has ended TCP.
-const CODES_AFTER_END: [u16; 5] = [1000, 1001, 1002, 1007, 1011];
-
 pub(super) fn codes() -> Vec<Case> {
     let mut cases: Vec<_> = (1..)
         .zip([1012, 1013, 1014])
@@ -41,14 +37,14 @@ pub(super) fn codes() -> Vec<Case> {
             Case {
                 note: "A client that knows only the codes of RFC 6455 refuses it with 1002, which is NON-STRICT.",
                 alternative: Some(kinds::non_strict(vec![], unknown)),
-                ..case(Id::new(15, 1, number), REGISTERED, vec![closing(code, b"")], close)
+                ..case(Id::new(15, 1, number), REGISTERED, vec![Action::close(code, b"")], close)
             }
         })
         .collect();
     let refused = ExpectedClose::refused(&[1002]);
     cases.push(Case {
         check: Check::Reaction,
-        ..case(Id::new(15, 1, 4), RESERVED, vec![closing(1015, b"")], refused)
+        ..case(Id::new(15, 1, 4), RESERVED, vec![Action::close(1015, b"")], refused)
     });
     let reason = "whole: ".to_owned() + &"\u{1f980}".repeat(29);
     cases.push(Case {
@@ -56,7 +52,7 @@ pub(super) fn codes() -> Vec<Case> {
         ..case(
             Id::new(15, 1, 5),
             REASON,
-            vec![closing(4999, reason.as_bytes())],
+            vec![Action::close(4999, reason.as_bytes())],
             ExpectedClose::answered(&[1000, 4999]),
         )
     });
@@ -66,10 +62,10 @@ pub(super) fn codes() -> Vec<Case> {
 /// Close frames and what is beside them.
 pub(super) fn orders() -> Vec<Case> {
     let id = |number| Id::new(15, 2, number);
-    let normal = || closing(1000, b"");
+    let normal = || Action::close(1000, b"");
     let answered = || ExpectedClose::answered(&[1000]);
     let large = Payload::repeated(b"0123456789abcdef", 1 << 20);
-    let echo = Event::Message(Kind::Text, large.clone());
+    let echo = Event::text(large.clone());
     let begun = Action::raw(Opcode::Text as u8, TEXT);
     vec![
         Case {
@@ -84,7 +80,7 @@ pub(super) fn orders() -> Vec<Case> {
                 close: answered(),
             }),
             note: "The echo may come whole before the answer, or not at all.",
-            ..case(id(2), ANSWER, vec![Action::frame(Opcode::Text, large), normal()], answered())
+            ..case(id(2), ANSWER, vec![Action::text(large), normal()], answered())
         },
         Case {
             check: Check::Silence,
@@ -94,8 +90,8 @@ pub(super) fn orders() -> Vec<Case> {
                 IGNORED,
                 vec![
                     normal(),
-                    Action::frame(Opcode::Text, TEXT),
-                    Action::frame(Opcode::Ping, b"ping"),
+                    Action::text(TEXT),
+                    Action::ping(b"ping"),
                     Action::frame(Opcode::Binary, Payload::repeated(b"\xFE", 64 << 10)),
                 ],
                 answered(),
@@ -116,43 +112,34 @@ pub(super) fn ends_of_tcp() -> Vec<Case> {
     let starts = || {
         [
             vec![],
-            vec![Action::Bytes(b"\x81\x7E\x01".into())],
-            vec![Action::Bytes(b"\x81\x0DHello".into())],
+            vec![Action::part(b"\x81\x7E\x01")],
+            vec![Action::part(b"\x81\x0DHello")],
             vec![Action::raw(Opcode::Text as u8, TEXT)],
         ]
     };
-    let close = || ExpectedClose::failing(&CODES_AFTER_END);
-    let ended = |id, actions: Vec<Action>| {
-        Case::beyond(id, LOST, after_echo(actions), vec![first_echo()], close(), END)
-    };
     let mut cases = Vec::new();
-    for (number, mut actions) in (1..).zip(starts()) {
-        actions.push(Action::EndStream);
-        cases.push(ended(id(3, number), actions));
+    for (number, start) in (1..).zip(starts()) {
+        cases.push(lost(id(3, number), start, [Action::EndStream]));
     }
-    let echo = kinds::text(TEXT);
+    let echo = Event::text(TEXT);
     cases.push(Case {
         alternative: Some(Alternative {
             behavior: Behavior::Ok,
             events: vec![first_echo(), echo],
-            close: close(),
+            close: ExpectedClose::failing(&CODES_AFTER_LOSS),
         }),
         note: "The server still receives, so the echo may come or not.",
-        ..ended(id(3, 5), vec![Action::frame(Opcode::Text, TEXT), Action::EndStream])
+        ..lost(id(3, 5), vec![Action::text(TEXT)], [Action::EndStream])
     });
-    for (number, mut actions) in (1..).zip(starts()) {
+    for (number, start) in (1..).zip(starts()) {
         // A reset discards what was not received yet.
-        actions.extend([Action::Wait(Duration::from_millis(200)), Action::Reset]);
+        let reset = [Action::Wait(Duration::from_millis(200)), Action::Reset];
         cases.push(Case {
             note: "The server can't see what the client does after the reset.",
-            ..ended(id(4, number), actions)
+            ..lost(id(4, number), start, reset)
         });
     }
     cases
-}
-
-fn closing(code: u16, reason: &[u8]) -> Action {
-    Action::Close([&code.to_be_bytes(), reason].concat().into())
 }
 
 /// A case that the client answers only with its close frame.

@@ -11,6 +11,7 @@ use crate::app::cases::case::{
 };
 use crate::app::cases::data::Data;
 use crate::app::cases::payload::Payload;
+use crate::app::cases::volume::PLAIN;
 use crate::websocket::frame::{FIN, Opcode, RSV1};
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
@@ -36,12 +37,6 @@ const TAKEOVER: &str = "RFC 7692 §7.1.1: without server_no_context_takeover the
 const WINDOW: &str = "RFC 7692 §7.1.2: client_max_window_bits in a response limits the window with which the client \
                       compresses. server_max_window_bits may be there without being offered.";
 
-const PLAIN: Parameters = Parameters {
-    server_no_context_takeover: false,
-    client_no_context_takeover: false,
-    server_max_window_bits: None,
-    client_max_window_bits: None,
-};
 const NO_SERVER_TAKEOVER: Parameters = Parameters { server_no_context_takeover: true, ..PLAIN };
 const NO_CLIENT_TAKEOVER: Parameters = Parameters { client_no_context_takeover: true, ..PLAIN };
 
@@ -88,7 +83,7 @@ pub(super) fn answers() -> Vec<Case> {
 /// Messages that the client has to refuse.
 pub(super) fn invalid() -> Vec<Case> {
     const DATA: &[u16] = &[1002, 1007];
-    let after = || Action::frame(Opcode::Ping, b"after");
+    let after = || Action::ping(b"after");
     let [first, last] = [&DEFLATED[..3], &DEFLATED[3..]];
     let continued = vec![
         Action::raw(RSV1 | Opcode::Text as u8, first),
@@ -104,7 +99,7 @@ pub(super) fn invalid() -> Vec<Case> {
     let cut = |number, payload, inflated: &'static [u8]| Case {
         note: "The RFC asks for no check, so a client that takes what it can inflate is NON-STRICT.",
         alternative: Some(kinds::non_strict(
-            vec![first_echo(), kinds::text(inflated)],
+            vec![first_echo(), Event::text(inflated)],
             ExpectedClose::by_server(),
         )),
         ..data(number, payload)
@@ -136,28 +131,28 @@ pub(super) fn valid() -> Vec<Case> {
     };
     let example = |number, payloads: &[&'static [u8]]| {
         let actions = payloads.iter().map(|payload| deflated(payload)).collect();
-        echo(ANY, 3, number, EXAMPLES, actions, vec![hello(); payloads.len()])
+        echo(ANY, 3, number, EXAMPLES, actions, vec![Event::text(HELLO); payloads.len()])
     };
     let [first, last] = [&DEFLATED[..3], &DEFLATED[3..]];
     let between = vec![
         Action::raw(RSV1 | Opcode::Text as u8, first),
-        Action::frame(Opcode::Ping, b"ping"),
+        Action::ping(b"ping"),
         Action::frame(Opcode::Continuation, last),
     ];
     let prose: Payload = Data::Prose.message(1, 2048);
-    let thrice = vec![Action::frame(Opcode::Text, prose.clone()); 3];
-    let echoes = vec![Event::Message(Kind::Text, prose); 3];
+    let thrice = vec![Action::text(prose.clone()); 3];
+    let echoes = vec![Event::text(prose); 3];
     let hellos = |second| vec![deflated(DEFLATED), deflated(second)];
-    let empty = Event::Message(Kind::Text, b"".into());
+    let empty = Event::text(b"");
     vec![
         example(1, &[b"\x00\x05\x00\xFA\xFFHello\x00"]),
         // With BFINAL, and a message after it.
         example(2, &[b"\xF3\x48\xCD\xC9\xC9\x07\x00\x00", DEFLATED]),
         example(3, &[b"\xF2\x48\x05\x00\x00\x00\xFF\xFF\xCA\xC9\xC9\x07\x00"]),
         echo(ANY, 3, 4, EXAMPLES, vec![deflated(b"\x00")], vec![empty]),
-        echo(ANY, 3, 5, INJECTED, between, vec![Event::Pong(b"ping".into()), hello()]),
-        echo(&[PLAIN], 4, 1, TAKEOVER, hellos(DEFLATED_AGAIN), vec![hello(); 2]),
-        echo(&[NO_SERVER_TAKEOVER], 4, 2, TAKEOVER, hellos(DEFLATED), vec![hello(); 2]),
+        echo(ANY, 3, 5, INJECTED, between, vec![Event::Pong(b"ping".into()), Event::text(HELLO)]),
+        echo(&[PLAIN], 4, 1, TAKEOVER, hellos(DEFLATED_AGAIN), vec![Event::text(HELLO); 2]),
+        echo(&[NO_SERVER_TAKEOVER], 4, 2, TAKEOVER, hellos(DEFLATED), vec![Event::text(HELLO); 2]),
         echo(&[NO_CLIENT_TAKEOVER], 4, 3, TAKEOVER, thrice, echoes),
         window(1, &[SERVER_8], Check::Nothing, 300),
         window(2, &[SERVER_9], Check::Nothing, 600),
@@ -172,7 +167,7 @@ fn window(number: u8, terms: &'static [Parameters], check: Check, distance: usiz
     let noise = Data::Noise.message(1, distance).to_vec();
     let message: Payload = noise.repeat(2).into();
     let actions = vec![deflated(DEFLATED), Action::frame(Opcode::Binary, message.clone())];
-    let events = vec![hello(), Event::Message(Kind::Binary, message)];
+    let events = vec![Event::text(HELLO), Event::Message(Kind::Binary, message)];
     let case = answered(Id::new(17, 5, number), WINDOW, actions, events);
     Case { check, terms, ..case }
 }
@@ -209,10 +204,6 @@ fn bomb() -> Case {
 /// A whole text message with this compressed payload.
 fn deflated(payload: &'static [u8]) -> Action {
     Action::raw(FIN | RSV1 | Opcode::Text as u8, payload)
-}
-
-fn hello() -> Event {
-    kinds::text(HELLO)
 }
 
 /// A case that the client has to fail with one of `codes`, or by ending TCP.

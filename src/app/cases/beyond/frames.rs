@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use crate::app::behavior::WrongFrame;
 use crate::app::cases::beyond::kinds::{
-    self, LIMITS, RESERVED_BITS, answered, first_echo, refused, text,
+    self, LIMITS, RESERVED_BITS, answered, first_echo, refused,
 };
 use crate::app::cases::case::{
-    Action, Case, Event, ExpectedClose, Frame, Id, Limit, Writes, fragmented,
+    Action, Bytes, Case, Event, ExpectedClose, Id, Limit, Writes, fragmented,
 };
 use crate::app::cases::payload::Payload;
-use crate::websocket::frame::{FIN, Opcode, RSV1};
+use crate::websocket::frame::{self, FIN, Opcode, RSV1};
 
 const SLOW: Limit = Limit::Kill(Duration::from_secs(10));
 
@@ -33,20 +33,20 @@ const UTF8: &str = "RFC 6455 §5.6: \"a particular text frame might include a pa
 /// Frames that the client has to refuse.
 pub(super) fn invalid() -> Vec<Case> {
     let long = |number, wrong| {
-        let echoes = vec![first_echo(), text(b" long")];
+        let echoes = vec![first_echo(), Event::text(b" long")];
         Case {
             note: "The rule is for the sender, so a client that takes the frame is NON-STRICT.",
             alternative: Some(kinds::non_strict(echoes, ExpectedClose::by_server())),
-            ..refused(Id::new(16, 2, number), MINIMAL, vec![Action::WrongFrame(wrong)], &[1002])
+            ..refused(Id::new(16, 2, number), MINIMAL, vec![Action::wrong(wrong)], &[1002])
         }
     };
     let wrong = |section, number, rule, wrong, codes: &[u16]| {
-        let actions = vec![Action::WrongFrame(wrong), Action::frame(Opcode::Ping, b"after")];
+        let actions = vec![Action::wrong(wrong), Action::ping(b"after")];
         refused(Id::new(16, section, number), rule, actions, codes)
     };
     let reserved = |number, first, before: Option<Action>| {
         let frame = Action::raw(first, b"reserved");
-        let actions = before.into_iter().chain([frame, Action::frame(Opcode::Ping, b"after")]);
+        let actions = before.into_iter().chain([frame, Action::ping(b"after")]);
         refused(Id::new(16, 3, number), RESERVED_BITS, actions.collect(), &[1002])
     };
     let begun = Action::raw(Opcode::Text as u8, b"begun, ");
@@ -59,11 +59,11 @@ pub(super) fn invalid() -> Vec<Case> {
         }
     };
     vec![
-        wrong(1, 1, MASKED, WrongFrame::Masked, &[1002]),
-        long(1, WrongFrame::LongLength16),
-        long(2, WrongFrame::LongLength64),
-        huge(3, TOP_BIT, WrongFrame::LengthTopBit),
-        huge(4, LIMITS, WrongFrame::HugeLength),
+        wrong(1, 1, MASKED, WrongFrame::MASKED, &[1002]),
+        long(1, WrongFrame::LONG_LENGTH_16),
+        long(2, WrongFrame::LONG_LENGTH_64),
+        huge(3, TOP_BIT, WrongFrame::LENGTH_TOP_BIT),
+        huge(4, LIMITS, WrongFrame::HUGE_LENGTH),
         reserved(1, FIN | RSV1 | Opcode::Continuation as u8, Some(begun)),
         reserved(2, FIN | RSV1 | Opcode::Ping as u8, None),
         reserved(3, FIN | RSV1 | Opcode::Pong as u8, None),
@@ -73,13 +73,27 @@ pub(super) fn invalid() -> Vec<Case> {
 
 /// Frames that the client has to accept.
 pub(super) fn valid() -> Vec<Case> {
-    const MANY_FRAGMENTS: u32 = 1000;
+    const MANY_FRAGMENTS: usize = 1000;
     const MANY_PINGS: u32 = 10_000;
     let id = |section, number| Id::new(16, section, number);
     let long: Payload = Payload::repeated(b"\x00\xFF", 125);
     let [first, last] = [b"first ", b"second"];
-    let empty =
-        Frame { first: Opcode::Continuation as u8, payload: b"".into(), writes: Writes::Together };
+    let fragments = Bytes {
+        name: format!("{MANY_FRAGMENTS} times continuation without FIN empty").into(),
+        bytes: [Opcode::Continuation as u8, 0].repeat(MANY_FRAGMENTS).into(),
+        writes: Writes::Together,
+    };
+    let mut pings = Vec::new();
+    for number in 1..=MANY_PINGS {
+        let number = number.to_string();
+        frame::encode_header(Opcode::Ping, number.len(), &mut pings);
+        pings.extend_from_slice(number.as_bytes());
+    }
+    let pings = Bytes {
+        name: format!("{MANY_PINGS} pings with their numbers").into(),
+        bytes: pings.into(),
+        writes: Writes::Together,
+    };
     let around = |inside: Vec<Action>| {
         [
             vec![Action::raw(Opcode::Text as u8, first)],
@@ -88,9 +102,9 @@ pub(super) fn valid() -> Vec<Case> {
         ]
         .concat()
     };
-    let whole = || text(b"first second");
+    let whole = || Event::text(b"first second");
     let inside = around(vec![
-        Action::frame(Opcode::Ping, long.clone()),
+        Action::ping(long.clone()),
         Action::Wait(Duration::from_secs(1)),
         Action::Mark,
     ]);
@@ -100,24 +114,19 @@ pub(super) fn valid() -> Vec<Case> {
     let ping = Case { alternative: Some(late), ..answered(id(5, 1), PING, inside, at_once) };
     let other_pong = vec![
         Action::frame(Opcode::Pong, b"nobody's"),
-        Action::frame(Opcode::Ping, b"ping"),
+        Action::ping(b"ping"),
         Action::frame(Opcode::Pong, b"another"),
     ];
     let segments = |bytes: [&'static [u8]; 2]| {
         let pause = Action::Wait(Duration::from_millis(200));
-        let [one, two] = bytes.map(|bytes| Action::Bytes(bytes.into()));
+        let [one, two] = bytes.map(Action::part);
         vec![one, pause, two]
     };
-    let whole_text = |text: &'static [u8]| vec![Action::frame(Opcode::Text, text)];
+    let whole_text = |text: &'static [u8]| vec![Action::text(text)];
     vec![
         Case {
             limit: SLOW,
-            ..answered(
-                id(4, 1),
-                FRAGMENTS,
-                around(vec![Action::Repeated(MANY_FRAGMENTS, empty)]),
-                vec![whole()],
-            )
+            ..answered(id(4, 1), FRAGMENTS, around(vec![Action::Bytes(fragments)]), vec![whole()])
         },
         ping,
         answered(id(5, 2), PONG, other_pong, vec![Event::Pong(b"ping".into())]),
@@ -126,7 +135,7 @@ pub(super) fn valid() -> Vec<Case> {
             ..answered(
                 id(5, 3),
                 LAST_PING,
-                vec![Action::Pings(MANY_PINGS)],
+                vec![Action::Bytes(pings)],
                 vec![Event::Pongs(MANY_PINGS)],
             )
         },
@@ -134,15 +143,20 @@ pub(super) fn valid() -> Vec<Case> {
             id(6, 1),
             UTF8,
             fragmented(Opcode::Text, [&b"\xF0\x9F"[..], b"", b"\xA6\x80"]),
-            vec![text(b"\xF0\x9F\xA6\x80")],
+            vec![Event::text(b"\xF0\x9F\xA6\x80")],
         ),
         answered(
             id(6, 2),
             UTF8,
             segments([b"\x81\x04\xF0\x9F", b"\xA6\x80"]),
-            vec![text(b"\xF0\x9F\xA6\x80")],
+            vec![Event::text(b"\xF0\x9F\xA6\x80")],
         ),
-        answered(id(6, 3), UTF8, whole_text(b"\0nul\0"), vec![text(b"\0nul\0")]),
-        answered(id(6, 4), UTF8, whole_text(b"\xEF\xBB\xBFbom"), vec![text(b"\xEF\xBB\xBFbom")]),
+        answered(id(6, 3), UTF8, whole_text(b"\0nul\0"), vec![Event::text(b"\0nul\0")]),
+        answered(
+            id(6, 4),
+            UTF8,
+            whole_text(b"\xEF\xBB\xBFbom"),
+            vec![Event::text(b"\xEF\xBB\xBFbom")],
+        ),
     ]
 }

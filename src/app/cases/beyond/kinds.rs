@@ -7,8 +7,6 @@ use crate::app::cases::case::{
     Action, Alternative, Behavior, Case, Edit, Event, ExpectedClose, Id, Limit, Opening, Reception,
     Writes,
 };
-use crate::websocket::frame::Opcode;
-use crate::websocket::message::Kind;
 
 pub(super) const TEXT: &[u8] = b"Hello, world!";
 const FIRST: &[u8] = b"first";
@@ -21,8 +19,8 @@ pub(super) const RESERVED_BITS: &str = "RFC 6455 §5.2: \"If a nonzero value is 
                                  WebSocket Connection_.\"";
 pub(super) const INJECTED: &str = "RFC 6455 §5.4: \"Control frames (see Section 5.5) MAY be injected in the middle of a fragmented \
                             message.\"";
-pub(super) const LOST: &str = "RFC 6455 §7.2.1: \"If at any point the underlying transport layer connection is unexpectedly lost, \
-                        the client MUST _Fail the WebSocket Connection_.\"";
+const LOST: &str = "RFC 6455 §7.2.1: \"If at any point the underlying transport layer connection is unexpectedly lost, \
+                        the client MUST _Fail the WebSocket Connection_.\" It names no code for that.";
 pub(super) const LIMITS: &str = "RFC 6455 §10.4: \"Implementations that have implementation- and/or platform-specific limitations \
                           regarding the frame size or total message size after reassembly from multiple frames MUST protect \
                           themselves against exceeding those limits.\"";
@@ -35,6 +33,11 @@ pub(super) fn answered(
     events: Vec<Event>,
 ) -> Case {
     Case::beyond(id, rule, actions, events, ExpectedClose::by_server(), KILL)
+}
+
+/// A case in which the client echoes this many texts.
+pub(super) fn echoed(id: Id, rule: &'static str, texts: usize) -> Case {
+    answered(id, rule, vec![Action::text(TEXT); texts], vec![Event::text(TEXT); texts])
 }
 
 /// A case in which the client has to fail the connection with one of `codes`, or by ending TCP.
@@ -53,9 +56,18 @@ pub(super) fn fails(
 ) -> Case {
     let opening =
         Opening { handshake, edits, writes: Writes::Together, reception: Reception::Fail };
-    let (actions, close) =
-        (vec![Action::frame(Opcode::Text, text)], ExpectedClose::by_end_of_tcp());
+    let (actions, close) = (vec![Action::text(text)], ExpectedClose::by_end_of_tcp());
     Case { opening, ..Case::beyond(id, rule, actions, vec![], close, END) }
+}
+
+/// The codes that a client may still send once the server has ended TCP.
+pub(super) const CODES_AFTER_LOSS: [u16; 5] = [1000, 1001, 1002, 1007, 1011];
+
+/// A case whose connection is lost by the `end` of TCP, after the actions of the `start`.
+pub(super) fn lost(id: Id, start: Vec<Action>, end: impl IntoIterator<Item = Action>) -> Case {
+    let actions = after_echo(start.into_iter().chain(end));
+    let close = ExpectedClose::failing(&CODES_AFTER_LOSS);
+    Case::beyond(id, LOST, actions, vec![first_echo()], close, END)
 }
 
 /// Another reaction, which is NON-STRICT.
@@ -65,16 +77,11 @@ pub(super) fn non_strict(events: Vec<Event>, close: ExpectedClose) -> Alternativ
 
 /// A text and the wait for its echo, before the actions. A client that is not there can't pass.
 pub(super) fn after_echo(actions: impl IntoIterator<Item = Action>) -> Vec<Action> {
-    let text = Action::frame(Opcode::Text, FIRST);
+    let text = Action::text(FIRST);
     [text, Action::Await(Duration::from_secs(2))].into_iter().chain(actions).collect()
 }
 
 /// The echo of the text of [`after_echo`].
 pub(super) fn first_echo() -> Event {
-    text(FIRST)
-}
-
-/// A text message.
-pub(super) fn text(text: &'static [u8]) -> Event {
-    Event::Message(Kind::Text, text.into())
+    Event::text(FIRST)
 }

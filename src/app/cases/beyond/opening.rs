@@ -1,14 +1,14 @@
 //! Group 14: answers to the opening handshake, and the client's request.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::app::behavior::Handshake;
-use crate::app::cases::beyond::kinds::{self, KILL, TEXT, answered, fails};
+use crate::app::cases::beyond::kinds::{self, KILL, TEXT, echoed, fails};
 use crate::app::cases::case::{
-    Action, Case, Check, Edit, Event, ExpectedClose, Id, Opening, Writes,
+    Action, Bytes, Case, Check, Edit, ExpectedClose, Id, Opening, Writes,
 };
 use crate::http::request::Request;
-use crate::websocket::frame::Opcode;
 
 const ACCEPT: &str = "RFC 6455 §4.1: \"If the response lacks a |Sec-WebSocket-Accept| header field or the \
                       |Sec-WebSocket-Accept| contains a value other than the base64-encoded SHA-1 of the \
@@ -99,11 +99,16 @@ pub(super) fn statuses() -> Vec<Case> {
 
 /// A right 101 that looks unusual.
 pub(super) fn heads() -> Vec<Case> {
-    const SECOND: &[u8] =
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    const SECOND: Bytes = Bytes {
+        name: Cow::Borrowed("a second 101"),
+        bytes: Cow::Borrowed(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        ),
+        writes: Writes::Alone,
+    };
     let head = |number, rule, edits, writes| {
         let opening = Opening { edits, writes, ..Opening::VALID };
-        Case { opening, ..answered(Id::new(14, 4, number), rule, vec![text()], vec![echo()]) }
+        Case { opening, ..echoed(Id::new(14, 4, number), rule, 1) }
     };
     let edited = |number, rule, edits| head(number, rule, edits, Writes::Together);
     let may_refuse = |note, case| {
@@ -119,11 +124,11 @@ pub(super) fn heads() -> Vec<Case> {
             "A server MUST NOT send it, so a client that refuses it is only NON-STRICT.",
             edited(5, FOLDED, &[Edit::Set("X-Folded", "one\r\n two")]),
         ),
-        answered(Id::new(14, 4, 6), FRAMES, vec![text(), text()], vec![echo(), echo()]),
+        echoed(Id::new(14, 4, 6), FRAMES, 2),
         Case::beyond(
             Id::new(14, 4, 7),
             TWICE,
-            vec![Action::Bytes(SECOND.into()), text()],
+            vec![Action::Bytes(SECOND), Action::text(TEXT)],
             vec![],
             ExpectedClose::by_client(1002),
             KILL,
@@ -133,15 +138,13 @@ pub(super) fn heads() -> Vec<Case> {
 
 /// The request and the masking keys of the client.
 pub(super) fn requests() -> Vec<Case> {
-    let texts = || (0..4).map(|_| text()).collect();
-    let echoes = || (0..4).map(|_| echo()).collect();
     vec![
         Case {
             check: Check::Request,
             note: "Without version 13 and a key of 16 bytes, no case opens.",
-            ..answered(Id::new(14, 5, 1), KEY, vec![text()], vec![echo()])
+            ..echoed(Id::new(14, 5, 1), KEY, 1)
         },
-        Case { check: Check::MaskingKeys, ..answered(Id::new(14, 5, 2), MASKS, texts(), echoes()) },
+        Case { check: Check::MaskingKeys, ..echoed(Id::new(14, 5, 2), MASKS, 4) },
     ]
 }
 
@@ -153,12 +156,4 @@ pub fn mistake(request: &Request) -> Option<&'static str> {
         b"dGhlIHNhbXBsZSBub25jZQ==" => Some("Sec-WebSocket-Key is the example of RFC 6455"),
         _ => None,
     })
-}
-
-fn text() -> Action {
-    Action::frame(Opcode::Text, TEXT)
-}
-
-fn echo() -> Event {
-    kinds::text(TEXT)
 }

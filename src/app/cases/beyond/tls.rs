@@ -1,8 +1,7 @@
 //! Group 18: TLS below the WebSocket. Without TLS there is no verdict.
 
-use crate::app::cases::beyond::kinds::{self, END, LOST, TEXT, after_echo, first_echo};
-use crate::app::cases::case::{Action, Case, ExpectedClose, Id, Transport, Writes, written};
-use crate::websocket::frame::Opcode;
+use crate::app::cases::beyond::kinds::{self, TEXT, lost};
+use crate::app::cases::case::{Action, Case, Event, Id, Transport, Writes, written};
 
 const RECORDS: &str = "RFC 8446 §5.1: \"The record layer fragments information blocks into TLSPlaintext records carrying \
                        data in chunks of 2^14 bytes or less.\"";
@@ -10,20 +9,15 @@ const KEYS: &str = "RFC 8446 §4.6.3: \"If the request_update field is set to \"
                     send a KeyUpdate of its own\".";
 
 pub(super) fn cases() -> Vec<Case> {
-    let text = || Action::frame(Opcode::Text, TEXT);
-    let echo = || kinds::text(TEXT);
-    let ended = |number, mut actions: Vec<Action>| {
-        actions.push(Action::EndTcp);
-        let close = ExpectedClose::by_client(1002);
-        let (id, events) = (Id::new(18, 1, number), vec![first_echo()]);
-        Case::beyond(id, LOST, after_echo(actions), events, close, END)
-    };
+    let text = || Action::text(TEXT);
+    let echo = || Event::text(TEXT);
+    let ended = |number, start| lost(Id::new(18, 1, number), start, [Action::EndTcp]);
     let echoed = |section, rule, actions, events| {
         kinds::answered(Id::new(18, section, 1), rule, actions, events)
     };
     let cases = vec![
         ended(1, vec![]),
-        ended(2, vec![Action::Bytes(b"\x81\x0DHello".into())]),
+        ended(2, vec![Action::part(b"\x81\x0DHello")]),
         echoed(2, RECORDS, written(vec![text()], Writes::Chopped(1)), vec![echo()]),
         Case {
             note: "TLS 1.2 has no such message, and gets two texts.",

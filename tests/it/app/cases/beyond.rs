@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use wsecho::app::cases::case::{Behavior, CloseBehavior, Id};
 use wsecho::app::cases::results::{Report, State};
 use wsecho::app::cases::suite::{self, Pattern, Suite};
-use wsecho::app::connection::Service;
+use wsecho::app::service::Service;
 use wsecho::websocket::handshake;
 
 use super::client::{self, Client, Flaw, PerMessageDeflate};
@@ -444,6 +444,7 @@ const FLAWS: &[(Flaw, &[&str])] = &[
     (Flaw::AnyCloseCode, &["FAILED: 15.1.4"]),
     (Flaw::NoCloseAnswer, &["FAILED: 14.4.1-7 14.5.1-2 15.1.1-5 15.2.1-4 16.1.1 16.2.1-2 16.3.1-4 16.4.1 16.5.1-3 16.6.1-4 17.2.1-8 17.3.1-5 17.4.1-3 17.5.1-4 18.2.1 18.3.1", "NON-STRICT: 16.2.3-4"]),
     (Flaw::KeepsTcp, &["FAILED: 14.1.1-4 14.2.1-6 14.3.1-4 15.3.1-5 17.1.1-6 18.1.1-2", "NON-STRICT: 15.2.4"]),
+    (Flaw::SaysGoodbye, &[]),
     (Flaw::Sends1006, &["FAILED: 15.3.1-5 18.1.1-2"]),
     (Flaw::NoUtf8Check, &["FAILED: 17.2.8"]),
     (Flaw::NoDeflateCheck, &["FAILED: 17.2.4 17.2.7", "NON-STRICT: 17.2.5-6"]),

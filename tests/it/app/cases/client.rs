@@ -78,6 +78,8 @@ pub enum Flaw {
     KeepsTcp,
     /// It answers the end of TCP by the close code that no frame may have.
     Sends1006,
+    /// Which is right: it answers the end of TCP by a close frame.
+    SaysGoodbye,
     /// It echoes what it could inflate of data that is wrong.
     NoDeflateCheck,
     /// To it data ends at its final block.
@@ -377,8 +379,10 @@ impl Client {
 
     /// The server has ended its side of TCP.
     pub fn ended(&mut self) {
-        if self.flaw == Flaw::Sends1006 && self.state == State::Open {
-            self.close(1006);
+        match self.flaw {
+            Flaw::Sends1006 if self.state == State::Open => self.close(1006),
+            Flaw::SaysGoodbye if self.state == State::Open => self.close(1001),
+            _ => {}
         }
         if self.flaw != Flaw::KeepsTcp {
             self.state = State::Ended;

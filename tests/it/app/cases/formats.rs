@@ -8,7 +8,7 @@ use serde_json::Value;
 use wsecho::app::cases::case::{Behavior, CloseBehavior, Id};
 use wsecho::app::cases::results::Report;
 use wsecho::app::cases::suite::{Pattern, Suite};
-use wsecho::app::connection::Service;
+use wsecho::app::service::Service;
 
 use super::client::Flaw;
 use super::{empty_report, get, play_as, report};

@@ -16,7 +16,7 @@ use wsecho::app::cases::case::{Behavior, CloseBehavior, Id};
 use wsecho::app::cases::results::{Report, State};
 use wsecho::app::cases::suite::{Pattern, Suite};
 use wsecho::app::cases::verdict::Ending;
-use wsecho::app::connection::Service;
+use wsecho::app::service::Service;
 use wsecho::app::step::Topic;
 
 use crate::driver::{self, Driver, Ended};
@@ -532,6 +532,11 @@ fn a_verdict_is_a_status_and_a_line_for_each_case_that_fails() {
     assert_eq!(failures.lines().count(), 8);
     assert!(failures.starts_with("2.1: FAILED: received []\n2.2: "), "{failures}");
     assert!(get(&service, "/verdict?agent=no+pong&except=2.*").starts_with("200 12 cases: "));
+    // In a query, a plus that is not encoded stands for a space.
+    for (except, cases) in [("+beyond", 23), ("%2Bbeyond", 23), ("2.*,+beyond", 12)] {
+        let verdict = get(&service, &format!("/verdict?agent=right&except={except}"));
+        assert!(verdict.starts_with(&format!("200 {cases} cases: ")), "{verdict}");
+    }
 
     play_all("late", Flaw::LateUtf8Check);
     assert!(get(&service, "/verdict?agent=late").starts_with("200 23 cases: "));
@@ -557,6 +562,7 @@ fn a_verdict_is_a_status_and_a_line_for_each_case_that_fails() {
         ("agent=x&except=nine", "except: expected cases"),
         ("agent=x&strict=1", "without a value"),
         ("agent=right&except=*", "except leaves no case"),
+        ("agent=right&excpet=2.*", "\"excpet\" is not a parameter; expected agent, strict, allow"),
     ] {
         let response = get(&service, &format!("/verdict?{query}"));
         assert!(response.starts_with("400 ") && response.contains(right), "{query}: {response}");

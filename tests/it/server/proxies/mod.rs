@@ -71,7 +71,7 @@ fn assert_serves_behind_unix(recipe: &Recipe, tcp: &str, unix: fn(&str) -> Strin
 
 fn assert_stays_idle(recipe: &Recipe) {
     let Some(mut python) = python() else { return };
-    // Often enough for the proxy's timeout.
+    // More often than the proxy's timeout.
     let server = Server::start(&["--ping-interval=400ms"]);
     let Some(proxy) = impatient(recipe, &server) else { return };
     let output = proxy.echo(&mut python, IDLE);
@@ -84,7 +84,7 @@ fn assert_stays_idle(recipe: &Recipe) {
     server.wait_for_log(" ended: closed by peer, 4000 ");
 }
 
-/// Or the two tests above would show nothing.
+/// Without this, the two tests above would prove nothing.
 #[test]
 fn without_pings_nginx_ends_an_idle_client() {
     assert_idle_is_ended(&NGINX);
@@ -232,7 +232,7 @@ fn nginx_without_its_version_line_is_told_what_to_fix_and_still_gets_the_page() 
 #[test]
 fn nginx_passes_the_page_on_by_default() {
     let server = Server::start(&[]);
-    // Nothing but the address: HTTP/1.0, and a Host and a Connection of nginx's own.
+    // With only the address set, nginx sends HTTP/1.0, and its own Host and Connection.
     let printed = NGINX.config();
     let (head, _) = printed.split_once("        # nginx speaks").unwrap();
     let config = head.to_owned() + "    }\n}\n";
@@ -292,8 +292,8 @@ fn impatient(recipe: &Recipe, server: &Server) -> Option<Proxy> {
 }
 
 impl Proxy {
-    /// Runs the Python client, which is silent for as long as `idle` in its midst: its output, or the error
-    /// that ends it.
+    /// Runs the Python client, which is silent for `idle` in the middle. Returns its output, or the error that
+    /// ended it.
     fn echo(&self, python: &mut Command, idle: Duration) -> Result<String, String> {
         python.arg(data("clients/echo.py")).arg(self.url());
         if self.scheme == "wss" {

@@ -341,7 +341,7 @@ pub fn ssh_tunnel(server: &Server) -> Option<Proxy> {
 }
 
 impl Proxy {
-    /// Runs the programs until they take a request. Some listen before they know their certificate.
+    /// Starts the programs, and waits until they answer. Some listen before they have read their certificate.
     fn start(
         commands: Vec<Command>,
         public: SocketAddr,
@@ -389,7 +389,10 @@ impl Drop for Proxy {
     /// Some leave files elsewhere when they are killed.
     fn drop(&mut self) {
         for program in &mut self.programs {
-            program.signal(Signal::TERM);
+            // One that could not start has ended.
+            if program.is_running() {
+                program.signal(Signal::TERM);
+            }
         }
         let started = Instant::now();
         while self.programs.iter_mut().any(Program::is_running) && started.elapsed() < SOON {
