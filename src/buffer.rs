@@ -375,6 +375,11 @@ impl Buffer {
         self.memory.capacity
     }
 
+    /// In bytes, filled or spare.
+    pub fn granted(&self) -> usize {
+        self.granted
+    }
+
     /// The filled bytes.
     pub fn filled(&self) -> &[u8] {
         self.memory.bytes(0..self.len)

@@ -34,14 +34,14 @@ pub fn shift(address: usize, prefix_len: usize) -> usize {
 
 fn is_fast(begin: usize, prefix_len: usize) -> bool {
     // RFC 6455 §5.2: a header has 6, 8 or 14 bytes with a masking key, and 2, 4 or 10 without one. Input
-    // may begin with a header. A payload that is sent in place from the input has a header of 8 bytes
-    // there.
+    // may begin with a header. A payload that is sent in place from the input has a header of 8 or 14
+    // bytes there.
     let receives = [0, 6, 8, 14].into_iter().all(|header| !is_slow(header, begin));
     let sends = |begin| {
         let heads = [2, 4, 10].into_iter().flat_map(|header| [header, header + prefix_len]);
         heads.into_iter().all(|head| !is_slow(begin, head))
     };
-    receives && sends(begin) && sends(begin + 8)
+    receives && [0, 8, 14].into_iter().all(|header| sends(begin + header))
 }
 
 #[cfg(test)]

@@ -85,10 +85,12 @@ impl<'s> Conversation<'s> {
     /// copied.
     fn reply(&mut self, mut traced: Option<&mut Reader>) -> Tail {
         let mut tail = Tail::Nothing;
-        while self.output.len() < FLUSH
-            && matches!(tail, Tail::Nothing)
-            && let Some(Next { event, session, frames }) = self.incoming.next_event()
-        {
+        while matches!(tail, Tail::Nothing) {
+            self.reply_short();
+            if self.output.len() >= FLUSH {
+                break;
+            }
+            let Some(Next { event, session, frames }) = self.incoming.next_event() else { break };
             if log_enabled!(Level::Debug) {
                 log_event(self.client, &event, session, frames.as_deref());
             }
@@ -100,6 +102,23 @@ impl<'s> Conversation<'s> {
             self.incoming.skipped().log(self.client);
         }
         tail
+    }
+
+    /// Appends answers to the short messages that the input begins with, as [`reply`](Self::reply) would.
+    fn reply_short(&mut self) {
+        // Frames are traced only for the log.
+        if log_enabled!(Level::Debug) {
+            return;
+        }
+        let (session, mut unread, consumed) = self.incoming.unread();
+        let len = unread.len();
+        while self.output.len() < FLUSH
+            && let Some((kind, payload)) = session.next_short(&mut unread)
+        {
+            echo::reply(kind, payload, self.prefix, &mut self.output);
+            self.messages += 1;
+        }
+        *consumed += len - unread.len();
     }
 
     fn send(&mut self, due: Option<Due>) {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::app::settings::{MIN_PROGRESS, Timeouts, WRITE_TIMEOUT_PARTS};
 use crate::app::trace::{Frames, Inbound};
-use crate::buffer::{Budget, Buffer};
+use crate::buffer::{Budget, Buffer, UNMETERED};
 use crate::websocket::close::{CloseFrame, NO_PROGRESS, PING_TIMEOUT};
 use crate::websocket::deflate::PerMessageDeflate;
+use crate::websocket::frame::MAX_HEADER_LEN;
 use crate::websocket::session::{Close, Event, Session};
 
 /// The input buffer of a client that sends little at a time, in bytes.
@@ -17,6 +18,9 @@ pub const SMALL_INPUT: usize = 256;
 /// The input buffer of a client that has filled the small one, in bytes. It fits the longest request
 /// head.
 pub const LARGE_INPUT: usize = 17 * 1024;
+
+/// The input buffer of a client that sends large messages, in bytes. It holds one of [`UNMETERED`] bytes.
+const MAX_INPUT: usize = UNMETERED + MAX_HEADER_LEN;
 
 /// How long the memory of a large message is kept for another one.
 const SPARE_TTL: Duration = Duration::from_millis(100);
@@ -101,11 +105,12 @@ impl Incoming {
 
     /// The next event in the input. `None` if more bytes are needed.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "as for `Session::next`")]
+    #[expect(clippy::inline_always, reason = "to return the event through memory is slower")]
     pub fn next_event(&mut self) -> Option<Next<'_>> {
+        let room = self.input.granted();
         let mut unread = &mut self.input.filled_mut()[self.consumed..];
         let len = unread.len();
-        let event = self.session.next(&mut unread);
+        let event = self.session.next(&mut unread, room);
         self.consumed += len - unread.len();
         let Some(event) = event else {
             if let Some(trace) = &mut self.trace {
@@ -114,9 +119,13 @@ impl Incoming {
             }
             return None;
         };
-        if let Event::Assembled(_) | Event::Inflated(..) = event {
+        match event {
             // A message in pieces is complete.
-            (self.spare_since, self.progress) = (Some(self.now), None);
+            Event::Assembled(_) | Event::Inflated(..) => {
+                (self.spare_since, self.progress) = (Some(self.now), None);
+            }
+            Event::InInput(..) => self.progress = None,
+            Event::Ping(_) | Event::Pong(_) | Event::Close => {}
         }
         let frames = match &mut self.trace {
             None => None,
@@ -221,6 +230,10 @@ impl Incoming {
 
     /// The buffer for the next received bytes: the input, or a large message itself.
     pub fn input(&mut self) -> &mut [u8] {
+        if self.session.is_in_pieces() && self.input.capacity() > LARGE_INPUT {
+            // A client holds a large message or a large input, not both.
+            self.shrink_input(LARGE_INPUT);
+        }
         if self.session.is_missing_more_than(self.input.capacity()) {
             return self.session.spare_mut();
         }
@@ -249,9 +262,28 @@ impl Incoming {
                 let _ = self.input.reserve(LARGE_INPUT);
             }
         }
-        // Otherwise a client that sends little would hold it forever.
-        if self.session.holds_spare() {
+        if self.session.capacity() > self.input.capacity() {
+            self.use_spare();
+        }
+    }
+
+    /// Processes the memory that is kept for another large message.
+    #[cold]
+    fn use_spare(&mut self) {
+        if self.session.is_in_pieces() {
+            return;
+        }
+        let len = self.session.assembled().len() + MAX_HEADER_LEN;
+        if self.session.capacity() > UNMETERED {
+            // Otherwise a client that sends little would hold it forever.
             self.release_spare();
+        } else if len > self.input.capacity() && !self.session.is_compressible() {
+            // The next message is probably as large. The input will hold it whole, so that it is
+            // received by one call and not copied.
+            self.session.release();
+            let capacity = if len > LARGE_INPUT { MAX_INPUT } else { LARGE_INPUT };
+            // Without this memory, messages are assembled as before.
+            let _ = self.input.reserve(capacity).and_then(|()| self.input.charge_ahead());
         }
     }
 
@@ -301,21 +333,34 @@ impl Incoming {
         if self.spare_since.is_some_and(|since| self.now >= since + SPARE_TTL) {
             self.session.release();
             self.spare_since = None;
+            if self.input.capacity() > LARGE_INPUT {
+                self.shrink_input(LARGE_INPUT);
+            }
         }
     }
 
     /// Releases all memory that a silent client does not need.
     fn release_all(&mut self) {
         self.session.release();
-        self.compact();
-        self.input.shrink_spare(SMALL_INPUT);
+        self.shrink_input(SMALL_INPUT);
     }
 
-    /// Moves the unprocessed bytes to the front of the input: less than a control frame, unless a script holds
-    /// back its answers.
+    /// Lowers the capacity of the input to what its bytes and their frame need, or to `capacity`.
+    fn shrink_input(&mut self, capacity: usize) {
+        self.compact();
+        let capacity = capacity.max(self.session.len_in_input());
+        // What is charged never moves.
+        if capacity.max(self.input.filled().len()) < UNMETERED {
+            self.input.shrink_spare(capacity);
+        }
+    }
+
+    /// Moves the unprocessed bytes to the front of the input.
     fn compact(&mut self) {
-        let end = self.input.filled().len();
-        self.input.keep(mem::take(&mut self.consumed)..end);
+        if self.consumed > 0 {
+            let end = self.input.filled().len();
+            self.input.keep(mem::take(&mut self.consumed)..end);
+        }
     }
 }
 

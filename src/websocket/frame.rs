@@ -28,6 +28,9 @@ const MASK: u8 = 0x80;
 /// The length in bytes of a client's header whose payload has at most 125 bytes.
 pub const SHORT_HEADER_LEN: usize = 6;
 
+/// The length in bytes of a client's longest header.
+pub const MAX_HEADER_LEN: usize = 14;
+
 /// The bit of a frame's first byte that marks a compressed message (RFC 7692 §6).
 pub const RSV1: u8 = 0x40;
 

@@ -95,6 +95,17 @@ pub struct Session {
 enum State {
     Idle,
     Fragmented(Kind),
+    /// A frame that is a whole message. It stays in the input until it is whole too.
+    InInput {
+        kind: Kind,
+        header_len: usize,
+        /// The length of the frame.
+        len: usize,
+        /// The bytes of the frame that were processed.
+        seen: usize,
+        /// Rotated to the position of the next byte.
+        masking_key: [u8; 4],
+    },
     Payload {
         kind: Kind,
         fin: bool,
@@ -132,32 +143,40 @@ impl Session {
     /// Decodes frames from the front of `input` until one event is complete.
     ///
     /// `None` means that more bytes are needed, or that the session is [closed](Self::closed). `input`
-    /// is then left with the unprocessed bytes, less than a control frame; pass them again, before the
-    /// next bytes.
+    /// is then left with the start of a frame of at most `room` bytes. Pass it again at the same place,
+    /// followed by more bytes.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "to return the event through memory doubles the cost")]
-    pub fn next<'i>(&mut self, input: &mut &'i mut [u8]) -> Option<Event<'i>> {
-        if let State::Idle = self.state {
-            if input.is_empty() {
-                return None;
-            }
-            // Most messages are short and whole.
-            if let Some(header) = frame::decode_short(input)
-                && let max_len = self.max_message_size.min(input.len() - SHORT_HEADER_LEN)
-                && header.payload_len <= max_len as u64
-            {
-                let (payload, ascii) = take_payload(input, SHORT_HEADER_LEN, &header);
-                return Some(match header.opcode {
-                    Opcode::Text if !ascii => self.text_in_input(payload),
-                    Opcode::Text => Event::InInput(Kind::Text, payload),
-                    _ => Event::InInput(Kind::Binary, payload),
-                });
-            }
+    #[expect(clippy::inline_always, reason = "to return the event through memory is slower")]
+    pub fn next<'i>(&mut self, input: &mut &'i mut [u8], room: usize) -> Option<Event<'i>> {
+        if input.is_empty() && matches!(self.state, State::Idle) {
+            return None;
         }
-        self.decode(input).unwrap_or_else(|close| {
+        self.decode(input, room).unwrap_or_else(|close| {
             self.fail(close);
             Some(Event::Close)
         })
+    }
+
+    /// Like [`next`](Self::next), for the most common frame alone: a whole message of at most 125 bytes
+    /// that is not compressed. `None` leaves the input as it is.
+    #[inline]
+    pub fn next_short<'i>(&self, input: &mut &'i mut [u8]) -> Option<(Kind, &'i [u8])> {
+        let State::Idle = self.state else { return None };
+        let header = frame::decode_short(input)?;
+        let kind = if header.opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
+        let len = header.payload_len as usize;
+        let (_, rest) = input.split_at_mut(SHORT_HEADER_LEN);
+        if len > self.max_message_size.min(rest.len()) {
+            return None;
+        }
+        let (_, ascii) = frame::unmask(&mut rest[..len], header.masking_key);
+        if kind == Kind::Text && !ascii && str::from_utf8(&rest[..len]).is_err() {
+            // Masked again, for the path that closes.
+            frame::unmask(&mut rest[..len], header.masking_key);
+            return None;
+        }
+        take(input, SHORT_HEADER_LEN);
+        Some((kind, take(input, len)))
     }
 
     /// The payload of the message that was [assembled](Event::Assembled) last.
@@ -209,6 +228,7 @@ impl Session {
     pub fn close(&mut self, close: CloseFrame) {
         let (answer, skip) = match &self.state {
             State::Idle | State::Fragmented(_) => (Answer::Awaited, 0),
+            State::InInput { len, .. } => (Answer::Awaited, *len as u64),
             State::Payload { missing, .. } => (Answer::Awaited, *missing as u64),
             State::Closed { close: Close::ByServer(_, answer), skip } => (answer.clone(), *skip),
             State::Closed { close: Close::ByPeer(close), skip } => {
@@ -240,6 +260,7 @@ impl Session {
     /// The received bytes of the unfinished message, if there is one.
     pub fn unfinished(&self) -> Option<usize> {
         match self.state {
+            State::InInput { header_len, seen, .. } => Some(seen - header_len),
             State::Fragmented(_) | State::Payload { .. } => Some(self.message.filled().len()),
             State::Idle | State::Closed { .. } => None,
         }
@@ -280,14 +301,24 @@ impl Session {
         }
     }
 
-    /// Whether memory is held only in case another large message follows.
-    pub fn holds_spare(&self) -> bool {
-        self.message.capacity() > UNMETERED && matches!(self.state, State::Idle)
+    /// The capacity for a message in pieces, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.message.capacity()
+    }
+
+    /// Whether a message in pieces is unfinished.
+    pub fn is_in_pieces(&self) -> bool {
+        matches!(self.state, State::Fragmented(_) | State::Payload { .. })
+    }
+
+    /// The length of the unfinished frame that stays in the input, or 0.
+    pub fn len_in_input(&self) -> usize {
+        if let State::InInput { len, .. } = self.state { len } else { 0 }
     }
 
     /// Releases memory, except that of an unfinished message.
     pub fn release(&mut self) {
-        if matches!(self.state, State::Idle | State::Closed { .. }) {
+        if !self.is_in_pieces() {
             self.message.release();
         }
     }
@@ -299,33 +330,35 @@ impl Session {
     }
 
     #[inline(never)]
-    fn decode<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Option<Event<'i>>, CloseFrame> {
+    fn decode<'i>(
+        &mut self,
+        input: &mut &'i mut [u8],
+        room: usize,
+    ) -> Result<Option<Event<'i>>, CloseFrame> {
         loop {
             match self.state {
                 State::Idle | State::Fragmented(_) => {
                     let Some((header, header_len)) = frame::decode(input)? else {
                         return Ok(None);
                     };
-                    let whole = header.payload_len <= (input.len() - header_len) as u64;
                     let Some(kind) = self.check(&header)? else {
-                        if !whole {
+                        if header.payload_len > (input.len() - header_len) as u64 {
                             return Ok(None);
                         }
-                        let (payload, _) = take_payload(input, header_len, &header);
+                        let payload = take_payload(input, header_len, &header);
                         return Ok(Some(self.control(header.opcode, payload)?));
                     };
-                    if whole && header.fin && matches!(self.state, State::Idle) {
-                        let (payload, ascii) = take_payload(input, header_len, &header);
-                        if header.rsv != 0 {
-                            return self.inflate(kind, payload).map(Some);
-                        }
-                        if kind == Kind::Text && !ascii {
-                            return Ok(Some(self.text_in_input(payload)));
-                        }
-                        return Ok(Some(Event::InInput(kind, payload)));
+                    self.begin_payload(kind, &header, header_len, room)?;
+                    if !matches!(self.state, State::InInput { .. }) {
+                        take(input, header_len);
                     }
-                    self.begin_payload(kind, &header)?;
-                    take(input, header_len);
+                }
+                State::InInput { kind, .. } => {
+                    let Some(payload) = self.take_whole(input)? else { return Ok(None) };
+                    return match self.encoding {
+                        Encoding::Plain => Ok(Some(Event::InInput(kind, payload))),
+                        Encoding::Deflated => self.inflate(kind, payload).map(Some),
+                    };
                 }
                 State::Payload { kind, fin, .. } => {
                     let complete = self.take_piece(input)?;
@@ -352,16 +385,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    /// A text message that is whole in the input, if it is UTF-8.
-    fn text_in_input<'i>(&mut self, text: &'i [u8]) -> Event<'i> {
-        if let Err(error) = str::from_utf8(text) {
-            self.checked = error.valid_up_to();
-            self.fail(ProtocolError::InvalidUtf8.into());
-            return Event::Close;
-        }
-        Event::InInput(Kind::Text, text)
     }
 
     /// Checks a header against the state. Returns the kind of message that a
@@ -443,12 +466,25 @@ impl Session {
         Ok(Event::Inflated(kind, Box::new(inflated)))
     }
 
-    fn begin_payload(&mut self, kind: Kind, header: &Header) -> Result<(), CloseFrame> {
+    fn begin_payload(
+        &mut self,
+        kind: Kind,
+        header: &Header,
+        header_len: usize,
+        room: usize,
+    ) -> Result<(), CloseFrame> {
+        let Header { fin, masking_key, .. } = *header;
         let missing = header.payload_len as usize;
         if matches!(self.state, State::Idle) {
-            self.message.clear();
             self.checked = 0;
             self.encoding = if header.rsv == 0 { Encoding::Plain } else { Encoding::Deflated };
+            let len = header_len + missing;
+            if fin && len <= room {
+                let seen = header_len;
+                self.state = State::InInput { kind, header_len, len, seen, masking_key };
+                return Ok(());
+            }
+            self.message.clear();
         }
         let max_size = self.max_size();
         // The length of a fragmented message is known only at its end. With this capacity, a small one
@@ -459,9 +495,38 @@ impl Session {
             _ => max_size,
         };
         self.message.reserve(capacity).map_err(|_| close::OVER_BUDGET)?;
-        let Header { fin, masking_key, .. } = *header;
         self.state = State::Payload { kind, fin, missing, masking_key };
         Ok(())
+    }
+
+    /// Unmasks and checks the part of a whole message in `input`. Takes the message off once it is whole.
+    fn take_whole<'i>(
+        &mut self,
+        input: &mut &'i mut [u8],
+    ) -> Result<Option<&'i [u8]>, ProtocolError> {
+        let State::InInput { kind, header_len, len, seen, masking_key } = &mut self.state else {
+            return Ok(None);
+        };
+        let end = input.len().min(*len);
+        let (rotated, ascii) = frame::unmask(&mut input[*seen..end], *masking_key);
+        if ascii && self.checked == *seen - *header_len {
+            self.checked = end - *header_len;
+        }
+        (*seen, *masking_key) = (end, rotated);
+        let (is_whole, header_len) = (end == *len, *header_len);
+        let checked = match self.encoding {
+            Encoding::Plain => {
+                check_utf8(*kind, &input[header_len..end], &mut self.checked, is_whole)
+            }
+            Encoding::Deflated => Ok(()),
+        };
+        if checked.is_ok() && !is_whole {
+            return Ok(None);
+        }
+        let payload = &take(input, end)[header_len..];
+        checked?;
+        self.state = State::Idle;
+        Ok(Some(payload))
     }
 
     /// Moves the part of the payload in `input` to the message. Returns whether the payload is complete;
@@ -521,7 +586,7 @@ impl Session {
                     if header.payload_len > (input.len() - header_len) as u64 {
                         return;
                     }
-                    let (payload, _) = take_payload(input, header_len, &header);
+                    let payload = take_payload(input, header_len, &header);
                     *answer = CloseFrame::decode(payload).map_or(Answer::Ignored, Answer::Received);
                 }
                 Ok(Some((header, header_len))) => {
@@ -545,17 +610,12 @@ fn check_size(so_far: usize, payload_len: u64, limit: usize) -> Result<(), Proto
     Ok(())
 }
 
-/// Splits a frame's payload off the input and unmasks it. Returns it, and whether it is ASCII.
-#[inline]
-fn take_payload<'i>(
-    input: &mut &'i mut [u8],
-    header_len: usize,
-    header: &Header,
-) -> (&'i [u8], bool) {
+/// Splits a frame's payload off the input and unmasks it.
+fn take_payload<'i>(input: &mut &'i mut [u8], header_len: usize, header: &Header) -> &'i [u8] {
     take(input, header_len);
     let payload = take(input, header.payload_len as usize);
-    let (_, ascii) = frame::unmask(payload, header.masking_key);
-    (payload, ascii)
+    frame::unmask(payload, header.masking_key);
+    payload
 }
 
 fn take<'i>(input: &mut &'i mut [u8], len: usize) -> &'i mut [u8] {

@@ -551,6 +551,73 @@ fn a_large_payload_is_received_straight_to_its_message_in_pieces() {
     }
 }
 
+#[test]
+fn a_large_message_is_received_whole_by_a_client_that_sent_another() {
+    let service = service(UNMETERED, STEP);
+    let budget = &service.budget;
+    let message = frame(0x82, &[b'x'; UNMETERED]);
+    let reply = server_frame(0x82, &[b'x'; UNMETERED]);
+    let mut driver = Driver::open(&service);
+    for _ in 0..2 {
+        driver.receive(&message);
+        assert!(driver.take() == reply);
+    }
+    for cut in [message.len(), 10, 14, 40_000] {
+        let (start, rest) = message.split_at(cut);
+        for part in [start, rest].into_iter().filter(|part| !part.is_empty()) {
+            assert!(driver.connection.input().len() >= part.len());
+            driver.receive(part);
+        }
+        assert!(driver.take() == reply, "cut at {cut}");
+    }
+    assert_eq!(driver.connection.input().len(), message.len());
+    driver.wait_until(SPARE_TTL);
+    assert_eq!(driver.connection.input().len(), LARGE_INPUT);
+    assert_eq!((budget.left(), driver.wait()), (STEP, Some(PING_INTERVAL - SPARE_TTL)));
+}
+
+#[test]
+fn a_large_input_is_given_up_for_a_message_in_pieces_and_kept_for_an_unfinished_one() {
+    let service = service(LARGE, STEP);
+    let message = frame(0x82, &[b'x'; 60_000]);
+    let reply = server_frame(0x82, &[b'x'; 60_000]);
+    let open = || {
+        let mut driver = Driver::open(&service);
+        driver.receive(&message.repeat(2));
+        assert!(driver.take() == reply.repeat(2));
+        assert!(driver.connection.input().len() > UNMETERED);
+        driver
+    };
+    for pieces in [frame(0x02, b"7"), large()[..100].into()] {
+        let mut driver = open();
+        driver.receive(&pieces);
+        let is_direct = pieces.len() == 100;
+        let expected = if is_direct { UNMETERED - 86 } else { LARGE_INPUT };
+        assert_eq!(driver.connection.input().len(), expected);
+    }
+    for cut in [20, 50_000] {
+        let mut driver = open();
+        driver.receive(&message[..cut]);
+        driver.wait_until(PING_INTERVAL);
+        assert!(driver.take() == PING);
+        driver.receive(&message[cut..]);
+        assert!(driver.take() == reply, "cut at {cut}");
+    }
+}
+
+#[test]
+fn messages_that_always_arrive_in_two_pieces_make_progress() {
+    let service = service(100, 0);
+    let mut driver = Driver::open(&service);
+    let message = frame(0x81, b"hello");
+    driver.receive(&message[..8]);
+    for _ in 0..10 {
+        driver.now += WRITE_TIMEOUT / 2;
+        driver.receive(&[&message[8..], &message[..8]].concat());
+        assert!(driver.take() == server_frame(0x81, b"hello"));
+    }
+}
+
 // The output
 
 #[test]
