@@ -86,7 +86,7 @@ impl Admitted {
     pub fn new(service: &Service, accepted: Accepted, number: u64, now: Duration) -> Box<Self> {
         let Accepted { opening, peer, header, mut input, head_len, who } = accepted;
         let Opening { mut upgrade, purpose } = opening;
-        let deflate = deflate(service, &mut upgrade.compression);
+        let deflate = deflate(service, &mut upgrade.compression, &purpose);
         let mut admitted = Box::new(Admitted {
             number,
             who,
@@ -252,11 +252,21 @@ impl Job {
     }
 }
 
-/// The compressor, if compression was agreed. Changes `agreed` to the parameters that there is memory for.
-fn deflate(service: &Service, agreed: &mut Negotiation) -> Option<Box<PerMessageDeflate>> {
-    let Negotiation::Agreed(parameters) = agreed else { return None };
-    let deflate = PerMessageDeflate::new(*parameters, Arc::clone(&service.contexts));
-    *parameters = deflate.parameters();
+/// The compressor, if compression was agreed. Changes `negotiation` to the parameters that there is memory
+/// for.
+fn deflate(
+    service: &Service,
+    negotiation: &mut Negotiation,
+    purpose: &Purpose,
+) -> Option<Box<PerMessageDeflate>> {
+    let Negotiation::Agreed(parameters) = *negotiation else { return None };
+    let deflate = PerMessageDeflate::new(parameters, Arc::clone(&service.contexts));
+    if deflate.parameters() != parameters && matches!(purpose, Purpose::Runner(_)) {
+        // Its case needs the parameters that it asked for.
+        *negotiation = Negotiation::Declined("memory is short".into());
+        return None;
+    }
+    *negotiation = Negotiation::Agreed(deflate.parameters());
     Some(Box::new(deflate))
 }
 

@@ -124,7 +124,12 @@ impl Incoming {
             Event::Assembled(_) | Event::Inflated(..) => {
                 (self.spare_since, self.progress) = (Some(self.now), None);
             }
-            Event::InInput(..) => self.progress = None,
+            Event::InInput(_, payload) => {
+                self.progress = None;
+                if payload.len() > LARGE_INPUT {
+                    self.spare_since = Some(self.now);
+                }
+            }
             Event::Ping(_) | Event::Pong(_) | Event::Close => {}
         }
         let frames = match &mut self.trace {
@@ -262,7 +267,7 @@ impl Incoming {
                 let _ = self.input.reserve(LARGE_INPUT);
             }
         }
-        if self.session.capacity() > self.input.capacity() {
+        if self.session.capacity() > self.input.capacity() || self.input.capacity() > LARGE_INPUT {
             self.use_spare();
         }
     }
@@ -274,7 +279,7 @@ impl Incoming {
             return;
         }
         let len = self.session.assembled().len() + MAX_HEADER_LEN;
-        if self.session.capacity() > UNMETERED {
+        if self.session.capacity() > UNMETERED || self.input.capacity() > LARGE_INPUT {
             // Otherwise a client that sends little would hold it forever.
             self.release_spare();
         } else if len > self.input.capacity() && !self.session.is_compressible() {
@@ -332,10 +337,11 @@ impl Incoming {
     fn release_spare(&mut self) {
         if self.spare_since.is_some_and(|since| self.now >= since + SPARE_TTL) {
             self.session.release();
-            self.spare_since = None;
             if self.input.capacity() > LARGE_INPUT {
                 self.shrink_input(LARGE_INPUT);
             }
+            // An unfinished frame still needs a large input.
+            self.spare_since = (self.input.capacity() > LARGE_INPUT).then_some(self.now);
         }
     }
 

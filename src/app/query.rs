@@ -17,7 +17,7 @@ impl Query {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decode(name)?, decode(value)?);
             if parameters.iter().any(|(given, _)| *given == name) {
-                return Err(format!("{name} is given twice"));
+                return Err(format!("{} is given twice", Quoted(name.as_bytes())));
             }
             parameters.push((name, value));
         }

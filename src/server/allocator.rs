@@ -36,7 +36,7 @@ pub fn tune() -> Result<(), String> {
     const VARIABLE: &str = "GLIBC_TUNABLES";
 
     if cfg!(not(target_env = "gnu")) {
-        return Err("it is not glibc's".into());
+        return Err("the C library is not glibc".into());
     }
     let tunables = env::var_os(VARIABLE).unwrap_or_default();
     let tunables = tunables.into_string().map_err(|_| format!("{VARIABLE} is not UTF-8"))?;

@@ -70,7 +70,7 @@ impl Limits {
         const DESCRIPTORS_RESERVE: u64 = 24;
         /// The stacks, the buffers, and the uncharged part of a message, in bytes.
         const ADDRESSES_PER_CLIENT: u64 = 256 * 1024;
-        /// Threads that serve no client, at most 16 of them for handshakes.
+        /// Threads that serve no client.
         const THREADS_RESERVE: u64 = 24;
 
         // One more map for its message.

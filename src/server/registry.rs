@@ -25,7 +25,8 @@ pub const IP_LIMIT_REACHED: &str = "the limit of connections from one address is
 /// See [`LIMIT_REACHED`].
 pub const STOPPING: &str = "the server is stopping";
 
-/// A connection that is silent for longer than this is evicted before older ones.
+/// A connection that is silent, or leaves a close frame unanswered, for longer than this is evicted before
+/// older ones.
 const MAX_SILENCE: Duration = Duration::from_secs(1);
 
 /// The maximum time that a thread takes to notice that its connection was aborted.
@@ -67,8 +68,8 @@ enum Phase {
     Silent(Instant),
     /// A part of its request or TLS handshake has arrived.
     Asking,
-    /// It was sent a close frame at this time, and has yet to answer. To end its stream before it has
-    /// received that frame would lose it.
+    /// It was sent a close frame at this time, and has yet to answer. If its stream ended first, the frame
+    /// could be lost.
     Closing(Instant),
     WebSocket,
 }
@@ -210,18 +211,24 @@ impl Registry {
 
 impl State {
     /// Evicts a connection that is not a WebSocket: the one whose response was sent first, or else the
-    /// one that has been silent for the longest time, if for [`MAX_SILENCE`], or else the oldest. One whose
-    /// closing handshake has begun comes last.
+    /// one that has not answered a close frame for [`MAX_SILENCE`], or else the one that has been silent for
+    /// the longest time, if for as long, or else the oldest.
     fn evict(&mut self) {
-        let Some(&(mut phase, mut id)) = self.evictable.first() else { return };
-        let oldest_asking =
-            self.evictable.range((Phase::Asking, 0)..=(Phase::Asking, u64::MAX)).next();
-        if let (Phase::Silent(since), Some(&(_, oldest))) = (phase, oldest_asking)
-            && since.elapsed() < MAX_SILENCE
-            && oldest < id
-        {
-            (phase, id) = (Phase::Asking, oldest);
-        }
+        let Some(&first) = self.evictable.first() else { return };
+        let asking = self.evictable.range((Phase::Asking, 0)..=(Phase::Asking, u64::MAX)).next();
+        let closing = self.evictable.range((Phase::Asking, u64::MAX)..).next();
+        let (phase, id) = match (first, asking, closing) {
+            ((Phase::Answered(_), _), ..) => first,
+            (.., Some(&(Phase::Closing(since), id))) if since.elapsed() >= MAX_SILENCE => {
+                (Phase::Closing(since), id)
+            }
+            ((Phase::Silent(since), id), Some(&asking), _)
+                if since.elapsed() < MAX_SILENCE && asking.1 < id =>
+            {
+                asking
+            }
+            _ => first,
+        };
         self.evictable.remove(&(phase, id));
         let Some(connection) = self.by_id.get(&id) else { return };
         let _ = connection.refusal.set(LIMIT_REACHED);

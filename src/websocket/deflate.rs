@@ -297,10 +297,14 @@ impl PerMessageDeflate {
         let bits = self.parameters.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS);
         let Contexts { deflater, message, .. } = contexts;
         deflater.take_if(|(made_with, _)| *made_with != bits);
-        let (_, deflater) = deflater.get_or_insert_with(|| (bits, new_deflater(bits)));
-        deflater.reset();
-        deflater.set_dictionary(&self.history).map_err(|_| NotDeflated)?;
-        deflate(deflater, prefix, message.filled(), out)?;
+        let (_, taken) = deflater.get_or_insert_with(|| (bits, new_deflater(bits)));
+        taken.reset();
+        let ready = taken.set_dictionary(&self.history).map_err(|_| NotDeflated);
+        if let Err(error) = ready.and_then(|_| deflate(taken, prefix, message.filled(), out)) {
+            // It may have stopped inside a block, which zlib-rs does not forget at a reset.
+            *deflater = None;
+            return Err(error);
+        }
         if !self.parameters.server_no_context_takeover {
             // Only on success: the client's window gets no message that is sent uncompressed.
             self.remember(prefix);
@@ -313,6 +317,8 @@ impl PerMessageDeflate {
         let sent = &sent[sent.len().saturating_sub(HISTORY)..];
         let excess = (self.history.len() + sent.len()).saturating_sub(HISTORY);
         self.history.drain(..excess);
+        // Not more than what is charged.
+        self.history.reserve_exact(sent.len());
         self.history.extend_from_slice(sent);
     }
 
@@ -339,8 +345,7 @@ impl From<OverBudget> for NotDeflated {
 
 /// Deflates `prefix` and `message` as one message to `out` (§7.2.1).
 ///
-/// Gives up on a large message that does not become shorter. Never gives up on a small one, since later
-/// replies may refer to it.
+/// Gives up on a large message that does not become shorter.
 fn deflate(
     deflater: &mut Deflate,
     prefix: &[u8],
@@ -510,6 +515,12 @@ mod tests {
         assert_eq!(deflate.deflate(b"", inflated, &mut too_small), Encoding::Plain);
         assert!(too_small.filled() == large);
         let mut out = Buffer::new(Arc::clone(&budget));
+        let mut reader = PerMessageDeflate::new(parameters, Arc::clone(&deflate.pool));
+        // Nor does the deflater, which had begun.
+        let inflated = send(&mut deflate, &large);
+        assert_eq!(deflate.deflate(b"", inflated, &mut out), Encoding::Deflated);
+        let read = reader.inflate(Kind::Binary, out.filled(), large.len()).unwrap();
+        assert!(read.message() == large);
         let mut first = Vec::new();
         for _ in 0..2 {
             let inflated = send(&mut deflate, &small);
@@ -517,6 +528,9 @@ mod tests {
             if first.is_empty() {
                 first = out.filled().to_vec();
             }
+            // By the client's context. It has not received the reply that did not fit.
+            let read = reader.inflate(Kind::Binary, out.filled(), small.len()).unwrap();
+            assert!(read.message() == small);
         }
         // The first one stands alone, and the second one refers to it.
         assert!(first.len() >= 1000 && out.filled().len() < 50, "{}", out.filled().len());

@@ -291,7 +291,7 @@ impl fmt::Display for Id {
 }
 
 impl Case {
-    /// A case without compression, in which nothing is disputed, and which `events` pass.
+    /// A case without compression and dispute. A client that sends `events` passes.
     pub fn script(
         id: Id,
         actions: Vec<Action>,
@@ -325,7 +325,7 @@ impl Case {
         Case { judging: Judging::EndMatters, rule, ..case }
     }
 
-    /// A case without compression, in which nothing is disputed.
+    /// A case without compression and dispute.
     pub fn new(id: Id, play: Play, close: ExpectedClose, limit: Limit) -> Self {
         Case {
             id,

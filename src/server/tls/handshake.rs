@@ -1,5 +1,5 @@
-//! TLS handshakes. Each is computed by its client's thread. Hellos are answered a few at a time, since that
-//! takes most of a handshake's time: all at once, they would delay the clients that are connected.
+//! TLS handshakes. Each is computed by its client's thread. Only a few hellos are answered at a time, since
+//! the answer takes most of a handshake's time. All at once would delay the clients that are connected.
 
 use std::sync::Arc;
 use std::thread;

@@ -1,8 +1,8 @@
 //! Which hello is answered next, when there are more hellos than processors.
 //!
-//! While no hello waits for long, they are answered in turn. Once the oldest has waited for long, more
-//! hellos arrive than can be answered at once, and the newest is answered first. In turn, each client would
-//! wait for the whole crowd before it. The older hellos are answered when the crowd gets smaller.
+//! While no hello waits for long, they are answered in turn. If the oldest has waited for long, there are too
+//! many, and the newest is answered first: in turn, every client would wait for all before it. The older
+//! hellos are answered when the crowd gets smaller.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -95,12 +95,13 @@ impl Queue {
 
     fn next(&mut self, now: Instant) -> Option<Waiter> {
         let is_in_time = |waiter: &Waiter| waiter.hopeless.is_none_or(|hopeless| now < hopeless);
-        let place = if now - self.waiters.front()?.since <= MAX_WAIT_IN_TURN {
-            self.waiters.iter().position(is_in_time)
+        let oldest = self.waiters.iter().position(is_in_time)?;
+        let next = if now - self.waiters[oldest].since <= MAX_WAIT_IN_TURN {
+            oldest
         } else {
-            self.waiters.iter().rposition(is_in_time)
+            self.waiters.iter().rposition(is_in_time)?
         };
-        self.waiters.remove(place?)
+        self.waiters.remove(next)
     }
 }
 

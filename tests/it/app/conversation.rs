@@ -603,6 +603,18 @@ fn a_large_input_is_given_up_for_a_message_in_pieces_and_kept_for_an_unfinished_
         driver.receive(&message[cut..]);
         assert!(driver.take() == reply, "cut at {cut}");
     }
+    // An unfinished message keeps it beyond its time, and small ones don't.
+    let mut driver = open();
+    driver.receive(&message[..20]);
+    driver.now += SPARE_TTL;
+    driver.receive(&message[20..]);
+    assert!(driver.take() == reply);
+    for _ in 0..3 {
+        driver.now += SPARE_TTL / 2;
+        driver.receive(&frame(0x82, b"7"));
+        driver.take();
+    }
+    assert_eq!(driver.connection.input().len(), LARGE_INPUT);
 }
 
 #[test]

@@ -234,7 +234,7 @@ fn nginx_passes_the_page_on_by_default() {
     let server = Server::start(&[]);
     // With only the address set, nginx sends HTTP/1.0, and its own Host and Connection.
     let printed = NGINX.config();
-    let (head, _) = printed.split_once("        # nginx speaks").unwrap();
+    let (head, _) = printed.split_once("        # By default nginx speaks").unwrap();
     let config = head.to_owned() + "    }\n}\n";
     let Some(proxy) = NGINX.start_with(&config, &[&server]) else { return };
     proxy.assert_passes_the_page_on();
