@@ -181,25 +181,27 @@ impl Admitted {
     /// since the Unix epoch.
     #[inline(never)]
     pub fn open(
-        self: Box<Self>,
+        mut self: Box<Self>,
         service: &Service,
         response: Vec<u8>,
         transport: Transport,
         began: Duration,
         now: Duration,
     ) -> WebSocket<'_> {
-        let Admitted { number, upgrade, deflate, job, mut input, .. } = *self;
-        let (received, response_len) = (input.filled().len(), response.len());
+        // The fields are moved out of the box one by one, to need little stack.
+        let number = self.number;
+        let (received, response_len) = (self.input.filled().len(), response.len());
         // The head of the request needed more.
-        input.shrink_spare(SMALL_INPUT);
+        self.input.shrink_spare(SMALL_INPUT);
         let Service { settings, budget, .. } = service;
-        let (max_message_size, timeouts) = job.limits(settings);
-        let mut incoming = Incoming::new(max_message_size, timeouts, input, budget, deflate, now);
-        let is_traced = matches!(&job, Job::Script { script, .. } if script.trace);
+        let (max_message_size, timeouts) = self.job.limits(settings);
+        let mut incoming =
+            Incoming::new(max_message_size, timeouts, self.input, budget, self.deflate, now);
+        let is_traced = matches!(&self.job, Job::Script { script, .. } if script.trace);
         if is_traced || log_enabled!(Level::Trace) {
             incoming.trace();
         }
-        let content = match job {
+        let content = match self.job {
             Job::Echo => {
                 Content::Echo(Conversation::new(number, &settings.prefix, incoming, response))
             }
@@ -217,12 +219,11 @@ impl Admitted {
                     request,
                     response: kept_head(&response),
                     opening: response,
-                    accept: upgrade.accept,
+                    accept: self.upgrade.accept,
                     mistake,
                     transport,
                 };
-                let cases = &service.cases;
-                Content::Runner(Runner::new(cases, control, handshake, incoming, budget, now))
+                runner(service, control, handshake, incoming, now)
             }
         };
         let mut websocket = WebSocket::new(number, now, content, response_len, received);
@@ -250,6 +251,18 @@ impl Job {
             }
         }
     }
+}
+
+// Not inlined, since it needs much stack.
+#[inline(never)]
+fn runner(
+    Service { cases, budget, .. }: &Service,
+    control: Control,
+    handshake: Handshake,
+    incoming: Box<Incoming>,
+    now: Duration,
+) -> Content<'_> {
+    Content::Runner(Runner::new(cases, control, handshake, incoming, budget, now))
 }
 
 /// The compressor, if compression was agreed. Changes `negotiation` to the parameters that there is memory

@@ -449,12 +449,19 @@ impl<'s> Connection<'s> {
         if !admitted.opens() {
             return self.respond(Topic::Request, &admitted.who, &admitted.response, "GET");
         }
+        let response = self.announce(&admitted);
+        let Connection { service, transport, began, now, .. } = *self;
+        self.phase = Phase::Open(admitted.open(service, response, transport, began, now));
+    }
+
+    /// Logs that a WebSocket opens. Returns the encoded response.
+    // Not inlined, since the stack is deepest where the WebSocket is made.
+    #[inline(never)]
+    fn announce(&mut self, admitted: &Admitted) -> Vec<u8> {
         let (topic, line) = admitted.line();
         self.log(topic, line);
         let date = if admitted.response.status == 101 { String::new() } else { self.date() };
-        let response = admitted.response.encode("GET", &date);
-        let Connection { service, transport, began, now, .. } = *self;
-        self.phase = Phase::Open(admitted.open(service, response, transport, began, now));
+        admitted.response.encode("GET", &date)
     }
 
     /// Whether the peer has sent nothing yet.

@@ -47,7 +47,8 @@ pub enum Step<'c> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
     Text(String),
-    Ended(Ended),
+    // Boxed, since every connection has room for two lines.
+    Ended(Box<Ended>),
 }
 
 impl fmt::Display for Line {

@@ -160,7 +160,7 @@ impl<'s> WebSocket<'s> {
             open: now.saturating_sub(self.opened),
             compressed: self.session().compressed_total(),
         };
-        (topic, Line::Ended(ended))
+        (topic, Line::Ended(Box::new(ended)))
     }
 
     fn session(&self) -> &Session {
