@@ -86,10 +86,11 @@ export async function closedPort() {
   return port;
 }
 
-/** Waits until `ask` is true in the page. */
+/** Waits until `ask` is true in the page, or in the one that it is left for. */
 export async function until(page, what, ask, ...values) {
+  const unlessLeft = (error) => assert.match(error.message, /context was destroyed|navigat/);
   for (const end = performance.now() + SOON; ;) {
-    if (await page.evaluate(ask, ...values)) return;
+    if (await page.evaluate(ask, ...values).catch(unlessLeft)) return;
     if (performance.now() > end) {
       const seen = await page.evaluate(() => [document.querySelector('#state')?.textContent, document.querySelector('#log')?.innerText.slice(-1500)].join('\n'));
       assert.fail(`never came: ${what}. The page says:\n${seen}`);
