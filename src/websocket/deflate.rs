@@ -474,7 +474,7 @@ mod tests {
         let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
         let mut deflate = PerMessageDeflate::new(Parameters::default(), Arc::clone(&pool));
         let mut payload = Buffer::new(Arc::clone(&budget));
-        for (len, is_large) in [(UNMETERED - 1, false), (UNMETERED + 1, true)] {
+        for (len, is_large) in [(UNMETERED, false), (UNMETERED + 1, true)] {
             let mut client = new_deflater(MAX_WINDOW_BITS);
             super::deflate(&mut client, b"", &vec![0; len], &mut payload).unwrap();
             let inflated = deflate.inflate(Kind::Binary, payload.filled(), len).unwrap();

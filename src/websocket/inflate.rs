@@ -70,11 +70,11 @@ impl Inflating<'_> {
         /// Small enough to be still in the CPU cache when it is checked.
         const PIECE: usize = 64 * 1024;
         loop {
-            if self.message.spare_mut().is_empty() {
-                self.grow().map_err(|OverBudget| close::OVER_BUDGET)?;
-            }
             let left = self.max_len() - self.message.filled().len();
-            let spare = self.message.spare_mut();
+            // A full message grows only for another byte: one of 64 KiB just fits into its buffer.
+            let mut next = [0];
+            let is_full = self.message.spare_mut().is_empty();
+            let spare = if is_full { &mut next } else { self.message.spare_mut() };
             let room_len = spare.len().min(left).min(PIECE);
             let (read, written) = (self.context.total_in(), self.context.total_out());
             let status = self
@@ -83,6 +83,10 @@ impl Inflating<'_> {
                 .map_err(|_| ProtocolError::InvalidDeflate)?;
             let written = (self.context.total_out() - written) as usize;
             *input = &input[(self.context.total_in() - read) as usize..];
+            if is_full && written > 0 {
+                self.grow().map_err(|OverBudget| close::OVER_BUDGET)?;
+                self.message.spare_mut()[..written].copy_from_slice(&next);
+            }
             self.message.advance(written);
             if self.message.filled().len() > self.max_size {
                 let limit = self.max_size;
