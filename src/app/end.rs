@@ -47,7 +47,7 @@ pub struct Ended {
     pub sent: u64,
     /// How long the WebSocket was open.
     pub open: Duration,
-    /// What compression has saved, if it was agreed.
+    /// The sizes of all compressed messages, if there were any.
     pub compressed: Option<Sizes>,
 }
 

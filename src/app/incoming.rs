@@ -355,7 +355,7 @@ impl Incoming {
     fn shrink_input(&mut self, capacity: usize) {
         self.compact();
         let capacity = capacity.max(self.session.len_in_input());
-        // What is charged never moves.
+        // Charged memory never moves.
         if capacity.max(self.input.filled().len()) < UNMETERED {
             self.input.shrink_spare(capacity);
         }
