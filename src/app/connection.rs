@@ -573,8 +573,8 @@ impl<'s> Connection<'s> {
     #[cold]
     fn end_drain(&mut self, lost: Option<Lost>) {
         let Phase::Draining(drain) = mem::replace(&mut self.phase, Phase::Over) else { return };
-        let Some((topic, Line::Ended(mut ended))) = drain.line else { return };
-        ended.then = match lost {
+        let Some((topic, mut line)) = drain.line else { return };
+        let then = match lost {
             Some(lost) => format!("; {lost}"),
             None if self.now >= drain.until => {
                 let time = drain.until.saturating_sub(drain.since);
@@ -585,7 +585,10 @@ impl<'s> Connection<'s> {
                 format!("; peer ended the stream {later} s later")
             }
         };
-        self.log = Some((topic, Line::Ended(ended)));
+        if let Line::Ended(ended) = &mut line {
+            ended.then = then;
+        }
+        self.log = Some((topic, line));
     }
 
     /// Logs the end of an open WebSocket: the given `end`, or else the WebSocket's own.

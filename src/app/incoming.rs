@@ -235,7 +235,7 @@ impl Incoming {
 
     /// The buffer for the next received bytes: the input, or a large message itself.
     pub fn input(&mut self) -> &mut [u8] {
-        if self.session.is_in_pieces() && self.input.capacity() > LARGE_INPUT {
+        if self.session.is_in_pieces() {
             // A client holds a large message or a large input, not both.
             self.shrink_input(LARGE_INPUT);
         }
@@ -337,9 +337,7 @@ impl Incoming {
     fn release_spare(&mut self) {
         if self.spare_since.is_some_and(|since| self.now >= since + SPARE_TTL) {
             self.session.release();
-            if self.input.capacity() > LARGE_INPUT {
-                self.shrink_input(LARGE_INPUT);
-            }
+            self.shrink_input(LARGE_INPUT);
             // An unfinished frame still needs a large input.
             self.spare_since = (self.input.capacity() > LARGE_INPUT).then_some(self.now);
         }
@@ -353,6 +351,9 @@ impl Incoming {
 
     /// Lowers the capacity of the input to what its bytes and their frame need, or to `capacity`.
     fn shrink_input(&mut self, capacity: usize) {
+        if self.input.capacity() <= capacity {
+            return;
+        }
         self.compact();
         let capacity = capacity.max(self.session.len_in_input());
         // Charged memory never moves.

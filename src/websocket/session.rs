@@ -291,12 +291,7 @@ impl Session {
             let before = self.message.filled().len();
             self.message.advance(bytes);
             let piece = &mut self.message.filled_mut()[before..];
-            let (rotated, ascii) = frame::unmask(piece, *masking_key);
-            *masking_key = rotated;
-            // Everything before it is checked, so it does not begin inside a character.
-            if ascii && self.checked == before {
-                self.checked += bytes;
-            }
+            unmask(piece, before, masking_key, &mut self.checked);
             *missing -= bytes;
         }
     }
@@ -508,11 +503,9 @@ impl Session {
             return Ok(None);
         };
         let end = input.len().min(*len);
-        let (rotated, ascii) = frame::unmask(&mut input[*seen..end], *masking_key);
-        if ascii && self.checked == *seen - *header_len {
-            self.checked = end - *header_len;
-        }
-        (*seen, *masking_key) = (end, rotated);
+        let before = *seen - *header_len;
+        unmask(&mut input[*seen..end], before, masking_key, &mut self.checked);
+        *seen = end;
         let (is_whole, header_len) = (end == *len, *header_len);
         let checked = match self.encoding {
             Encoding::Plain => {
@@ -608,6 +601,18 @@ fn check_size(so_far: usize, payload_len: u64, limit: usize) -> Result<(), Proto
         return Err(ProtocolError::MessageTooBig { size, limit });
     }
     Ok(())
+}
+
+/// Unmasks the piece of a payload that follows its first `before` bytes. An ASCII piece is checked if they
+/// are.
+#[inline]
+fn unmask(piece: &mut [u8], before: usize, masking_key: &mut [u8; 4], checked: &mut usize) {
+    let (rotated, ascii) = frame::unmask(piece, *masking_key);
+    *masking_key = rotated;
+    // Everything before it is checked, so it does not begin inside a character.
+    if ascii && *checked == before {
+        *checked += piece.len();
+    }
 }
 
 /// Splits a frame's payload off the input and unmasks it.
