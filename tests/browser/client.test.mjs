@@ -90,7 +90,12 @@ async function call(page, address) {
   await state(page, 'open');
 }
 
-const events = (page) => texts(page, '.event .body');
+/** The text of all entries of one kind, once they are in the document. */
+async function bodies(page, kind) {
+  await listed(page);
+  return texts(page, `.${kind} .body`);
+}
+const events = (page) => bodies(page, 'event');
 
 // ── How a connection begins and ends ────────────────────────────────────────────────────────────
 
@@ -325,7 +330,6 @@ function closing(testPage, name) {
 // ── What it does ────────────────────────────────────────────────────────────────────────────────
 
 function features(testPage, name) {
-  const bodies = (page, direction) => texts(page, `.${direction} .body`);
   /** Opens the latest entry of a direction, and resolves to what its view shows. */
   async function openLast(page, direction, view) {
     await page.evaluate((wanted, named) => {
@@ -716,7 +720,7 @@ function features(testPage, name) {
     const times = await page.evaluate(() => roundTrips);
     const sorted = times.toSorted((a, b) => a - b);
     const [latest, median, p95, p99] = [times.at(-1), sorted[102], sorted[194], sorted[202]].map((time) => time.toFixed(1));
-    await eventually(page, '#times', `Round trip ${latest} ms, median ${median}, p95 ${p95}, p99 ${p99}`);
+    assert.equal(await text(page, '#times'), `Round trip ${latest} ms, median ${median}, p95 ${p95}, p99 ${p99}`);
     assert.match(await page.evaluate(() => document.querySelector('#drawing').getAttribute('aria-label')), /^The last 200 round trips, the longest [\d.]+ ms; the latest of 205 [\d.]+ ms, median/);
     assert.equal(await page.evaluate(() => document.querySelector('#drawing path').getAttribute('d').match(/M/g).length), 200);
   });
@@ -1062,7 +1066,7 @@ function frames(testPage, name) {
     await eventually(page, '.received .frames', 'text');
     assert.deepEqual(await texts(page, '.sent .frames summary'), ['2 frames: text 3 B, continuation 300 B; deflated 5 → 303 B; masked 37fa213d, 01020304']);
     assert.deepEqual(await texts(page, '.received .frames summary'), ['1 frame: text 68.4 KiB; deflated 5 → 68.4 KiB']);
-    assert.deepEqual((await texts(page, '.received .body')), ['hello'], 'a trace is no entry');
+    assert.deepEqual(await bodies(page, 'received'), ['hello'], 'a trace is no entry');
     assert.deepEqual((await events(page)).slice(-2), ['↓ The server sent a ping frame of 2 B', '↓ The server sent a close frame: 4000 private use, reason: bye']);
     assert.equal(await text(page, '#counts'), '1 sent, 5 B; 1 received, 5 B');
 

@@ -135,9 +135,9 @@ export async function say(page, message) {
   await listed(page);
 }
 
-/** Waits until all entries went through the filter and into the document. */
+/** Waits until all entries went through the filter and into the document, and their round trips are drawn. */
 export async function listed(page) {
-  await until(page, 'all entries are listed', () => listed === kept.length && !listPending);
+  await until(page, 'all entries are listed', () => listed === kept.length && !listPending && timesPending === null);
   await page.evaluate(() => new Promise((resolve) => { requestAnimationFrame(() => setTimeout(resolve)); }));
 }
 
