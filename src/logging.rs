@@ -16,6 +16,8 @@ use env_logger::{Builder, Target, WriteStyle};
 use log::LevelFilter;
 use rustix::fs::OFlags;
 use rustix::io::{Errno, ioctl_fionbio};
+use signal_hook::consts::SIGXFSZ;
+use signal_hook::flag;
 
 use crate::cli::Logging;
 use crate::lock::{lock, unpoisoned};
@@ -32,6 +34,10 @@ const QUEUE_SIZE: usize = 256 * 1024;
 pub fn start(config: &Logging) -> Result<Log, String> {
     let path = config.log_file.as_deref().unwrap_or(Path::new("-"));
     let complaint = format!("cannot write --log-file {}", path.display());
+    // By default, a write beyond the file size limit (`ulimit -f`) ends the process. With a no-op handler it
+    // is an error, as on a full disk.
+    flag::register(SIGXFSZ, Arc::default())
+        .map_err(|error| format!("cannot handle SIGXFSZ: {error}"))?;
     let file = open(path).map_err(|error| format!("{complaint}: {error}"))?;
     let is_colored = file.is_terminal() && is_color_wanted();
     let queue = Arc::new(Queue::default());

@@ -350,7 +350,9 @@ impl Inbound {
 
     fn add(&mut self, frame: Frame) {
         let Frames { frames, more } = &mut self.waiting;
-        if frames.len() < MAX_FRAMES || frame.is_control() || frame.is_final() {
+        // One more that ends a message, or is its own. Many such frames wait only if they are skipped.
+        let is_last = frame.is_control() || frame.is_final();
+        if frames.len() < MAX_FRAMES || is_last && frames.len() == MAX_FRAMES {
             frames.push(frame);
         } else {
             *more += 1;
@@ -467,5 +469,20 @@ pub struct Hex<'b>(pub &'b [u8]);
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_of_many_skipped_frames_are_kept_in_memory() {
+        let mut inbound = Inbound::default();
+        inbound.received(&[0x8A, 0x80, 0, 0, 0, 0].repeat(1000));
+        inbound.catch_up(b"", Duration::ZERO);
+        assert_eq!((inbound.waiting.frames.len(), inbound.waiting.more), (MAX_FRAMES + 1, 935));
+        inbound.trim();
+        assert_eq!((inbound.waiting.frames.len(), inbound.waiting.more), (MAX_FRAMES, 936));
     }
 }

@@ -3,7 +3,7 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{Level, debug, info, log};
+use log::{Level, debug, info, log, warn};
 use rustix::io::Errno;
 
 use crate::app::connection::Connection;
@@ -123,9 +123,7 @@ impl Client<'_> {
                     continue;
                 }
                 Step::Report(agent) => {
-                    let reports = self.shared.reports.as_ref();
-                    let result = reports
-                        .map_or(Ok(()), |reports| reports.write(&self.shared.service.cases, agent));
+                    let result = self.report(agent);
                     connection.reported(result);
                     continue;
                 }
@@ -175,6 +173,17 @@ impl Client<'_> {
     /// The time since the connection began.
     fn now(&self) -> Duration {
         self.stream.now() - self.start
+    }
+
+    /// Writes the reports on `agent`, if there is a directory for them.
+    #[cold]
+    fn report(&self, agent: &str) -> Result<(), String> {
+        let Some(reports) = &self.shared.reports else { return Ok(()) };
+        reports.write(&self.shared.service.cases, agent).inspect_err(|why| {
+            if let Some(suppressed) = self.shared.request_log.admit(Instant::now()) {
+                warn!("{why}{suppressed}");
+            }
+        })
     }
 
     /// Enables TLS after a PROXY header, if there is a certificate.

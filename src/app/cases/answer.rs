@@ -104,7 +104,8 @@ impl<'s> Answer<'s> {
     /// Records whether the reports were written, with the reason if not.
     pub fn reported(&mut self, result: Result<(), String>) {
         match (result, &self.command) {
-            (Err(why), _) => self.close(CloseFrame { code: Some(1011), reason: why.into() }),
+            // The reason names a path, which may be too long for a close frame.
+            (Err(_), _) => self.close(NO_REPORTS),
             (Ok(()), Command::Stop(_)) => self.close(CANNOT_STOP),
             (Ok(()), _) => self.close(NO_CODE),
         }
@@ -160,4 +161,6 @@ impl<'s> Answer<'s> {
 
 const NO_CODE: CloseFrame = CloseFrame { code: None, reason: Reason::NONE };
 const NO_VERDICT: CloseFrame = CloseFrame::new(1008, "there is no verdict on this case");
+const NO_REPORTS: CloseFrame =
+    CloseFrame::new(1011, "the reports can't be written; the server's log has the reason");
 const CANNOT_STOP: CloseFrame = CloseFrame::new(1008, "a client can't stop wsecho");

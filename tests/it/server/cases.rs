@@ -14,8 +14,8 @@ use crate::app::cases::client::{Client, Flaw, PerMessageDeflate, State};
 use crate::app::cases::{beyond, play};
 use crate::driver;
 use crate::support::{
-    Server, TempDir, connect, data, free_addr, has_npm_package, has_programs, python, read_head,
-    wsecho, wsecho_path,
+    Server, TempDir, connect, data, free_addr, has_npm_package, has_programs, python, read_frame,
+    read_head, wsecho, wsecho_path,
 };
 
 const JUDGING: &str = include_str!("../../../docs/judging-clients.md");
@@ -296,6 +296,24 @@ fn what_can_not_be_is_an_error_at_the_start() {
         assert!(!output.status.success() && error.contains(complaint), "{flag} {value}: {error}");
         assert!(!error.contains("listening"), "{error}");
     }
+}
+
+/// The reason has the directory's path, and a close frame has at most 125 bytes (§5.5).
+#[test]
+fn reports_that_can_not_be_written_are_a_warning_and_close_1011() {
+    let dir = TempDir::new();
+    let reports = dir.path(&"r".repeat(200));
+    let server = Server::start(&["--reports", reports.to_str().unwrap()]);
+    fs::remove_dir(&reports).unwrap();
+    let mut stream = connect(server.addr);
+    let update = driver::upgrade("/updateReports?agent=x", "");
+    stream.write_all(update.as_bytes()).unwrap();
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
+    let (first, payload) = read_frame(&mut stream);
+    assert_eq!((first, &payload[..2]), (0x88, &1011_u16.to_be_bytes()[..]));
+    assert!(payload.len() <= 125, "{}", payload.escape_ascii());
+    let line = server.wait_for_log("cannot write --reports ");
+    assert!(line.contains(" WARN ] ") && line.contains("rrr: No such file"), "{line}");
 }
 
 #[test]
