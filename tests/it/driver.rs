@@ -84,7 +84,7 @@ pub fn with_budget(max_message_size: usize, budget: Arc<Budget>) -> Service {
         // It agrees to whatever is offered.
         policy: Policy { compression: Mode::ContextTakeover.terms(), ..Policy::default() },
         behaviors: Behaviors::On,
-        contexts: Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget))),
+        contexts: Arc::new(Pool::new(Arc::clone(&budget))),
         budget,
         draws: Draws::default(),
         cases: Cases::default(),
