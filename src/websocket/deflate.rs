@@ -283,12 +283,12 @@ impl PerMessageDeflate {
         message: &[u8],
         out: &mut Buffer,
     ) -> Result<(), OverBudget> {
-        let mut taken = self.pool.take(0)?;
         // Passed as the prefix of an empty message, since only a prefix may become longer.
-        let deflated = self.try_deflate(message, &mut taken.contexts, out);
-        deflated.map_err(|NotDeflated| OverBudget)?;
-        self.count(message.len(), out.filled().len());
-        Ok(())
+        let empty = self.pool.take(0)?;
+        match self.deflate(message, empty, out) {
+            Encoding::Deflated => Ok(()),
+            Encoding::Plain => Err(OverBudget),
+        }
     }
 
     fn try_deflate(

@@ -1,7 +1,6 @@
 //! Drives a connection as a client's thread does, but without a socket and with a clock that is set. Tests,
 //! fuzz targets and benchmarks share it.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
