@@ -97,29 +97,12 @@ impl Pool {
         let pop = |idle: &Idle| idle.try_lock().ok()?.pop();
         let make = |charge| (Contexts::new(&self.budget), charge);
         let [idle, others] = self.idle(compressed_size);
-        let taken = pop(idle)
+        let (contexts, charge) = pop(idle)
             .or_else(|| self.reserve.charge(CONTEXTS_MEMORY).ok().map(make))
             // The others may hold what is left of the reserve.
-            .or_else(|| pop(others));
-        let (contexts, charge) = match taken {
-            Some(taken) => taken,
-            None => make(self.budget.charge(CONTEXTS_MEMORY)?),
-        };
+            .or_else(|| pop(others))
+            .map_or_else(|| self.budget.charge(CONTEXTS_MEMORY).map(make), Ok)?;
         Ok(Inflated { contexts, charge, pool: Arc::clone(self), compressed_size })
-    }
-
-    fn give_back(&self, mut contexts: Contexts, mut charge: Charge, compressed_size: usize) {
-        contexts.message.clear();
-        if contexts.message.capacity() > UNMETERED {
-            contexts.message.release();
-        }
-        // Its own part of the reserve is kept, since the others may hold all of the rest.
-        charge.move_to(&self.reserve);
-        if charge.is_to(&self.reserve)
-            && let Ok(mut idle) = self.idle(compressed_size)[0].try_lock()
-        {
-            idle.push((contexts, charge));
-        }
     }
 }
 
@@ -141,8 +124,18 @@ impl Inflated {
 
 impl Drop for Inflated {
     fn drop(&mut self) {
-        let contexts = mem::replace(&mut self.contexts, Contexts::new(&self.pool.budget));
-        self.pool.give_back(contexts, self.charge.take(), self.compressed_size);
+        let Inflated { contexts, charge, pool, compressed_size } = self;
+        contexts.message.clear();
+        if contexts.message.capacity() > UNMETERED {
+            contexts.message.release();
+        }
+        // Its own part of the reserve is kept, since the others may hold all of the rest.
+        charge.move_to(&pool.reserve);
+        if charge.is_to(&pool.reserve)
+            && let Ok(mut idle) = pool.idle(*compressed_size)[0].try_lock()
+        {
+            idle.push((mem::replace(contexts, Contexts::new(&pool.budget)), charge.take()));
+        }
     }
 }
 
