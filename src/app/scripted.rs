@@ -59,7 +59,8 @@ pub struct Scripted {
     budget: Arc<Budget>,
     opened: Duration,
     now: Duration,
-    queue: Queue,
+    /// Ordered by the time at which they are due.
+    queue: VecDeque<Entry>,
     /// The entry that is being sent, or that the last step sent.
     current: Option<Current>,
     /// Output for the next write.
@@ -116,7 +117,7 @@ impl Scripted {
             budget: Arc::clone(budget),
             opened,
             now: opened,
-            queue: Queue::default(),
+            queue: VecDeque::new(),
             current: None,
             output: response,
             sending: Vec::new(),
@@ -219,7 +220,7 @@ impl Scripted {
         };
         let next = match &self.current {
             Some(current) => Some(current.next_due()),
-            None => self.queue.next_due(),
+            None => self.queue.front().map(|entry| entry.due),
         };
         let push = self.next_push().filter(|_| !self.is_full());
         let silence = self.incoming.end_of_silence().filter(|_| !self.excuses_silence());
@@ -257,7 +258,7 @@ impl Scripted {
             self.incoming.close(STOPPING);
         }
         self.script.fault = None;
-        self.queue.make_all_due();
+        self.queue.iter_mut().for_each(|entry| entry.due = Duration::ZERO);
         if let Some(current) = &mut self.current {
             current.drip = Duration::ZERO;
         }
@@ -301,9 +302,9 @@ impl Scripted {
 
     fn is_full(&self) -> bool {
         let current = self.current.as_ref().map_or(0, Current::len);
-        self.queue.bytes + current >= MAX_QUEUED
-            || self.queue.entries.len() >= MAX_ENTRIES
-            || self.script.drip * self.queue.replies() > MAX_DRIP
+        current + self.queue.iter().map(Entry::len).sum::<usize>() >= MAX_QUEUED
+            || self.queue.len() >= MAX_ENTRIES
+            || self.script.drip * replies(&self.queue) > MAX_DRIP
     }
 
     /// Whether the fault follows a reply that is due. What the client sent after it is not processed
@@ -311,7 +312,8 @@ impl Scripted {
     fn is_fault_next(&self) -> bool {
         let Some((After::Replies(after), _)) = self.script.fault else { return false };
         let is_at_once = self.script.drip.is_zero() && !self.incoming.has_sent_close();
-        is_at_once && self.replies.saturating_add(self.queue.due_replies(self.now)) >= after
+        let due = self.queue.iter().take_while(|entry| entry.due <= self.now);
+        is_at_once && self.replies.saturating_add(replies(due)) >= after
     }
 
     fn is_closed(&self) -> bool {
@@ -424,7 +426,10 @@ impl Scripted {
         seen: Option<Frames>,
     ) {
         match frames {
-            Ok(frames) => self.queue.add(Entry { due, kind, frames, seen }),
+            Ok(frames) => {
+                let at = self.queue.partition_point(|other| other.due <= due);
+                self.queue.insert(at, Entry { due, kind, frames, seen });
+            }
             Err(OverBudget) if self.is_closed() => {}
             Err(OverBudget) => {
                 self.incoming.close(OVER_BUDGET);
@@ -446,12 +451,13 @@ impl Scripted {
         loop {
             self.fail();
             if !matches!(self.state, State::Open)
+                || self.queue.front().is_none_or(|entry| entry.due > self.now)
                 || self.current.is_some()
                 || self.output.len() >= FLUSH
             {
                 return;
             }
-            let Some(entry) = self.queue.take_due(self.now) else { return };
+            let Some(entry) = self.queue.pop_front() else { return };
             let drip =
                 if entry.kind == EntryKind::Reply { self.script.drip } else { Duration::ZERO };
             if drip.is_zero() && entry.frames.filled().len() < ZERO_COPY_MIN {
@@ -477,7 +483,8 @@ impl Scripted {
         };
         let has_to_wait = is_inside && matches!(fault, Fault::WrongFrame(_));
         // Unrequested messages that are due come before the fault, unless they wait for a reply.
-        let is_after_push = !is_inside && self.queue.begins_with_push(self.now);
+        let first = self.queue.front().filter(|entry| entry.due <= self.now);
+        let is_after_push = !is_inside && first.is_some_and(|entry| entry.kind == EntryKind::Push);
         if !is_due || has_to_wait || is_after_push {
             return;
         }
@@ -514,15 +521,7 @@ impl Scripted {
     }
 }
 
-/// Queued output, ordered by the time at which it is due.
-#[derive(Default)]
-struct Queue {
-    entries: VecDeque<Entry>,
-    /// The bytes of all entries, with the memory of the frames that they answer.
-    bytes: usize,
-}
-
-/// One or more whole frames.
+/// Queued output: one or more whole frames.
 struct Entry {
     due: Duration,
     kind: EntryKind,
@@ -540,57 +539,15 @@ enum EntryKind {
 }
 
 impl Entry {
+    /// In bytes, with the memory of the frames that it answers.
     fn len(&self) -> usize {
         self.frames.filled().len() + self.seen.as_ref().map_or(0, Frames::memory)
     }
 }
 
-impl Queue {
-    /// Adds an entry after those that are due at the same time or earlier.
-    fn add(&mut self, entry: Entry) {
-        self.bytes += entry.len();
-        let at = self.entries.partition_point(|other| other.due <= entry.due);
-        self.entries.insert(at, entry);
-    }
-
-    /// Removes the first entry if it is due at `now`.
-    fn take_due(&mut self, now: Duration) -> Option<Entry> {
-        self.next_due().filter(|due| *due <= now)?;
-        let entry = self.entries.pop_front()?;
-        self.bytes -= entry.len();
-        Some(entry)
-    }
-
-    fn next_due(&self) -> Option<Duration> {
-        self.entries.front().map(|entry| entry.due)
-    }
-
-    fn begins_with_push(&self, now: Duration) -> bool {
-        let first = self.entries.front();
-        first.is_some_and(|entry| entry.kind == EntryKind::Push && entry.due <= now)
-    }
-
-    fn replies(&self) -> u32 {
-        self.entries.iter().filter(|entry| entry.kind == EntryKind::Reply).count() as u32
-    }
-
-    fn due_replies(&self, now: Duration) -> u32 {
-        let due = self.entries.iter().take_while(|entry| entry.due <= now);
-        due.filter(|entry| entry.kind == EntryKind::Reply).count() as u32
-    }
-
-    fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Makes all entries due at once.
-    fn make_all_due(&mut self) {
-        self.entries.iter_mut().for_each(|entry| entry.due = Duration::ZERO);
-    }
-
-    fn clear(&mut self) {
-        *self = Queue::default();
-    }
+/// The number of replies among `entries`.
+fn replies<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> u32 {
+    entries.into_iter().filter(|entry| entry.kind == EntryKind::Reply).count() as u32
 }
 
 /// An entry that is sent without a copy, in pieces if it drips.

@@ -1,8 +1,6 @@
 //! The state that all clients' threads share.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::thread;
 
 use log::warn;
 
@@ -25,9 +23,6 @@ const REQUEST_LINES: u32 = 100;
 
 /// The maximum number of clients per second that are logged, each with a line at its start and its end.
 const CLIENT_LINES: u32 = 1000;
-
-/// The maximum number of idle contexts, whatever the CPU count. Each keeps up to 480 KiB.
-const MAX_CONTEXTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 
 pub struct Shared {
     pub config: Config,
@@ -81,8 +76,6 @@ impl Shared {
 /// The state of the application that all connections share.
 fn service(config: &Config, budget: Arc<Budget>, cases: Cases) -> Service {
     let Config { listening, messages, timeouts, .. } = config;
-    let contexts =
-        thread::available_parallelism().map_or(NonZeroUsize::MIN, |n| n.min(MAX_CONTEXTS));
     Service {
         settings: Settings {
             prefix: messages.prefix.clone(),
@@ -101,7 +94,7 @@ fn service(config: &Config, budget: Arc<Budget>, cases: Cases) -> Service {
             compression: messages.compression.terms(),
         },
         behaviors: messages.behaviors,
-        contexts: Arc::new(deflate::Pool::new(contexts, Arc::clone(&budget))),
+        contexts: Arc::new(deflate::Pool::new(Arc::clone(&budget))),
         budget,
         draws: Draws::default(),
         cases,

@@ -3,14 +3,13 @@
 //! A context is the state of one direction: the window and, for compression, its search tables. Each
 //! message begins with a fresh context, so that a small [`Pool`] of contexts serves all clients. With
 //! context takeover, each client keeps its own inflater and the last bytes of its replies, which a
-//! deflater of the pool reads before the next reply. A deflater of its own, of 372 KiB, would no longer be
+//! deflater of the pool reads before the next reply. A deflater of its own, of 262 KiB, would no longer be
 //! in the CPU cache when the next message arrives, if there are many clients.
 
 use std::mem;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
-use zlib_rs::{Deflate, DeflateFlush, Inflate};
+use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Inflate};
 
 use crate::buffer::{Budget, Buffer, Charge, OverBudget, UNMETERED};
 use crate::websocket::close::{self, CloseFrame};
@@ -30,8 +29,8 @@ const HISTORY: usize = 4 * 1024;
 /// The size of an inflater in bytes.
 const INFLATER_MEMORY: usize = 48 * 1024;
 
-/// The maximum size of a deflater in bytes: tables, two windows with their index, and pending output.
-const DEFLATER_MEMORY: usize = 132 * 1024 + (4 << MAX_WINDOW_BITS) + 7 * 16 * 1024;
+/// The maximum size of a deflater in bytes: tables, and two windows with their index.
+const DEFLATER_MEMORY: usize = 134 * 1024 + (4 << MAX_WINDOW_BITS);
 
 /// The maximum size of [`Contexts`] in bytes, excluding the part of a message above [`UNMETERED`].
 const CONTEXTS_MEMORY: usize = INFLATER_MEMORY + DEFLATER_MEMORY + UNMETERED;
@@ -54,8 +53,6 @@ pub struct Pool {
     /// and returns them without memory: a short one would have to map new memory, and wait in the kernel
     /// for each other thread that does.
     long: Idle,
-    /// The maximum number of either.
-    max_idle: NonZeroUsize,
     reserve: Arc<Budget>,
     budget: Arc<Budget>,
 }
@@ -82,11 +79,11 @@ pub struct Inflated {
 }
 
 impl Pool {
-    /// A pool that keeps up to `max_idle` contexts for short messages, and as many for longer ones.
-    /// `budget` is charged for messages, for clients' own contexts, and for contexts beyond the reserve.
-    pub fn new(max_idle: NonZeroUsize, budget: Arc<Budget>) -> Self {
+    /// A pool without contexts. `budget` is charged for messages, for clients' own contexts, and for
+    /// contexts beyond the reserve.
+    pub fn new(budget: Arc<Budget>) -> Self {
         let reserve = Arc::new(Budget::new(RESERVED * CONTEXTS_MEMORY));
-        Pool { short: Mutex::default(), long: Mutex::default(), max_idle, reserve, budget }
+        Pool { short: Mutex::default(), long: Mutex::default(), reserve, budget }
     }
 
     /// The idle contexts for a message of `compressed_size` bytes, and the others.
@@ -100,30 +97,12 @@ impl Pool {
         let pop = |idle: &Idle| idle.try_lock().ok()?.pop();
         let make = |charge| (Contexts::new(&self.budget), charge);
         let [idle, others] = self.idle(compressed_size);
-        let taken = pop(idle)
+        let (contexts, charge) = pop(idle)
             .or_else(|| self.reserve.charge(CONTEXTS_MEMORY).ok().map(make))
             // The others may hold what is left of the reserve.
-            .or_else(|| pop(others));
-        let (contexts, charge) = match taken {
-            Some(taken) => taken,
-            None => make(self.budget.charge(CONTEXTS_MEMORY)?),
-        };
+            .or_else(|| pop(others))
+            .map_or_else(|| self.budget.charge(CONTEXTS_MEMORY).map(make), Ok)?;
         Ok(Inflated { contexts, charge, pool: Arc::clone(self), compressed_size })
-    }
-
-    fn give_back(&self, mut contexts: Contexts, mut charge: Charge, compressed_size: usize) {
-        contexts.message.clear();
-        if contexts.message.capacity() > UNMETERED {
-            contexts.message.release();
-        }
-        // Its own part of the reserve is kept, since the others may hold all of the rest.
-        charge.move_to(&self.reserve);
-        if charge.is_to(&self.reserve)
-            && let Ok(mut idle) = self.idle(compressed_size)[0].try_lock()
-            && idle.len() < self.max_idle.get()
-        {
-            idle.push((contexts, charge));
-        }
     }
 }
 
@@ -145,8 +124,18 @@ impl Inflated {
 
 impl Drop for Inflated {
     fn drop(&mut self) {
-        let contexts = mem::replace(&mut self.contexts, Contexts::new(&self.pool.budget));
-        self.pool.give_back(contexts, self.charge.take(), self.compressed_size);
+        let Inflated { contexts, charge, pool, compressed_size } = self;
+        contexts.message.clear();
+        if contexts.message.capacity() > UNMETERED {
+            contexts.message.release();
+        }
+        // Its own part of the reserve is kept, since the others may hold all of the rest.
+        charge.move_to(&pool.reserve);
+        if charge.is_to(&pool.reserve)
+            && let Ok(mut idle) = pool.idle(*compressed_size)[0].try_lock()
+        {
+            idle.push((mem::replace(contexts, Contexts::new(&pool.budget)), charge.take()));
+        }
     }
 }
 
@@ -163,7 +152,14 @@ fn new_inflater() -> Inflate {
 /// A window of 9 bits can stand in for one of 8: the compressor refers back by at most its window's size
 /// less 262, which is 250 bytes.
 fn new_deflater(bits: u8) -> Deflate {
-    Deflate::new(LEVEL, false, bits.max(9))
+    Deflate::new_with_config(DeflateConfig {
+        level: LEVEL,
+        // Negative, for DEFLATE data without a header.
+        window_bits: -i32::from(bits.max(9)),
+        // The fastest level needs no buffer for symbols. Otherwise a reset would clear one of 48 KiB.
+        mem_level: 1,
+        ..DeflateConfig::default()
+    })
 }
 
 /// One client's permessage-deflate.
@@ -280,12 +276,12 @@ impl PerMessageDeflate {
         message: &[u8],
         out: &mut Buffer,
     ) -> Result<(), OverBudget> {
-        let mut taken = self.pool.take(0)?;
         // Passed as the prefix of an empty message, since only a prefix may become longer.
-        let deflated = self.try_deflate(message, &mut taken.contexts, out);
-        deflated.map_err(|NotDeflated| OverBudget)?;
-        self.count(message.len(), out.filled().len());
-        Ok(())
+        let empty = self.pool.take(0)?;
+        match self.deflate(message, empty, out) {
+            Encoding::Deflated => Ok(()),
+            Encoding::Plain => Err(OverBudget),
+        }
     }
 
     fn try_deflate(
@@ -414,34 +410,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contexts_beyond_the_reserve_are_charged_and_only_some_are_kept() {
+    fn contexts_beyond_the_reserve_are_charged_and_are_not_kept() {
         let budget = Arc::new(Budget::new(2 * CONTEXTS_MEMORY));
-        let max_idle = NonZeroUsize::new(2).unwrap();
-        let pool = Arc::new(Pool::new(max_idle, Arc::clone(&budget)));
+        let pool = Arc::new(Pool::new(Arc::clone(&budget)));
         for _ in 0..2 {
             let taken: Vec<_> = (0..RESERVED + 2).map(|_| pool.take(0).unwrap()).collect();
             assert_eq!((pool.reserve.left(), budget.left()), (0, 0));
             assert_eq!(pool.take(0).err(), Some(OverBudget));
             drop(taken);
             assert_eq!(budget.left(), 2 * CONTEXTS_MEMORY);
-            assert_eq!(pool.reserve.left(), (RESERVED - 2) * CONTEXTS_MEMORY);
+            assert_eq!(pool.short.lock().unwrap().len(), RESERVED);
         }
-    }
-
-    #[test]
-    fn idle_contexts_are_kept_though_others_hold_the_rest_of_the_reserve() {
-        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::new(Budget::new(0))));
-        let mut taken: Vec<_> = (0..RESERVED).map(|_| pool.take(0).unwrap()).collect();
-        assert_eq!(pool.reserve.left(), 0);
-        drop(taken.pop());
-        assert_eq!(pool.short.lock().unwrap().len(), 1);
     }
 
     #[test]
     fn idle_contexts_for_messages_of_one_size_serve_the_other_when_the_reserve_is_exhausted() {
         for [idle, needed] in [[SHORT + 1, SHORT], [SHORT, SHORT + 1]] {
-            let max_idle = NonZeroUsize::new(RESERVED).unwrap();
-            let pool = Arc::new(Pool::new(max_idle, Arc::new(Budget::new(0))));
+            let pool = Arc::new(Pool::new(Arc::new(Budget::new(0))));
             let take = |size| (0..RESERVED).map(|_| pool.take(size).unwrap()).collect::<Vec<_>>();
             drop(take(idle));
             let taken = take(needed);
@@ -454,7 +439,7 @@ mod tests {
     #[test]
     fn contexts_for_short_messages_keep_their_memory_whatever_longer_ones_do() {
         let budget = Arc::new(Budget::new(1 << 30));
-        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
+        let pool = Arc::new(Pool::new(Arc::clone(&budget)));
         let use_contexts = |compressed_size: usize, len: usize| {
             let mut taken = pool.take(compressed_size).unwrap();
             let kept = taken.contexts.message.capacity();
@@ -471,7 +456,7 @@ mod tests {
     #[test]
     fn a_message_that_becomes_large_leaves_the_reserve_to_small_ones() {
         let budget = Arc::new(Budget::new(1 << 30));
-        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
+        let pool = Arc::new(Pool::new(Arc::clone(&budget)));
         let mut deflate = PerMessageDeflate::new(Parameters::default(), Arc::clone(&pool));
         let mut payload = Buffer::new(Arc::clone(&budget));
         for (len, is_large) in [(UNMETERED, false), (UNMETERED + 1, true)] {
@@ -491,7 +476,7 @@ mod tests {
     fn after_a_reply_that_did_not_fit_the_next_one_refers_to_nothing() {
         let budget = Arc::new(Budget::new(4 << 20));
         let parameters = Parameters::default();
-        let pool = Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget)));
+        let pool = Arc::new(Pool::new(Arc::clone(&budget)));
         let mut deflate = PerMessageDeflate::new(parameters, pool);
         let mut client = new_deflater(MAX_WINDOW_BITS);
         let mut random = 1_u32;

@@ -1,7 +1,6 @@
 //! Drives a connection as a client's thread does, but without a socket and with a clock that is set. Tests,
 //! fuzz targets and benchmarks share it.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +83,7 @@ pub fn with_budget(max_message_size: usize, budget: Arc<Budget>) -> Service {
         // It agrees to whatever is offered.
         policy: Policy { compression: Mode::ContextTakeover.terms(), ..Policy::default() },
         behaviors: Behaviors::On,
-        contexts: Arc::new(Pool::new(NonZeroUsize::MIN, Arc::clone(&budget))),
+        contexts: Arc::new(Pool::new(Arc::clone(&budget))),
         budget,
         draws: Draws::default(),
         cases: Cases::default(),
