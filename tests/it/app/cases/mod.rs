@@ -585,7 +585,7 @@ fn the_reports_have_the_shape_of_the_suite() {
         "\"case\": 238,",
         "\"id\": \"7.9.3\",",
         "\"agent\": \"My Lib/2\",",
-        "\"started\": \"1970-01-01T00:00:00.000Z\",",
+        "\"started\": \"1994-11-06T08:49:37.000Z\",",
         "\"expected\": {\"OK\": []},",
         "\"expectedClose\": {\"closedByMe\": true, \"closeCode\": [1002], \"requireClean\": false},",
         "\"received\": [],",
@@ -622,7 +622,7 @@ fn the_agents_are_listed_with_their_progress_the_last_one_first() {
     play_as(&service, Id::new(1, 1, 1), "a/b", Flaw::None);
     play_as(&service, Id::new(7, 9, 3), "a/b", Flaw::WrongCode);
     play_as(&service, Id::new(6, 3, 1), "a/b", Flaw::WrongCode);
-    let began = "1970-01-01T00:00:00.000Z";
+    let began = "1994-11-06T08:49:37.000Z";
     let first = json!({
         "agent": "a/b", "running": 0, "updated": began, "verdicts": { "FAILED": 1, "OK": 1, "WRONG CODE": 1 },
     });
