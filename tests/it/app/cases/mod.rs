@@ -19,8 +19,10 @@ use wsecho::app::cases::verdict::Ending;
 use wsecho::app::service::Service;
 use wsecho::app::step::Topic;
 
+use crate::deflate::Inflater;
 use crate::driver::{self, Driver, Ended};
 use crate::frames;
+use crate::support::read_frame;
 
 /// Plays a case to a client, and returns the verdict.
 pub fn play(service: &Service, id: Id, flaw: Flaw) -> (Behavior, CloseBehavior) {
@@ -930,6 +932,9 @@ fn the_server_agrees_as_the_case_has_it() {
         driver.receive(driver::upgrade(&target, &offer).as_bytes());
         let response = driver.forget_response();
         let (_, agreed) = response.split_once("Extensions: permessage-deflate")?;
+        let (first, payload) = read_frame(&mut &driver.sent[..]);
+        assert_eq!(first & 0xF0, 0xC0, "{id}");
+        assert_eq!(Inflater::default().message(&payload).unwrap().len(), 16, "{id}");
         Some(agreed.lines().next().unwrap().to_owned())
     };
     let bits = |bits: u8| format!("; client_max_window_bits={bits}");
