@@ -702,15 +702,18 @@ fn the_status_of_a_case_is_told_once_there_is_a_verdict() {
 #[test]
 fn a_status_is_waited_for_as_long_as_the_case_may_take() {
     let service = driver::service(1 << 24, 1 << 30);
-    let mut trial = Driver::new(&service);
-    trial.receive(driver::upgrade("/runCase?casetuple=1.1.6&agent=x", "").as_bytes());
-    let mut status = Driver::new(&service);
-    status.receive(driver::upgrade("/getCaseStatus?casetuple=1.1.6&agent=x", "").as_bytes());
-    status.forget_response();
-    status.wait_before(Duration::from_secs(11));
-    assert_eq!(status.take(), b"");
-    status.wait_until(Duration::from_millis(11_100));
-    assert!(status.take().starts_with(b"\x88"));
+    // A case, one with pauses, and one that lasts longer than a client is allowed to be silent elsewhere.
+    for (id, secs) in [("1.1.6", 11), ("6.4.1", 4), ("9.7.2", 61)] {
+        let [mut trial, mut status] = [(); 2].map(|()| Driver::new(&service));
+        let upgrade = |path| driver::upgrade(&format!("{path}?casetuple={id}&agent=x"), "");
+        trial.receive(upgrade("/runCase").as_bytes());
+        status.receive(upgrade("/getCaseStatus").as_bytes());
+        status.forget_response();
+        status.wait_before(Duration::from_secs(secs));
+        assert_eq!(status.take(), b"", "{id}");
+        status.wait_until(Duration::from_millis(secs * 1000 + 100));
+        assert!(status.take().starts_with(b"\x88"), "{id}");
+    }
 }
 
 #[test]
