@@ -584,6 +584,15 @@ fn section_7_2_3_4_a_final_block_may_fill_the_room_for_the_message() {
 }
 
 #[test]
+fn output_may_be_pending_when_all_input_is_read() {
+    // A copy of 258 bytes, the last one, goes on behind the first 64 KiB from each of its bytes.
+    for len in UNMETERED + 1..UNMETERED + 258 {
+        let payload = compressed(&vec![0; len]);
+        assert!(echoes(STATELESS, BINARY, &[&payload]) == [vec![0; len]], "{len}");
+    }
+}
+
+#[test]
 fn a_large_reply_that_does_not_get_shorter_is_sent_as_it_is() {
     let noise = Random(1).bytes(LIMIT + 1);
     let text = Random(2).text(200).repeat(1_000).into_bytes();
