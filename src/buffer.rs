@@ -501,35 +501,39 @@ mod tests {
 
     #[test]
     fn a_huge_page_is_charged_whole_where_it_begins_and_the_budget_has_it() {
-        let budget = Arc::new(Budget::new(5 * HUGE_STEP));
-        let mut buffer = Buffer::new(Arc::clone(&budget));
-        buffer.reserve(UNMETERED + 5 * HUGE_STEP).unwrap();
-        fill(&mut buffer, 1);
-        let mut huge_pages = 0;
-        while buffer.len < buffer.capacity() {
-            buffer.charge_ahead().unwrap();
-            let spare = buffer.spare_mut();
-            if spare.len() == HUGE_STEP {
-                assert_eq!(spare.as_ptr().addr() % HUGE_STEP, 0);
-                huge_pages += 1;
-            } else {
-                assert!(spare.len() <= STEP);
+        const LEN: usize = 5 * HUGE_STEP;
+        for (total, others) in
+            [(LEN, LEN - HUGE_STEP + 1), (HUGE_PAGES_WITHIN + LEN, HUGE_PAGES_WITHIN)]
+        {
+            let budget = Arc::new(Budget::new(total));
+            let mut buffer = Buffer::new(Arc::clone(&budget));
+            buffer.reserve(UNMETERED + LEN).unwrap();
+            fill(&mut buffer, 1);
+            let mut huge_pages = 0;
+            while buffer.len < buffer.capacity() {
+                buffer.charge_ahead().unwrap();
+                let spare = buffer.spare_mut();
+                if spare.len() == HUGE_STEP {
+                    assert_eq!(spare.as_ptr().addr() % HUGE_STEP, 0);
+                    huge_pages += 1;
+                } else {
+                    assert!(spare.len() <= STEP);
+                }
+                fill(&mut buffer, 2);
+                assert_eq!(total - budget.left(), buffer.len - UNMETERED);
             }
-            fill(&mut buffer, 2);
-            assert_eq!(budget.left(), buffer.capacity() - buffer.len);
-        }
-        assert!((3..=5).contains(&huge_pages), "{huge_pages}");
+            assert!((3..=5).contains(&huge_pages), "{huge_pages}");
 
-        buffer.clear();
-        buffer.release();
-        let _others = budget.charge(4 * HUGE_STEP + 1).unwrap();
-        buffer.reserve(UNMETERED + 5 * HUGE_STEP).unwrap();
-        let mut granted = buffer.granted;
-        while buffer.charge_ahead().is_ok() {
-            assert!(buffer.granted - granted <= STEP);
-            granted = buffer.granted;
+            buffer.release();
+            let _others = budget.charge(others).unwrap();
+            buffer.reserve(UNMETERED + LEN).unwrap();
+            let mut granted = buffer.granted;
+            while buffer.charge_ahead().is_ok() {
+                assert!(buffer.granted - granted <= STEP);
+                granted = buffer.granted;
+            }
+            assert!(granted > UNMETERED && budget.left() < STEP);
         }
-        assert!(granted > UNMETERED && budget.left() < STEP);
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a peer may take to end its stream after both close frames.
 pub const LINGER: Duration = Duration::from_millis(200);
 
+/// When each connection begins: the example of RFC 9110 §5.6.7, Sun, 06 Nov 1994 08:49:37 GMT.
+const BEGAN: Duration = Duration::from_secs(784_111_777);
+
 /// A verbatim echo of messages of up to `max_message_size` bytes, which together may hold `max_buffered`.
 pub fn service(max_message_size: usize, max_buffered: usize) -> Service {
     with_budget(max_message_size, Arc::new(Budget::new(max_buffered)))
@@ -127,12 +130,12 @@ pub struct Driver<'s> {
 impl<'s> Driver<'s> {
     /// A connection on which nothing has come yet.
     pub fn new(service: &'s Service) -> Self {
-        Self::of(Connection::new(service, Peer::Unix, Duration::ZERO))
+        Self::of(Connection::new(service, Peer::Unix, BEGAN))
     }
 
     /// One on which a PROXY header has to come first.
     pub fn forwarded(service: &'s Service) -> Self {
-        let mut connection = Connection::new(service, Peer::Unix, Duration::ZERO);
+        let mut connection = Connection::new(service, Peer::Unix, BEGAN);
         connection.expect_proxy_header();
         Self::of(connection)
     }
@@ -233,7 +236,12 @@ impl<'s> Driver<'s> {
         {
             self.suspend_until(self.now + wait);
         }
+        // A stop and a loss interrupt a wait. Whatever else happens has to be waited for.
+        let ends = self.stops_at < usize::MAX || self.lost_at.is_some();
+        let wakes = ends || self.wait().is_some_and(|wait| self.now + wait <= now);
+        let before = (self.sent.len(), self.log.len());
         self.suspend_until(now);
+        assert!(wakes || (self.sent.len(), self.log.len()) == before, "a thread would still wait");
     }
 
     /// Nothing comes until just before `now`.

@@ -102,7 +102,7 @@ fn each_parameter_is_allowed_up_to_its_limits_and_refused_beyond_with_what_is_al
         (&["status=200", "status=301", "status=303", "status=307", "status=308", "status=400", "status=406", "status=408", "status=599"],
          &["status=100", "status=101", "status=103", "status=199", "status=201", "status=204", "status=300", "status=304", "status=306", "status=309", "status=399", "status=407", "status=600", "status=65736", "status="], "400–599 without 407"),
         (&["dump"], &["dump=1", "dump=on"], "without a value"),
-        (&["count=1", "count=1000"], &["count=0", "count=1001", "count=", "count=+1", "count=1s"], "from 1 to 1000"),
+        (&["count=1", "count=1000"], &["count=0", "count=1001", "count=", "count=%2B1", "count=1s"], "from 1 to 1000"),
         (&["count=1&interval=0", "count=1&interval=10ms", "count=1&interval=60s"], &["interval=1s", "count=1&interval=9ms", "count=1&interval=61s", "count=1&interval=10"], "from 10ms to 60s"),
         (&["count=16&bytes=65536", "count=1000&bytes=1048", "count=1&bytes=1"], &["bytes=1", "count=1&bytes=65537", "count=1&bytes=0", "count=17&bytes=65536", "count=1000&bytes=1049"], "at most 1 MiB"),
         (&["prefix=", &prefix], &[&long_prefix], "at most 100 bytes"),

@@ -6,9 +6,10 @@ use std::time::Duration;
 use wsecho::app::end::Lost;
 use wsecho::app::service::Service;
 use wsecho::app::step::Topic;
+use wsecho::websocket::close::STOPPING as STOPPING_FRAME;
 
 use crate::driver::{
-    CLOSE_TIMEOUT, Driver, Ended, HANDSHAKE_TIMEOUT, LINGER, Waits, service, upgrade,
+    CLOSE_TIMEOUT, Closed, Driver, Ended, HANDSHAKE_TIMEOUT, LINGER, Waits, service, upgrade,
 };
 use crate::frames::{close, frame, server_frame};
 
@@ -62,6 +63,9 @@ fn a_head_that_is_not_whole_gets_408_at_exactly_the_handshake_timeout_whatever_c
         assert_eq!((driver.sent.len(), driver.wait()), (0, Some(Duration::from_nanos(1))));
         driver.wait_until(HANDSHAKE_TIMEOUT);
         let body = assert_responds(&driver, 408, "in time");
+        // Ten seconds after the driver's connections begin.
+        let date = b"\r\nDate: Sun, 06 Nov 1994 08:49:47 GMT\r\n";
+        assert!(driver.sent.windows(date.len()).any(|bytes| bytes == date));
         assert_logs(&driver, Topic::Request, "unix: 408 Request Timeout, ", body.trim_end());
         assert_eq!(driver.waits, Waits::Over);
     }
@@ -221,6 +225,13 @@ fn a_stop_gets_503_before_the_handshake_is_answered() {
         assert_logs(&driver, Topic::Request, &start, STOPPING);
         assert_eq!(driver.wait(), Some(CLOSE_TIMEOUT));
     }
+    // One that is due opens, and is then closed.
+    let mut driver = Driver::new(&service);
+    driver.receive(upgrade("/do?delay=5s", "").as_bytes());
+    driver.stops_at = driver.steps;
+    driver.wait_until(secs(5));
+    driver.forget_response();
+    assert_eq!(driver.closed(), Some(Closed::by_server(STOPPING_FRAME)));
 }
 
 #[test]
@@ -419,7 +430,7 @@ fn a_stop_at_any_step_ends_a_connection_by_503_or_1001_within_the_close_timeout(
 fn a_loss_at_any_step_is_logged_once_and_only_with_tls_or_a_panic_is_anything_received_after_it() {
     let service = service(100, 0);
     for target in TARGETS {
-        for at in 1..steps(&service, target) {
+        for at in 0..steps(&service, target) {
             for (lost, drain) in [
                 (Lost::TimedOut, Duration::ZERO),
                 (Lost::Broken("reset".into()), Duration::ZERO),
@@ -429,15 +440,26 @@ fn a_loss_at_any_step_is_logged_once_and_only_with_tls_or_a_panic_is_anything_re
                 let mut driver = Driver::new(&service);
                 let end = lost.to_string();
                 driver.lost_at = Some((at, lost));
+                if at == 0 {
+                    driver.run();
+                }
                 driven(&mut driver, target, at);
                 let case = format!("{target}, {at}: {:?}", driver.log);
                 if !drain.is_zero() {
+                    assert_eq!(driver.waits == Waits::Over, driver.ended.is_some(), "{case}");
                     driver.wait_until(driver.now + drain);
                 }
                 assert_eq!(driver.waits, Waits::Over, "{case}");
                 let count = |topic| driver.log.iter().filter(|(its, _)| *its == topic).count();
                 assert_eq!(count(Topic::Opened), count(Topic::Ended), "{case}");
                 assert_eq!(count(Topic::Detail), 1 - count(Topic::Opened), "{case}");
+                if let Some((_, line)) = driver.log.iter().find(|(its, _)| *its == Topic::Detail) {
+                    let left = at == 0 && drain.is_zero();
+                    assert_eq!(
+                        line,
+                        &format!("unix: {}", if left { "sent no request" } else { &end })
+                    );
+                }
                 if let Some(its) = driver.end() {
                     assert_eq!(its.starts_with(&end), driver.ended.is_none(), "{case}");
                 }

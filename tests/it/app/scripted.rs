@@ -213,6 +213,7 @@ fn a_server_that_hangs_receives_nothing_and_resets_after_a_minute() {
         assert_eq!((driver.sent.clone(), driver.ended), (sent.clone(), None));
         driver.wait_until(s(1) + HANG);
         assert_eq!((driver.sent.clone(), driver.ended), (sent, Some(Ended::Reset)));
+        assert_eq!(driver.waits, Waits::Over, "nothing is drained");
     });
 }
 
@@ -358,6 +359,25 @@ fn while_much_is_held_nothing_is_received_and_the_client_is_not_taken_for_silent
         assert_eq!(messages(&driver.sent.clone()).len(), 17);
         driver.wait_until(s(10) + ms(100));
         assert!(driver.sent.clone().ends_with(&[0x89, 0]));
+    });
+}
+
+#[test]
+fn what_is_held_is_limited_in_bytes_and_in_the_time_to_write_it() {
+    let receive_all = |driver: &mut Driver, message: &[u8]| {
+        (0..100).take_while(|_| driver.receive(message) > 0).count()
+    };
+    with("latency=10s", |driver| {
+        let message = frame(0x82, &[7; 1000]);
+        driver.receive(&message.repeat(8));
+        driver.wait_until(s(5));
+        assert_eq!(receive_all(driver, &message), 9);
+        driver.wait_until(s(10));
+        assert_eq!(receive_all(driver, &message), 8);
+    });
+    with("drip=4s", |driver| {
+        assert_eq!(receive_all(driver, &frame(0x82, b"1234")), 4);
+        assert!(is_paused(driver));
     });
 }
 
@@ -594,6 +614,7 @@ fn a_close_frame_of_the_client_is_answered_once_the_replies_have_had_their_time(
         ("latency=10s", s(10)),
         ("drip=2s", s(4)),
         ("count=1000&interval=1s", ms(100)),
+        ("count=1000&interval=1s&latency=10s", s(10)),
         ("close=fin&after=9", ms(100)),
     ] {
         with(query, |driver| {

@@ -463,6 +463,8 @@ fn section_7_2_2_a_message_that_is_cut_or_has_its_tail_is_never_echoed() {
 fn a_message_has_no_more_streams_and_blocks_than_its_length_needs() {
     let empty_streams = |number| [0x03, 0x00].repeat(number);
     let empty_blocks = |number| [&[0x00, 0x00, 0x00, 0xFF, 0xFF].repeat(number)[..], &[0]].concat();
+    let after_6400_bytes =
+        |number| [&[0x00, 0x00, 0x19, 0xFF, 0xE6][..], &[7; 6400], &empty_blocks(number)].concat();
     let sent_byte_by_byte = {
         let mut client = Compressor::new(6);
         let mut payload = Vec::new();
@@ -472,10 +474,13 @@ fn a_message_has_no_more_streams_and_blocks_than_its_length_needs() {
     };
     for parameters in all_parameters() {
         for (payload, reply) in [
-            (empty_streams(99), Some(vec![])),
-            (empty_streams(102), None),
-            (empty_blocks(16_000), Some(vec![])),
-            (empty_blocks(17_000), None),
+            (empty_streams(100), Some(vec![])),
+            (empty_streams(101), None),
+            (empty_blocks(16_383), Some(vec![])),
+            (empty_blocks(16_384), None),
+            // One more for each 64 bytes.
+            (after_6400_bytes(16_482), Some(vec![7; 6400])),
+            (after_6400_bytes(16_483), None),
             (sent_byte_by_byte.clone(), Some(vec![b'x'; 4000])),
         ] {
             if let Some(reply) = reply {
@@ -575,6 +580,15 @@ fn section_7_2_3_4_a_final_block_may_fill_the_room_for_the_message() {
         assert_eq!(closed, None);
         let whole = half.repeat(2);
         assert_eq!(inflated(parameters, &output), [(BINARY, whole.clone()), (BINARY, whole)]);
+    }
+}
+
+#[test]
+fn output_may_be_pending_when_all_input_is_read() {
+    // A copy of 258 bytes, the last one, goes on behind the first 64 KiB from each of its bytes.
+    for len in UNMETERED + 1..UNMETERED + 258 {
+        let payload = compressed(&vec![0; len]);
+        assert!(echoes(STATELESS, BINARY, &[&payload]) == [vec![0; len]], "{len}");
     }
 }
 
@@ -789,6 +803,8 @@ fn section_7_1_2_1_no_reply_refers_back_farther_than_the_window() {
         message.extend(&word);
         message.extend(random.bytes(gap));
     }
+    // Its contexts serve all of them in turn.
+    let service = service(LIMIT, LIMIT);
     for bits in 8..=15 {
         for no_takeover in [true, false] {
             let parameters = Parameters {
@@ -800,9 +816,10 @@ fn section_7_1_2_1_no_reply_refers_back_farther_than_the_window() {
                 .chunks(30_011)
                 .flat_map(|chunk| frame(BINARY, &compressed(chunk)))
                 .collect();
-            let (output, closed) = converse(parameters, &frames);
-            assert_eq!(closed, None);
-            let mut rest = &output[..];
+            let mut driver = driver(&service, parameters);
+            driver.receive(&frames);
+            assert_eq!(driver.closed(), None);
+            let mut rest = &driver.sent[..];
             let (mut streams, mut all) = (vec![], vec![]);
             while !rest.is_empty() {
                 let (_, payload) = read_frame(&mut rest);

@@ -19,8 +19,10 @@ use wsecho::app::cases::verdict::Ending;
 use wsecho::app::service::Service;
 use wsecho::app::step::Topic;
 
+use crate::deflate::Inflater;
 use crate::driver::{self, Driver, Ended};
 use crate::frames;
+use crate::support::read_frame;
 
 /// Plays a case to a client, and returns the verdict.
 pub fn play(service: &Service, id: Id, flaw: Flaw) -> (Behavior, CloseBehavior) {
@@ -585,7 +587,7 @@ fn the_reports_have_the_shape_of_the_suite() {
         "\"case\": 238,",
         "\"id\": \"7.9.3\",",
         "\"agent\": \"My Lib/2\",",
-        "\"started\": \"1970-01-01T00:00:00.000Z\",",
+        "\"started\": \"1994-11-06T08:49:37.000Z\",",
         "\"expected\": {\"OK\": []},",
         "\"expectedClose\": {\"closedByMe\": true, \"closeCode\": [1002], \"requireClean\": false},",
         "\"received\": [],",
@@ -622,7 +624,7 @@ fn the_agents_are_listed_with_their_progress_the_last_one_first() {
     play_as(&service, Id::new(1, 1, 1), "a/b", Flaw::None);
     play_as(&service, Id::new(7, 9, 3), "a/b", Flaw::WrongCode);
     play_as(&service, Id::new(6, 3, 1), "a/b", Flaw::WrongCode);
-    let began = "1970-01-01T00:00:00.000Z";
+    let began = "1994-11-06T08:49:37.000Z";
     let first = json!({
         "agent": "a/b", "running": 0, "updated": began, "verdicts": { "FAILED": 1, "OK": 1, "WRONG CODE": 1 },
     });
@@ -700,15 +702,18 @@ fn the_status_of_a_case_is_told_once_there_is_a_verdict() {
 #[test]
 fn a_status_is_waited_for_as_long_as_the_case_may_take() {
     let service = driver::service(1 << 24, 1 << 30);
-    let mut trial = Driver::new(&service);
-    trial.receive(driver::upgrade("/runCase?casetuple=1.1.6&agent=x", "").as_bytes());
-    let mut status = Driver::new(&service);
-    status.receive(driver::upgrade("/getCaseStatus?casetuple=1.1.6&agent=x", "").as_bytes());
-    status.forget_response();
-    status.wait_before(Duration::from_secs(11));
-    assert_eq!(status.take(), b"");
-    status.wait_until(Duration::from_millis(11_100));
-    assert!(status.take().starts_with(b"\x88"));
+    // A case, one with pauses, and one that lasts longer than a client is allowed to be silent elsewhere.
+    for (id, secs) in [("1.1.6", 11), ("6.4.1", 4), ("9.7.2", 61)] {
+        let [mut trial, mut status] = [(); 2].map(|()| Driver::new(&service));
+        let upgrade = |path| driver::upgrade(&format!("{path}?casetuple={id}&agent=x"), "");
+        trial.receive(upgrade("/runCase").as_bytes());
+        status.receive(upgrade("/getCaseStatus").as_bytes());
+        status.forget_response();
+        status.wait_before(Duration::from_secs(secs));
+        assert_eq!(status.take(), b"", "{id}");
+        status.wait_until(Duration::from_millis(secs * 1000 + 100));
+        assert!(status.take().starts_with(b"\x88"), "{id}");
+    }
 }
 
 #[test]
@@ -930,6 +935,9 @@ fn the_server_agrees_as_the_case_has_it() {
         driver.receive(driver::upgrade(&target, &offer).as_bytes());
         let response = driver.forget_response();
         let (_, agreed) = response.split_once("Extensions: permessage-deflate")?;
+        let (first, payload) = read_frame(&mut &driver.sent[..]);
+        assert_eq!(first & 0xF0, 0xC0, "{id}");
+        assert_eq!(Inflater::default().message(&payload).unwrap().len(), 16, "{id}");
         Some(agreed.lines().next().unwrap().to_owned())
     };
     let bits = |bits: u8| format!("; client_max_window_bits={bits}");
