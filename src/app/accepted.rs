@@ -1,0 +1,291 @@
+//! An accepted handshake: its answer, which a behavior or a case may change, and the WebSocket that it opens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{Level, log_enabled};
+
+use crate::app::behavior::{Behavior, Script};
+use crate::app::cases::beyond::opening;
+use crate::app::cases::case::Transport;
+use crate::app::cases::control::Control;
+use crate::app::cases::runner::Runner;
+use crate::app::cases::trial::Handshake;
+use crate::app::conversation::Conversation;
+use crate::app::dump;
+use crate::app::incoming::{Incoming, SMALL_INPUT};
+use crate::app::peer::Peer;
+use crate::app::routes::{self, Opening, Purpose};
+use crate::app::scripted::Scripted;
+use crate::app::service::Service;
+use crate::app::settings::{Settings, Timeouts};
+use crate::app::step::Topic;
+use crate::app::websocket::{Content, WebSocket};
+use crate::buffer::Buffer;
+use crate::escape::Quoted;
+use crate::http::request::Request;
+use crate::http::response::Response;
+use crate::proxy_protocol;
+use crate::websocket::deflate::PerMessageDeflate;
+use crate::websocket::handshake::Upgrade;
+use crate::websocket::negotiation::Negotiation;
+
+/// The part of a head that the report on a case keeps, in bytes.
+const MAX_KEPT_HEAD: usize = 512;
+
+/// A request that opens a WebSocket once it is admitted, possibly after a delay.
+pub struct Accepted {
+    /// The client's number in the log.
+    number: u64,
+    /// The client and its request, for the log.
+    pub who: String,
+    /// The end of the delay, from the admission on.
+    pub until: Duration,
+    pub response: Response,
+    /// The bytes after the head.
+    pub input: Buffer,
+    upgrade: Upgrade,
+    deflate: Option<Box<PerMessageDeflate>>,
+    job: Job,
+}
+
+/// A request as it was sent.
+pub struct Sent<'r> {
+    pub peer: Peer,
+    /// The PROXY header that came first, if any.
+    pub header: Option<&'r proxy_protocol::Header>,
+    pub head: &'r [u8],
+    pub request: &'r Request<'r>,
+}
+
+/// The job of the WebSocket.
+enum Job {
+    Echo,
+    Script {
+        script: Box<Script>,
+        /// The first message: the request as JSON.
+        dump: Option<String>,
+    },
+    /// The command of a client that runs the cases.
+    Runner {
+        control: Control,
+        /// The head of the request, which may be cut.
+        request: String,
+        /// A mistake in the request that does not prevent the answer.
+        mistake: Option<&'static str>,
+    },
+}
+
+impl Accepted {
+    /// The handshake for the `opening` that the `sent` request asks for.
+    // This and its callees are not inlined, so that stack frames don't add up.
+    #[inline(never)]
+    pub fn new(service: &Service, opening: Opening, sent: &Sent) -> Box<Self> {
+        let Opening { mut upgrade, purpose } = opening;
+        let deflate = deflate(service, &mut upgrade.compression, &purpose);
+        let mut accepted = Box::new(Accepted {
+            number: 0,
+            who: describe(sent.peer, Some(sent.request)),
+            until: Duration::ZERO,
+            response: upgrade.response(),
+            input: Buffer::new(Arc::clone(&service.budget)),
+            upgrade,
+            deflate,
+            job: Job::Echo,
+        });
+        match purpose {
+            Purpose::Echo => {}
+            Purpose::Behavior(behavior) => accepted.behave(service, *behavior, sent),
+            Purpose::Runner(control) => accepted.run(control, sent),
+        }
+        accepted
+    }
+
+    /// Changes the answer as `behavior` says, if the connection is drawn for it. Notes both for the log.
+    #[inline(never)]
+    fn behave(&mut self, service: &Service, behavior: Behavior, sent: &Sent) {
+        let Sent { peer, header, request, .. } = *sent;
+        self.who += &format!(", behavior {}", Quoted(request.query().as_bytes()));
+        if behavior.rate.is_some_and(|rate| !service.draws.is_drawn(rate)) {
+            self.who += " not drawn";
+            return;
+        }
+        self.response = routes::open(request, &self.upgrade, behavior.handshake);
+        self.until = behavior.delay;
+        let script = behavior.script;
+        let dump = script
+            .dump
+            .then(|| dump::dump(peer, header, request, &service.policy, &self.response));
+        if script != Script::default() {
+            self.job = Job::Script { script: Box::new(script), dump };
+        }
+    }
+
+    /// Changes the answer as the case says, if it runs one.
+    #[inline(never)]
+    fn run(&mut self, control: Control, sent: &Sent) {
+        let mut mistake = None;
+        if let Control::Run(case, _) = &control {
+            let answer = routes::open(sent.request, &self.upgrade, case.opening.handshake);
+            self.response = case.opening.edited(answer);
+            mistake = opening::mistake(sent.request);
+        }
+        self.job = Job::Runner { control, request: kept_head(sent.head), mistake };
+    }
+
+    /// Records that it was admitted at `now`, as client `number` of the log.
+    pub fn admit(&mut self, number: u64, now: Duration) {
+        self.number = number;
+        self.until += now;
+    }
+
+    /// Whether a WebSocket opens. The answer of a case may be an error, too.
+    pub fn opens(&self) -> bool {
+        self.response.status == 101 || matches!(self.job, Job::Runner { .. })
+    }
+
+    /// The log line for the WebSocket that opens.
+    #[inline(never)]
+    pub fn line(&self) -> (Topic, String) {
+        let Accepted { number, who, upgrade, job, .. } = self;
+        // A runner of the cases opens many.
+        let is_runner = matches!(job, Job::Runner { .. });
+        let topic = if is_runner { Topic::Detail } else { Topic::Opened };
+        let subprotocol = upgrade
+            .subprotocol
+            .as_ref()
+            .map_or(String::new(), |name| format!(", subprotocol {}", Quoted(name.as_bytes())));
+        let compression = match &upgrade.compression {
+            Negotiation::NotOffered => String::new(),
+            Negotiation::Declined(why) => format!(", permessage-deflate declined: {why}"),
+            Negotiation::Agreed(parameters) => format!(", {parameters}"),
+        };
+        (topic, format!("client {number} connected: {who}{subprotocol}{compression}"))
+    }
+
+    /// Opens the WebSocket, which sends `response` first, at `now` in a connection that began at `began`,
+    /// since the Unix epoch.
+    #[inline(never)]
+    pub fn open(
+        mut self: Box<Self>,
+        service: &Service,
+        response: Vec<u8>,
+        transport: Transport,
+        began: Duration,
+        now: Duration,
+    ) -> WebSocket<'_> {
+        // The fields are moved out of the box one by one, to need little stack.
+        let number = self.number;
+        let (received, response_len) = (self.input.filled().len(), response.len());
+        // The head of the request needed more.
+        self.input.shrink_spare(SMALL_INPUT);
+        let Service { settings, budget, .. } = service;
+        let (max_message_size, timeouts) = self.job.limits(settings);
+        let mut incoming =
+            Incoming::new(max_message_size, timeouts, self.input, budget, self.deflate, now);
+        let is_traced = matches!(&self.job, Job::Script { script, .. } if script.trace);
+        if is_traced || log_enabled!(Level::Trace) {
+            incoming.trace();
+        }
+        let content = match self.job {
+            Job::Echo => {
+                Content::Echo(Conversation::new(number, &settings.prefix, incoming, response))
+            }
+            Job::Script { script, dump } => {
+                let mut scripted = Scripted::new(service, number, script, incoming, response, now);
+                if let Some(dump) = dump {
+                    scripted.begin_with(&dump);
+                }
+                Content::Script(scripted)
+            }
+            Job::Runner { control, request, mistake } => {
+                let handshake = Handshake {
+                    client: number,
+                    started: began + now,
+                    request,
+                    response: kept_head(&response),
+                    opening: response,
+                    accept: self.upgrade.accept,
+                    mistake,
+                    transport,
+                };
+                runner(service, control, handshake, incoming, now)
+            }
+        };
+        let mut websocket = WebSocket::new(number, now, content, response_len, received);
+        if log_enabled!(Level::Trace) {
+            websocket.trace();
+        }
+        websocket
+    }
+}
+
+impl Job {
+    /// The maximum size of a message in bytes, and the timeouts.
+    fn limits(&self, settings: &Settings) -> (usize, Timeouts) {
+        let Settings { max_message_size: size, timeouts, .. } = *settings;
+        match self {
+            Job::Echo => (size, timeouts),
+            Job::Script { script, .. } => (size, script.timeouts(timeouts)),
+            Job::Runner { control, .. } => {
+                let size = match control {
+                    Control::Run(case, _) => case.max_message_size(size),
+                    Control::Ask(_) => size,
+                };
+                // A case has its own timeouts, and a ping would disturb it.
+                (size, Timeouts { ping_interval: None, ..timeouts })
+            }
+        }
+    }
+}
+
+// Not inlined, since it needs much stack.
+#[inline(never)]
+fn runner(
+    Service { cases, budget, .. }: &Service,
+    control: Control,
+    handshake: Handshake,
+    incoming: Box<Incoming>,
+    now: Duration,
+) -> Content<'_> {
+    Content::Runner(Runner::new(cases, control, handshake, incoming, budget, now))
+}
+
+/// The compressor, if compression was agreed. Changes `negotiation` to the parameters that there is memory
+/// for.
+fn deflate(
+    service: &Service,
+    negotiation: &mut Negotiation,
+    purpose: &Purpose,
+) -> Option<Box<PerMessageDeflate>> {
+    let Negotiation::Agreed(parameters) = *negotiation else { return None };
+    let deflate = PerMessageDeflate::new(parameters, Arc::clone(&service.contexts));
+    if deflate.parameters() != parameters && matches!(purpose, Purpose::Runner(_)) {
+        // Its case needs the parameters that it asked for.
+        *negotiation = Negotiation::Declined("memory is short".into());
+        return None;
+    }
+    *negotiation = Negotiation::Agreed(deflate.parameters());
+    Some(Box::new(deflate))
+}
+
+/// The part of a head that the report on a case keeps.
+fn kept_head(head: &[u8]) -> String {
+    String::from_utf8_lossy(&head[..head.len().min(MAX_KEPT_HEAD)]).into_owned()
+}
+
+/// The client and its request, for the log.
+#[inline(never)]
+pub fn describe(peer: Peer, request: Option<&Request>) -> String {
+    let mut who = peer.to_string();
+    if let Some(request) = request {
+        // Behind a proxy, the peer is the proxy, and this header names the client.
+        let chain: Vec<_> = request.values("X-Forwarded-For").collect();
+        if !chain.is_empty() {
+            who += &format!(" forwarded for {}", Quoted(&chain.join(&b", "[..])));
+        }
+        let path = request.path().unwrap_or_default();
+        who += &format!(", path {}", Quoted(path.as_bytes()));
+    }
+    who
+}
