@@ -14,12 +14,13 @@ use crate::app::cases::trial::Handshake;
 use crate::app::conversation::Conversation;
 use crate::app::dump;
 use crate::app::incoming::{Incoming, SMALL_INPUT};
+use crate::app::opened::{Opened, Who};
 use crate::app::peer::Peer;
 use crate::app::routes::{self, Opening, Purpose};
 use crate::app::scripted::Scripted;
 use crate::app::service::Service;
 use crate::app::settings::{Settings, Timeouts};
-use crate::app::step::Topic;
+use crate::app::step::{Line, Topic};
 use crate::app::websocket::{Content, WebSocket};
 use crate::buffer::Buffer;
 use crate::escape::Quoted;
@@ -27,7 +28,6 @@ use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::proxy_protocol;
 use crate::websocket::deflate::PerMessageDeflate;
-use crate::websocket::handshake::Upgrade;
 use crate::websocket::negotiation::Negotiation;
 
 /// The part of a head that the report on a case keeps, in bytes.
@@ -35,16 +35,12 @@ const MAX_KEPT_HEAD: usize = 512;
 
 /// A request that opens a WebSocket once it is admitted, possibly after a delay.
 pub struct Accepted {
-    /// The client's number in the log.
-    number: u64,
-    /// The client and its request, for the log.
-    pub who: String,
+    pub opened: Box<Opened>,
     /// The end of the delay, from the admission on.
     pub until: Duration,
     pub response: Response,
     /// The bytes after the head.
     pub input: Buffer,
-    upgrade: Upgrade,
     deflate: Option<Box<PerMessageDeflate>>,
     job: Job,
 }
@@ -83,13 +79,13 @@ impl Accepted {
     pub fn new(service: &Service, opening: Opening, sent: &Sent) -> Box<Self> {
         let Opening { mut upgrade, purpose } = opening;
         let deflate = deflate(service, &mut upgrade.compression, &purpose);
+        let response = upgrade.response();
+        let who = Who::new(sent.peer, Some(sent.request));
         let mut accepted = Box::new(Accepted {
-            number: 0,
-            who: describe(sent.peer, Some(sent.request)),
+            opened: Box::new(Opened { client: 0, who, upgrade }),
             until: Duration::ZERO,
-            response: upgrade.response(),
+            response,
             input: Buffer::new(Arc::clone(&service.budget)),
-            upgrade,
             deflate,
             job: Job::Echo,
         });
@@ -105,17 +101,17 @@ impl Accepted {
     #[inline(never)]
     fn behave(&mut self, service: &Service, behavior: Behavior, sent: &Sent) {
         let Sent { peer, header, request, .. } = *sent;
-        self.who += &format!(", behavior {}", Quoted(request.query().as_bytes()));
+        let note = &mut self.opened.who.behavior;
+        *note = format!(", behavior {}", Quoted(request.query().as_bytes()));
         if behavior.rate.is_some_and(|rate| !service.draws.is_drawn(rate)) {
-            self.who += " not drawn";
+            *note += " not drawn";
             return;
         }
-        self.response = routes::open(request, &self.upgrade, behavior.handshake);
+        self.response = routes::open(request, &self.opened.upgrade, behavior.handshake);
         self.until = behavior.delay;
         let script = behavior.script;
-        let dump = script
-            .dump
-            .then(|| dump::dump(peer, header, request, &service.policy, &self.response));
+        let dump =
+            script.dump.then(|| dump::dump(peer, header, request, &service.policy, &self.response));
         if script != Script::default() {
             self.job = Job::Script { script: Box::new(script), dump };
         }
@@ -126,7 +122,7 @@ impl Accepted {
     fn run(&mut self, control: Control, sent: &Sent) {
         let mut mistake = None;
         if let Control::Run(case, _) = &control {
-            let answer = routes::open(sent.request, &self.upgrade, case.opening.handshake);
+            let answer = routes::open(sent.request, &self.opened.upgrade, case.opening.handshake);
             self.response = case.opening.edited(answer);
             mistake = opening::mistake(sent.request);
         }
@@ -135,7 +131,7 @@ impl Accepted {
 
     /// Records that it was admitted at `now`, as client `number` of the log.
     pub fn admit(&mut self, number: u64, now: Duration) {
-        self.number = number;
+        self.opened.client = number;
         self.until += now;
     }
 
@@ -144,27 +140,8 @@ impl Accepted {
         self.response.status == 101 || matches!(self.job, Job::Runner { .. })
     }
 
-    /// The log line for the WebSocket that opens.
-    #[inline(never)]
-    pub fn line(&self) -> (Topic, String) {
-        let Accepted { number, who, upgrade, job, .. } = self;
-        // A runner of the cases opens many.
-        let is_runner = matches!(job, Job::Runner { .. });
-        let topic = if is_runner { Topic::Detail } else { Topic::Opened };
-        let subprotocol = upgrade
-            .subprotocol
-            .as_ref()
-            .map_or(String::new(), |name| format!(", subprotocol {}", Quoted(name.as_bytes())));
-        let compression = match &upgrade.compression {
-            Negotiation::NotOffered => String::new(),
-            Negotiation::Declined(why) => format!(", permessage-deflate declined: {why}"),
-            Negotiation::Agreed(parameters) => format!(", {parameters}"),
-        };
-        (topic, format!("client {number} connected: {who}{subprotocol}{compression}"))
-    }
-
     /// Opens the WebSocket, which sends `response` first, at `now` in a connection that began at `began`,
-    /// since the Unix epoch.
+    /// since the Unix epoch. Returns also the line to log.
     #[inline(never)]
     pub fn open(
         mut self: Box<Self>,
@@ -173,9 +150,9 @@ impl Accepted {
         transport: Transport,
         began: Duration,
         now: Duration,
-    ) -> WebSocket<'_> {
+    ) -> (WebSocket<'_>, (Topic, Line)) {
         // The fields are moved out of the box one by one, to need little stack.
-        let number = self.number;
+        let number = self.opened.client;
         let (received, response_len) = (self.input.filled().len(), response.len());
         // The head of the request needed more.
         self.input.shrink_spare(SMALL_INPUT);
@@ -187,6 +164,9 @@ impl Accepted {
         if is_traced || log_enabled!(Level::Trace) {
             incoming.trace();
         }
+        // A runner of the cases opens many.
+        let is_runner = matches!(self.job, Job::Runner { .. });
+        let topic = if is_runner { Topic::Detail } else { Topic::Opened };
         let content = match self.job {
             Job::Echo => {
                 Content::Echo(Conversation::new(number, &settings.prefix, incoming, response))
@@ -205,7 +185,7 @@ impl Accepted {
                     request,
                     response: kept_head(&response),
                     opening: response,
-                    accept: self.upgrade.accept,
+                    accept: self.opened.upgrade.accept.clone(),
                     mistake,
                     transport,
                 };
@@ -216,7 +196,7 @@ impl Accepted {
         if log_enabled!(Level::Trace) {
             websocket.trace();
         }
-        websocket
+        (websocket, (topic, Line::Opened(self.opened)))
     }
 }
 
@@ -272,20 +252,4 @@ fn deflate(
 /// The part of a head that the report on a case keeps.
 fn kept_head(head: &[u8]) -> String {
     String::from_utf8_lossy(&head[..head.len().min(MAX_KEPT_HEAD)]).into_owned()
-}
-
-/// The client and its request, for the log.
-#[inline(never)]
-pub fn describe(peer: Peer, request: Option<&Request>) -> String {
-    let mut who = peer.to_string();
-    if let Some(request) = request {
-        // Behind a proxy, the peer is the proxy, and this header names the client.
-        let chain: Vec<_> = request.values("X-Forwarded-For").collect();
-        if !chain.is_empty() {
-            who += &format!(" forwarded for {}", Quoted(&chain.join(&b", "[..])));
-        }
-        let path = request.path().unwrap_or_default();
-        who += &format!(", path {}", Quoted(path.as_bytes()));
-    }
-    who
 }
