@@ -26,7 +26,7 @@
 //! ───────────────────────────────────────────────────────────────────────────────────
 //! app        the application: the answers to requests and messages
 //!   connection    one connection from its first byte to its last, as steps
-//!   admitted      an admitted handshake: its answer, and the WebSocket that it opens
+//!   accepted      an accepted handshake: its answer, and the WebSocket that it opens
 //!   websocket     an open WebSocket, which is one of these:
 //!   conversation    the echo
 //!   scripted        a behavior on demand
@@ -36,7 +36,7 @@
 //!   routes        a request → page, health check, error, WebSocket, behavior, case
 //!   behavior      a query → how the server misbehaves on demand
 //!   echo  dump  page   contents: a reply, a request as JSON, the bundled page
-//!   step  end  peer  settings  service
+//!   step  opened  end  peer  settings  service
 //! websocket  RFC 6455 and RFC 7692
 //!   handshake     a request → an agreement, or a response that names the mistake
 //!   negotiation   permessage-deflate: offers and terms → an agreement

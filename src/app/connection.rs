@@ -17,16 +17,20 @@
 //! Times count from the start of the connection.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::app::admitted::{Accepted, Admitted};
+use httpdate::HttpDate;
+
+use crate::app::accepted::{Accepted, Sent};
 use crate::app::cases::case::Transport;
 use crate::app::end::{End, Lost};
 use crate::app::incoming::LARGE_INPUT;
+use crate::app::opened::Who;
 use crate::app::peer::Peer;
-use crate::app::routes::{self, Opening};
+use crate::app::routes;
 use crate::app::service::Service;
 use crate::app::step::{Line, Step, Topic};
 use crate::app::websocket::WebSocket;
@@ -59,8 +63,6 @@ pub struct Connection<'s> {
     transport: Transport,
     /// A line to log.
     log: Option<(Topic, Line)>,
-    /// The line that the last [`Step::Log`] returned.
-    logged: Line,
     /// Whether the last step ends the stream.
     is_last: bool,
     /// For a long response.
@@ -74,7 +76,7 @@ enum Phase<'s> {
     Request(Head),
     /// Waiting to be admitted.
     Admission(Box<Accepted>),
-    Delayed(Box<Admitted>),
+    Delayed(Box<Accepted>),
     /// The last bytes to send.
     Responding(Vec<u8>),
     Open(WebSocket<'s>),
@@ -106,12 +108,11 @@ enum Protocol {
     PlainHttp,
 }
 
-/// A request and its answer.
-struct Routed {
-    /// Who asks for what, for the log.
-    who: String,
+/// A request that opens no WebSocket, and its response.
+struct Refused {
+    who: Who,
     topic: Topic,
-    answer: Result<Opening, Response>,
+    response: Response,
 }
 
 /// Receives and ignores bytes after the server has ended its stream.
@@ -138,7 +139,6 @@ impl<'s> Connection<'s> {
             phase: Phase::Request(Head::new(service)),
             transport: Transport::Any,
             log: None,
-            logged: Line::Text(String::new()),
             is_last: false,
             charge: None,
         })
@@ -168,8 +168,7 @@ impl<'s> Connection<'s> {
         if self.log.is_some()
             && let Some((topic, line)) = self.log.take()
         {
-            self.logged = line;
-            return Step::Log(topic, &self.logged);
+            return Step::Log(topic, line);
         }
         let step = match &mut self.phase {
             Phase::Open(websocket) => websocket.next(now),
@@ -242,8 +241,8 @@ impl<'s> Connection<'s> {
                 self.give_up(response, "the PROXY header ends early");
             }
             Phase::Delayed(delayed) => {
-                let who = mem::take(&mut delayed.who);
-                let line = format!("{who}: peer left before the handshake was answered");
+                let line =
+                    format!("{}: peer left before the handshake was answered", delayed.opened.who);
                 self.log(Topic::Request, line);
                 self.phase = Phase::Over;
             }
@@ -325,15 +324,14 @@ impl<'s> Connection<'s> {
     // This and its callees are not inlined, so that stack frames don't add up.
     #[inline(never)]
     pub fn admitted(&mut self, admitted: Result<u64, &'static str>) {
-        let Phase::Admission(accepted) = mem::replace(&mut self.phase, Phase::Over) else { return };
         match admitted {
             Ok(number) => {
-                let admitted = Admitted::new(self.service, *accepted, number, self.now);
-                self.phase = Phase::Delayed(admitted);
+                let phase = mem::replace(&mut self.phase, Phase::Over);
+                let Phase::Admission(mut accepted) = phase else { return };
+                accepted.admit(number, self.now);
+                self.phase = Phase::Delayed(accepted);
             }
-            Err(why) => {
-                self.respond(Topic::Request, &accepted.who, &routes::unavailable(why), "GET");
-            }
+            Err(why) => self.refuse(routes::unavailable(why)),
         }
     }
 
@@ -413,7 +411,8 @@ impl<'s> Connection<'s> {
         head.input.advance(bytes);
         match request::head_len(head.input.filled(), head.searched) {
             Ok(Some(len)) => {
-                let routed = head.route(len, self.service, self.peer);
+                let header = self.proxy_header.take();
+                let routed = head.route(len, self.service, self.peer, header.as_deref());
                 self.process_request(routed, len);
             }
             Ok(None) => {
@@ -428,40 +427,34 @@ impl<'s> Connection<'s> {
     }
 
     /// Waits to be admitted, or responds, as the request was routed.
-    #[expect(clippy::boxed_local, reason = "by value it would take stack in both functions")]
     #[inline(never)]
-    fn process_request(&mut self, routed: Box<Routed>, head_len: usize) {
+    fn process_request(&mut self, routed: Result<Box<Accepted>, Box<Refused>>, head_len: usize) {
         let Phase::Request(head) = mem::replace(&mut self.phase, Phase::Over) else { return };
-        let (Routed { who, topic, answer }, input) = (*routed, head.input);
-        match answer {
-            Ok(opening) => {
-                let (peer, header) = (self.peer, self.proxy_header.take());
-                let accepted = Accepted { opening, peer, header, input, head_len, who };
-                self.phase = Phase::Admission(Box::new(accepted));
+        let mut input = head.input;
+        match routed {
+            Ok(mut accepted) => {
+                let end = input.filled().len();
+                input.keep(head_len..end);
+                accepted.input = input;
+                self.phase = Phase::Admission(accepted);
             }
-            Err(response) => self.respond(topic, &who, &response, method(input.filled())),
+            Err(refused) => {
+                let Refused { who, topic, response } = *refused;
+                self.respond(topic, &who, &response, method(input.filled()));
+            }
         }
     }
 
     /// Answers a handshake: opens the WebSocket, unless the response is an error.
     #[inline(never)]
-    fn answer(&mut self, admitted: Box<Admitted>) {
-        if !admitted.opens() {
-            return self.respond(Topic::Request, &admitted.who, &admitted.response, "GET");
+    fn answer(&mut self, accepted: Box<Accepted>) {
+        if !accepted.opens() {
+            return self.respond(Topic::Request, &accepted.opened.who, &accepted.response, "GET");
         }
-        let response = self.announce(&admitted);
+        let response = accepted.response.encode("GET", self.date());
         let Connection { service, transport, began, now, .. } = *self;
-        self.phase = Phase::Open(admitted.open(service, response, transport, began, now));
-    }
-
-    /// Logs that a WebSocket opens. Returns the encoded response.
-    // Not inlined, since the stack is deepest where the WebSocket is made.
-    #[inline(never)]
-    fn announce(&mut self, admitted: &Admitted) -> Vec<u8> {
-        let (topic, line) = admitted.line();
-        self.log(topic, line);
-        let date = if admitted.response.status == 101 { String::new() } else { self.date() };
-        admitted.response.encode("GET", &date)
+        let (websocket, line) = accepted.open(service, response, transport, began, now);
+        (self.phase, self.log) = (Phase::Open(websocket), Some(line));
     }
 
     /// Whether the peer has sent nothing yet.
@@ -497,13 +490,13 @@ impl<'s> Connection<'s> {
         let phase = mem::replace(&mut self.phase, Phase::Over);
         match phase {
             Phase::Request(Head { input, protocol, .. }) => {
-                let who = describe(self.peer, None);
+                let who = self.peer;
                 let is_plain = protocol == Protocol::PlainHttp;
                 let response = if is_plain { routes::tls_required() } else { response };
                 self.respond(Topic::Request, &who, &response, method(input.filled()));
             }
             Phase::Admission(accepted) => {
-                self.respond(Topic::Request, &accepted.who, &response, "GET");
+                self.respond(Topic::Request, &accepted.opened.who, &response, "GET");
             }
             phase => self.phase = phase,
         }
@@ -511,7 +504,7 @@ impl<'s> Connection<'s> {
 
     /// Ends the connection with `response` to `who`. A 200 is logged under `topic`, everything else as a request.
     #[inline(never)]
-    fn respond(&mut self, topic: Topic, who: &str, response: &Response, method: &str) {
+    fn respond(&mut self, topic: Topic, who: &dyn fmt::Display, response: &Response, method: &str) {
         let what = match response.status {
             200 => response::described(200),
             status => {
@@ -522,13 +515,13 @@ impl<'s> Connection<'s> {
         let topic = if response.status == 200 { topic } else { Topic::Request };
         self.log(topic, format!("{who}: {what}"));
         let date = self.date();
-        let mut encoded = response.encode(method, &date);
+        let mut encoded = response.encode(method, date);
         // The reports on many clients are long, and whoever asks may be slow to read them.
         if matches!(response.body, Cow::Owned(_)) && encoded.len() > UNMETERED {
             match self.service.budget.charge(encoded.len() - UNMETERED) {
                 Ok(charge) => self.charge = Some(Box::new(charge)),
                 Err(OverBudget) => {
-                    encoded = routes::unavailable("memory is short").encode(method, &date);
+                    encoded = routes::unavailable("memory is short").encode(method, date);
                 }
             }
         }
@@ -536,8 +529,8 @@ impl<'s> Connection<'s> {
     }
 
     /// The time in the format of HTTP.
-    fn date(&self) -> String {
-        httpdate::fmt_http_date(UNIX_EPOCH + self.began + self.now)
+    fn date(&self) -> HttpDate {
+        HttpDate::from(UNIX_EPOCH + self.began + self.now)
     }
 
     /// Ends or drains the connection after its stream was ended.
@@ -609,12 +602,18 @@ impl Head {
         Head { input: small_buffer(service), searched: 0, protocol: Protocol::Right, refusal: None }
     }
 
-    /// Routes the request of `peer`, whose head is `head_len` bytes long.
+    /// Routes the request of `peer`, whose head is `head_len` bytes long and follows the PROXY `header`.
     // In a function of its own, since it needs the deepest stack.
     #[inline(never)]
-    fn route(&self, head_len: usize, service: &Service, peer: Peer) -> Box<Routed> {
-        let request = Request::parse(&self.input.filled()[..head_len]);
-        let who = describe(peer, request.as_ref().ok());
+    fn route(
+        &self,
+        head_len: usize,
+        service: &Service,
+        peer: Peer,
+        header: Option<&proxy_protocol::Header>,
+    ) -> Result<Box<Accepted>, Box<Refused>> {
+        let head = &self.input.filled()[..head_len];
+        let request = Request::parse(head);
         let path = request.as_ref().ok().and_then(Request::path);
         let is_health_check = path.is_some_and(routes::is_health_check);
         let answer = match (&request, self.refusal.filter(|_| !is_health_check)) {
@@ -622,13 +621,22 @@ impl Head {
             (_, Some(why)) => Err(routes::unavailable(why)),
             (Ok(request), None) => {
                 let Service { policy, behaviors, cases, .. } = service;
-                routes::route(request, policy, *behaviors, cases)
+                routes::route(request, policy, *behaviors, cases).map(|opening| {
+                    Accepted::new(service, opening, &Sent { peer, header, head, request })
+                })
             }
             (Err(error), None) => Err(routes::refuse(*error)),
         };
-        let is_polled = path.is_some_and(routes::is_polled);
+        answer.map_err(|response| Refused::new(peer, request.as_ref().ok(), response))
+    }
+}
+
+impl Refused {
+    #[inline(never)]
+    fn new(peer: Peer, request: Option<&Request>, response: Response) -> Box<Self> {
+        let is_polled = request.and_then(Request::path).is_some_and(routes::is_polled);
         let topic = if is_polled { Topic::Detail } else { Topic::Request };
-        Box::new(Routed { who, topic, answer })
+        Box::new(Refused { who: Who::new(peer, request), topic, response })
     }
 }
 
@@ -643,20 +651,4 @@ fn small_buffer(service: &Service) -> Buffer {
 /// The method of a request that may be malformed. Only HEAD matters: its response has no content.
 fn method(head: &[u8]) -> &'static str {
     if request::skip_empty_line(head).starts_with(b"HEAD ") { "HEAD" } else { "GET" }
-}
-
-/// The client and its request, for the log.
-#[inline(never)]
-fn describe(peer: Peer, request: Option<&Request>) -> String {
-    let mut who = peer.to_string();
-    if let Some(request) = request {
-        // Behind a proxy, the peer is the proxy, and this header names the client.
-        let chain: Vec<_> = request.values("X-Forwarded-For").collect();
-        if !chain.is_empty() {
-            who += &format!(" forwarded for {}", Quoted(&chain.join(&b", "[..])));
-        }
-        let path = request.path().unwrap_or_default();
-        who += &format!(", path {}", Quoted(path.as_bytes()));
-    }
-    who
 }

@@ -1,6 +1,6 @@
 //! The application: the answers to a request, and to each message after it.
 
-pub mod admitted;
+pub mod accepted;
 pub mod behavior;
 pub mod cases;
 pub mod connection;
@@ -10,6 +10,7 @@ pub mod echo;
 pub mod end;
 pub mod incoming;
 pub mod json;
+pub mod opened;
 pub mod page;
 pub mod peer;
 pub mod query;

@@ -4,10 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::app::end::Ended;
+use crate::app::opened::Opened;
 use crate::app::peer::Peer;
 
 /// One action on a connection's stream. The driver performs it, and then asks for the next step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<'c> {
     /// Send the head and then the payload, in one write.
     Send {
@@ -36,7 +37,7 @@ pub enum Step<'c> {
     /// The PROXY header is whole: it names this client, or does not change the peer. The client's own
     /// stream follows, TLS or plain.
     Forwarded(Peer),
-    Log(Topic, &'c Line),
+    Log(Topic, Line),
     /// Discard unsent bytes, so that the connection ends with a reset.
     Reset,
     /// The connection is over.
@@ -47,7 +48,8 @@ pub enum Step<'c> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
     Text(String),
-    // Boxed, since every connection has room for two lines.
+    // Boxed, since every connection has room for a line.
+    Opened(Box<Opened>),
     Ended(Box<Ended>),
 }
 
@@ -55,6 +57,7 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Line::Text(text) => f.write_str(text),
+            Line::Opened(opened) => opened.fmt(f),
             Line::Ended(ended) => ended.fmt(f),
         }
     }

@@ -74,9 +74,9 @@ pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseErr
 /// The end of the first empty line that begins at `from` or later. A bare LF ends a line here, so that a
 /// client that sends one gets an error at once instead of a timeout.
 fn find_end(head: &[u8], from: usize) -> Option<usize> {
-    (from..head.len()).find_map(|at| match &head[at..] {
-        [b'\n', b'\n', ..] => Some(at + 2),
-        [b'\n', b'\r', b'\n', ..] => Some(at + 3),
+    (from..head.len()).filter(|&at| head[at] == b'\n').find_map(|at| match &head[at + 1..] {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
         _ => None,
     })
 }
@@ -100,30 +100,25 @@ impl<'h> Request<'h> {
     /// Anything that RFC 9112 does not allow, even if a lenient server would guess its meaning: line
     /// ends other than CRLF, folded lines, space before a colon, control characters.
     pub fn parse(head: &'h [u8]) -> Result<Self, ParseError> {
+        const NOT_CRLF: &str = "a line does not end with CR LF";
         const MAYBE_PROXY: &str =
             "this is no request, but may be a PROXY header, which needs --proxy-protocol";
         let head = skip_empty_line(head);
         if has_too_many_fields(head) {
             return Err(ParseError::TooLarge);
         }
-        let is_line_break = |at| match head[at] {
-            b'\n' => at == 0 || head[at - 1] != b'\r',
-            b'\r' => head.get(at + 1) != Some(&b'\n'),
-            _ => false,
-        };
-        if (0..head.len()).any(is_line_break) {
-            return Err("a line does not end with CR LF".into());
-        }
-        let lines = head.strip_suffix(b"\r\n").ok_or("the head has no lines")?;
-        let mut lines =
-            lines.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let request_line = lines.next().unwrap_or_default();
+        let lines = head.strip_suffix(b"\n").ok_or(NOT_CRLF)?;
+        let mut lines = lines.split(|&byte| byte == b'\n').map(|line| {
+            let line = line.strip_suffix(b"\r").filter(|line| !line.contains(&b'\r'));
+            line.ok_or(NOT_CRLF)
+        });
+        let request_line = lines.next().unwrap_or(Ok(b""))?;
         if request_line.is_empty() {
             // A PROXY header of version 2 begins like this, and its next bytes may not have arrived yet.
             return Err(MAYBE_PROXY.into());
         }
         let (method, target, version) = parse_request_line(request_line)?;
-        let fields = lines.take_while(|line| !line.is_empty()).map(parse_field);
+        let fields = lines.take_while(|line| *line != Ok(b"")).map(|line| parse_field(line?));
         let fields = fields.collect::<Result<_, _>>()?;
         let request = Request { method, target, version, fields };
         request.check_host()?;

@@ -1,6 +1,7 @@
 //! A response and its encoding (RFC 9112 §4).
 
 use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 
 /// The response to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +31,9 @@ impl Response {
     /// in the format of RFC 9110 §5.6.7.
     ///
     /// Every response but 101 ends the connection.
-    pub fn encode(&self, method: &str, date: &str) -> Vec<u8> {
+    pub fn encode(&self, method: &str, date: impl fmt::Display) -> Vec<u8> {
         let mut head = String::with_capacity(192 + self.body.len());
-        head += &format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status));
+        let _ = write!(head, "HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status));
         for (name, value) in &self.headers {
             head.extend([name, ": ", value, "\r\n"]);
         }

@@ -133,7 +133,7 @@ impl Client<'_> {
                     continue;
                 }
                 Step::Log(topic, line) => {
-                    self.log(topic, line);
+                    self.log(topic, &line);
                     continue;
                 }
                 Step::Reset => {

@@ -130,41 +130,34 @@ impl Listeners {
         info!("listening on{sockets}{pages}{families}");
     }
 
-    /// Waits for clients, and returns the ready listeners. Returns `None` when `stop` has ended.
-    fn wait(&self, stop: &PipeReader) -> Option<Vec<&Listener>> {
-        let mut fds: Vec<_> = self
-            .sockets
-            .iter()
-            .map(|listener| PollFd::new(&listener.socket, PollFlags::IN))
-            .collect();
-        fds.push(PollFd::new(stop, PollFlags::IN));
-        // poll fails only if a signal interrupts it.
-        while poll(&mut fds, None).is_err() {}
-        let is_ready = |fd: &PollFd| !fd.revents().is_empty();
-        if fds.pop().is_some_and(|stop| is_ready(&stop)) {
-            return None;
-        }
-        let ready = self.sockets.iter().zip(&fds).filter(|(_, fd)| is_ready(fd));
-        Some(ready.map(|(listener, _)| listener).collect())
-    }
-
     /// Calls `serve` for each client until `stop` has ended. No error of a client or the kernel ends it
     /// earlier.
     pub fn accept(&self, stop: &PipeReader, mut serve: impl FnMut(Socket)) {
+        let sockets =
+            self.sockets.iter().map(|listener| PollFd::new(&listener.socket, PollFlags::IN));
+        let mut fds: Vec<_> = iter::once(PollFd::new(stop, PollFlags::IN)).chain(sockets).collect();
         let mut warned = false;
-        for listener in iter::from_fn(|| self.wait(stop)).flatten() {
-            match listener.accept(self.write_timeout) {
-                Ok(socket) => {
-                    warned = false;
-                    serve(socket);
-                }
-                // The client is gone, or another process accepted it.
-                Err(error) if is_about_one_client(&error) => {}
-                Err(error) => {
-                    if !mem::replace(&mut warned, true) {
-                        warn!("cannot accept clients for now: {error}");
+        loop {
+            // poll fails only if a signal interrupts it.
+            while poll(&mut fds, None).is_err() {}
+            let mut are_ready = fds.iter().map(|fd| !fd.revents().is_empty());
+            if are_ready.next() == Some(true) {
+                return;
+            }
+            for (listener, _) in self.sockets.iter().zip(are_ready).filter(|(_, ready)| *ready) {
+                match listener.accept(self.write_timeout) {
+                    Ok(socket) => {
+                        warned = false;
+                        serve(socket);
                     }
-                    pause(stop);
+                    // The client is gone, or another process accepted it.
+                    Err(error) if is_about_one_client(&error) => {}
+                    Err(error) => {
+                        if !mem::replace(&mut warned, true) {
+                            warn!("cannot accept clients for now: {error}");
+                        }
+                        pause(stop);
+                    }
                 }
             }
         }

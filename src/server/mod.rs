@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use httpdate::HttpDate;
 use listenfd::ListenFd;
 use log::{debug, info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -189,16 +190,16 @@ fn start(connection: &Arc<Connection>, shared: &Arc<Shared>) {
 /// its request has arrived already. On a TLS port nothing can be sent without a handshake.
 fn refuse(connection: &Connection, shared: &Shared, why: &'static str) {
     debug!("{}: refused, {why}", connection.socket.peer);
-    let date = httpdate::fmt_http_date(SystemTime::now());
+    let date = HttpDate::from(SystemTime::now());
     let mut head = [0; MAX_HEAD_LEN];
     let response = match shared.acceptor {
         Some(_) => Vec::new(),
         None if why == LIMIT_REACHED
             && routes::begins_health_check(connection.socket.peek_now(&mut head)) =>
         {
-            routes::healthy().encode("GET", &date)
+            routes::healthy().encode("GET", date)
         }
-        None => routes::unavailable(why).encode("GET", &date),
+        None => routes::unavailable(why).encode("GET", date),
     };
     connection.socket.send_last_now(&response, &mut head);
 }

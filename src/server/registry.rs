@@ -1,8 +1,9 @@
 //! The open connections: their limits, and the stop of all of them.
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeBounds;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -50,14 +51,15 @@ struct State {
     /// The number of WebSockets opened so far. It numbers the clients.
     opened: u64,
     websockets: usize,
-    /// The number of WebSockets from each network.
+    /// The number of WebSockets from each network, if that is limited.
     by_network: HashMap<IpAddr, usize>,
-    by_id: HashMap<u64, Arc<Connection>>,
-    /// Connections that are not WebSockets and were not evicted, in the order of [`Phase`].
-    evictable: BTreeSet<(Phase, u64)>,
-    /// Connections that were evicted and have yet to end.
-    evicted: BTreeSet<u64>,
+    connections: BTreeMap<Key, Arc<Connection>>,
+    /// The number of threads that wait for connections to end.
+    waiting: usize,
 }
+
+/// The phase of a connection, and its id.
+type Key = (Phase, u64);
 
 /// The phase of a connection. The lowest phase is evicted first, a WebSocket never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +74,8 @@ enum Phase {
     /// could be lost.
     Closing(Instant),
     WebSocket,
+    /// It was evicted, and has yet to end.
+    Evicted,
 }
 
 /// How a stopping server treats connections that have yet to send their request.
@@ -130,17 +134,17 @@ impl Registry {
         /// The time for evicted clients to get their 503 once their slots are needed.
         const PATIENCE: Duration = Duration::from_millis(50);
 
-        let beyond = |state: &State| state.by_id.len().saturating_sub(self.max);
+        let beyond = |state: &State| state.connections.len().saturating_sub(self.max);
         let is_full = |state: &State| beyond(state) >= self.http_only;
         let mut state = self.lock();
         // Evicted connections don't count here. If their clients don't read, they end late, and others
         // would be evicted because of them.
-        if beyond(&state) >= self.http_only / 2 + state.evicted.len() {
+        if beyond(&state) >= self.http_only / 2 + state.evicted().count() {
             state.evict();
         }
         state = self.wait_while(state, PATIENCE, is_full);
         if is_full(&state) {
-            state.abort_evicted();
+            state.evicted().for_each(|connection| connection.abort());
             state = self.wait_while(state, GRACE, is_full);
         }
         if self.stopping.get().is_some() {
@@ -151,8 +155,7 @@ impl Registry {
         }
         let (id, phase) = (state.next_id, Phase::Silent(Instant::now()));
         state.next_id += 1;
-        state.by_id.insert(id, Arc::clone(connection));
-        state.evictable.insert((phase, id));
+        state.connections.insert((phase, id), Arc::clone(connection));
         let (registry, connection) = (Arc::clone(self), Arc::clone(connection));
         let (phase, peer) = (Cell::new(phase), Cell::new(connection.socket.peer));
         Ok(Registration { registry, connection, id, phase, peer })
@@ -162,10 +165,10 @@ impl Registry {
     pub fn stop(&self, stopping: Stopping) -> usize {
         let state = self.lock();
         let _ = self.stopping.set(stopping);
-        for connection in state.by_id.values() {
+        for connection in state.connections.values() {
             let _ = connection.refusal.set(STOPPING);
         }
-        state.by_id.len()
+        state.connections.len()
     }
 
     /// Waits after [`stop`](Self::stop) until every connection has ended. Returns the number that remain
@@ -175,13 +178,13 @@ impl Registry {
         let mut state = self.lock();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if state.by_id.is_empty() || left.is_zero() {
-                return state.by_id.len();
+            if state.connections.is_empty() || left.is_zero() {
+                return state.connections.len();
             }
             // Repeated, since a signal is lost on a thread that has checked its refusal but does not wait
             // yet.
-            state.by_id.values().for_each(|connection| connection.wake());
-            state = self.wait_while(state, pause.min(left), |state| !state.by_id.is_empty());
+            state.connections.values().for_each(|connection| connection.wake());
+            state = self.wait_while(state, pause.min(left), |state| !state.connections.is_empty());
             pause *= 2;
         }
     }
@@ -189,19 +192,23 @@ impl Registry {
     /// Aborts every connection, and waits until their threads have noticed.
     pub fn abort(&self) {
         let state = self.lock();
-        state.by_id.values().for_each(|connection| connection.abort());
-        drop(self.wait_while(state, GRACE, |state| !state.by_id.is_empty()));
+        state.connections.values().for_each(|connection| connection.abort());
+        drop(self.wait_while(state, GRACE, |state| !state.connections.is_empty()));
     }
 
     /// Waits while `condition` holds, for at most `timeout`.
     fn wait_while<'s>(
         &self,
-        state: MutexGuard<'s, State>,
+        mut state: MutexGuard<'s, State>,
         timeout: Duration,
         condition: impl Fn(&State) -> bool,
     ) -> MutexGuard<'s, State> {
         let condition = |state: &mut State| condition(state);
-        unpoisoned(self.unregistered.wait_timeout_while(state, timeout, condition)).0
+        state.waiting += 1;
+        let waited = self.unregistered.wait_timeout_while(state, timeout, condition);
+        state = unpoisoned(waited).0;
+        state.waiting -= 1;
+        state
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -214,38 +221,40 @@ impl State {
     /// one that has not answered a close frame for [`MAX_SILENCE`], or else the one that has been silent for
     /// the longest time, if for as long, or else the oldest.
     fn evict(&mut self) {
-        let Some(&first) = self.evictable.first() else { return };
-        let asking = self.evictable.range((Phase::Asking, 0)..=(Phase::Asking, u64::MAX)).next();
-        let closing = self.evictable.range((Phase::Asking, u64::MAX)..).next();
-        let (phase, id) = match (first, asking, closing) {
-            ((Phase::Answered(_), _), ..) => first,
-            (.., Some(&(Phase::Closing(since), id))) if since.elapsed() >= MAX_SILENCE => {
-                (Phase::Closing(since), id)
-            }
-            ((Phase::Silent(since), id), Some(&asking), _)
-                if since.elapsed() < MAX_SILENCE && asking.1 < id =>
+        const LAST_ASKING: Key = (Phase::Asking, u64::MAX);
+        const FIRST_WEBSOCKET: Key = (Phase::WebSocket, 0);
+        let Some(first) = self.first(..FIRST_WEBSOCKET) else { return };
+        let asking = self.first((Phase::Asking, 0)..LAST_ASKING);
+        let closing = self.first(LAST_ASKING..FIRST_WEBSOCKET);
+        let key = match (first.0, asking, closing) {
+            (Phase::Answered(_), ..) => first,
+            (.., Some(key @ (Phase::Closing(since), _))) if since.elapsed() >= MAX_SILENCE => key,
+            (Phase::Silent(since), Some(key), _)
+                if since.elapsed() < MAX_SILENCE && key.1 < first.1 =>
             {
-                asking
+                key
             }
             _ => first,
         };
-        self.evictable.remove(&(phase, id));
-        let Some(connection) = self.by_id.get(&id) else { return };
+        let Some(connection) = self.connections.remove(&key) else { return };
         let _ = connection.refusal.set(LIMIT_REACHED);
-        self.evicted.insert(id);
-        if matches!(phase, Phase::Answered(_) | Phase::Closing(_)) {
+        if matches!(key.0, Phase::Answered(_) | Phase::Closing(_)) {
             connection.abort();
         } else {
             // Its thread sends a 503, unless the client is not reading its response.
             connection.socket.shut_read();
             connection.wake();
         }
+        self.connections.insert((Phase::Evicted, key.1), connection);
     }
 
-    fn abort_evicted(&self) {
-        for connection in self.evicted.iter().filter_map(|id| self.by_id.get(id)) {
-            connection.abort();
-        }
+    fn first(&self, range: impl RangeBounds<Key>) -> Option<Key> {
+        self.connections.range(range).next().map(|(key, _)| *key)
+    }
+
+    /// The connections that were evicted and have yet to end.
+    fn evicted(&self) -> impl Iterator<Item = &Arc<Connection>> {
+        self.connections.range((Phase::Evicted, 0)..).map(|(_, connection)| connection)
     }
 
     /// Stops counting a connection as a WebSocket.
@@ -307,7 +316,7 @@ impl Registration {
         }
         if let Some(network) = self.network() {
             let from_network = state.by_network.entry(network).or_default();
-            if self.registry.max_per_ip > 0 && *from_network >= self.registry.max_per_ip {
+            if *from_network >= self.registry.max_per_ip {
                 return Err(IP_LIMIT_REACHED);
             }
             *from_network += 1;
@@ -333,7 +342,7 @@ impl Registration {
         let is_served = match self.phase.get() {
             Phase::Asking => true,
             Phase::Silent(since) => since.elapsed() < MAX_SILENCE,
-            Phase::Answered(_) | Phase::Closing(_) | Phase::WebSocket => false,
+            _ => false,
         };
         let serves = self.registry.stopping.get() == Some(&Stopping::Serve);
         if why == STOPPING && serves && is_served { None } else { Some(why) }
@@ -344,28 +353,27 @@ impl Registration {
     }
 
     fn enter(&self, phase: Phase, state: &mut State) {
-        if self.leave(state) && phase != Phase::WebSocket {
-            state.evictable.insert((phase, self.id));
+        if let Some(connection) = self.leave(state) {
+            state.connections.insert((phase, self.id), connection);
         }
         self.phase.set(phase);
     }
 
-    /// Ends its phase. Returns whether the connection may be evicted in its next phase. It may not if it
-    /// was evicted already.
-    fn leave(&self, state: &mut State) -> bool {
-        match self.phase.get() {
-            Phase::WebSocket => {
-                state.uncount(self.network());
-                true
-            }
-            phase => state.evictable.remove(&(phase, self.id)),
+    /// Ends its phase. `None` if the connection was evicted.
+    fn leave(&self, state: &mut State) -> Option<Arc<Connection>> {
+        if self.phase.get() == Phase::WebSocket {
+            state.uncount(self.network());
         }
+        state.connections.remove(&(self.phase.get(), self.id))
     }
 
     /// The network that shares one limit: an IPv4 address, or the first 64 bits of an IPv6 address,
-    /// since a host can use any address in its network.
+    /// since a host can use any address in its network. `None` without such a limit.
     fn network(&self) -> Option<IpAddr> {
         const PREFIX: u128 = u128::MAX << 64;
+        if self.registry.max_per_ip == 0 {
+            return None;
+        }
         Some(match self.peer.get().ip()? {
             IpAddr::V4(ip) => ip.into(),
             IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & PREFIX).into(),
@@ -376,11 +384,12 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = self.registry.lock();
-        self.leave(&mut state);
-        state.evicted.remove(&self.id);
-        state.by_id.remove(&self.id);
-        drop(state);
-        self.registry.unregistered.notify_all();
+        if self.leave(&mut state).is_none() {
+            state.connections.remove(&(Phase::Evicted, self.id));
+        }
+        if state.waiting > 0 {
+            self.registry.unregistered.notify_all();
+        }
     }
 }
 

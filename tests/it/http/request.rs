@@ -144,7 +144,7 @@ fn a_line_ends_with_cr_lf() {
     ] {
         check_malformed(head.as_bytes(), "CR LF");
     }
-    check_malformed(b"GET / HTTP/1.1", "no lines");
+    check_malformed(b"GET / HTTP/1.1", "CR LF");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! An admitted handshake: its answer, which a behavior or a case may change, and the WebSocket that it opens.
+//! An accepted handshake: its answer, which a behavior or a case may change, and the WebSocket that it opens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,13 @@ use crate::app::cases::trial::Handshake;
 use crate::app::conversation::Conversation;
 use crate::app::dump;
 use crate::app::incoming::{Incoming, SMALL_INPUT};
+use crate::app::opened::{Opened, Who};
 use crate::app::peer::Peer;
 use crate::app::routes::{self, Opening, Purpose};
 use crate::app::scripted::Scripted;
 use crate::app::service::Service;
 use crate::app::settings::{Settings, Timeouts};
-use crate::app::step::Topic;
+use crate::app::step::{Line, Topic};
 use crate::app::websocket::{Content, WebSocket};
 use crate::buffer::Buffer;
 use crate::escape::Quoted;
@@ -27,38 +28,30 @@ use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::proxy_protocol;
 use crate::websocket::deflate::PerMessageDeflate;
-use crate::websocket::handshake::Upgrade;
 use crate::websocket::negotiation::Negotiation;
 
 /// The part of a head that the report on a case keeps, in bytes.
 const MAX_KEPT_HEAD: usize = 512;
 
-/// A request that may open a WebSocket.
+/// A request that opens a WebSocket once it is admitted, possibly after a delay.
 pub struct Accepted {
-    pub opening: Opening,
-    pub peer: Peer,
-    /// The PROXY header that came first, if any.
-    pub header: Option<Box<proxy_protocol::Header>>,
-    /// The head of the request, and the bytes after it.
-    pub input: Buffer,
-    pub head_len: usize,
-    /// The client and its request, for the log.
-    pub who: String,
-}
-
-/// An admitted handshake, whose answer may be delayed.
-pub struct Admitted {
-    /// The client's number in the log.
-    number: u64,
-    pub who: String,
-    /// The end of the delay.
+    pub opened: Box<Opened>,
+    /// The end of the delay, from the admission on.
     pub until: Duration,
     pub response: Response,
     /// The bytes after the head.
-    input: Buffer,
-    upgrade: Upgrade,
+    pub input: Buffer,
     deflate: Option<Box<PerMessageDeflate>>,
     job: Job,
+}
+
+/// A request as it was sent.
+pub struct Sent<'r> {
+    pub peer: Peer,
+    /// The PROXY header that came first, if any.
+    pub header: Option<&'r proxy_protocol::Header>,
+    pub head: &'r [u8],
+    pub request: &'r Request<'r>,
 }
 
 /// The job of the WebSocket.
@@ -79,78 +72,67 @@ enum Job {
     },
 }
 
-impl Admitted {
-    /// The handshake of client `number`, admitted at `now`.
+impl Accepted {
+    /// The handshake for the `opening` that the `sent` request asks for.
     // This and its callees are not inlined, so that stack frames don't add up.
     #[inline(never)]
-    pub fn new(service: &Service, accepted: Accepted, number: u64, now: Duration) -> Box<Self> {
-        let Accepted { opening, peer, header, mut input, head_len, who } = accepted;
+    pub fn new(service: &Service, opening: Opening, sent: &Sent) -> Box<Self> {
         let Opening { mut upgrade, purpose } = opening;
         let deflate = deflate(service, &mut upgrade.compression, &purpose);
-        let mut admitted = Box::new(Admitted {
-            number,
-            who,
-            until: now,
-            response: upgrade.response(),
+        let response = upgrade.response();
+        let who = Who::new(sent.peer, Some(sent.request));
+        let mut accepted = Box::new(Accepted {
+            opened: Box::new(Opened { client: 0, who, upgrade }),
+            until: Duration::ZERO,
+            response,
             input: Buffer::new(Arc::clone(&service.budget)),
-            upgrade,
             deflate,
             job: Job::Echo,
         });
-        let head = &input.filled()[..head_len];
         match purpose {
             Purpose::Echo => {}
-            Purpose::Behavior(behavior) => {
-                admitted.behave(service, *behavior, head, peer, header.as_deref());
-            }
-            Purpose::Runner(control) => admitted.run(control, head),
+            Purpose::Behavior(behavior) => accepted.behave(service, *behavior, sent),
+            Purpose::Runner(control) => accepted.run(control, sent),
         }
-        let end = input.filled().len();
-        input.keep(head_len..end);
-        admitted.input = input;
-        admitted
+        accepted
     }
 
-    /// Changes the answer to the request with this head as `behavior` says, if the connection is drawn for
-    /// it. Notes both for the log.
+    /// Changes the answer as `behavior` says, if the connection is drawn for it. Notes both for the log.
     #[inline(never)]
-    fn behave(
-        &mut self,
-        service: &Service,
-        behavior: Behavior,
-        head: &[u8],
-        peer: Peer,
-        header: Option<&proxy_protocol::Header>,
-    ) {
-        let Ok(request) = Request::parse(head) else { return };
-        self.who += &format!(", behavior {}", Quoted(request.query().as_bytes()));
+    fn behave(&mut self, service: &Service, behavior: Behavior, sent: &Sent) {
+        let Sent { peer, header, request, .. } = *sent;
+        let note = &mut self.opened.who.behavior;
+        *note = format!(", behavior {}", Quoted(request.query().as_bytes()));
         if behavior.rate.is_some_and(|rate| !service.draws.is_drawn(rate)) {
-            self.who += " not drawn";
+            *note += " not drawn";
             return;
         }
-        self.response = routes::open(&request, &self.upgrade, behavior.handshake);
-        self.until += behavior.delay;
+        self.response = routes::open(request, &self.opened.upgrade, behavior.handshake);
+        self.until = behavior.delay;
         let script = behavior.script;
-        let dump = script
-            .dump
-            .then(|| dump::dump(peer, header, &request, &service.policy, &self.response));
+        let dump =
+            script.dump.then(|| dump::dump(peer, header, request, &service.policy, &self.response));
         if script != Script::default() {
             self.job = Job::Script { script: Box::new(script), dump };
         }
     }
 
-    /// Changes the answer to the request with this head as its case says, if it runs one.
+    /// Changes the answer as the case says, if it runs one.
     #[inline(never)]
-    fn run(&mut self, control: Control, head: &[u8]) {
+    fn run(&mut self, control: Control, sent: &Sent) {
         let mut mistake = None;
-        if let Control::Run(case, _) = &control
-            && let Ok(request) = Request::parse(head)
-        {
-            let answer = routes::open(&request, &self.upgrade, case.opening.handshake);
+        if let Control::Run(case, _) = &control {
+            let answer = routes::open(sent.request, &self.opened.upgrade, case.opening.handshake);
             self.response = case.opening.edited(answer);
-            mistake = opening::mistake(&request);
+            mistake = opening::mistake(sent.request);
         }
-        self.job = Job::Runner { control, request: kept_head(head), mistake };
+        self.job = Job::Runner { control, request: kept_head(sent.head), mistake };
+    }
+
+    /// Records that it was admitted at `now`, as client `number` of the log.
+    pub fn admit(&mut self, number: u64, now: Duration) {
+        self.opened.client = number;
+        self.until += now;
     }
 
     /// Whether a WebSocket opens. The answer of a case may be an error, too.
@@ -158,27 +140,8 @@ impl Admitted {
         self.response.status == 101 || matches!(self.job, Job::Runner { .. })
     }
 
-    /// The log line for the WebSocket that opens.
-    #[inline(never)]
-    pub fn line(&self) -> (Topic, String) {
-        let Admitted { number, who, upgrade, job, .. } = self;
-        // A runner of the cases opens many.
-        let is_runner = matches!(job, Job::Runner { .. });
-        let topic = if is_runner { Topic::Detail } else { Topic::Opened };
-        let subprotocol = upgrade
-            .subprotocol
-            .as_ref()
-            .map_or(String::new(), |name| format!(", subprotocol {}", Quoted(name.as_bytes())));
-        let compression = match &upgrade.compression {
-            Negotiation::NotOffered => String::new(),
-            Negotiation::Declined(why) => format!(", permessage-deflate declined: {why}"),
-            Negotiation::Agreed(parameters) => format!(", {parameters}"),
-        };
-        (topic, format!("client {number} connected: {who}{subprotocol}{compression}"))
-    }
-
     /// Opens the WebSocket, which sends `response` first, at `now` in a connection that began at `began`,
-    /// since the Unix epoch.
+    /// since the Unix epoch. Returns also the line to log.
     #[inline(never)]
     pub fn open(
         mut self: Box<Self>,
@@ -187,9 +150,9 @@ impl Admitted {
         transport: Transport,
         began: Duration,
         now: Duration,
-    ) -> WebSocket<'_> {
+    ) -> (WebSocket<'_>, (Topic, Line)) {
         // The fields are moved out of the box one by one, to need little stack.
-        let number = self.number;
+        let number = self.opened.client;
         let (received, response_len) = (self.input.filled().len(), response.len());
         // The head of the request needed more.
         self.input.shrink_spare(SMALL_INPUT);
@@ -201,6 +164,9 @@ impl Admitted {
         if is_traced || log_enabled!(Level::Trace) {
             incoming.trace();
         }
+        // A runner of the cases opens many.
+        let is_runner = matches!(self.job, Job::Runner { .. });
+        let topic = if is_runner { Topic::Detail } else { Topic::Opened };
         let content = match self.job {
             Job::Echo => {
                 Content::Echo(Conversation::new(number, &settings.prefix, incoming, response))
@@ -219,7 +185,7 @@ impl Admitted {
                     request,
                     response: kept_head(&response),
                     opening: response,
-                    accept: self.upgrade.accept,
+                    accept: self.opened.upgrade.accept.clone(),
                     mistake,
                     transport,
                 };
@@ -230,7 +196,7 @@ impl Admitted {
         if log_enabled!(Level::Trace) {
             websocket.trace();
         }
-        websocket
+        (websocket, (topic, Line::Opened(self.opened)))
     }
 }
 
