@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::compressed::{COMPRESSED_TEXT, compress, inflates_to, json};
-use crate::frames::{Random, frame, server_frame};
+use crate::frames::{Random, frame, server_frame, split_frame};
 use crate::kernel_copy::MidPage;
 
 /// A request for a WebSocket, with header fields of its own.
@@ -220,22 +220,9 @@ impl Replies {
     /// its reply.
     fn receive_compressed(&mut self, bytes: &[u8], sample: Option<&Message>) -> io::Result<usize> {
         self.compressed.extend(bytes);
-        let (header, payload) = match *self.compressed {
-            [COMPRESSED_TEXT, 127, a, b, c, d, e, f, g, h, ..] => {
-                (10, u64::from_be_bytes([a, b, c, d, e, f, g, h]) as usize)
-            }
-            [COMPRESSED_TEXT, 126, a, b, ..] => (4, usize::from(u16::from_be_bytes([a, b]))),
-            [COMPRESSED_TEXT, len @ 0..126, ..] => (2, usize::from(len)),
-            [] | [COMPRESSED_TEXT] | [COMPRESSED_TEXT, 126 | 127, ..] => return Ok(0),
-            _ => return Err(wrong_reply()),
-        };
-        let reply = &self.compressed[header..];
-        if reply.len() < payload {
-            return Ok(0);
-        }
-        if reply.len() > payload
-            || sample.is_some_and(|message| !inflates_to(reply, &message.reply))
-        {
+        let Some((first, payload, rest)) = split_frame(&self.compressed) else { return Ok(0) };
+        let is_wrong = |message: &Message| !inflates_to(payload, &message.reply);
+        if first != COMPRESSED_TEXT || !rest.is_empty() || sample.is_some_and(is_wrong) {
             return Err(wrong_reply());
         }
         self.compressed.clear();

@@ -11,6 +11,7 @@ use wsecho::app::cases::results::State;
 use wsecho::app::cases::suite::{Pattern, Suite};
 use wsecho_fuzz::client::ClientBytes;
 use wsecho_fuzz::driver::{self, Driver, Waits};
+use wsecho_fuzz::reference::{self, Header};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -92,33 +93,14 @@ fuzz_target!(|input: Input| {
 
 /// Sends the frames back that the case has sent, each masked, with a key of zeros.
 fn echo(driver: &mut Driver) {
-    let mut sent = driver.take();
-    let mut rest = &mut sent[..];
-    if let Some(at) = rest.windows(4).position(|bytes| bytes == b"\r\n\r\n")
-        && rest.starts_with(b"HTTP/")
-    {
-        rest = &mut rest[at + 4..];
-    }
-    while let [_, len, ..] = rest {
-        let header_len = match len {
-            126 => 4,
-            127 => 10,
-            _ => 2,
-        };
-        if rest.len() < header_len {
-            break;
-        }
-        let payload_len = match rest[1] {
-            126 => u64::from(u16::from_be_bytes([rest[2], rest[3]])),
-            127 => u64::from_be_bytes(rest[2..10].try_into().expect("eight bytes")),
-            len => len.into(),
-        };
-        let end = rest.len().min(header_len.saturating_add(payload_len as usize));
-        let mut frame = rest[..header_len].to_vec();
+    let sent = driver.take();
+    let end = sent.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    let end = end.filter(|_| sent.starts_with(b"HTTP/")).map_or(0, |end| end + 4);
+    for frame in reference::frames(&sent[end..]) {
+        let Some(header) = Header::read(frame) else { break };
+        let mut frame = frame.to_vec();
         frame[1] |= 0x80;
-        frame.extend([0; 4]);
-        frame.extend_from_slice(&rest[header_len..end]);
+        frame.splice(header.len..header.len, [0; 4]);
         driver.receive(&frame);
-        rest = &mut rest[end..];
     }
 }

@@ -5,7 +5,6 @@
 
 #![no_main]
 
-use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -24,6 +23,7 @@ use wsecho_fuzz::deflate::RSV1;
 use wsecho_fuzz::driver::{CLOSE_TIMEOUT, Driver, LINGER, Waits, service};
 use wsecho_fuzz::reference::{self, Header};
 use wsecho_fuzz::request::Head;
+use wsecho_fuzz::stream::Stream;
 
 /// The longest wait that anything asks for: the longest `ping` on demand.
 const MAX_WAIT: Duration = Duration::from_secs(900);
@@ -444,7 +444,7 @@ fn is_own(origin: &str, host: &[u8]) -> bool {
 
 /// tungstenite accepts with the same value, or refuses for a reason of its own.
 fn check_accept(head: &[u8], request: &Request, accept: &[u8]) {
-    let stream = Stream { input: head, output: Vec::new() };
+    let stream = Stream::new(head);
     let error = match tungstenite::accept(stream) {
         Ok(socket) => {
             let response = String::from_utf8_lossy(&socket.get_ref().output);
@@ -488,26 +488,5 @@ fn is_known(error: &Error, request: &Request) -> bool {
             matches!(key, [digits @ .., last, b'=', b'='] if digits.len() == 21 && !b"AQgw".contains(last))
         }),
         _ => false,
-    }
-}
-
-struct Stream<'h> {
-    input: &'h [u8],
-    output: Vec<u8>,
-}
-
-impl Read for Stream<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.input.read(into)
-    }
-}
-
-impl Write for Stream<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.output.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

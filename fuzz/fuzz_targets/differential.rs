@@ -4,7 +4,7 @@
 
 #![no_main]
 
-use std::io::{self, Read, Write};
+use std::io;
 
 use libfuzzer_sys::fuzz_target;
 use tungstenite::protocol::{Role, WebSocketConfig};
@@ -15,6 +15,7 @@ use wsecho_fuzz::client::{ClientBytes, Splits};
 use wsecho_fuzz::deflate::{Client, Compression, RSV1, inflated_messages, open};
 use wsecho_fuzz::driver::{Closed, service};
 use wsecho_fuzz::reference;
+use wsecho_fuzz::stream::Stream;
 
 const MAX_MESSAGE_SIZE: usize = 200_000;
 
@@ -164,7 +165,7 @@ fn tungstenite(bytes: &[u8]) -> Theirs {
         .read_buffer_size(4096)
         .max_message_size(Some(MAX_MESSAGE_SIZE))
         .max_frame_size(Some(MAX_MESSAGE_SIZE));
-    let stream = Stream { input: bytes, output: Vec::new() };
+    let stream = Stream::new(bytes);
     let mut socket = WebSocket::from_raw_socket(stream, Role::Server, Some(config));
     let end = loop {
         match socket.read() {
@@ -196,28 +197,4 @@ fn tungstenite(bytes: &[u8]) -> Theirs {
 fn echoes(mut frames: Vec<(u8, Vec<u8>)>) -> Vec<(u8, Vec<u8>)> {
     frames.pop_if(|(opcode, _)| *opcode == 0x8);
     frames
-}
-
-struct Stream<'b> {
-    input: &'b [u8],
-    output: Vec<u8>,
-}
-
-impl Read for Stream<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match self.input {
-            [] => Err(io::ErrorKind::WouldBlock.into()),
-            _ => self.input.read(into),
-        }
-    }
-}
-
-impl Write for Stream<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.output.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

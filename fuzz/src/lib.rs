@@ -18,3 +18,4 @@ pub mod driver;
 pub mod frames;
 pub mod reference;
 pub mod request;
+pub mod stream;

@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import { launch, whySkipped } from './browsers.mjs';
-import { Server } from './harness.mjs';
+import { whySkipped, withBrowser } from './browsers.mjs';
+import { withServer } from './harness.mjs';
 
 const skip = whySkipped('Chromium');
 
@@ -48,26 +48,19 @@ function observe(address, messages) {
   });
 }
 
-test('Chromium reports each behavior as the guide says', { skip }, async () => {
+test('Chromium reports each behavior as the guide says', { skip }, () => withServer([], (server) => withBrowser('Chromium', {}, async (browser) => {
   assert.ok(rows.length > 25, 'the table is found');
-  const server = await Server.start();
-  const browser = await launch('Chromium');
-  try {
-    const page = await browser.newPage();
-    await page.goto(server.page);
-    const observed = await Promise.all(rows.map(({ address, chromium }) => {
-      // Chromium calls a close unclean if a message was sent too late, and here the server closes at once.
-      const messages = chromium.startsWith('close 4') ? '' : 'abc';
-      return page.evaluate(observe, address, messages);
-    }));
-    if (process.env.SHOW) observed.forEach(({ seen }, row) => console.log(rows[row].address, '\t', seen));
-    observed.forEach(({ took, seen }, row) => {
-      const { address, earliest, chromium } = rows[row];
-      assert.equal(seen, chromium, address);
-      assert.ok(took >= earliest, `${address} took ${took} s`);
-    });
-  } finally {
-    await browser.close();
-    await server.stop();
-  }
-});
+  const page = await browser.newPage();
+  await page.goto(server.page);
+  const observed = await Promise.all(rows.map(({ address, chromium }) => {
+    // Chromium calls a close unclean if a message was sent too late, and here the server closes at once.
+    const messages = chromium.startsWith('close 4') ? '' : 'abc';
+    return page.evaluate(observe, address, messages);
+  }));
+  if (process.env.SHOW) observed.forEach(({ seen }, row) => console.log(rows[row].address, '\t', seen));
+  observed.forEach(({ took, seen }, row) => {
+    const { address, earliest, chromium } = rows[row];
+    assert.equal(seen, chromium, address);
+    assert.ok(took >= earliest, `${address} took ${took} s`);
+  });
+})));

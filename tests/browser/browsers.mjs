@@ -31,6 +31,26 @@ export function launch(name, { scheme = 'light', forcedColors = 'none' } = {}) {
   return name === 'WebKit' ? WebKit.launch() : Puppet.launch(name, scheme, forcedColors);
 }
 
+/** Passes `body` a browser of its own. */
+export async function withBrowser(name, options, body) {
+  const browser = await launch(name, options);
+  try {
+    await body(browser);
+  } finally {
+    await browser.close();
+  }
+}
+
+/** Passes `body` a page of its own. */
+export async function withPage(browser, size, body) {
+  const page = await browser.newPage(size);
+  try {
+    await body(page);
+  } finally {
+    await page.close();
+  }
+}
+
 /** Chromium by its own protocol and Firefox by WebDriver BiDi. */
 class Puppet {
   static async launch(name, scheme, forcedColors) {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { WebSocket } from 'ws';
-import { launch, whySkipped } from './browsers.mjs';
+import { launch, whySkipped, withBrowser, withPage } from './browsers.mjs';
 import { Server, assertAccessible, eventually, fill, focused, state, text, texts, until } from './harness.mjs';
 
 const SELECTED = '1.*,2.*,7.1.*,7.9.*,16.1.*';
@@ -37,18 +37,13 @@ for (const name of (process.env.BROWSERS ?? 'Chromium,Firefox,WebKit').split(','
     after(() => browser?.close());
 
     /** A test with a page of its own. */
-    const testPage = (title, body, { view = '', wait = 'ready', size } = {}) => test(title, async () => {
-      const page = await browser.newPage(size);
-      try {
-        await page.goto(`${server.page}cases${view}`);
-        await state(page, wait);
-        await until(page, 'the agents are listed', () => document.querySelectorAll('#agents li').length > 1);
-        await body(page);
-        assert.deepEqual(page.said.filter((line) => !EXPECTED.test(line)), [], 'the console stays empty');
-      } finally {
-        await page.close();
-      }
-    });
+    const testPage = (title, body, { view = '', wait = 'ready', size } = {}) => test(title, () => withPage(browser, size, async (page) => {
+      await page.goto(`${server.page}cases${view}`);
+      await state(page, wait);
+      await until(page, 'the agents are listed', () => document.querySelectorAll('#agents li').length > 1);
+      await body(page);
+      assert.deepEqual(page.said.filter((line) => !EXPECTED.test(line)), [], 'the console stays empty');
+    }));
 
     running(testPage, name);
     if (name === 'WebKit') return;
@@ -86,9 +81,12 @@ function running(testPage, name) {
     const agent = `${name} as tested`;
     await fill(page, '#agent', agent);
     await pickGroups(page, ['1', '2']);
-    await page.click('#test');
-    await state(page, 'testing');
-    assert.equal(await text(page, '#test'), 'Stop');
+    // A run may be over before one looks again.
+    const begun = await page.evaluate(() => new Promise((resolve) => {
+      document.querySelector('#test').click();
+      requestAnimationFrame(() => resolve(['#state', '#test'].map((selector) => document.querySelector(selector).textContent)));
+    }));
+    assert.deepEqual(begun, ['testing', 'Stop']);
     await state(page, 'ready');
     assert.match(await text(page, '#situation'), new RegExp(`^27 cases run in \\d+ s\\. ${agent}: 2\\d OK`));
     await drawn(page);
@@ -132,23 +130,20 @@ function viewing(testPage, browserOf) {
     await clickCell(page, '2.2');
     await eventually(page, '#about .differs', 'Received');
     assert.deepEqual(await texts(page, '#about tbody tr:first-child > *'), ['Verdict', 'FAILED', 'OK']);
-    const look = () => page.evaluate(() => ['#groups', '#legend', '#about', '#detail-title'].map((selector) => document.querySelector(selector).innerText).join('\n'));
+    const look = (one) => one.evaluate(() => ['#groups', '#legend', '#about', '#detail-title'].map((selector) => document.querySelector(selector).innerText).join('\n'));
     await drawn(page);
-    const seen = await look();
+    const seen = await look(page);
     const link = await page.evaluate(() => document.querySelector('#link').href);
     assert.equal(link, await page.evaluate(() => location.href), 'the address is the link');
-    const other = await browserOf().newPage();
-    try {
+    await withPage(browserOf(), {}, async (other) => {
       await other.goto(link);
       await eventually(other, '#about .differs', 'Received');
       await drawn(other);
-      assert.equal(await other.evaluate(() => ['#groups', '#legend', '#about', '#detail-title'].map((selector) => document.querySelector(selector).innerText).join('\n')), seen);
+      assert.equal(await look(other), seen);
       // A third one replaces the first.
       await other.evaluate(() => [...document.querySelector('#agents').children].find((item) => !item.box.checked)?.box.click());
       assert.equal(await other.evaluate(() => shown[0]), 'ws');
-    } finally {
-      await other.close();
-    }
+    });
   });
 
   testPage('what is shown can be saved', async (page) => {
@@ -228,50 +223,40 @@ function looks(name, scheme) {
     after(() => browser?.close());
 
     for (const width of name === 'Chromium' ? [320, 1440] : [320]) {
-      test(`${width} px wide: it fits, and axe-core finds nothing`, async () => {
-        const page = await browser.newPage({ width, height: width === 320 ? 640 : 900 });
-        try {
-          await page.goto(`${server.page}cases#agent=ws`);
-          await labelled(page, '2.1', '2.1, OK');
-          const check = async (when) => {
-            await drawn(page);
-            const wide = await page.evaluate(() => ['html', '#detail', ...document.querySelectorAll('.cell')].map((one) => (typeof one === 'string' ? document.querySelector(one) : one)).filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.id || one.value || one.tagName));
-            assert.deepEqual(wide, [], `nothing is too wide ${when}`);
-            await assertAccessible(page, when);
-            if (process.env.PICTURES) await page.screenshot(join(process.env.PICTURES, `${name}-${scheme}-${width}-${when}.png`));
-          };
-          await check('with one agent');
-          await pickAgents(page, ['wrong', 'ws']);
-          await clickCell(page, '2.2');
-          await eventually(page, '#about .differs', 'Received');
-          await check('with two agents and a case');
-        } finally {
-          await page.close();
-        }
-      });
+      test(`${width} px wide: it fits, and axe-core finds nothing`, () => withPage(browser, { width, height: width === 320 ? 640 : 900 }, async (page) => {
+        await page.goto(`${server.page}cases#agent=ws`);
+        await labelled(page, '2.1', '2.1, OK');
+        const check = async (when) => {
+          await drawn(page);
+          const wide = await page.evaluate(() => ['html', '#detail', ...document.querySelectorAll('.cell')].map((one) => (typeof one === 'string' ? document.querySelector(one) : one)).filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.id || one.value || one.tagName));
+          assert.deepEqual(wide, [], `nothing is too wide ${when}`);
+          await assertAccessible(page, when);
+          if (process.env.PICTURES) await page.screenshot(join(process.env.PICTURES, `${name}-${scheme}-${width}-${when}.png`));
+        };
+        await check('with one agent');
+        await pickAgents(page, ['wrong', 'ws']);
+        await clickCell(page, '2.2');
+        await eventually(page, '#about .differs', 'Received');
+        await check('with two agents and a case');
+      }));
     }
   });
 }
 
 function forcedColors(name) {
-  test('in forced colors each verdict keeps its sign and its border', async () => {
-    const browser = await launch(name, { forcedColors: 'active' });
-    try {
-      const page = await browser.newPage();
-      await page.goto(`${server.page}cases#agent=wrong`);
-      await labelled(page, '2.1', '2.1, FAILED');
-      assert.ok(await page.evaluate(() => matchMedia('(forced-colors: active)').matches), 'colors are forced');
-      const drawn = await page.evaluate(() => ['2.1', '1.1.2', '1.1.3'].map((id) => {
-        const one = document.querySelector(`.cell[value="${id}"]`);
-        const { borderTopStyle, borderTopWidth, borderTopLeftRadius } = getComputedStyle(one);
-        return [borderTopStyle, borderTopWidth, borderTopLeftRadius, one.querySelector('path').getAttribute('d')].join(' ');
-      }));
-      assert.equal(new Set(drawn).size, 3, drawn.join('; '));
-      if (process.env.PICTURES) await page.screenshot(join(process.env.PICTURES, `${name}-forced-colors.png`));
-    } finally {
-      await browser.close();
-    }
-  });
+  test('in forced colors each verdict keeps its sign and its border', () => withBrowser(name, { forcedColors: 'active' }, async (browser) => {
+    const page = await browser.newPage();
+    await page.goto(`${server.page}cases#agent=wrong`);
+    await labelled(page, '2.1', '2.1, FAILED');
+    assert.ok(await page.evaluate(() => matchMedia('(forced-colors: active)').matches), 'colors are forced');
+    const drawn = await page.evaluate(() => ['2.1', '1.1.2', '1.1.3'].map((id) => {
+      const one = document.querySelector(`.cell[value="${id}"]`);
+      const { borderTopStyle, borderTopWidth, borderTopLeftRadius } = getComputedStyle(one);
+      return [borderTopStyle, borderTopWidth, borderTopLeftRadius, one.querySelector('path').getAttribute('d')].join(' ');
+    }));
+    assert.equal(new Set(drawn).size, 3, drawn.join('; '));
+    if (process.env.PICTURES) await page.screenshot(join(process.env.PICTURES, `${name}-forced-colors.png`));
+  }));
 }
 
 function following(testPage) {
@@ -297,37 +282,32 @@ function following(testPage) {
     assert.equal(`${source.agent} ${source.id} ${source.behavior}`, `${agent} 2.1 FAILED`);
     // Rarely while nothing happens, and not at all while the page is hidden.
     await page.evaluate(() => { Object.defineProperty(document, 'hidden', { value: true, configurable: true }); });
-    await until(page, 'no further question', () => polling === null);
+    assert.equal(await page.evaluate(() => poll().then(() => polling)), null, 'no further question');
     await page.evaluate(() => { delete document.hidden; document.dispatchEvent(new Event('visibilitychange')); });
     await until(page, 'the next question', () => polling !== null);
   });
 }
 
 function smoothness() {
-  test('hundreds of verdicts that change at once take no task over 100 ms', async () => {
-    const browser = await launch('Chromium'); // its own, in which this page is the busiest
-    try {
-      const page = await browser.newPage();
-      await page.goto(`${server.page}cases`);
-      await state(page, 'ready');
-      // As if the server had selected many, and two agents ran them.
-      await page.evaluate(() => {
-        clearTimeout(polling);
-        cases = Array.from({ length: 700 }, (_, place) => ({ id: `${1 + Math.floor(place / 50)}.${1 + (place % 50)}.1`, group: 'Many', description: 'Sends text.', expectation: 'Expects text.', rule: '', maxDuration: 1000 }));
-        buildGroups();
-        [picked, shown] = [true, ['one', 'two']];
-      });
-      const change = () => page.evaluate(async () => {
-        const pairs = [['OK', 'FAILED'], ['FAILED', 'OK'], ['NON-STRICT', 'NON-STRICT']];
-        for (const words of [...pairs, ...pairs, ...pairs]) {
-          shown.forEach((agent, place) => verdicts.set(agent, Object.fromEntries(cases.map(({ id }) => [id, { behavior: words[place], behaviorClose: 'OK' }]))));
-          redraw();
-          while (due.size > 0) await new Promise((resolve) => { requestAnimationFrame(() => setTimeout(resolve)); });
-        }
-      });
-      await page.assertSmooth(change, { tasks: 10, limit: 100, rounds: 5 });
-    } finally {
-      await browser.close();
-    }
-  });
+  test('hundreds of verdicts that change at once take no task over 100 ms', () => withBrowser('Chromium', {}, async (browser) => { // its own, in which this page is the busiest
+    const page = await browser.newPage();
+    await page.goto(`${server.page}cases`);
+    await state(page, 'ready');
+    // As if the server had selected many, and two agents ran them.
+    await page.evaluate(() => {
+      clearTimeout(polling);
+      cases = Array.from({ length: 700 }, (_, place) => ({ id: `${1 + Math.floor(place / 50)}.${1 + (place % 50)}.1`, group: 'Many', description: 'Sends text.', expectation: 'Expects text.', rule: '', maxDuration: 1000 }));
+      buildGroups();
+      [picked, shown] = [true, ['one', 'two']];
+    });
+    const change = () => page.evaluate(async () => {
+      const pairs = [['OK', 'FAILED'], ['FAILED', 'OK'], ['NON-STRICT', 'NON-STRICT']];
+      for (const words of [...pairs, ...pairs, ...pairs]) {
+        shown.forEach((agent, place) => verdicts.set(agent, Object.fromEntries(cases.map(({ id }) => [id, { behavior: words[place], behaviorClose: 'OK' }]))));
+        redraw();
+        while (due.size > 0) await new Promise((resolve) => { requestAnimationFrame(() => setTimeout(resolve)); });
+      }
+    });
+    await page.assertSmooth(change, { tasks: 10, limit: 100, rounds: 5 });
+  }));
 }

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { launch, whySkipped } from './browsers.mjs';
-import { Server } from './harness.mjs';
+import { whySkipped, withBrowser } from './browsers.mjs';
+import { withServer } from './harness.mjs';
 
 const MODES = {
   'no-context-takeover': 'permessage-deflate; server_no_context_takeover; client_no_context_takeover',
@@ -37,31 +37,23 @@ function converse(address, run) {
 
 for (const name of ['Chromium', 'Firefox']) {
   describe(name, { skip: whySkipped(name) }, () => {
-    test('is answered compressed in both modes', async () => {
-      const browser = await launch(name);
-      try {
-        for (const [mode, agreed] of Object.entries(MODES)) {
-          const server = await Server.start({ flags: ['-v', '--prefix', '', '--compression', mode] });
-          try {
-            const page = await browser.newPage();
-            await page.goto(server.page);
-            const { sent, extensions, ...seen } = await page.evaluate(converse, `${server.socket}converse`, RUN);
-            assert.deepEqual(seen, { code: 4000, wasClean: true, replies: sent, wrong: [] }, mode);
-            assert.match(extensions, /^permessage-deflate(;|$)/); // Firefox shows no parameters
-            await server.stop(); // its log is complete then
-            const [, client] = server.said.map((line) => /(client \d+) connected: .*, path "\/converse", (.*)/.exec(line)).find((found) => found?.[2] === agreed);
-            const count = (pattern) => server.said.filter((line) => line.includes(`${client}: `) && pattern.test(line)).length;
-            assert.equal(count(/Text of 1048576 bytes, \d{1,4} compressed/), 1, mode);
-            assert.equal(count(/Binary of 1048576 bytes, \d{1,4} compressed/), 1, mode);
-            // Both compress the small ones. Firefox leaves out messages that don't get shorter.
-            assert.equal(count(/Text of \d\d bytes, \d\d? compressed, "\{/), RUN, mode);
-          } finally {
-            await server.stop();
-          }
-        }
-      } finally {
-        await browser.close();
+    test('is answered compressed in both modes', () => withBrowser(name, {}, async (browser) => {
+      for (const [mode, agreed] of Object.entries(MODES)) {
+        await withServer(['-v', '--prefix', '', '--compression', mode], async (server) => {
+          const page = await browser.newPage();
+          await page.goto(server.page);
+          const { sent, extensions, ...seen } = await page.evaluate(converse, `${server.socket}converse`, RUN);
+          assert.deepEqual(seen, { code: 4000, wasClean: true, replies: sent, wrong: [] }, mode);
+          assert.match(extensions, /^permessage-deflate(;|$)/); // Firefox shows no parameters
+          await server.stop(); // its log is complete then
+          const [, client] = server.said.map((line) => /(client \d+) connected: .*, path "\/converse", (.*)/.exec(line)).find((found) => found?.[2] === agreed);
+          const count = (pattern) => server.said.filter((line) => line.includes(`${client}: `) && pattern.test(line)).length;
+          assert.equal(count(/Text of 1048576 bytes, \d{1,4} compressed/), 1, mode);
+          assert.equal(count(/Binary of 1048576 bytes, \d{1,4} compressed/), 1, mode);
+          // Both compress the small ones. Firefox leaves out messages that don't get shorter.
+          assert.equal(count(/Text of \d\d bytes, \d\d? compressed, "\{/), RUN, mode);
+        });
       }
-    });
+    }));
   });
 }

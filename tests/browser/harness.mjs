@@ -60,6 +60,16 @@ export class Server {
   }
 }
 
+/** Passes `body` a server with these flags. */
+export async function withServer(flags, body) {
+  const server = await Server.start({ flags });
+  try {
+    await body(server);
+  } finally {
+    await server.stop('SIGKILL');
+  }
+}
+
 /** A server that does what wsecho never does: `handle` gets each of its WebSockets, `answer` its other requests. */
 export async function standIn(handle, { answer, ...options } = {}) {
   const http = createServer(answer ?? ((request, response) => response.writeHead(426).end()));
@@ -139,6 +149,13 @@ export async function say(page, message) {
 export async function listed(page) {
   await until(page, 'all entries are listed', () => listed === kept.length && !listPending && timesPending === null);
   await page.evaluate(() => new Promise((resolve) => { requestAnimationFrame(() => setTimeout(resolve)); }));
+}
+
+/** Sends so many words by the page's own function, the one of each number, and waits for the replies. */
+export async function sendWords(page, count, word) {
+  await page.evaluate((many, text) => { for (let number = 0; number < many; number += 1) sendWord(text.replace('#', number)); }, count, word);
+  await until(page, 'all replies', (many) => counts.received === many, count);
+  await listed(page);
 }
 
 export const choose = (page, kind) => page.evaluate((wanted) => document.querySelector(`[name=kind][value=${wanted}]`).click(), kind);

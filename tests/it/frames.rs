@@ -32,6 +32,25 @@ fn header(first: u8, len: usize) -> Vec<u8> {
     }
 }
 
+/// Splits off the frame of a server that `bytes` begin with, if all of it is there: its first byte, its
+/// payload, and what follows it.
+pub fn split_frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[first, short_len], rest) = bytes.split_first_chunk()?;
+    let (len, rest) = match short_len {
+        126 => {
+            let (len, rest) = rest.split_first_chunk()?;
+            (u16::from_be_bytes(*len).into(), rest)
+        }
+        127 => {
+            let (len, rest) = rest.split_first_chunk()?;
+            (u64::from_be_bytes(*len), rest)
+        }
+        len => (len.into(), rest),
+    };
+    let (payload, rest) = rest.split_at_checked(len as usize)?;
+    Some((first, payload, rest))
+}
+
 /// SplitMix64: the same numbers for the same seed.
 pub struct Random(pub u64);
 

@@ -18,8 +18,9 @@ use super::stopping::signal_until_it_ends;
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_end,
-    assert_is_503, assert_status, assert_took, connect_from, crowd, eventually, has_programs,
-    need_descriptors, open_taking, read_close, tolerance, wait_for_line, wsecho, wsecho_path,
+    assert_is_503, assert_status, assert_took, connect_from, crowd, eventually, for_all_at_once,
+    has_programs, need_descriptors, open_taking, read_close, tolerance, wait_for_line, wsecho,
+    wsecho_path,
 };
 
 const PAGE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -202,13 +203,12 @@ fn a_client_that_does_not_read_its_replies_is_ended_though_nothing_more_is_sent_
         // The kernel has room for the reply, so that the thread goes on to wait for more.
         stream.write_all(&frame(0x82, &vec![7; 200_000])).unwrap();
         let is_ended = |line: &String| line.contains("client 2 ended: peer did not read in time");
-        while !server.log().iter().any(is_ended) {
-            assert!(started.elapsed() < SOON, "it is still served");
+        eventually(SOON, || {
             if answers {
                 let _ = stream.write_all(&frame(0x8A, b"here"));
             }
-            thread::sleep(Duration::from_millis(20));
-        }
+            server.log().iter().any(is_ended)
+        });
         assert_took(started, WRITE_TIMEOUT);
         server.has_recovered(before);
     }
@@ -270,16 +270,7 @@ fn a_crowd_that_filled_its_buffers_leaves_little_behind_however_many_arenas_ther
         let before = server.idle_usage();
         let (mut open, refused) = crowd(&server, CLIENTS);
         assert_eq!((open.len(), refused.len()), (CLIENTS, 0));
-        thread::scope(|scope| {
-            for some in open.chunks_mut(CLIENTS / 8) {
-                let filling = &filling;
-                scope.spawn(move || {
-                    for stream in some {
-                        stream.write_all(filling).unwrap();
-                    }
-                });
-            }
-        });
+        for_all_at_once(&mut open, |stream| stream.write_all(&filling).unwrap());
         server.wait_until_asleep();
         let held = server.usage().resident - before.resident;
         assert!(held > CLIENTS * 80, "{} KiB a client", held / CLIENTS);

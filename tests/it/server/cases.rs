@@ -15,7 +15,7 @@ use crate::app::cases::{beyond, play};
 use crate::driver;
 use crate::support::{
     Server, TempDir, connect, data, free_addr, has_npm_package, has_programs, python, read_frame,
-    read_head, wsecho, wsecho_path,
+    read_head, refusal, wsecho, wsecho_path,
 };
 
 const JUDGING: &str = include_str!("../../../docs/judging-clients.md");
@@ -29,24 +29,6 @@ fn get(server: SocketAddr, target: &str) -> (String, String) {
     let mut body = String::new();
     stream.read_to_string(&mut body).unwrap();
     (head[9..12].into(), body)
-}
-
-/// Runs a case of an agent.
-fn run_case(server: SocketAddr, id: &str, agent: &str, flaw: Flaw) {
-    let mut stream = connect(server);
-    let target = format!("/runCase?casetuple={id}&agent={agent}");
-    stream.write_all(driver::upgrade(&target, "").as_bytes()).unwrap();
-    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
-    let mut client = Client::new(flaw);
-    let mut buffer = [0; 4096];
-    while client.state != State::Ended {
-        // The server may have ended TCP.
-        let _ = stream.write_all(&client.take_output());
-        match stream.read(&mut buffer) {
-            Ok(len @ 1..) => client.receive(&buffer[..len]),
-            Ok(0) | Err(_) => break,
-        }
-    }
 }
 
 #[test]
@@ -75,15 +57,22 @@ fn two_hundred_cases_at_once_have_the_verdicts_that_they_have_alone() {
         Flaw::NoCloseAnswer,
         Flaw::LongPing,
     ];
-    let server = Server::start(&[]);
+    let server = &Server::start(&[]);
     let addr = server.addr;
     thread::scope(|scope| {
         for flaw in FLAWS {
             for id in IDS {
-                scope.spawn(move || run_case(addr, id, &format!("{flaw:?}"), flaw));
+                let agent = format!("{flaw:?}");
+                scope.spawn(move || run_case(server, connect(addr), id, &agent, flaw));
             }
         }
     });
+    // A client may end before it is judged.
+    for flaw in FLAWS {
+        for id in IDS {
+            server.wait_for_log(&logged(id, flaw));
+        }
+    }
     let index: Value = serde_json::from_str(&get(addr, "/reports/index.json").1).unwrap();
     let alone = driver::service(1 << 24, 1 << 30);
     for flaw in FLAWS {
@@ -95,14 +84,18 @@ fn two_hundred_cases_at_once_have_the_verdicts_that_they_have_alone() {
             assert_eq!(found, expected, "{flaw:?} {id}");
         }
     }
-    let line =
-        "case 7.9.3 of \"AnyCloseCode\": FAILED, close WRONG CODE: closed with 1004, expected 1002";
-    assert!(server.log().iter().any(|logged| logged.ends_with(line)));
+    let line = server.wait_for_log(&logged("7.9.3", Flaw::AnyCloseCode));
+    let verdict = "FAILED, close WRONG CODE: closed with 1004, expected 1002";
+    assert!(line.ends_with(verdict), "{line}");
 }
 
-/// Runs a case beyond the suite, until the server has ended or reset TCP.
-fn run_beyond(server: &Server, mut stream: impl Read + Write, id: &str, flaw: Flaw) {
-    let agent = format!("{flaw:?}");
+/// What the line in the log has before the verdict.
+fn logged(id: &str, agent: Flaw) -> String {
+    format!("case {id} of \"{agent:?}\": ")
+}
+
+/// Runs a case of an agent, until the server has ended or reset TCP.
+fn run_case(server: &Server, mut stream: impl Read + Write, id: &str, agent: &str, flaw: Flaw) {
     let target = format!("/runCase?casetuple={id}&agent={agent}");
     let (request, key) = beyond::request(&target, flaw);
     stream.write_all(request.as_bytes()).unwrap();
@@ -121,7 +114,7 @@ fn run_beyond(server: &Server, mut stream: impl Read + Write, id: &str, flaw: Fl
             Ok(len @ 1..) => client.receive(&buffer[..len]),
             // TCP stays open for as long as the server cares.
             Ok(0) if flaw == Flaw::KeepsTcp => {
-                server.wait_for_log(&format!("case {id} of \"{agent}\": "));
+                server.wait_for_log(&logged(id, flaw));
                 break;
             }
             Ok(0) => client.ended(),
@@ -165,13 +158,14 @@ fn run_all_beyond<S: Read + Write>(
     thread::scope(|scope| {
         for (flaw, _) in failed {
             for id in IDS {
-                scope.spawn(move || run_beyond(server, connect(server), id, flaw));
+                let agent = format!("{flaw:?}");
+                scope.spawn(move || run_case(server, connect(server), id, &agent, flaw));
             }
         }
     });
     for (flaw, failed) in failed {
         for id in IDS {
-            let line = server.wait_for_log(&format!("case {id} of \"{flaw:?}\": "));
+            let line = server.wait_for_log(&logged(id, flaw));
             assert_eq!(line.contains(": FAILED"), failed.contains(&id), "{line}");
         }
     }
@@ -291,9 +285,8 @@ fn what_can_not_be_is_an_error_at_the_start() {
         ("--cases", "8.*", "no case is called 8.*"),
         ("--exclude-cases", "*", "no case is left"),
     ] {
-        let output = wsecho(&["--addr", "127.0.0.1:0", flag, value]).output().unwrap();
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && error.contains(complaint), "{flag} {value}: {error}");
+        let (status, error) = refusal(&mut wsecho(&["--addr", "127.0.0.1:0", flag, value]));
+        assert!(status != Some(0) && error.contains(complaint), "{flag} {value}: {error}");
         assert!(!error.contains("listening"), "{error}");
     }
 }
@@ -321,7 +314,7 @@ fn an_agent_of_another_form_reaches_neither_the_log_nor_a_path() {
     let dir = TempDir::new();
     let reports = dir.path("reports");
     let server = Server::start(&["--reports", reports.to_str().unwrap()]);
-    run_case(server.addr, "2.7", "..%2F%E2%80%AE%22x", Flaw::None);
+    run_case(&server, connect(server.addr), "2.7", "..%2F%E2%80%AE%22x", Flaw::None);
     let mut stream = connect(server.addr);
     let update = driver::upgrade("/updateReports?agent=..%2F%E2%80%AE%22x", "");
     stream.write_all(update.as_bytes()).unwrap();

@@ -16,8 +16,8 @@ use rustix::process::{Signal, geteuid};
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, address_in, assert_status, connect,
-    eventually, free_addr, has_programs, read_close, read_frame, read_head, skip, wait_for_line,
-    wsecho, wsecho_path,
+    eventually, free_addr, has_programs, offering, read_all, read_close, read_frame, read_head,
+    refusal, skip, upgraded, wait_for_line, wsecho, wsecho_path,
 };
 
 // Flags
@@ -78,7 +78,8 @@ const FLAGS: [Flag; 22] = [
             for (origin, status) in
                 [("https://a.example", 101), ("null", 101), ("https://b.example", 403)]
             {
-                assert_status(&response_with(server, &format!("Origin: {origin}")), status);
+                let request = upgrade_with(&format!("Origin: {origin}"));
+                assert_status(&server.last_response(request), status);
             }
         },
     },
@@ -105,7 +106,8 @@ const FLAGS: [Flag; 22] = [
         default: "[default: the first offered]",
         env: &[("WSECHO_SUBPROTOCOL", "soup, chat")],
         shows: |server| {
-            let response = response_with(server, "Sec-WebSocket-Protocol: other, chat");
+            let chat = "Sec-WebSocket-Protocol: other, chat";
+            let response = server.last_response(upgrade_with(chat));
             assert!(response.contains("Sec-WebSocket-Protocol: chat\r\n"), "{response}");
         },
     },
@@ -154,9 +156,9 @@ const FLAGS: [Flag; 22] = [
         default: "[default: no-context-takeover]",
         env: &[("WSECHO_COMPRESSION", "off")],
         shows: |server| {
-            let mut stream = server.connect();
-            stream.write_all(OFFER.as_bytes()).unwrap();
-            assert!(!read_head(&mut stream).contains("Sec-WebSocket-Extensions"));
+            let response = server.last_response(offering(UPGRADE, "permessage-deflate"));
+            assert_status(&response, 101);
+            assert!(!response.contains("Sec-WebSocket-Extensions"), "{response}");
         },
     },
     Flag {
@@ -535,21 +537,11 @@ fn the_first_line_says_where_it_listens_and_where_the_page_is() {
 
 #[test]
 fn for_all_addresses_the_page_is_where_a_browser_finds_it() {
-    for (flag, socket, page) in [
-        ("--addr=0.0.0.0:0", "ws://0.0.0.0:", "http://127.0.0.1:"),
-        // It serves IPv4, too, and [::1] is missing where IPv6 is off.
-        ("--addr=[::]:0", "ws://[::]:", "http://127.0.0.1:"),
-    ] {
-        if flag.contains('[') && TcpListener::bind("[::1]:0").is_err() {
-            skip("this machine has no IPv6");
-            continue;
-        }
-        let server = Server::start_command(&mut wsecho(&[flag]));
-        let line = server.wait_for_log("listening on ");
-        let port = server.addr.port();
-        let expected = format!("listening on {socket}{port}/, page at {page}{port}/");
-        assert!(line.contains(&expected), "{line}");
-    }
+    let server = Server::start_command(&mut wsecho(&["--addr=0.0.0.0:0"]));
+    let port = server.addr.port();
+    server.wait_for_log(&format!(
+        "listening on ws://0.0.0.0:{port}/, page at http://127.0.0.1:{port}/"
+    ));
 }
 
 #[test]
@@ -691,10 +683,7 @@ fn levels_logged(mut command: Command) -> BTreeSet<String> {
     eventually(SOON, || TcpStream::connect(addr).is_ok());
     let mut probe = connect(addr);
     probe.write_all(HEALTH_CHECK.as_bytes()).unwrap();
-    let mut response = String::new();
-    probe.read_to_string(&mut response).unwrap();
-    assert_status(&response, 200);
-    drop(probe);
+    assert_status(&read_all(probe), 200);
     program.signal(Signal::TERM);
     assert!(program.wait(SOON).success());
     let level = |line: &str| line.split(']').next()?.split_whitespace().nth(1).map(str::to_owned);
@@ -770,21 +759,15 @@ fn a_client_has_two_lines_in_the_log() {
     assert_eq!(log, [connected, ended]);
 }
 
-/// A request for a WebSocket that offers compression.
-const OFFER: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
-    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
-
 #[test]
 fn the_log_says_what_is_compressed_and_how_well() {
     const AGREED: &str =
         "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
     let server = Server::start(&["-v", "--prefix="]);
-    let mut stream = server.connect();
-    stream.write_all(OFFER.as_bytes()).unwrap();
+    let mut stream = server.send(offering(UPGRADE, "permessage-deflate"));
     let head = read_head(&mut stream);
     assert!(head.contains(&format!("\r\nSec-WebSocket-Extensions: {AGREED}\r\n")), "{head}");
-    server.wait_for_log(&format!(", path \"/\", {AGREED}"));
+    server.wait_for_log(&format!(", path \"/chat\", {AGREED}"));
     // The size that zlib gives sixteen letters.
     stream.write_all(&frame(0xC1, &[0x4A, 0x4C, 0x44, 0x05, 0x00, 0x00])).unwrap();
     let (first, reply) = read_frame(&mut stream);
@@ -796,8 +779,7 @@ fn the_log_says_what_is_compressed_and_how_well() {
     let percent = 100 * (6 + reply.len()) / 32;
     assert!(ended.ends_with(&format!(" s, compressed to {percent} %")), "{ended}");
 
-    let declined = OFFER.replace("-deflate\r", "-deflate; x=1\r");
-    server.connect().write_all(declined.as_bytes()).unwrap();
+    server.send(offering(UPGRADE, "permessage-deflate; x=1"));
     server.wait_for_log(", permessage-deflate declined: parameter \"x\" is unknown");
 }
 
@@ -849,13 +831,6 @@ fn output(flag: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The status with which wsecho gives up, and what it writes to stderr.
-fn refusal(command: &mut Command) -> (Option<i32>, String) {
-    command.env("RUST_BACKTRACE", "1").env("WSECHO_ADDR", "127.0.0.1:0");
-    let mut program = Program::start(command.stderr(Stdio::piped()));
-    (program.wait(SOON).code(), program.stderr())
-}
-
 /// The reply to a text message, over a connection of its own.
 fn echo(server: &Server, text: &[u8]) -> Vec<u8> {
     let mut client = server.open();
@@ -867,19 +842,10 @@ fn echo(server: &Server, text: &[u8]) -> Vec<u8> {
 
 /// A WebSocket at this path.
 fn open_at(server: &Server, path: &str) -> TcpStream {
-    let mut client = server.connect();
-    client.write_all(UPGRADE.replacen("/chat", path, 1).as_bytes()).unwrap();
-    read_head(&mut client);
-    client
+    upgraded(server.send(UPGRADE.replace("/chat", path))).expect("a WebSocket opens")
 }
 
-/// The response to an upgrade request with one more header.
-fn response_with(server: &Server, header: &str) -> String {
-    let mut client = server.connect();
-    let request = UPGRADE.replacen("\r\n\r\n", &format!("\r\n{header}\r\n\r\n"), 1);
-    client.write_all(request.as_bytes()).unwrap();
-    client.shutdown(Shutdown::Write).unwrap();
-    let mut response = String::new();
-    client.read_to_string(&mut response).unwrap();
-    response
+/// An upgrade request with one more header.
+fn upgrade_with(header: &str) -> String {
+    UPGRADE.replace("\r\n\r\n", &format!("\r\n{header}\r\n\r\n"))
 }

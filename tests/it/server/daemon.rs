@@ -181,8 +181,7 @@ fn a_log_file_that_fills_up_is_reported_on_stderr_and_goes_on_when_there_is_room
     let after = fs::read_to_string(&log).unwrap();
     let is_reported = |line: &str| line.contains(" WARN ] ") && line.ends_with(" lost");
     assert!(after.starts_with("\n[") && after.lines().any(is_reported), "{after}");
-    server.signal(Signal::TERM);
-    assert!(server.wait(SOON).success());
+    server.stop();
     let complaint = format!(
         "wsecho: cannot write --log-file {}: File too large (os error 27); its lines are lost\n",
         log.display()
@@ -269,8 +268,7 @@ fn a_service_manager_that_is_gone_costs_a_warning_and_no_more() {
     let line = server.wait_for_log("cannot send READY=1 to the service manager");
     assert!(line.contains(" WARN "), "{line}");
     server.answers_at_once();
-    server.signal(Signal::TERM);
-    assert!(server.wait(SOON).success());
+    server.stop();
 }
 
 #[test]
@@ -284,8 +282,7 @@ fn a_service_manager_that_reads_nothing_holds_up_neither_the_start_nor_the_stop(
     let mut server = Server::start_command(command.env("NOTIFY_SOCKET", dir.path("socket")));
     server.answers_at_once();
     server.wait_for_log("cannot send READY=1 to the service manager");
-    server.signal(Signal::TERM);
-    assert!(server.wait(SOON).success());
+    server.stop();
     server.wait_for_log("cannot send STOPPING=1 to the service manager");
 }
 

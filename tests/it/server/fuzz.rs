@@ -24,7 +24,7 @@ use wsecho::server::registry::LIMIT_REACHED;
 
 use super::crowd::Crowd;
 use crate::deflate::{Compressor, Inflater, TAIL};
-use crate::frames::{Random, close, frame};
+use crate::frames::{Random, close, frame, split_frame};
 use crate::support::{
     HEALTH_CHECK, PREFIX, Server, UPGRADE, demand, from_env, offering, reset, seed_from_env,
 };
@@ -701,22 +701,10 @@ impl Frames {
             self.at = head_len(received);
         }
         while let Some(at) = self.at
-            && let Some(header) = received.get(at..at + 2)
+            && let Some((first, payload, rest)) = split_frame(&received[at..])
         {
-            let (header_len, len) = match header[1] {
-                126 if received.len() >= at + 4 => {
-                    (4, u16::from_be_bytes([received[at + 2], received[at + 3]]).into())
-                }
-                127 if received.len() >= at + 10 => {
-                    let len = received[at + 2..at + 10].try_into().unwrap();
-                    (10, u64::from_be_bytes(len) as usize)
-                }
-                126 | 127 => break,
-                len => (2, usize::from(len)),
-            };
-            let Some(payload) = received.get(at + header_len..at + header_len + len) else { break };
-            frames.push((header[0], payload.to_vec()));
-            self.at = Some(at + header_len + len);
+            frames.push((first, payload.to_vec()));
+            self.at = Some(received.len() - rest.len());
         }
         frames
     }

@@ -22,7 +22,8 @@ use crate::frames::frame;
 use crate::support::{
     HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_end,
     assert_status, assert_took, demand, eventually, has_programs, read_close, read_frame,
-    read_head, skip, tolerance, upgraded, with_timeouts, write_until_stuck, wsecho, wsecho_path,
+    read_head, refusal, skip, tolerance, upgraded, with_timeouts, write_until_stuck, wsecho,
+    wsecho_path,
 };
 
 // Unix-domain sockets
@@ -131,8 +132,7 @@ fn a_stale_socket_file_is_replaced_and_a_live_one_is_in_use() {
     assert_echoes(&mut open_unix(&path), "hi");
     assert_refused(&addr_of(&path), "Address already in use");
     assert_echoes(&mut open_unix(&path), "still there?");
-    second.signal(Signal::TERM);
-    assert!(second.wait(SOON).success());
+    second.stop();
     assert!(!path.exists());
 
     // A server whose queue is full is alive.
@@ -232,11 +232,9 @@ fn assert_refused(flag: &str, why: &str) {
 
 #[track_caller]
 fn assert_refuses(command: &mut Command, flag: &str, why: &str) {
-    let mut program = Program::start(command.stderr(Stdio::piped()));
-    assert_eq!(program.wait(SOON).code(), Some(1));
-    let text = program.stderr();
+    let (status, text) = refusal(command);
     let line = format!("wsecho: cannot listen on {}: ", flag.split_once('=').unwrap().1);
-    assert!(text.starts_with(&line) && text.contains(why), "{text}");
+    assert!(status == Some(1) && text.starts_with(&line) && text.contains(why), "{text}");
 }
 
 #[test]
@@ -440,10 +438,8 @@ fn a_socket_that_does_not_listen_is_refused() {
         (OwnedFd::from(connected), "it does not listen; a socket unit needs Accept=no"),
         (file.into(), "it is neither a TCP nor a Unix-domain stream socket"),
     ] {
-        let mut program = Program::start(command_with(fd, &[]).stderr(Stdio::piped()));
-        assert_eq!(program.wait(SOON).code(), Some(1));
-        let text = program.stderr();
-        assert_eq!(text, format!("wsecho: cannot use inherited socket 0: {why}\n"));
+        let text = format!("wsecho: cannot use inherited socket 0: {why}\n");
+        assert_eq!(refusal(&mut command_with(fd, &[])), (Some(1), text));
     }
 }
 
@@ -451,11 +447,9 @@ fn a_socket_that_does_not_listen_is_refused() {
 fn a_descriptor_of_its_own_is_no_inherited_socket() {
     let script = r#"exec 3<&-; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0""#;
     let mut command = Command::new("sh");
-    command.args(["-c", script, &wsecho_path()]).stderr(Stdio::piped());
-    let mut program = Program::start(&mut command);
-    assert_eq!(program.wait(SOON).code(), Some(1));
-    let text = program.stderr();
-    assert!(text.ends_with("it is neither a TCP nor a Unix-domain stream socket\n"), "{text}");
+    let (status, text) = refusal(command.args(["-c", script, &wsecho_path()]));
+    let why = "it is neither a TCP nor a Unix-domain stream socket\n";
+    assert!(status == Some(1) && text.ends_with(why), "{text}");
 }
 
 #[test]

@@ -1,15 +1,14 @@
 //! Clients that take memory: it grows with the bytes that came, stays below its ceiling, and is released.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::frames::frame;
 use crate::support::{
-    PREFIX, PROGRAM, SOON, Server, UPGRADE, demand, eventually, need_descriptors, per_client,
-    read_close, read_frame, upgraded, write_until_stuck,
+    PREFIX, PROGRAM, SOON, Server, UPGRADE, Usage, eventually, for_all_at_once, need_descriptors,
+    per_client, read_close, read_frame, upgraded, write_until_stuck,
 };
 
 const MIB: usize = 1 << 20;
@@ -94,10 +93,6 @@ fn assert_below_ceiling(server: &Server, budget_mib: usize, clients: usize) {
     assert!(server.peak() <= ceiling, "{} KiB, the ceiling is {ceiling}", server.peak());
 }
 
-fn open_demanding(server: &Server, query: &str) -> TcpStream {
-    upgraded(server.send(demand(query))).expect("a WebSocket opens")
-}
-
 /// Has so many clients send a fragment of `len` bytes each, all at once.
 fn fill_budget(clients: usize, len: usize, budget_mib: usize) {
     need_descriptors(clients as u64 + 100);
@@ -107,7 +102,7 @@ fn fill_budget(clients: usize, len: usize, budget_mib: usize) {
     // Half of them with a behavior, which shows only in replies.
     let open = |client| match client % 2 {
         0 => server.open(),
-        _ => open_demanding(&server, "latency=1s&fragment=1000"),
+        _ => server.open_demanding("latency=1s&fragment=1000"),
     };
     let mut streams: Vec<_> = (0..clients).map(open).collect();
     // Piece by piece, so that all of them grow together until there is no more to have.
@@ -287,22 +282,20 @@ fn a_client_that_fills_all_its_buffers_holds_no_more_than_promised() {
     // message, the output, and the input that can't be processed any more.
     let message = frame(0x02, &vec![7; UNMETERED]);
     let pings = frame(0x89, &[b'p'; 125]).repeat(500);
-    thread::scope(|scope| {
-        for some in streams.chunks_mut(CLIENTS / 8) {
-            let (message, pings) = (&message, &pings);
-            scope.spawn(move || {
-                for stream in some {
-                    stream.write_all(message).unwrap();
-                    assert!(write_until_stuck(stream, pings), "it is not connected any more");
-                }
-            });
-        }
+    for_all_at_once(&mut streams, |stream| {
+        stream.write_all(&message).unwrap();
+        assert!(write_until_stuck(stream, &pings), "it is not connected any more");
     });
-    let grown = server.peak() - before.resident;
-    let promised = CLIENTS * UNMETERED / 1024..=CLIENTS * per_client();
-    assert!(promised.contains(&grown), "{} KiB a client", grown / CLIENTS);
+    assert_held(&server, before, CLIENTS, UNMETERED / 1024, per_client());
     drop(streams);
     server.has_recovered(before);
+}
+
+/// Fails unless each of the clients has held at least `least` KiB and at most `most`.
+#[track_caller]
+fn assert_held(server: &Server, before: Usage, clients: usize, least: usize, most: usize) {
+    let held = server.peak() - before.resident;
+    assert!((clients * least..=clients * most).contains(&held), "{} KiB a client", held / clients);
 }
 
 #[test]
@@ -314,7 +307,7 @@ fn a_client_whose_replies_are_held_back_holds_no_more_than_promised() {
     let server = Server::start(&["--max-buffered=0", "--write-timeout=1m"]);
     let before = server.idle_usage();
     let query = "latency=10s&drip=1ms&fragment=64";
-    let mut streams: Vec<_> = (0..CLIENTS).map(|_| open_demanding(&server, query)).collect();
+    let mut streams: Vec<_> = (0..CLIENTS).map(|_| server.open_demanding(query)).collect();
     // Pongs that wait for the end of a reply, as many replies as may wait, and a message after them.
     let small = frame(0x82, &[7; 1000]).repeat(15);
     let pings = frame(0x89, &[b'p'; 125]).repeat(500);
@@ -324,9 +317,7 @@ fn a_client_whose_replies_are_held_back_holds_no_more_than_promised() {
         stream.write_all(&large).unwrap();
         assert!(write_until_stuck(stream, &pings), "it is not connected any more");
     }
-    let grown = server.peak() - before.resident;
-    let promised = CLIENTS * LARGE / 1024..=CLIENTS * (per_client() + HELD);
-    assert!(promised.contains(&grown), "{} KiB a client", grown / CLIENTS);
+    assert_held(&server, before, CLIENTS, LARGE / 1024, per_client() + HELD);
     drop(streams);
     server.has_recovered(before);
 }
@@ -352,25 +343,15 @@ fn a_client_holds_no_more_than_promised_whatever_the_prefix() {
     let pings = frame(0x89, &[b'p'; 125]).repeat(500);
     let opened = (0..CLIENTS).map(|_| upgraded(server.send(&request)).unwrap());
     let mut streams: Vec<_> = opened.collect();
-    thread::scope(|scope| {
-        for some in streams.chunks_mut(CLIENTS / 30) {
-            let (texts, fragments, pings) = (&texts, &fragments, &pings);
-            scope.spawn(move || {
-                for stream in some {
-                    for _ in 0..3 {
-                        stream.write_all(texts).unwrap();
-                        stream.read_exact(&mut vec![0; replies_len]).unwrap();
-                    }
-                    stream.write_all(fragments).unwrap();
-                    assert!(write_until_stuck(stream, pings), "it is not connected any more");
-                }
-            });
+    for_all_at_once(&mut streams, |stream| {
+        for _ in 0..3 {
+            stream.write_all(&texts).unwrap();
+            stream.read_exact(&mut vec![0; replies_len]).unwrap();
         }
+        stream.write_all(&fragments).unwrap();
+        assert!(write_until_stuck(stream, &pings), "it is not connected any more");
     });
-    let grown = server.peak() - before.resident;
-    println!("{} KiB a client", grown / CLIENTS);
-    let promised = CLIENTS * UNMETERED / 1024..=CLIENTS * per_client();
-    assert!(promised.contains(&grown), "{} KiB a client", grown / CLIENTS);
+    assert_held(&server, before, CLIENTS, UNMETERED / 1024, per_client());
     drop(streams);
     server.has_recovered(before);
 }

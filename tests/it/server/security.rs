@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 
 use crate::frames::frame;
-use crate::support::{Server, TempDir, UPGRADE, assert_status, read_all, wait_for_line};
+use crate::support::{Server, TempDir, UPGRADE, assert_status, wait_for_line};
 
 const PAGE: &str = include_str!("../../../static/client.html");
 
@@ -163,7 +163,7 @@ fn secrets_of_a_client_are_neither_in_the_log_nor_in_a_response() {
         (with_secrets(page).replace("\r\n\r\n", ""), 400),
         (with_secrets(page).replace("Host", &"x".repeat(20_000)), 431),
     ] {
-        let response = response_to(&server, request.as_bytes());
+        let response = server.last_response(&request);
         assert_status(&response, status);
         assert!(!response.contains("s3cret"), "{response}");
     }
@@ -179,7 +179,7 @@ fn secrets_of_a_client_are_neither_in_the_log_nor_in_a_response() {
 fn only_pages_of_a_listed_origin_connect() {
     let server = Server::start(&["--origin=https://home.example:443", "--origin=null"]);
     for origin in [HOME, "HTTPS://Home.Example", "https://home.example:443", "null"] {
-        assert_status(&response_to(&server, &upgrade("/", "Origin", origin.as_bytes())), 101);
+        assert_status(&server.last_response(upgrade("/", "Origin", origin.as_bytes())), 101);
     }
     for origin in [
         "https://evil.example",
@@ -190,7 +190,7 @@ fn only_pages_of_a_listed_origin_connect() {
         "https://home.example, null",
         "",
     ] {
-        let response = response_to(&server, &upgrade("/", "Origin", origin.as_bytes()));
+        let response = server.last_response(upgrade("/", "Origin", origin.as_bytes()));
         assert_status(&response, 403);
         let reason = format!("Origin {origin:?} is not ");
         assert!(response.contains(&format!("\r\n\r\n{reason}")), "{response}");
@@ -198,9 +198,9 @@ fn only_pages_of_a_listed_origin_connect() {
     }
     // One listed origin does not let in another.
     let both = format!("{HOME}\r\nOrigin: https://evil.example");
-    assert_status(&response_to(&server, &upgrade("/", "Origin", both.as_bytes())), 403);
+    assert_status(&server.last_response(upgrade("/", "Origin", both.as_bytes())), 403);
     // Only browsers send one, and only their users need the protection.
-    assert_status(&response_to(&server, UPGRADE.as_bytes()), 101);
+    assert_status(&server.last_response(UPGRADE), 101);
     // Any page may read what everybody may.
     let page = "GET / HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example\r\n\r\n";
     assert_status(&server.response(page), 200);
@@ -251,11 +251,4 @@ fn upgrade(target: &str, name: &str, value: &[u8]) -> Vec<u8> {
         }
     }
     [&request, name.as_bytes(), b": ", value, b"\r\n\r\n"].concat()
-}
-
-/// The response to a request after which the client's stream ends.
-fn response_to(server: &Server, request: &[u8]) -> String {
-    let stream = server.send(request);
-    stream.shutdown(Shutdown::Write).unwrap();
-    read_all(stream)
 }

@@ -17,9 +17,9 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, version
 
 use crate::frames::{close, frame};
 use crate::support::{
-    HEALTH_CHECK, PROGRAM, Program, SOON, Server, TempDir, UPGRADE, assert_status, assert_took,
-    data, eventually, has_programs, is_ended_within, need_descriptors, python, read_close,
-    read_frame, read_head, tolerance, wsecho,
+    HEALTH_CHECK, PROGRAM, SOON, Server, TempDir, UPGRADE, assert_status, assert_took, data,
+    eventually, has_npm_package, has_programs, is_ended_within, need_descriptors, python,
+    read_close, read_frame, read_head, refusal, tolerance, wsecho,
 };
 
 pub(super) type Client = StreamOwned<ClientConnection, TcpStream>;
@@ -108,10 +108,7 @@ fn each_version_with_each_key_is_spoken_and_logged() {
             assert_eq!(client.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
             for len in [0, 1, 100, 16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1, 100_000, 3 << 20] {
                 let payload: Vec<u8> = (0..len).map(|byte: usize| (byte % 251) as u8).collect();
-                let mut sender = client;
-                sender.write_all(&frame(0x82, &payload)).unwrap();
-                client = sender;
-                assert!(read_frame(&mut client) == (0x82, payload), "{len} bytes");
+                assert_echoes(&mut client, &payload);
             }
             let pipelined = frame(0x82, b"20 bytes in a record").repeat(500);
             client.write_all(&pipelined).unwrap();
@@ -201,9 +198,7 @@ fn a_stop_sends_1001_and_nothing_inside_a_handshake() {
     let mut open = open(&server);
     let mut silent = server.connect();
     let mut inside = server.connect();
-    let mut hello = Vec::new();
-    session(client_config("ec")).write_tls(&mut hello).unwrap();
-    inside.write_all(&hello[..50]).unwrap();
+    inside.write_all(&hello()[..50]).unwrap();
     server.wait_until_asleep();
     server.signal(Signal::TERM);
     assert_eq!(read_close(&mut open), 1001);
@@ -425,11 +420,8 @@ fn what_is_wrong_with_the_files_is_said_in_one_line() {
         ([&cert, &"--addr=127.0.0.1:0".into()], 2, "--tls-key <FILE>".into()),
         ([&"--addr=127.0.0.1:0".into(), &key], 2, "--tls-cert <FILE>".into()),
     ] {
-        let mut command = wsecho(&["--addr=127.0.0.1:0"]);
-        let mut program = Program::start(command.args(flags).stderr(Stdio::piped()));
-        assert_eq!(program.wait(SOON).code(), Some(status), "{flags:?}");
-        let text = program.stderr();
-        assert!(text.contains(&why), "{flags:?}: {text}");
+        let (found, text) = refusal(wsecho(&["--addr=127.0.0.1:0"]).args(flags));
+        assert!(found == Some(status) && text.contains(&why), "{flags:?}: {found:?}, {text}");
     }
 }
 
@@ -572,8 +564,8 @@ fn what_is_no_tls_is_ended_and_costs_nothing() {
         assert!(error.to_string().contains("lert"), "{error}");
     }
     server.wait_for_log(" ended: TLS failed, ");
-    assert!(!server.log().iter().any(|line| line.contains("ERROR")), "{:#?}", server.log());
     server.has_recovered_after(before, PROGRAM, || assert_echoes(&mut open(&server), b"again"));
+    assert!(!server.log().iter().any(|line| line.contains("ERROR")), "{:#?}", server.log());
 }
 
 #[test]
@@ -592,8 +584,8 @@ fn a_hello_with_any_byte_changed_or_cut_harms_nobody() {
             assert!(is_ended_within(SOON, &mut stream), "{cut}");
         }
     }
-    assert!(!server.log().iter().any(|line| line.contains("ERROR")), "{:#?}", server.log());
     server.has_recovered_after(before, PROGRAM, || assert_echoes(&mut open(&server), b"again"));
+    assert!(!server.log().iter().any(|line| line.contains("ERROR")), "{:#?}", server.log());
 }
 
 #[test]
@@ -603,21 +595,21 @@ fn a_client_may_change_its_keys_and_not_renegotiate() {
     }
     let server = start("ec", &["--handshake-timeout=5s"]);
     // K and k update the keys of both sides and of one.
-    let text = s_client(&server, "-tls1_3", &[("K\n", "KEYUPDATE"), ("k\n", "KEYUPDATE")]);
-    assert!(text.contains("Verify return code: 0 (ok)"), "{text}");
+    let keys_change = [("K\n", "KEYUPDATE"), ("k\n", "KEYUPDATE")];
+    let text = s_client(&server, "ec", "-tls1_3", &keys_change);
     assert!(text.contains("HTTP/1.1 200 OK"), "{text}");
-    let text = s_client(&server, "-tls1_2", &[("R\n", "RENEGOTIATING")]);
+    let text = s_client(&server, "ec", "-tls1_2", &[("R\n", "RENEGOTIATING")]);
     assert!(text.contains("no renegotiation"), "{text}");
     assert!(!text.contains("HTTP/1.1 200 OK"), "{text}");
 }
 
 /// All that OpenSSL's client says that is given these commands, each once it has said what follows the
 /// one before, and then a request.
-fn s_client(server: &Server, version: &str, commands: &[(&str, &str)]) -> String {
+fn s_client(server: &Server, key: &str, version: &str, commands: &[(&str, &str)]) -> String {
     let script = format!(
-        "exec openssl s_client -connect {} {version} -CAfile {} 2>&1",
+        "exec openssl s_client -connect {} {version} -verify_return_error -CAfile {} 2>&1",
         server.addr,
-        data("tls/ec.crt").display()
+        data(&format!("tls/{key}.crt")).display()
     );
     let mut command = Command::new("sh");
     command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -649,23 +641,9 @@ fn openssl_speaks_either_version() {
     for key in KEYS {
         let server = start(key, &[]);
         for version in ["-tls1_2", "-tls1_3"] {
-            let mut child = Command::new("openssl")
-                .args(["s_client", "-quiet", "-verify_return_error", version, "-connect"])
-                .arg(server.addr.to_string())
-                .arg("-CAfile")
-                .arg(data(&format!("tls/{key}.crt")))
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            let mut stdin = child.stdin.take().unwrap();
-            stdin.write_all(HEALTH_CHECK.as_bytes()).unwrap();
-            let mut response = String::new();
-            child.stdout.take().unwrap().read_to_string(&mut response).unwrap();
-            assert_status(&response, 200);
-            drop(stdin);
-            child.wait().unwrap();
+            let text = s_client(&server, key, version, &[]);
+            assert!(text.contains("Verify return code: 0 (ok)"), "{text}");
+            assert!(text.contains("HTTP/1.1 200 OK"), "{text}");
         }
     }
 }
@@ -698,10 +676,9 @@ fn python_and_npms_ws_are_answered_over_wss() {
         python.arg(data("clients/echo.py")).arg(&url).arg("--ca").arg(&ca);
         commands.push(python);
     }
-    let ws = data("clients/node_modules/ws").exists();
-    if has_programs(&["node"]) && (ws || crate::support::is_missing("ws of npm")) {
+    if has_npm_package("ws") {
         let mut node = Command::new("node");
-        node.arg(data("clients/echo.mjs")).arg(&url).env("NODE_EXTRA_CA_CERTS", &ca);
+        node.arg(data("clients/echo.mjs")).args(["ws", &url]).env("NODE_EXTRA_CA_CERTS", &ca);
         commands.push(node);
     }
     for command in &mut commands {

@@ -198,10 +198,10 @@ fn behind_each_record_what_is_none_gets_an_alert_and_the_end() {
             assert!(behind.count() >= 4);
         }
     }
+    server.has_recovered_after(before, PROGRAM, || assert_echoes(&mut open(&server), b"again"));
     let log = server.log();
     let is_wrong = |line: &String| line.contains("ERROR") || line.contains("sent no request");
     assert!(!log.iter().any(is_wrong), "{log:#?}");
-    server.has_recovered_after(before, PROGRAM, || assert_echoes(&mut open(&server), b"again"));
 }
 
 /// Sends `rubbish` behind the first so many records of a conversation: whether these were all of it, and how

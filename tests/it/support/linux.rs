@@ -200,6 +200,16 @@ fn connect_socket(socket: OwnedFd, server: SocketAddr) -> io::Result<TcpStream> 
     Ok(with_timeouts(socket.into()))
 }
 
+/// Lets eight threads at once `act` for all clients.
+pub fn for_all_at_once(streams: &mut [TcpStream], act: impl Fn(&mut TcpStream) + Sync) {
+    thread::scope(|scope| {
+        for some in streams.chunks_mut(streams.len().div_ceil(8)) {
+            let act = &act;
+            scope.spawn(move || some.iter_mut().for_each(act));
+        }
+    });
+}
+
 /// This many clients that ask at once, every fourth one for a behavior that does not show in short
 /// replies. Returns the WebSockets, and the error responses.
 pub fn crowd(server: &Server, clients: usize) -> (Vec<TcpStream>, Vec<String>) {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{data, eventually, is_ci};
+use super::{SOON, data, eventually, is_ci};
 
 /// The whole path of the wsecho under test: the one that `WSECHO` names, such as a release build, or
 /// that of the tests.
@@ -76,6 +76,13 @@ impl Drop for Program {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The status with which `command` gives up, and what it writes to stderr.
+#[track_caller]
+pub fn refusal(command: &mut Command) -> (Option<i32>, String) {
+    let mut program = Program::start(command.env("RUST_BACKTRACE", "1").stderr(Stdio::piped()));
+    (program.wait(SOON).code(), program.stderr())
 }
 
 /// A directory of the test's own, which is removed when this is dropped. Its path is short enough

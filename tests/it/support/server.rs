@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{
-    Program, SOON, UPGRADE, ask, connect, eventually, offering, read_all, read_frame, read_head,
-    tolerance, wsecho,
+    Program, SOON, UPGRADE, ask, connect, demand, eventually, offering, read_all, read_frame,
+    read_head, tolerance, upgraded, wsecho,
 };
 use crate::frames::frame;
 
@@ -110,6 +110,12 @@ impl Server {
         ask(self.connect()).expect("a WebSocket opens")
     }
 
+    /// A connection on which a WebSocket is open that does what `query` says.
+    #[track_caller]
+    pub fn open_demanding(&self, query: &str) -> TcpStream {
+        upgraded(self.send(demand(query))).expect("a WebSocket opens")
+    }
+
     /// A connection on which a WebSocket is open, and this extension agreed.
     #[track_caller]
     pub fn open_offering(&self, extension: &str) -> TcpStream {
@@ -123,6 +129,14 @@ impl Server {
     #[track_caller]
     pub fn response(&self, request: impl AsRef<[u8]>) -> String {
         read_all(&mut self.send(request))
+    }
+
+    /// The whole response to a request after which the client ends its stream.
+    #[track_caller]
+    pub fn last_response(&self, request: impl AsRef<[u8]>) -> String {
+        let stream = self.send(request);
+        stream.shutdown(Shutdown::Write).unwrap();
+        read_all(stream)
     }
 
     /// Fails unless a new client is answered at once. Until then it may get 503 from a server that

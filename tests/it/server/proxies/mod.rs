@@ -9,8 +9,6 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use crate::support::{
     SOON, Server, TempDir, assert_status, data, eventually, from_env, python, python_with,
 };
@@ -29,13 +27,36 @@ const IDLE: Duration = Duration::from_secs(5);
 // Idle clients
 
 #[test]
-fn through_nginx_a_client_speaks_wss_and_may_be_idle() {
-    assert_stays_idle(&NGINX);
+fn through_nginx_and_haproxy_a_client_speaks_wss_and_may_be_idle() {
+    with_each(&[&NGINX, &HAPROXY], |recipe| {
+        let Some(mut python) = python() else { return };
+        // More often than the proxy's timeout.
+        let server = Server::start(&["--ping-interval=400ms"]);
+        let Some(proxy) = impatient(recipe, &server) else { return };
+        let output = proxy.echo(&mut python, IDLE);
+        assert_eq!(output, Ok("ok\n".into()), "{:#?}", server.log());
+        let connected = server.wait_for_log(" connected: ");
+        assert!(
+            connected.contains(r#" forwarded for "127.0.0.1", path "/", permessage-deflate"#),
+            "{connected}"
+        );
+        server.wait_for_log(" ended: closed by peer, 4000 ");
+    });
 }
 
+/// Without this, the test above would prove nothing.
 #[test]
-fn through_haproxy_a_client_speaks_wss_and_may_be_idle() {
-    assert_stays_idle(&HAPROXY);
+fn without_pings_nginx_and_haproxy_end_an_idle_client() {
+    with_each(&[&NGINX, &HAPROXY], |recipe| {
+        let Some(mut python) = python() else { return };
+        let server = Server::start(&["--ping-interval=0"]);
+        let Some(proxy) = impatient(recipe, &server) else { return };
+        let error = proxy.echo(&mut python, IDLE).unwrap_err();
+        assert!(error.contains("ConnectionClosed"), "{error}");
+        // nginx closes the connection, HAProxy resets it.
+        let ended = server.wait_for_log(" ended: ");
+        assert!(!ended.contains("closed by "), "{ended}");
+    });
 }
 
 #[test]
@@ -69,82 +90,31 @@ fn assert_serves_behind_unix(recipe: &Recipe, tcp: &str, unix: fn(&str) -> Strin
     proxy.assert_passes_the_page_on();
 }
 
-fn assert_stays_idle(recipe: &Recipe) {
-    let Some(mut python) = python() else { return };
-    // More often than the proxy's timeout.
-    let server = Server::start(&["--ping-interval=400ms"]);
-    let Some(proxy) = impatient(recipe, &server) else { return };
-    let output = proxy.echo(&mut python, IDLE);
-    assert_eq!(output, Ok("ok\n".into()), "{:#?}", server.log());
-    let connected = server.wait_for_log(" connected: ");
-    assert!(
-        connected.contains(r#" forwarded for "127.0.0.1", path "/", permessage-deflate"#),
-        "{connected}"
-    );
-    server.wait_for_log(" ended: closed by peer, 4000 ");
-}
-
-/// Without this, the two tests above would prove nothing.
-#[test]
-fn without_pings_nginx_ends_an_idle_client() {
-    assert_idle_is_ended(&NGINX);
-}
-
-/// See [`without_pings_nginx_ends_an_idle_client`].
-#[test]
-fn without_pings_haproxy_ends_an_idle_client() {
-    assert_idle_is_ended(&HAPROXY);
-}
-
-fn assert_idle_is_ended(recipe: &Recipe) {
-    let Some(mut python) = python() else { return };
-    let server = Server::start(&["--ping-interval=0"]);
-    let Some(proxy) = impatient(recipe, &server) else { return };
-    let error = proxy.echo(&mut python, IDLE).unwrap_err();
-    assert!(error.contains("ConnectionClosed"), "{error}");
-    // nginx closes the connection, HAProxy resets it.
-    let ended = server.wait_for_log(" ended: ");
-    assert!(!ended.contains("closed by "), "{ended}");
-}
-
 // Ends
 
 /// A proxy takes the end of the server's stream for the end of both directions: a client that still sends
 /// gets a reset, which discards the close frame, and reports 1006.
 #[test]
-fn through_nginx_a_client_that_sends_all_the_time_sees_the_close_code() {
-    assert_close_is_seen(&NGINX);
-}
-
-/// See [`through_nginx_a_client_that_sends_all_the_time_sees_the_close_code`].
-#[test]
-fn through_haproxy_a_client_that_sends_all_the_time_sees_the_close_code() {
-    assert_close_is_seen(&HAPROXY);
-}
-
-fn assert_close_is_seen(recipe: &Recipe) {
-    let server = start_server(recipe.flags);
-    let Some(python) = python_with("h2") else { return };
-    let Some(proxy) = recipe.start(&[&server]) else { return };
-    let cells = measure(python, &proxy, &["--only", "close while sending", "--count", "200"]);
-    assert_eq!(cells["close while sending"], "200 of 200");
+fn through_nginx_and_haproxy_a_client_that_sends_all_the_time_sees_the_close_code() {
+    with_each(&[&NGINX, &HAPROXY], |recipe| {
+        let server = start_server(recipe.flags);
+        let Some(python) = python_with("h2") else { return };
+        let Some(proxy) = recipe.start(&[&server]) else { return };
+        let cells = measure(python, &proxy, &["--only", "close while sending", "--count", "200"]);
+        assert_eq!(cells["close while sending"], "200 of 200");
+    });
 }
 
 // Each proxy
 
 #[test]
 fn through_each_proxy_messages_of_every_kind_pass() {
-    thread::scope(|scope| {
-        for recipe in RECIPES {
-            let start = || {
-                let server = Server::start(recipe.flags);
-                let Some(mut python) = python() else { return };
-                let Some(proxy) = recipe.start(&[&server]) else { return };
-                let output = proxy.echo(&mut python, Duration::ZERO);
-                assert_eq!(output, Ok("ok\n".into()), "{:#?}", server.log());
-            };
-            thread::Builder::new().name(recipe.name.into()).spawn_scoped(scope, start).unwrap();
-        }
+    with_each(RECIPES, |recipe| {
+        let server = Server::start(recipe.flags);
+        let Some(mut python) = python() else { return };
+        let Some(proxy) = recipe.start(&[&server]) else { return };
+        let output = proxy.echo(&mut python, Duration::ZERO);
+        assert_eq!(output, Ok("ok\n".into()), "{:#?}", server.log());
     });
 }
 
@@ -163,8 +133,7 @@ fn haproxy_in_tcp_mode_checks_health_with_and_without_a_header() {
         let config = config.replace("port 1222", &format!("port {}", server.addr.port()));
         let Some(proxy) = HAPROXY_TCP.start_with(&config, &[&server]) else { return };
         eventually(SOON, || proxy.states().contains(result));
-        server.signal(Signal::TERM);
-        assert!(server.wait(SOON).success());
+        server.stop();
     }
     // A check of the port alone is not even a line in the log.
     let server = Server::start(&["--proxy-protocol"]);
@@ -173,7 +142,9 @@ fn haproxy_in_tcp_mode_checks_health_with_and_without_a_header() {
         replaced(&config, "check inter", &format!("check port {} inter", server.addr.port()));
     let Some(proxy) = HAPROXY_TCP.start_with(&config, &[&server]) else { return };
     eventually(SOON, || proxy.states().contains(",L4OK,"));
-    assert_eq!(server.log().len(), 1, "{:#?}", server.log());
+    proxy.get("/the-last-one", &[]);
+    server.wait_for_log("/the-last-one");
+    assert_eq!(server.log().len(), 2, "{:#?}", server.log());
 }
 
 #[test]
@@ -254,8 +225,7 @@ fn haproxy_checks_health_and_passes_the_page_on() {
     is_checked(",L7OK,200,");
     proxy.assert_passes_the_page_on();
 
-    server.signal(Signal::TERM);
-    assert!(server.wait(SOON).success());
+    server.stop();
     is_checked(",L4CON,");
     assert_status(&proxy.get("/", &[]), 503);
 }
@@ -284,6 +254,16 @@ fn several_processes_behind_haproxy_share_the_clients() {
 }
 
 // Proxies
+
+/// Runs `test` with all of them at once, since they mostly wait.
+fn with_each(recipes: &[&Recipe], test: fn(&Recipe)) {
+    thread::scope(|scope| {
+        for recipe in recipes {
+            let run = || test(recipe);
+            thread::Builder::new().name(recipe.name.into()).spawn_scoped(scope, run).unwrap();
+        }
+    });
+}
 
 /// Starts a proxy that gives up idle clients soon.
 fn impatient(recipe: &Recipe, server: &Server) -> Option<Proxy> {
@@ -348,8 +328,7 @@ fn through_nginx_no_client_sees_1006_and_a_stop_closes_by_1001() {
                 let mut clients = python.stdout(Stdio::piped()).spawn().unwrap();
                 let mut lines = BufReader::new(clients.stdout.take().unwrap()).lines();
                 assert_eq!(lines.next().unwrap().unwrap(), "stop");
-                server.signal(Signal::TERM);
-                assert!(server.wait(SOON).success(), "{:#?}", server.log());
+                server.stop();
                 let codes = lines.next().unwrap().unwrap();
                 println!("{mode}: {codes}");
                 assert!(codes.contains("1001: ") && clients.wait().unwrap().success(), "{codes}");
