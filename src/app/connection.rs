@@ -208,8 +208,14 @@ impl<'s> Connection<'s> {
         self.now = now;
         match &mut self.phase {
             Phase::Open(websocket) => websocket.received(bytes, now),
-            Phase::Request(_) => self.received_head(bytes),
-            Phase::ProxyHeader(_) => self.received_proxy_header(bytes),
+            Phase::Request(_) => {
+                self.excuse_suspension();
+                self.received_head(bytes);
+            }
+            Phase::ProxyHeader(_) => {
+                self.excuse_suspension();
+                self.received_proxy_header(bytes);
+            }
             _ => {}
         }
     }
@@ -223,6 +229,7 @@ impl<'s> Connection<'s> {
                 let response = routes::unavailable(*why);
                 self.refuse(response);
             }
+            Phase::Request(_) | Phase::ProxyHeader(_) => self.excuse_suspension(),
             _ => {}
         }
     }
@@ -346,6 +353,15 @@ impl<'s> Connection<'s> {
     /// Whether a WebSocket is open, so that a close frame can be sent.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Gives a client its time for the request again if the process was suspended: otherwise a wait would
+    /// not have ended so long after the deadline.
+    fn excuse_suspension(&mut self) {
+        const MAX_LATENESS: Duration = Duration::from_secs(1);
+        if self.now > self.until + MAX_LATENESS {
+            self.until = self.now + self.service.settings.timeouts.handshake;
+        }
     }
 
     /// Performs the actions that are due.

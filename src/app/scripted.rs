@@ -151,7 +151,10 @@ impl Scripted {
                 Step::Send { head: self.take_output(), payload: b"" }
             }
             State::Hanging { until, .. } if now < until => Step::Pause(until.saturating_sub(now)),
-            State::Hanging { .. } | State::Resetting => Step::Reset,
+            State::Hanging { .. } | State::Resetting => {
+                self.state = State::Resetting;
+                Step::Reset
+            }
         }
     }
 
@@ -277,9 +280,10 @@ impl Scripted {
     /// How it ended, once the last step was taken.
     pub fn end(&self) -> End {
         match self.state {
-            State::Open => End::of(&self.incoming.session),
+            // A client may leave while the server hangs.
+            State::Open | State::Hanging { .. } => End::of(&self.incoming.session),
             State::EndingStream => End::EndedStream,
-            State::Hanging { .. } | State::Resetting => End::Reset,
+            State::Resetting => End::Reset,
         }
     }
 

@@ -217,7 +217,7 @@ fn bind_tcp(addr: &str) -> io::Result<Vec<Listener>> {
     }
     match missing {
         Some((_, error)) if listeners.is_empty() => return Err(error),
-        Some((addr, error)) => warn!("not listening on {addr}: {error}"),
+        Some((addr, error)) => warn!("cannot listen on {addr}: {error}"),
         None => {}
     }
     Ok(listeners)

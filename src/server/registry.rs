@@ -137,6 +137,9 @@ impl Registry {
         let beyond = |state: &State| state.connections.len().saturating_sub(self.max);
         let is_full = |state: &State| beyond(state) >= self.http_only;
         let mut state = self.lock();
+        if self.stopping.get().is_some() {
+            return Err(STOPPING);
+        }
         // Evicted connections don't count here. If their clients don't read, they end late, and others
         // would be evicted because of them.
         if beyond(&state) >= self.http_only / 2 + state.evicted().count() {

@@ -72,6 +72,23 @@ fn a_head_that_is_not_whole_gets_408_at_exactly_the_handshake_timeout_whatever_c
 }
 
 #[test]
+fn the_time_in_which_the_process_is_suspended_does_not_count_against_a_request() {
+    let (service, head) = (service(100, 0), upgrade("/", ""));
+    let proxied = format!("PROXY UNKNOWN\r\n{head}");
+    for (mut driver, bytes) in
+        [(Driver::new(&service), &head), (Driver::forwarded(&service), &proxied)]
+    {
+        for piece in bytes.as_bytes().chunks(10) {
+            driver.receive(piece);
+            if driver.sent.is_empty() {
+                driver.suspend_until(driver.now + 10 * HANDSHAKE_TIMEOUT);
+            }
+        }
+        driver.forget_response();
+    }
+}
+
+#[test]
 fn a_connection_without_a_byte_gets_no_response_at_its_deadline_or_at_the_peers_end() {
     let service = service(100, 0);
     let mut silent = Driver::new(&service);
