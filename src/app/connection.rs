@@ -355,8 +355,8 @@ impl<'s> Connection<'s> {
         matches!(self.phase, Phase::Open(_))
     }
 
-    /// Gives a client its time for the request again if the process was suspended: otherwise a wait would
-    /// not have ended so long after the deadline.
+    /// Gives a client its time for the request again if the process was suspended: otherwise no wait ends a
+    /// second after the deadline.
     fn excuse_suspension(&mut self) {
         const MAX_LATENESS: Duration = Duration::from_secs(1);
         if self.now > self.until + MAX_LATENESS {

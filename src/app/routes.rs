@@ -1,6 +1,7 @@
 //! A request → a WebSocket, the page, a health check, the description of a behavior, or an error.
 
 use std::borrow::Cow;
+use std::iter;
 
 use crate::app::behavior::{self, Behavior, Behaviors, Handshake};
 use crate::app::cases::control::{self, Control};
@@ -43,8 +44,10 @@ pub fn route(
 ) -> Result<Opening, Response> {
     let path = path(request)?;
     let is_on_demand = behaviors == Behaviors::On && path == behavior::PATH;
-    if behaviors == Behaviors::On && is_misspelled(path) {
-        return Err(Response::text(404, "not found; behaviors on demand are at /do"));
+    if behaviors == Behaviors::On
+        && let Some(meant) = misspelled(path)
+    {
+        return Err(Response::text(404, format!("not found; did you mean {meant}?")));
     }
     let cases = Some(cases).filter(|_| behaviors == Behaviors::On);
     if !request.has_token("Upgrade", "websocket") {
@@ -114,11 +117,13 @@ fn path<'r>(request: &'r Request) -> Result<&'r str, Response> {
     request.path().ok_or_else(|| Response::text(400, "the target is neither a path nor a URL"))
 }
 
-/// Whether `path` is a misspelling of the path of behaviors. A plain echo there would make a test pass
-/// by mistake.
-fn is_misspelled(path: &str) -> bool {
-    let name = behavior::PATH.trim_start_matches('/');
-    path != behavior::PATH && path.trim_matches('/').eq_ignore_ascii_case(name)
+/// The path of behaviors or cases that `path` misspells. A plain echo there would make a test pass by
+/// mistake.
+fn misspelled(path: &str) -> Option<&'static str> {
+    // Another character may stand for the `?`, or encode it.
+    let name = path.split(['%', ';', '&']).next()?.trim_matches('/');
+    let mut paths = iter::once(behavior::PATH).chain(control::paths());
+    paths.find(|known| *known != path && known[1..].eq_ignore_ascii_case(name))
 }
 
 /// The response to a health check.

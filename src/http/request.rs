@@ -49,13 +49,15 @@ impl From<&'static str> for ParseError {
 /// the end of the head.
 pub fn head_len(input: &[u8], searched: usize) -> Result<Option<usize>, ParseError> {
     const TLS_HANDSHAKE: u8 = 0x16;
+    const PROXY_HEADER: &str = "this is a PROXY header, which needs --proxy-protocol, and is read once, from \
+                                --proxy-protocol-from";
     const TLS: &str = "this is TLS, and this port speaks ws:// and http://; for wss:// set --tls-cert, or \
                        put a proxy in front";
     if input.first() == Some(&TLS_HANDSHAKE) {
         return Err(TLS.into());
     }
     if input.starts_with(proxy_protocol::V1_PREFIX) {
-        return Err("this is a PROXY header, which needs --proxy-protocol".into());
+        return Err(PROXY_HEADER.into());
     }
     let within_limit = &input[..input.len().min(MAX_HEAD_LEN)];
     let searched = searched.min(within_limit.len());

@@ -272,6 +272,7 @@ fn hint(addr: &str, error: &io::Error) -> &'static str {
             "; this user must be able to read and write its directory, and a socket that is there"
         }
         (ErrorKind::AddrNotAvailable, _) => "; this machine does not have that address",
+        (ErrorKind::InvalidInput, true) => "; its maximum length is 107 bytes",
         (ErrorKind::InvalidInput, false) => {
             "; a link-local address needs its interface, for example [fe80::1%eth0]:1222"
         }

@@ -26,30 +26,37 @@ pub enum Command {
     Stop(Option<String>),
 }
 
+type Parse = fn(&Query, &Suite) -> Result<Control, String>;
+
+const CONTROLS: [(&str, Parse); 6] = [
+    ("/runCase", |query, suite| Ok(Control::Run(case(query, suite)?, agent(query)?))),
+    ("/getCaseCount", |_, _| Ok(Control::Ask(Command::CaseCount))),
+    ("/getCaseInfo", |query, suite| Ok(Control::Ask(Command::CaseInfo(case(query, suite)?)))),
+    ("/getCaseStatus", |query, suite| {
+        Ok(Control::Ask(Command::CaseStatus(case(query, suite)?, agent(query)?)))
+    }),
+    ("/updateReports", |query, _| {
+        let agent = agent(query)?;
+        Ok(Control::Ask(match query.get("shutdownOnComplete") {
+            Some("true" | "True" | "yes") => Command::Stop(Some(agent)),
+            _ => Command::UpdateReports(agent),
+        }))
+    }),
+    ("/stopServer", |_, _| Ok(Control::Ask(Command::Stop(None)))),
+];
+
+/// The paths of the control protocol.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    CONTROLS.iter().map(|(path, _)| *path)
+}
+
 /// Parses a path and its query. `None` for a path outside the control protocol.
 ///
 /// # Errors
 ///
 /// A sentence that names the mistake.
 pub fn parse(path: &str, query: &str, suite: &Suite) -> Option<Result<Control, String>> {
-    type Parse = fn(&Query, &Suite) -> Result<Control, String>;
-    let parse: Parse = match path {
-        "/runCase" => |query, suite| Ok(Control::Run(case(query, suite)?, agent(query)?)),
-        "/getCaseCount" => |_, _| Ok(Control::Ask(Command::CaseCount)),
-        "/getCaseInfo" => |query, suite| Ok(Control::Ask(Command::CaseInfo(case(query, suite)?))),
-        "/getCaseStatus" => {
-            |query, suite| Ok(Control::Ask(Command::CaseStatus(case(query, suite)?, agent(query)?)))
-        }
-        "/updateReports" => |query, _| {
-            let agent = agent(query)?;
-            Ok(Control::Ask(match query.get("shutdownOnComplete") {
-                Some("true" | "True" | "yes") => Command::Stop(Some(agent)),
-                _ => Command::UpdateReports(agent),
-            }))
-        },
-        "/stopServer" => |_, _| Ok(Control::Ask(Command::Stop(None))),
-        _ => return None,
-    };
+    let (_, parse) = CONTROLS.iter().find(|(known, _)| *known == path)?;
     Some(Query::parse(query).and_then(|query| parse(&query, suite)))
 }
 

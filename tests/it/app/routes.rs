@@ -220,13 +220,17 @@ fn a_plain_request_tells_what_a_behavior_would_do_to_any_page() {
 }
 
 #[test]
-fn what_is_nearly_the_path_of_behaviors_is_an_error_and_no_plain_echo() {
-    for path in ["/do/", "//do", "/Do", "/DO//"] {
+fn what_is_nearly_the_path_of_behaviors_or_cases_is_an_error_and_no_plain_echo() {
+    let nearly =
+        ["/do/", "//do", "/Do", "/DO//", "/do%3Fclose=4000", "/do;close=4000", "/do&close=4000"]
+            .map(|path| (path, "mean /do?"));
+    let of_cases = [("/runcase", "mean /runCase?"), ("/getCaseCount/", "mean /getCaseCount?")];
+    for (path, meant) in nearly.into_iter().chain(of_cases) {
         for query in ["", "?", "?close=4000"] {
             let target = format!("{path}{query}");
             let get = format!("GET {target} HTTP/1.1\r\n{HOST}\r\n");
             for request in [get, upgrade("/chat", &target)] {
-                check(&request, 404, "at /do");
+                check(&request, 404, meant);
                 let off = respond_with(&request, Behaviors::Off);
                 assert_eq!(off.status, if request.contains("Upgrade") { 101 } else { 404 });
             }
