@@ -217,6 +217,8 @@ impl Scripted {
     fn wait(&self) -> Option<Duration> {
         let is_inside = self.is_inside_reply();
         let fault = match &self.script.fault {
+            // It never happens then.
+            _ if self.incoming.has_sent_close() => None,
             Some((_, Fault::WrongFrame(_))) if is_inside => None,
             Some((After::Time(time), _)) => Some(self.opened + *time),
             _ => None,

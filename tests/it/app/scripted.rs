@@ -137,6 +137,16 @@ fn after_so_many_messages_it_comes_after_their_replies_and_before_any_other() {
 }
 
 #[test]
+fn after_the_servers_close_frame_it_is_not_waited_for() {
+    with("bad=utf8&after=1s", |driver| {
+        // It is not masked.
+        driver.receive(&[0x81, 0]);
+        driver.wait_until(s(1));
+        assert!(driver.wait().is_some_and(|wait| !wait.is_zero()), "{:?}", driver.wait());
+    });
+}
+
+#[test]
 fn after_a_time_it_comes_then_and_not_before() {
     for (query, bytes, end) in faults() {
         with(&format!("{query}&after=2s"), |driver| {
