@@ -188,6 +188,8 @@ impl Scripted {
             }
             if !has_sent {
                 self.incoming.sent_close(self.now);
+                // Nothing may follow the close frame.
+                self.script.fault = None;
                 return Step::SendClose(self.take_output());
             }
         }
@@ -217,8 +219,6 @@ impl Scripted {
     fn wait(&self) -> Option<Duration> {
         let is_inside = self.is_inside_reply();
         let fault = match &self.script.fault {
-            // It never happens then.
-            _ if self.incoming.has_sent_close() => None,
             Some((_, Fault::WrongFrame(_))) if is_inside => None,
             Some((After::Time(time), _)) => Some(self.opened + *time),
             _ => None,
@@ -317,9 +317,8 @@ impl Scripted {
     /// before, as if it had arrived later.
     fn is_fault_next(&self) -> bool {
         let Some((After::Replies(after), _)) = self.script.fault else { return false };
-        let is_at_once = self.script.drip.is_zero() && !self.incoming.has_sent_close();
         let due = self.queue.iter().take_while(|entry| entry.due <= self.now);
-        is_at_once && self.replies.saturating_add(replies(due)) >= after
+        self.script.drip.is_zero() && self.replies.saturating_add(replies(due)) >= after
     }
 
     fn is_closed(&self) -> bool {
@@ -480,8 +479,7 @@ impl Scripted {
 
     /// Triggers the fault if it is due.
     fn fail(&mut self) {
-        let fault = self.script.fault.as_ref().filter(|_| !self.incoming.has_sent_close());
-        let Some((after, fault)) = fault else { return };
+        let Some((after, fault)) = &self.script.fault else { return };
         let is_inside = self.is_inside_reply();
         let is_due = match *after {
             After::Replies(replies) => self.replies >= replies && !is_inside,
