@@ -265,9 +265,10 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Records that the connection is lost, and that the last `unsent` bytes were not sent.
+    /// Records at `now` that the connection is lost, and that the last `unsent` bytes were not sent.
     #[cold]
-    pub fn lost(&mut self, lost: Lost, unsent: usize) {
+    pub fn lost(&mut self, lost: Lost, unsent: usize, now: Duration) {
+        self.now = now;
         self.is_last = false;
         // The peer has yet to read the alert or the close frame with the reason.
         let is_silent = self.is_silent();

@@ -66,7 +66,7 @@ impl Client<'_> {
             if connection.is_open() {
                 self.close_after_panic();
             }
-            connection.lost(Lost::Panicked, 0);
+            connection.lost(Lost::Panicked, 0, self.now());
             self.drive_to_end(connection);
         }
     }
@@ -81,7 +81,7 @@ impl Client<'_> {
                 Error::Io(error) => Lost::Broken(error.to_string()),
                 Error::Tls(why) => Lost::Tls(why),
             };
-            connection.lost(lost, self.stream.unsent());
+            connection.lost(lost, self.stream.unsent(), self.now());
         }
     }
 

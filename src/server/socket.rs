@@ -129,7 +129,7 @@ impl<'s> TimedSocket<'s> {
     }
 
     /// The time at which the last [`receive`](Self::receive) or [`pause`](Self::pause) returned, or a
-    /// later send that had to wait.
+    /// later send that had to wait or failed.
     pub fn now(&self) -> Instant {
         self.now
     }
@@ -169,7 +169,7 @@ impl<'s> TimedSocket<'s> {
         }
     }
 
-    /// Stamps the time of a receive that did not need the socket.
+    /// Stamps the time of a receive that did not need the socket, or of a failed send.
     pub fn set_now(&mut self) {
         self.now = Instant::now();
     }

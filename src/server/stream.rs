@@ -46,7 +46,7 @@ impl<'s> Stream<'s> {
     }
 
     /// The time at which the last [`receive`](Self::receive) or [`pause`](Self::pause) returned, or a
-    /// later send that had to wait.
+    /// later send that had to wait or failed.
     pub fn now(&self) -> Instant {
         self.socket.now()
     }
@@ -177,6 +177,9 @@ impl<'s> Stream<'s> {
 
     fn note_send(&mut self, result: Result<(), Error>, len: usize) -> Result<(), Error> {
         self.is_sending = result.is_err();
+        if self.is_sending {
+            self.socket.set_now();
+        }
         // With TLS this is an estimate, since the sent bytes include its overhead.
         self.unsent = if result.is_ok() { 0 } else { len.saturating_sub(self.socket.sent()) };
         self.note_failure(result)

@@ -137,7 +137,7 @@ fn a_header_may_break_off_or_be_stopped() {
     }
     // The same check, by a balancer that resets the connection.
     let mut driver = Driver::forwarded(&service);
-    driver.connection.lost(Lost::Broken("reset".into()), 0);
+    driver.connection.lost(Lost::Broken("reset".into()), 0, driver.now);
     driver.run();
     assert_eq!(driver.log, [(Topic::Detail, "unix: sent no request".into())]);
     // It is not known whether TLS or HTTP would have followed.
