@@ -32,6 +32,7 @@ use crate::app::opened::Who;
 use crate::app::peer::Peer;
 use crate::app::routes;
 use crate::app::service::Service;
+use crate::app::settings::MAX_LATENESS;
 use crate::app::step::{Line, Step, Topic};
 use crate::app::websocket::WebSocket;
 use crate::buffer::{Buffer, Charge, OverBudget, UNMETERED};
@@ -356,10 +357,8 @@ impl<'s> Connection<'s> {
         matches!(self.phase, Phase::Open(_))
     }
 
-    /// Gives a client its time for the request again if the process was suspended: otherwise no wait ends a
-    /// second after the deadline.
+    /// Gives a client its time for the request again if the process was suspended.
     fn excuse_suspension(&mut self) {
-        const MAX_LATENESS: Duration = Duration::from_secs(1);
         if self.now > self.until + MAX_LATENESS {
             self.until = self.now + self.service.settings.timeouts.handshake;
         }
