@@ -412,8 +412,7 @@ mod tests {
         let budget = Arc::new(Budget::new(0));
         let input = Buffer::new(Arc::clone(&budget));
         let mut incoming = Incoming::new(0, TIMEOUTS, input, &budget, None, Duration::ZERO);
-        for (seconds, due) in
-            [(1, Some(Due::Ping)), (60, None), (60, None), (61, Some(Due::Close))]
+        for (seconds, due) in [(1, Some(Due::Ping)), (60, None), (60, None), (61, Some(Due::Close))]
         {
             assert_eq!(incoming.waited(seconds * INTERVAL), due, "after {seconds} s");
         }
