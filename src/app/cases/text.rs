@@ -27,7 +27,11 @@ const ABOVE_UNICODE: &[u8] = b"\xF4\x90\x80\x80";
 
 const ASCII: &[u8] = b"ASCII";
 
-pub(super) fn fragments() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
+    [fragments(), fail_fast(), sequences()].concat()
+}
+
+fn fragments() -> Vec<Case> {
     let empty: &[u8] = b"";
     let middle: &[u8] = b"the middle";
     let text = |fragments: &[&'static [u8]]| fragmented(Opcode::Text, fragments.iter().copied());
@@ -48,7 +52,7 @@ pub(super) fn fragments() -> Vec<Case> {
 
 /// Text in three parts, the second of which is invalid. A client that waits for the end of the message
 /// or the frame does not notice it at once.
-pub(super) fn fail_fast() -> Vec<Case> {
+fn fail_fast() -> Vec<Case> {
     let cut = |at: usize, len: usize| {
         let text = [KOSME, ABOVE_UNICODE, ASCII].concat();
         [text[..at].to_vec(), text[at..at + len].to_vec(), text[at + len..].to_vec()]
@@ -78,7 +82,7 @@ pub(super) fn fail_fast() -> Vec<Case> {
 }
 
 /// One text per case, some of them valid UTF-8.
-pub(super) fn sequences() -> Vec<Case> {
+fn sequences() -> Vec<Case> {
     let mut cases = Vec::new();
     for (section, texts) in (5..).zip(groups()) {
         for (number, text) in (1..).zip(texts) {
