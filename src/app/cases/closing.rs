@@ -58,8 +58,8 @@ fn payloads() -> Vec<Case> {
     let answered = || ExpectedClose::answered(&[1000]);
     let refused = || ExpectedClose::refused(&[1002]);
     vec![
-        case(id(1), vec![Action::Close(b"".into())], answered()),
-        case(id(2), vec![Action::Close(b"a".into())], refused()),
+        case(id(1), vec![Action::frame(Opcode::Close, b"")], answered()),
+        case(id(2), vec![Action::frame(Opcode::Close, b"a")], refused()),
         case(id(3), vec![Action::close(1000, b"")], answered()),
         case(id(4), vec![Action::close(1000, TEXT)], answered()),
         case(id(5), vec![Action::close(1000, &[b'*'; 123])], answered()),

@@ -197,12 +197,12 @@ fn answered(id: Id, actions: Vec<Action>, events: Vec<Event>) -> Case {
 
 /// A case whose first action is already invalid.
 fn refused(id: Id, actions: Vec<Action>) -> Case {
-    Case::script(id, actions, vec![], ExpectedClose::by_client(1002), KILL)
+    Case::script(id, actions, vec![], ExpectedClose::failing(&[1002]), KILL)
 }
 
 /// A case with an invalid action after a valid message. The echo of the message is optional.
 fn refused_after(id: Id, actions: Vec<Action>, echo: Event) -> Case {
-    let close = ExpectedClose::by_client(1002);
+    let close = ExpectedClose::failing(&[1002]);
     Case::script(id, actions, vec![echo], close, KILL).or_non_strict(vec![])
 }
 

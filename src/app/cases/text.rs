@@ -224,7 +224,7 @@ fn echoed(id: Id, actions: Vec<Action>, text: &[u8]) -> Case {
 }
 
 fn refused(id: Id, actions: Vec<Action>, events: Vec<Event>, limit: Limit) -> Case {
-    let case = Case::script(id, actions, events, ExpectedClose::by_client(1007), limit);
+    let case = Case::script(id, actions, events, ExpectedClose::failing(&[1007]), limit);
     Case { judging: Judging::SideMatters, ..case }
 }
 

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::cases::case::{
-    Action, Behavior, Bytes, Case, Check, Frame, Limit, Play, Reception, RoundTrips, Transport,
-    Writes,
+    Action, Behavior, Bytes, Case, Check, Frame, Limit, Play, RoundTrips, Transport, Writes,
 };
 use crate::app::cases::course::{Course, Due, masking_key};
 use crate::app::cases::payload::Payload;
@@ -287,7 +286,7 @@ impl<'s> Trial<'s> {
 
     fn process_events(&mut self) {
         let Self { incoming, course, controls, handshake, .. } = self;
-        if course.case.opening.reception == Reception::Fail {
+        if course.case.fails_handshake() {
             return course.process_bytes(incoming);
         }
         loop {
@@ -411,15 +410,15 @@ impl<'s> Trial<'s> {
             return false;
         };
         match action {
-            Action::Frame(frame) => self.writing = Some(Writing::new(frame.clone())),
+            Action::Frame(frame) => {
+                let frame = frame.clone();
+                if frame.is_close() && !self.course.is_closing() {
+                    self.begin_close(ClosePayload::decode(&frame.payload.to_vec()));
+                }
+                self.writing = Some(Writing::new(frame));
+            }
             Action::Bytes(Bytes { bytes, writes, .. }) => {
                 self.writing = Some(Writing::raw(bytes.to_vec(), *writes));
-            }
-            Action::Close(payload) => {
-                let (first, payload) = (FIN | Opcode::Close as u8, payload.clone());
-                self.begin_close(ClosePayload::decode(&payload.to_vec()));
-                let frame = Frame { first, payload, writes: Writes::Together };
-                self.writing = Some(Writing::new(frame));
             }
             Action::Mark => self.course.came(Came::Open),
             Action::EndStream => self.course.due = Due::EndStream,

@@ -195,7 +195,7 @@ fn bomb() -> Case {
     let refusal = Alternative {
         behavior: Behavior::Ok,
         events: vec![first_echo()],
-        close: ExpectedClose::by_client(1009),
+        close: ExpectedClose::failing(&[1009]),
     };
     Case {
         terms: ANY,

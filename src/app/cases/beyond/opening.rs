@@ -134,7 +134,7 @@ fn heads() -> Vec<Case> {
             TWICE,
             vec![Action::Bytes(SECOND), Action::text(TEXT)],
             vec![],
-            ExpectedClose::by_client(1002),
+            ExpectedClose::failing(&[1002]),
             KILL,
         ),
     ]
