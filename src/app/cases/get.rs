@@ -74,20 +74,17 @@ fn report(name: &str, agent: Option<&str>, cases: &Cases) -> Option<Response> {
 /// The selected cases.
 fn list(suite: &Suite) -> String {
     let describe = |(place, case): (usize, Case)| {
-        format!(
-            "  {{\"case\": {}, \"id\": \"{}\", \"group\": \"{}\", \"description\": {}, \"expectation\": {}, \
-             \"rule\": {}, \"maxDuration\": {}}}",
-            place + 1,
-            case.id,
-            suite::subject(case.id.group()),
-            json::string(case.description().as_bytes()),
-            json::string(case.expectation().as_bytes()),
-            json::string(case.rule.as_bytes()),
-            case.max_duration().as_millis(),
-        )
+        json::object([
+            ("case", (place + 1).to_string()),
+            ("id", json::string(case.id.to_string())),
+            ("group", json::string(suite::subject(case.id.group()))),
+            ("description", json::string(case.description())),
+            ("expectation", json::string(case.expectation())),
+            ("rule", json::string(case.rule)),
+            ("maxDuration", case.max_duration().as_millis().to_string()),
+        ])
     };
-    let cases: Vec<_> = suite.cases().enumerate().map(describe).collect();
-    format!("[\n{}\n]\n", cases.join(",\n"))
+    format!("[{}]\n", json::lines(suite.cases().enumerate().map(describe)))
 }
 
 /// Explains the effect of a WebSocket at the same address.
@@ -100,11 +97,7 @@ fn explain(control: Control, cases: &Cases) -> Response {
         Control::Ask(Command::CaseInfo(case)) => format!("{}: {}", case.id, case.explanation()),
         Control::Ask(Command::CaseStatus(case, agent)) => {
             return match cases.results.state(&agent, case.id) {
-                Some(State::Judged(report)) => json(format!(
-                    "{{\"behavior\": \"{}\", \"behaviorClose\": \"{}\"}}\n",
-                    report.behavior.as_str(),
-                    report.close.as_str()
-                )),
+                Some(State::Judged(report)) => json(json::object(report.verdicts()) + "\n"),
                 Some(State::Running) => Response::text(404, "the case is being played"),
                 None => Response::text(404, "the case was not played to this agent"),
             };

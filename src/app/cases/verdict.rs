@@ -200,9 +200,9 @@ fn shown(payload: &[u8]) -> String {
     let start = &payload[..payload.len().min(MAX_SHOWN)];
     let end = if start.len() < payload.len() { " …" } else { "" };
     match str::from_utf8(start) {
-        Ok(text) => json::string(format!("{text}{end}").as_bytes()),
+        Ok(text) => json::string(format!("{text}{end}")),
         Err(error) if error.error_len().is_none() && !end.is_empty() => {
-            json::string(&[&start[..error.valid_up_to()], end.as_bytes()].concat())
+            json::string([&start[..error.valid_up_to()], end.as_bytes()].concat())
         }
         Err(_) => format!("\"0x{}{end}\"", Hex(start)),
     }
