@@ -385,16 +385,15 @@ impl Opening {
     pub fn edited(&self, mut response: Response) -> Response {
         for edit in self.edits {
             let (Edit::Remove(name) | Edit::Set(name, _) | Edit::Lowercase(name)) = *edit;
-            let place = response.headers.iter().position(|(known, _)| *known == name);
-            match (edit, place) {
-                (Edit::Remove(_), Some(place)) => drop(response.headers.remove(place)),
-                (Edit::Set(_, value), Some(place)) => response.headers[place].1 = (*value).into(),
-                (Edit::Set(_, value), None) => response.headers.push((name, (*value).into())),
-                (Edit::Lowercase(_), Some(place)) => {
-                    let value = response.headers[place].1.to_ascii_lowercase();
-                    response.headers[place].1 = value.into();
+            let field = response.headers.iter_mut().find(|(known, _)| *known == name);
+            match (edit, field) {
+                (Edit::Remove(_), _) => response.headers.retain(|(known, _)| *known != name),
+                (Edit::Set(_, set), Some((_, value))) => *value = (*set).into(),
+                (Edit::Set(_, set), None) => response.headers.push((name, (*set).into())),
+                (Edit::Lowercase(_), Some((_, value))) => {
+                    *value = value.to_ascii_lowercase().into();
                 }
-                (Edit::Remove(_) | Edit::Lowercase(_), None) => {}
+                (Edit::Lowercase(_), None) => {}
             }
         }
         response

@@ -5,7 +5,7 @@ use crate::app::cases::control::{self, Command, Control};
 use crate::app::cases::format::Format;
 use crate::app::cases::results::{self, Cases, State};
 use crate::app::cases::suite::{self, Suite};
-use crate::app::cases::summary::Check;
+use crate::app::cases::summary::Requirements;
 use crate::app::json;
 use crate::app::page;
 use crate::app::query::Query;
@@ -38,9 +38,9 @@ pub fn response(path: &str, query: &str, cases: &Cases) -> Option<Response> {
 /// The response that reports whether an agent passes.
 fn verdict(query: &str, cases: &Cases) -> Response {
     let asked = Query::parse(query)
-        .and_then(|query| Ok((Check::parse(&query)?, Format::parse(query.get("format"))?)));
+        .and_then(|query| Ok((Requirements::parse(&query)?, Format::parse(query.get("format"))?)));
     match asked {
-        Ok((check, format)) => match check.summarize(cases) {
+        Ok((required, format)) => match required.summarize(cases) {
             // A mistake in `except` must not look like a client that passes.
             Some(summary) if summary.results.is_empty() => {
                 Response::text(400, "except leaves no case")

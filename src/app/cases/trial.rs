@@ -206,15 +206,14 @@ impl<'s> Trial<'s> {
         }
         self.play();
         self.handed_out = self.output.len();
+        if !self.output.is_empty() && self.course.due != Due::EndStream {
+            self.has_sent = true;
+            return Step::Send { head: &self.output, payload: b"" };
+        }
         match mem::replace(&mut self.course.due, Due::Nothing) {
             Due::EndStream => {
                 self.course.ending.dropped_by = Some(Side::Server);
                 return Step::SendEnd(&self.output);
-            }
-            due if !self.output.is_empty() => {
-                self.course.due = due;
-                self.has_sent = true;
-                return Step::Send { head: &self.output, payload: b"" };
             }
             Due::EndTcp => {
                 self.course.ending.dropped_by = Some(Side::Server);
@@ -374,12 +373,15 @@ impl<'s> Trial<'s> {
 
     /// Fills the output.
     fn play(&mut self) {
-        let drips = self.drip.is_some_and(|until| self.now < until);
-        if drips || self.course.due == Due::UpdateKeys {
+        if self.drip.is_some_and(|until| self.now < until) {
             return;
         }
         self.drip = None;
-        while self.output.len() < FLUSH && (self.writing.is_some() || self.advance()) {
+        while self.output.len() < FLUSH
+            // What is in the output still has the old keys.
+            && self.course.due != Due::UpdateKeys
+            && (self.writing.is_some() || self.advance())
+        {
             let Some(writing) = &mut self.writing else { continue };
             let is_together = writing.writes == Writes::Together;
             if !is_together && !self.output.is_empty() {
@@ -424,15 +426,11 @@ impl<'s> Trial<'s> {
             Action::EndStream => self.course.due = Due::EndStream,
             Action::EndTcp => self.course.due = Due::EndTcp,
             Action::Reset => self.course.due = Due::Reset,
-            Action::UpdateKeys => {
-                let is_free = self.course.due == Due::Nothing;
-                if is_free {
-                    self.course.due = Due::UpdateKeys;
-                }
-                self.place += 1;
-                // The output still has the old keys.
-                return !is_free;
+            Action::UpdateKeys if self.course.due == Due::Nothing => {
+                self.course.due = Due::UpdateKeys;
             }
+            // The connection is closing.
+            Action::UpdateKeys => {}
             Action::Wait(_) | Action::Await(_) if self.course.is_closing() => {
                 self.end_script();
                 return true;
