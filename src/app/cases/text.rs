@@ -230,11 +230,14 @@ fn refused(id: Id, actions: Vec<Action>, events: Vec<Event>, limit: Limit) -> Ca
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn the_groups_have_so_many_right_and_wrong_texts() {
         let counts = groups().map(|group| {
+            assert_eq!(BTreeSet::from_iter(&group).len(), group.len(), "{group:X?}");
             let right = group.iter().filter(|text| str::from_utf8(text).is_ok()).count();
             (right, group.len() - right)
         });
