@@ -9,10 +9,17 @@ use crate::app::cases::summary::Requirements;
 use crate::app::json;
 use crate::app::page;
 use crate::app::query::Query;
+use crate::escape::Quoted;
 use crate::http::response::Response;
 
 /// The folder of the reports. The page requests them again and again while a client runs the cases.
 pub const REPORTS: &str = "/reports/";
+
+/// The paths for a browser or a script. The page's links are relative, so a slash at its end would break
+/// them.
+pub const PATHS: [&str; 2] = ["/cases", "/verdict"];
+
+const NO_REPORT: &str = "there is no such report; /reports/index.json lists all";
 
 /// The response to a GET, or `None` for other paths.
 pub fn response(path: &str, query: &str, cases: &Cases) -> Option<Response> {
@@ -25,7 +32,7 @@ pub fn response(path: &str, query: &str, cases: &Cases) -> Option<Response> {
     if let Some(name) = path.strip_prefix(REPORTS) {
         return Some(match Query::parse(query) {
             Ok(query) => report(name, query.get("agent"), cases)
-                .unwrap_or_else(|| Response::text(404, "there is no such report")),
+                .unwrap_or_else(|| Response::text(404, NO_REPORT)),
             Err(wrong) => Response::text(400, wrong),
         });
     }
@@ -91,7 +98,8 @@ fn list(suite: &Suite) -> String {
 fn explain(control: Control, cases: &Cases) -> Response {
     let text = match control {
         Control::Run(case, agent) => {
-            format!("A WebSocket here plays case {} to {agent}.\n{}", case.id, case.explanation())
+            let (id, agent) = (case.id, Quoted(agent.as_bytes()));
+            format!("A WebSocket here plays case {id} to {agent}.\n{}", case.explanation())
         }
         Control::Ask(Command::CaseCount) => cases.suite.ids().len().to_string(),
         Control::Ask(Command::CaseInfo(case)) => format!("{}: {}", case.id, case.explanation()),

@@ -276,11 +276,15 @@ fn judge_close(expected: &ExpectedClose, ending: &Ending) -> (CloseBehavior, Str
     let code = ending.received.as_ref().and_then(|close| close.code);
     let wrong_code = code.filter(|code| !expected.codes.contains(code));
     if !is_right_side(expected, ending) {
-        let result = match expected.by {
-            Side::Client => "the server closed, and the client had to",
-            Side::Server => "the client closed, and the server had to",
+        let result = match (expected.by, &ending.received, code) {
+            (Side::Client, ..) => "the server closed, and the client had to".into(),
+            (Side::Server, None, _) => "the client ended TCP, and the server had to close".into(),
+            (Side::Server, Some(_), None) => "the client closed, and the server had to".into(),
+            (Side::Server, Some(_), Some(code)) => {
+                format!("the client closed with {code}, and the server had to")
+            }
         };
-        (CloseBehavior::Failed, result.into())
+        (CloseBehavior::Failed, result)
     } else if expected.clean
         && let Some(unclean) = ending.unclean
     {

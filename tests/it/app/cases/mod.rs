@@ -314,6 +314,7 @@ fn there_are_the_517_cases_of_the_suite_in_their_order() {
         ("6.*.1", 23),
         ("*.1.1", 8),
         ("1*.2.*1", 5),
+        ("1*.1.*.1", 0),
         ("7.9.3", 1),
         ("7.9", 0),
     ] {
@@ -508,6 +509,20 @@ fn a_get_without_a_case_lists_the_selected_cases() {
     // A runner that forgets the case still learns it.
     let (refused, _) = ask(&service, "/getCaseInfo");
     assert!(String::from_utf8(refused).unwrap().contains("case or casetuple is missing"));
+}
+
+#[test]
+fn who_is_wrong_by_a_slash_is_shown_the_way() {
+    let service = driver::service(1 << 24, 1 << 30);
+    for (path, answer) in [
+        ("/cases/", "404 not found; did you mean /cases?\n"),
+        ("/Verdict?agent=x", "404 not found; did you mean /verdict?\n"),
+        ("/reports/", "404 there is no such report; /reports/index.json lists all\n"),
+    ] {
+        assert_eq!(get(&service, path), answer);
+    }
+    let run = get(&service, "/runCase?casetuple=2.1&agent=a+b%E2%80%AE");
+    assert!(run.starts_with("200 A WebSocket here plays case 2.1 to \"a b\\u{202e}\".\n"), "{run}");
 }
 
 #[test]

@@ -51,6 +51,22 @@ fn a_client_that_closes_first_is_answered() {
 }
 
 #[test]
+fn the_reason_names_what_the_client_did_instead_of_waiting_for_the_close() {
+    for (sent, reason) in [
+        (frames::close(1009), "the client closed with 1009, and the server had to"),
+        (frames::frame(0x88, b""), "the client closed, and the server had to"),
+        (vec![], "the client ended TCP, and the server had to close"),
+        (vec![0x81], "the client ended TCP, and the server had to close"),
+    ] {
+        let service = service();
+        let mut driver = open(&service, "1.1.2");
+        driver.receive(&sent);
+        driver.end_stream();
+        assert_eq!(report(&service, "1.1.2").close_result, reason);
+    }
+}
+
+#[test]
 fn codes_that_were_registered_later_are_wrong_in_the_suite_only() {
     for code in 1012..=1014 {
         let answer = [frames::close(code)];
