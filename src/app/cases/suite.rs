@@ -1,6 +1,5 @@
 //! All cases, and the selection of some.
 
-use std::fmt;
 use std::sync::LazyLock;
 
 use crate::app::cases::beyond;
@@ -167,12 +166,6 @@ impl Pattern {
             rest = &rest[at + part.len()..];
         }
         rest.ends_with(end)
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -378,7 +378,7 @@ impl<'s> Trial<'s> {
         }
         self.drip = None;
         while self.output.len() < FLUSH
-            // What is in the output still has the old keys.
+            // The output still has the old keys.
             && self.course.due != Due::UpdateKeys
             && (self.writing.is_some() || self.advance())
         {
