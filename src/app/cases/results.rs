@@ -229,22 +229,28 @@ pub fn file_name(agent: &str, id: Id) -> String {
 
 /// `index.json`: the verdicts of all agents.
 pub fn index(reports: &BTreeMap<String, Vec<Arc<Report>>>) -> String {
-    let row = |agent, report: &Report| {
-        let [behavior, close] = report.verdicts();
-        let members = json::object([
-            behavior,
-            close,
-            ("duration", report.duration.as_millis().to_string()),
-            ("remoteCloseCode", code(report.ending.received.as_ref())),
-            ("reportfile", json::string(file_name(agent, report.id))),
-        ]);
-        format!("\n    \"{}\": {members}", report.id)
-    };
-    let agents = reports.iter().map(|(agent, reports)| {
-        let reports: Vec<_> = reports.iter().map(|report| row(agent, report)).collect();
-        format!("{}: {{{}\n  }}", json::string(agent), reports.join(","))
-    });
-    format!("{{{}}}\n", json::lines(agents))
+    // In one buffer, since it may have some megabytes.
+    let mut index = String::from("{");
+    let mut comma = "";
+    for (agent, reports) in reports {
+        index += &format!("{comma}\n  {}: {{", json::string(agent));
+        comma = "";
+        for report in reports {
+            let [behavior, close] = report.verdicts();
+            let members = json::object([
+                behavior,
+                close,
+                ("duration", report.duration.as_millis().to_string()),
+                ("remoteCloseCode", code(report.ending.received.as_ref())),
+                ("reportfile", json::string(file_name(agent, report.id))),
+            ]);
+            index += &format!("{comma}\n    \"{}\": {members}", report.id);
+            comma = ",";
+        }
+        index += "\n  }";
+        comma = ",";
+    }
+    index + "\n}\n"
 }
 
 /// The file with the report on a case. `place` is its place among the selected cases.

@@ -350,7 +350,7 @@ fn cases_are_selected_by_patterns() {
     }
 }
 
-/// As docs of the suite have them, in bytes and seconds.
+/// Written out in bytes, as the suite has them.
 #[test]
 fn large_messages_have_the_sizes_of_the_suite() {
     let suite = Suite::default();
