@@ -6,11 +6,11 @@ use std::time::Duration;
 use log::{Level, log_enabled};
 
 use crate::app::behavior::{Behavior, Script};
+use crate::app::cases::answer::Answer;
 use crate::app::cases::beyond::opening;
 use crate::app::cases::case::Transport;
 use crate::app::cases::control::Control;
-use crate::app::cases::runner::Runner;
-use crate::app::cases::trial::Handshake;
+use crate::app::cases::trial::{Handshake, Trial};
 use crate::app::conversation::Conversation;
 use crate::app::dump;
 use crate::app::incoming::{Incoming, SMALL_INPUT};
@@ -228,7 +228,17 @@ fn runner(
     incoming: Box<Incoming>,
     now: Duration,
 ) -> Content<'_> {
-    Content::Runner(Runner::new(cases, control, handshake, incoming, budget, now))
+    match control {
+        Control::Run(case, agent) => {
+            let budget = Arc::clone(budget);
+            let trial = Trial::new(*case, agent, handshake, &cases.results, incoming, budget, now);
+            Content::Trial(Box::new(trial))
+        }
+        Control::Ask(command) => {
+            let answer = Answer::new(cases, command, incoming, handshake.opening, now);
+            Content::Answer(Box::new(answer))
+        }
+    }
 }
 
 /// The compressor, if compression was agreed. Changes `negotiation` to the parameters that there is memory

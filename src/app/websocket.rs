@@ -1,8 +1,10 @@
-//! An open WebSocket: the echo, a script, or a client that runs the cases. Also the log line at its end.
+//! An open WebSocket: the echo, a script, a case, or the answer to a client that runs the cases. Also the
+//! log line at its end.
 
 use std::time::Duration;
 
-use crate::app::cases::runner::Runner;
+use crate::app::cases::answer::Answer;
+use crate::app::cases::trial::Trial;
 use crate::app::conversation::Conversation;
 use crate::app::end::{End, Ended};
 use crate::app::scripted::Scripted;
@@ -28,7 +30,8 @@ pub struct WebSocket<'s> {
 pub enum Content<'s> {
     Echo(Conversation<'s>),
     Script(Box<Scripted>),
-    Runner(Runner<'s>),
+    Trial(Box<Trial<'s>>),
+    Answer(Box<Answer<'s>>),
 }
 
 impl<'s> WebSocket<'s> {
@@ -58,7 +61,8 @@ impl<'s> WebSocket<'s> {
         let step = match &mut self.content {
             Content::Echo(conversation) => conversation.next(now, traced),
             Content::Script(scripted) => scripted.next(now, traced),
-            Content::Runner(runner) => runner.next(now),
+            Content::Trial(trial) => trial.next(now),
+            Content::Answer(answer) => answer.next(now),
         };
         let [head, payload] = match step {
             Step::Send { head, payload } => [head, payload],
@@ -79,7 +83,8 @@ impl<'s> WebSocket<'s> {
         match &mut self.content {
             Content::Echo(conversation) => conversation.input(),
             Content::Script(scripted) => scripted.input(),
-            Content::Runner(runner) => runner.input(),
+            Content::Trial(trial) => trial.incoming.input(),
+            Content::Answer(answer) => answer.incoming.input(),
         }
     }
 
@@ -89,7 +94,8 @@ impl<'s> WebSocket<'s> {
         match &mut self.content {
             Content::Echo(conversation) => conversation.received(bytes, now),
             Content::Script(scripted) => scripted.received(bytes, now),
-            Content::Runner(runner) => runner.received(bytes, now),
+            Content::Trial(trial) => trial.incoming.received(bytes, now),
+            Content::Answer(answer) => answer.incoming.received(bytes, now),
         }
     }
 
@@ -98,7 +104,9 @@ impl<'s> WebSocket<'s> {
         match &mut self.content {
             Content::Echo(conversation) => conversation.waited(now),
             Content::Script(scripted) => scripted.waited(now),
-            Content::Runner(runner) => runner.waited(now),
+            // Neither sends pings, so nothing is due.
+            Content::Trial(trial) => drop(trial.incoming.waited(now)),
+            Content::Answer(answer) => drop(answer.incoming.waited(now)),
         }
     }
 
@@ -106,15 +114,15 @@ impl<'s> WebSocket<'s> {
     /// sent.
     pub fn ended(&mut self, now: Duration, unsent: usize) {
         self.sent = self.sent.saturating_sub(unsent as u64);
-        if let Content::Runner(runner) = &mut self.content {
-            runner.ended(now);
+        if let Content::Trial(trial) = &mut self.content {
+            trial.ended(now);
         }
     }
 
     /// Processes the answer to [`Step::Report`].
     pub fn reported(&mut self, result: Result<(), String>) {
-        if let Content::Runner(runner) = &mut self.content {
-            runner.reported(result);
+        if let Content::Answer(answer) = &mut self.content {
+            answer.reported(result);
         }
     }
 
@@ -123,32 +131,33 @@ impl<'s> WebSocket<'s> {
         match &mut self.content {
             Content::Echo(conversation) => conversation.stop(),
             Content::Script(scripted) => scripted.stop(),
-            Content::Runner(runner) => runner.stop(),
+            Content::Trial(trial) => trial.stop(),
+            Content::Answer(answer) => answer.stop(),
         }
     }
 
     /// How it ended, once the last step was taken or the stream has ended.
     pub fn end(&self) -> End {
         match &self.content {
-            Content::Echo(_) => End::of(self.session()),
+            Content::Echo(_) | Content::Answer(_) => End::of(self.session()),
             Content::Script(scripted) => scripted.end(),
-            Content::Runner(runner) => runner.end(),
+            Content::Trial(trial) => trial.end(),
         }
     }
 
     /// The log line about its `end` at `now`.
     #[cold]
     pub fn line(&self, end: End, now: Duration) -> (Topic, Line) {
+        if let Content::Trial(trial) = &self.content
+            && let Some(verdict) = trial.line()
+        {
+            return (Topic::Verdict, Line::Text(verdict.into()));
+        }
         let (topic, messages) = match &self.content {
             Content::Echo(conversation) => (Topic::Ended, conversation.messages()),
             Content::Script(scripted) => (Topic::Ended, scripted.messages()),
-            Content::Runner(runner) => {
-                if let Some(verdict) = runner.verdict() {
-                    return (Topic::Verdict, Line::Text(verdict.into()));
-                }
-                // A client that runs the cases opens many connections.
-                (Topic::Detail, 0)
-            }
+            // A client that runs the cases opens many connections.
+            Content::Trial(_) | Content::Answer(_) => (Topic::Detail, 0),
         };
         let ended = Ended {
             client: self.number,
@@ -167,7 +176,8 @@ impl<'s> WebSocket<'s> {
         match &self.content {
             Content::Echo(conversation) => conversation.session(),
             Content::Script(scripted) => scripted.session(),
-            Content::Runner(runner) => runner.session(),
+            Content::Trial(trial) => &trial.incoming.session,
+            Content::Answer(answer) => &answer.incoming.session,
         }
     }
 }

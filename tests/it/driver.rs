@@ -116,8 +116,8 @@ pub struct Driver<'s> {
     pub forwarded: Option<Peer>,
     /// Whether it may become a WebSocket.
     pub admission: Result<u64, &'static str>,
-    /// How often TLS was asked for new keys.
-    pub key_updates: usize,
+    /// After how many of the bytes in `sent` TLS was asked for new keys.
+    pub key_updates: Vec<usize>,
     /// The steps that were taken.
     pub steps: usize,
     /// From which step on the server stops.
@@ -151,7 +151,7 @@ impl<'s> Driver<'s> {
             ended: None,
             forwarded: None,
             admission: Ok(1),
-            key_updates: 0,
+            key_updates: vec![],
             steps: 0,
             stops_at: usize::MAX,
             lost_at: None,
@@ -332,7 +332,7 @@ impl<'s> Driver<'s> {
                     self.ended = Some(Ended::Stream);
                 }
                 Step::Reset => self.ended = Some(Ended::Reset),
-                Step::UpdateKeys => self.key_updates += 1,
+                Step::UpdateKeys => self.key_updates.push(self.sent.len()),
                 Step::Admit => self.connection.admitted(self.admission),
                 // Without files there is nothing that could go wrong.
                 Step::Report(_) => self.connection.reported(Ok(())),

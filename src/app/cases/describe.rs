@@ -3,7 +3,7 @@
 use crate::app::behavior::Handshake;
 use crate::app::cases::case::{
     Action, Alternative, Behavior, Case, Check, Edit, Event, ExpectedClose, Frame, Judging,
-    Opening, Play, Reception, RoundTrips, Writes,
+    Opening, Play, RoundTrips, Writes,
 };
 use crate::app::cases::payload::Payload;
 use crate::app::trace::{Side, opcode_name};
@@ -47,7 +47,7 @@ impl Case {
 
     /// The expected answers, the note and the rule.
     pub fn expectation(&self) -> String {
-        let fails = self.opening.reception == Reception::Fail;
+        let fails = self.fails_handshake();
         let events = if fails { String::new() } else { expected(&self.play) };
         let close = if fails {
             "Expects nothing but the end of TCP".into()
@@ -183,7 +183,6 @@ fn action(action: &Action) -> Option<String> {
         }
         Action::Frame(frame) => Some(format!("{} {:?}", kind(frame), frame.payload)),
         Action::Bytes(bytes) => Some(bytes.name.to_string()),
-        Action::Close(payload) => Some(format!("close {}", code_and_reason(payload))),
         Action::Wait(time) => Some(format!("nothing for {time:?}")),
         Action::Await(_) => Some("nothing until the first answer".into()),
         Action::Mark => None,
