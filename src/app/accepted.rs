@@ -36,8 +36,8 @@ const MAX_KEPT_HEAD: usize = 512;
 /// A request that opens a WebSocket once it is admitted, possibly after a delay.
 pub struct Accepted {
     pub opened: Box<Opened>,
-    /// The end of the delay, from the admission on.
-    pub until: Duration,
+    /// How long after the admission it is answered.
+    pub delay: Duration,
     pub response: Response,
     /// The bytes after the head.
     pub input: Buffer,
@@ -83,7 +83,7 @@ impl Accepted {
         let who = Who::new(sent.peer, Some(sent.request));
         let mut accepted = Box::new(Accepted {
             opened: Box::new(Opened { client: 0, who, upgrade }),
-            until: Duration::ZERO,
+            delay: Duration::ZERO,
             response,
             input: Buffer::new(Arc::clone(&service.budget)),
             deflate,
@@ -108,7 +108,7 @@ impl Accepted {
             return;
         }
         self.response = routes::open(request, &self.opened.upgrade, behavior.handshake);
-        self.until = behavior.delay;
+        self.delay = behavior.delay;
         let script = behavior.script;
         let dump =
             script.dump.then(|| dump::dump(peer, header, request, &service.policy, &self.response));
@@ -127,12 +127,6 @@ impl Accepted {
             mistake = opening::mistake(sent.request);
         }
         self.job = Job::Runner { control, request: kept_head(sent.head), mistake };
-    }
-
-    /// Records that it was admitted at `now`, as client `number` of the log.
-    pub fn admit(&mut self, number: u64, now: Duration) {
-        self.opened.client = number;
-        self.until += now;
     }
 
     /// Whether a WebSocket opens. The answer of a case may be an error, too.

@@ -86,6 +86,11 @@ fn the_time_in_which_the_process_is_suspended_does_not_count_against_a_request()
         }
         driver.forget_response();
     }
+    // One that comes whole after it has its time to read the response.
+    let mut driver = Driver::new(&service);
+    driver.now = 10 * HANDSHAKE_TIMEOUT;
+    driver.receive(request("GET", "/").as_bytes());
+    assert_eq!(driver.wait(), Some(CLOSE_TIMEOUT));
 }
 
 #[test]
