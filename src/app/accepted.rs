@@ -6,11 +6,11 @@ use std::time::Duration;
 use log::{Level, log_enabled};
 
 use crate::app::behavior::{Behavior, Script};
+use crate::app::cases::answer::Answer;
 use crate::app::cases::beyond::opening;
 use crate::app::cases::case::Transport;
 use crate::app::cases::control::Control;
-use crate::app::cases::runner::Runner;
-use crate::app::cases::trial::Handshake;
+use crate::app::cases::trial::{Handshake, Trial};
 use crate::app::conversation::Conversation;
 use crate::app::dump;
 use crate::app::incoming::{Incoming, SMALL_INPUT};
@@ -183,13 +183,10 @@ impl Accepted {
                     mistake,
                     transport,
                 };
-                runner(service, control, handshake, incoming, now)
+                for_runner(service, control, handshake, incoming, now)
             }
         };
-        let mut websocket = WebSocket::new(number, now, content, response_len, received);
-        if log_enabled!(Level::Trace) {
-            websocket.trace();
-        }
+        let websocket = WebSocket::new(number, now, content, response_len, received);
         (websocket, (topic, Line::Opened(self.opened)))
     }
 }
@@ -200,7 +197,10 @@ impl Job {
         let Settings { max_message_size: size, timeouts, .. } = *settings;
         match self {
             Job::Echo => (size, timeouts),
-            Job::Script { script, .. } => (size, script.timeouts(timeouts)),
+            Job::Script { script, .. } => {
+                let ping_interval = script.ping_interval.or(timeouts.ping_interval);
+                (size, Timeouts { ping_interval, ..timeouts })
+            }
             Job::Runner { control, .. } => {
                 let size = match control {
                     Control::Run(case, _) => case.max_message_size(size),
@@ -215,14 +215,24 @@ impl Job {
 
 // Not inlined, since it needs much stack.
 #[inline(never)]
-fn runner(
+fn for_runner(
     Service { cases, budget, .. }: &Service,
     control: Control,
     handshake: Handshake,
     incoming: Box<Incoming>,
     now: Duration,
 ) -> Content<'_> {
-    Content::Runner(Runner::new(cases, control, handshake, incoming, budget, now))
+    match control {
+        Control::Run(case, agent) => {
+            let (results, budget) = (&cases.results, Arc::clone(budget));
+            let trial = Trial::new(*case, agent, handshake, results, incoming, budget, now);
+            Content::Trial(Box::new(trial))
+        }
+        Control::Ask(command) => {
+            let answer = Answer::new(cases, command, incoming, handshake.opening, now);
+            Content::Answer(Box::new(answer))
+        }
+    }
 }
 
 /// The compressor, if compression was agreed. Changes `negotiation` to the parameters that there is memory
