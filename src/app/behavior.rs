@@ -340,7 +340,10 @@ fn status(text: &str) -> Option<u16> {
 fn after(text: &str) -> Option<After> {
     match number(text, 0..=1000) {
         Some(replies) => Some(After::Replies(replies as u32)),
-        None => time(text, 0..=600_000).map(After::Time),
+        None => Some(match time(text, 0..=600_000)? {
+            Duration::ZERO => After::AT_ONCE,
+            time => After::Time(time),
+        }),
     }
 }
 
@@ -355,7 +358,7 @@ fn misbehavior(query: &Query) -> Result<(Handshake, Option<(After, Fault)>), Str
     }
     match (fault, get(query, "after", after)?) {
         (None, Some(_)) => Err(expected("after")),
-        (Some(Fault::Reset), None | Some(After::AT_ONCE | After::Time(Duration::ZERO))) => {
+        (Some(Fault::Reset), None | Some(After::AT_ONCE)) => {
             Err("rst needs after, since a reset would take the 101 with it".into())
         }
         (fault, after) => {
@@ -507,9 +510,7 @@ impl fmt::Display for Pushes {
 impl fmt::Display for After {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            After::AT_ONCE | After::Time(Duration::ZERO) => {
-                f.write_str("right after the handshake")
-            }
+            After::AT_ONCE => f.write_str("right after the handshake"),
             After::Replies(replies) => write!(f, "after {}", Count(replies.into(), "message")),
             After::Time(time) => write!(f, "after {}", shown(time)),
         }

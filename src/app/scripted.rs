@@ -302,7 +302,8 @@ impl Scripted {
     fn is_fault_next(&self) -> bool {
         let Some((After::Replies(after), _)) = self.script.fault else { return false };
         let due = self.queue.iter().take_while(|entry| entry.due <= self.now);
-        self.script.drip.is_zero() && self.replies.saturating_add(replies(due)) >= after
+        let at_once = if self.script.drip.is_zero() { replies(due) } else { 0 };
+        self.replies.saturating_add(at_once) >= after
     }
 
     fn is_closed(&self) -> bool {

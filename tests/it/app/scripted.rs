@@ -106,6 +106,19 @@ fn a_fault_at_once_is_in_the_same_write_as_the_opening() {
 }
 
 #[test]
+fn a_fault_at_once_comes_before_a_mistake_that_came_with_the_request() {
+    for query in ["", "&after=0s", "&drip=1s", "&after=0s&drip=1s"] {
+        let service = service(LARGE, LARGE);
+        let mut driver = Driver::new(&service);
+        let head = upgrade(&format!("/do?close=4000{query}"), "");
+        driver.receive(&[head.as_bytes(), &frame(0x81, b"\xFF")].concat());
+        assert_eq!(driver.ended, None, "{query}: the answer is awaited");
+        driver.receive(&close(4000));
+        assert_eq!(driver.ended, Some(Ended::Stream), "{query}");
+    }
+}
+
+#[test]
 fn a_close_frame_that_was_asked_for_is_the_last_one_and_its_answer_ends_the_stream() {
     for (query, bytes, _) in faults().into_iter().take(3) {
         with(query, |driver| {
