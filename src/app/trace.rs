@@ -410,8 +410,7 @@ impl Inbound {
         if let Some(Close::ByServer(close, _)) = session.closed() {
             let is_invalid = close.code == Some(1007);
             // A close frame, or the end of a message that can't be inflated or is not UTF-8.
-            let last = self.waiting.frames.last();
-            let ends = last.is_some_and(|frame| frame.is_control() || frame.is_final());
+            let ends = self.waiting.frames.last().is_some_and(Frame::is_final);
             if !ends && self.reader.open.as_ref().is_some_and(Frame::has_header) {
                 self.waiting.frames.extend(self.reader.open.clone());
             } else if !ends && !is_invalid {

@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use wsecho::app::cases::case::Id;
+use wsecho::app::cases::results::State;
 use wsecho::app::end::Lost;
 use wsecho::app::service::Service;
 use wsecho::app::step::Topic;
 use wsecho::websocket::close::STOPPING as STOPPING_FRAME;
 
 use crate::driver::{
-    CLOSE_TIMEOUT, Closed, Driver, Ended, HANDSHAKE_TIMEOUT, LINGER, Waits, service, upgrade,
+    BEGAN, CLOSE_TIMEOUT, Closed, Driver, Ended, HANDSHAKE_TIMEOUT, LINGER, Waits, service, upgrade,
 };
 use crate::frames::{close, frame, server_frame};
 
@@ -318,6 +320,18 @@ fn a_delayed_handshake_is_answered_exactly_then_with_what_came_meanwhile() {
             assert_responds(&driver, status, "asked for");
         }
     }
+}
+
+#[test]
+fn a_case_starts_when_its_handshake_is_answered() {
+    let service = service(100, 1 << 20);
+    let mut driver = Driver::new(&service);
+    driver.wait_until(secs(5));
+    driver.receive(upgrade("/runCase?casetuple=1.1.1&agent=x", "").as_bytes());
+    driver.end_stream();
+    let case = Id::parse("1.1.1").unwrap();
+    let Some(State::Judged(report)) = service.cases.results.state("x", case) else { panic!() };
+    assert_eq!(report.started, BEGAN + secs(5));
 }
 
 #[test]

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wsecho::app::service::Service;
+use wsecho::app::trace::Hex;
 use wsecho::websocket::negotiation::Mode;
 
+use crate::deflate::Compressor;
 use crate::driver::{Driver, Ended, service, upgrade};
 use crate::frames::{close, frame, masked_frame, server_frame};
 use crate::support::read_frame;
@@ -208,6 +210,24 @@ fn a_wrong_frame_is_shown_up_to_its_mistake_in_every_split_and_nothing_after_it(
                 .collect();
             assert_eq!(wrong, expected, "{piece}");
             assert_eq!((&close["name"], &close["from"]), (&json!("close"), &json!("server")));
+        }
+    }
+}
+
+#[test]
+fn a_message_that_is_wrong_once_inflated_is_shown_whole_and_nothing_after_it() {
+    let service = service(100, 1 << 20);
+    let fields = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    for message in [&b"not \xFF text"[..], &[b'x'; 101]] {
+        let payload = Compressor::new(6).message(message);
+        let sent = [frame(0xC1, &payload), frame(0x81, b"later")].concat();
+        for piece in (1..=sent.len()).chain([usize::MAX]) {
+            let mut driver = opened(&service, "", fields);
+            driver.receive_in_pieces(&sent, &[piece]);
+            let (_, traces) = split(&driver.sent);
+            let [wrong, close] = &traces[0].as_array().unwrap()[..] else { panic!("{traces:?}") };
+            assert_eq!(wrong["bytes"], Hex(&payload).to_string(), "{piece}");
+            assert_eq!(close["from"], "server");
         }
     }
 }
