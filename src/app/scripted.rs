@@ -412,7 +412,6 @@ impl Scripted {
                 let at = self.queue.partition_point(|other| other.due <= due);
                 self.queue.insert(at, Entry { due, kind, frames, seen });
             }
-            Err(OverBudget) if self.is_closed() => {}
             Err(OverBudget) => {
                 self.incoming.close(OVER_BUDGET);
             }

@@ -272,12 +272,16 @@ fn a_health_check_that_has_arrived_is_answered_though_its_connection_has_to_end(
         }
     }
     // Of one that has yet to arrive nothing is known.
-    let mut driver = Driver::new(&service);
-    driver.receive(b"GET /hea");
-    driver.connection.make_room("the connection limit is reached");
-    driver.run();
-    driver.suspend_until(Duration::ZERO);
-    assert_responds(&driver, 503, "the connection limit is reached");
+    let ends: [Then; 2] =
+        [|driver| driver.suspend_until(Duration::ZERO), |driver| driver.end_stream()];
+    for end in ends {
+        let mut driver = Driver::new(&service);
+        driver.receive(b"GET /hea");
+        driver.connection.make_room("the connection limit is reached");
+        driver.run();
+        end(&mut driver);
+        assert_responds(&driver, 503, "the connection limit is reached");
+    }
 }
 
 #[test]
@@ -408,6 +412,25 @@ fn a_peer_whose_stream_was_ended_without_a_close_frame_has_the_close_timeout_and
         assert!(end.contains(words), "{end}");
         assert_eq!(driver.waits, Waits::Over);
     }
+}
+
+#[test]
+fn nothing_is_waited_for_after_a_response_that_could_not_be_sent() {
+    let service = service(100, 0);
+    for lost in [Lost::Broken("reset".into()), Lost::Tls("a record is wrong".into())] {
+        let mut driver = Driver::new(&service);
+        driver.lost_at = Some((driver.steps, lost));
+        driver.receive(request("GET", "/").as_bytes());
+        assert_eq!((driver.waits, driver.sent.len()), (Waits::Over, 0));
+    }
+}
+
+#[test]
+fn a_peer_that_has_ended_the_stream_of_its_websocket_is_not_waited_for() {
+    let service = service(100, 0);
+    let mut driver = Driver::open(&service);
+    driver.end_stream();
+    assert_eq!((driver.waits, driver.ended), (Waits::Over, Some(Ended::Stream)));
 }
 
 // A stop, and a loss, at any step

@@ -154,8 +154,10 @@ fn of_many_frames_64_are_shown_and_the_others_counted() {
         driver.receive_in_pieces(&fragments, &[piece]);
         let text = String::from_utf8_lossy(&driver.sent).into_owned();
         assert!(text.ends_with(r#"],"more":938}"#), "{piece}: {}", &text[text.len() - 30..]);
+        driver.receive_in_pieces(&[&fragments[..], &frame(0x81, b"next")].concat(), &[piece]);
         let (_, traces) = split(&driver.sent);
-        assert_eq!(traces[0].as_array().unwrap().len(), 64);
+        let lens: Vec<_> = traces.iter().map(|trace| trace.as_array().unwrap().len()).collect();
+        assert_eq!(lens, [64, 64, 2], "{piece}");
     }
 }
 
@@ -182,6 +184,7 @@ fn a_wrong_frame_is_shown_up_to_its_mistake_in_every_split_and_nothing_after_it(
                 ("text", format!("8181{key}"), json!(1), ""),
             ],
         ),
+        (frame(0x01, b"a\xFF"), vec![("text", format!("0182{key}"), json!(2), "61ff")]),
         (frame(0x81, b"ok\xFFnot"), vec![("text", format!("8186{key}"), json!(6), "6f6bff")]),
         (
             invalid,
