@@ -62,7 +62,7 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LINGER: Duration = Duration::from_millis(200);
 
 /// When each connection begins: the example of RFC 9110 §5.6.7, Sun, 06 Nov 1994 08:49:37 GMT.
-const BEGAN: Duration = Duration::from_secs(784_111_777);
+pub const BEGAN: Duration = Duration::from_secs(784_111_777);
 
 /// A verbatim echo of messages of up to `max_message_size` bytes, which together may hold `max_buffered`.
 pub fn service(max_message_size: usize, max_buffered: usize) -> Service {
