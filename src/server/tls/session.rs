@@ -42,13 +42,12 @@ const OVERHEAD: usize = 128;
 
 /// One client's session.
 pub struct Session {
-    /// `None` until the handshake begins.
-    tls: Option<Box<UnbufferedServerConnection>>,
+    tls: UnbufferedServerConnection,
     /// Received records, decrypted in place. After [`process`](Self::process) none of them is whole.
     /// Sending relies on that: rustls then processes nothing, and there is nothing to discard.
     input: Buffer,
-    /// The part of the input that was processed, in bytes. It is kept while its message is not whole.
-    processed: usize,
+    /// The part of the input that was processed, in bytes, and is kept while its message is not whole.
+    kept: usize,
     /// Decrypted data that was not returned yet.
     received: VecDeque<u8>,
     /// Records to send.
@@ -56,8 +55,6 @@ pub struct Session {
     /// Whether the peer has sent `close_notify`.
     is_ended: bool,
 }
-
-const NOT_BEGUN: &str = "the handshake has not begun";
 
 /// The next need of the session.
 pub enum Next {
@@ -69,14 +66,14 @@ pub enum Next {
 
 impl Session {
     /// A session whose handshake is about to begin.
-    pub fn new(budget: &Arc<Budget>) -> Result<Self, Error> {
+    pub fn new(config: Arc<ServerConfig>, budget: &Arc<Budget>) -> Result<Self, Error> {
         let mut input = Buffer::new(Arc::clone(budget));
         reserve(&mut input, HELLO_INPUT)?;
         let output = Buffer::new(Arc::clone(budget));
         Ok(Session {
-            tls: None,
+            tls: UnbufferedServerConnection::new(config)?,
             input,
-            processed: 0,
+            kept: 0,
             received: VecDeque::new(),
             output,
             is_ended: false,
@@ -101,8 +98,8 @@ impl Session {
     /// Whether the input has a whole record that was not processed, or bytes that can't become one.
     pub fn has_record(&self) -> bool {
         // A message may continue in the next record (RFC 8446 §5.1), and is processed as it grows.
-        if self.processed > 0 {
-            return self.input.filled().len() > self.processed;
+        if self.kept > 0 {
+            return self.input.filled().len() > self.kept;
         }
         // RFC 8446 §5.1: change_cipher_spec, alert, handshake or application_data; the version; the length.
         let &[kind, _, _, high, low, ref rest @ ..] = self.input.filled() else { return false };
@@ -112,18 +109,13 @@ impl Session {
 
     /// Whether the server has answered the hello.
     pub fn is_begun(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| {
-            let kind = tls.handshake_kind();
-            matches!(kind, Some(HandshakeKind::Full | HandshakeKind::Resumed))
-                || tls.negotiated_key_exchange_group().is_some()
-        })
+        let kind = self.tls.handshake_kind();
+        matches!(kind, Some(HandshakeKind::Full | HandshakeKind::Resumed))
+            || self.tls.negotiated_key_exchange_group().is_some()
     }
 
-    /// Processes the received part of the handshake. The first part needs `config`.
-    pub fn process_handshake(&mut self, config: Option<Arc<ServerConfig>>) -> Result<Next, Error> {
-        if let (None, Some(config)) = (&self.tls, config) {
-            self.tls = Some(Box::new(UnbufferedServerConnection::new(config)?));
-        }
+    /// Processes the received part of the handshake.
+    pub fn process_handshake(&mut self) -> Result<Next, Error> {
         Ok(self.process(&mut [])?.1)
     }
 
@@ -176,9 +168,8 @@ impl Session {
     pub fn send_last(&mut self, socket: &mut TimedSocket, bytes: &[u8]) -> Result<(), Error> {
         self.encrypt(socket, bytes, b"")?;
         let Session { tls, input, output, .. } = self;
-        if let Some(tls) = tls
-            && let Ok(ConnectionState::WriteTraffic(mut traffic)) =
-                tls.process_tls_records(input.filled_mut()).state
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) =
+            tls.process_tls_records(input.filled_mut()).state
         {
             let bytes = traffic.queue_close_notify(output.spare_mut()).map_err(Error::tls)?;
             output.advance(bytes);
@@ -189,9 +180,8 @@ impl Session {
     /// Sends new keys, and asks for the peer's (RFC 8446 §4.6.3). TLS 1.2 has no such message.
     pub fn update_keys(&mut self, socket: &mut TimedSocket) -> Result<(), Error> {
         let Session { tls, input, .. } = self;
-        if let Some(tls) = tls
-            && let Ok(ConnectionState::WriteTraffic(traffic)) =
-                tls.process_tls_records(input.filled_mut()).state
+        if let Ok(ConnectionState::WriteTraffic(traffic)) =
+            tls.process_tls_records(input.filled_mut()).state
             && traffic.refresh_traffic_keys().is_ok()
         {
             self.process(&mut [])?;
@@ -220,7 +210,6 @@ impl Session {
         let Session { tls, input, output, .. } = self;
         let is_small = head.len() + payload.len() + 3 * OVERHEAD <= SMALL_OUTPUT;
         reserve(output, if is_small { SMALL_OUTPUT } else { LARGE_OUTPUT })?;
-        let tls = tls.as_mut().ok_or(Error::tls(NOT_BEGUN))?;
         let ConnectionState::WriteTraffic(mut traffic) =
             tls.process_tls_records(input.filled_mut()).state?
         else {
@@ -242,8 +231,7 @@ impl Session {
     /// Decrypts data to `into`, and the part that does not fit to `received`. Returns the number of
     /// bytes in `into`.
     fn process(&mut self, into: &mut [u8]) -> Result<(usize, Next), Error> {
-        let Session { tls, input, processed: kept, received, output, is_ended } = self;
-        let tls = tls.as_mut().ok_or(Error::tls(NOT_BEGUN))?;
+        let Session { tls, input, kept, received, output, is_ended } = self;
         let (mut processed, mut filled) = (0, 0);
         let next = loop {
             let UnbufferedStatus { mut discard, state } =
@@ -308,12 +296,9 @@ impl Session {
 
     /// The agreed version and cipher suite.
     pub fn agreed(&self) -> String {
-        let tls = self.tls.as_ref();
-        let version = tls.and_then(|tls| tls.protocol_version());
-        let suite = tls.and_then(|tls| tls.negotiated_cipher_suite());
-        match (version, suite) {
+        match (self.tls.protocol_version(), self.tls.negotiated_cipher_suite()) {
             (Some(version), Some(suite)) => format!("{version:?}, {:?}", suite.suite()),
-            _ => NOT_BEGUN.into(),
+            _ => String::new(),
         }
     }
 
