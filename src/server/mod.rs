@@ -154,12 +154,11 @@ fn stop(
 ) -> (usize, usize) {
     let began = Instant::now();
     let connected = registry.stop(stopping);
-    if registry.wait_until_empty(began + SAME_STOP.min(close_timeout)) > 0 {
+    if !registry.wait_until_empty(began + SAME_STOP.min(close_timeout)) {
         ends_at_once.store(true, Ordering::Relaxed);
     }
-    let aborted = registry.wait_until_empty(began + close_timeout);
-    registry.abort();
-    (connected, aborted)
+    registry.wait_until_empty(began + close_timeout);
+    (connected, registry.abort())
 }
 
 /// Starts a client's thread.
