@@ -60,7 +60,8 @@ const SAME_STOP: Duration = Duration::from_millis(500);
 pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let mut listeners = Listeners::inherit(ListenFd::from_env(), config.timeouts.write_timeout)?;
     let ends_at_once = Arc::new(AtomicBool::new(true));
-    let mut signals = handle_signals(&ends_at_once)?;
+    let mut signals =
+        handle_signals(&ends_at_once).map_err(|error| format!("cannot handle signals: {error}"))?;
     let acceptor = Acceptor::new(&config.listening.tls)?;
     let cli::Cases { cases, exclude_cases, case_messages, reports } = &config.cases;
     let suite = Suite::select(cases, exclude_cases, *case_messages)?;
@@ -83,12 +84,13 @@ fn run(
     ends_at_once: &AtomicBool,
 ) -> Result<(), Box<dyn Error>> {
     let stopping = if listeners.are_inherited { Stopping::Serve } else { Stopping::Refuse };
-    let (ended, end) = io::pipe()?;
+    let (ended, end) = io::pipe().map_err(|error| format!("cannot create a pipe: {error}"))?;
     let accepting = {
         let shared = Arc::clone(shared);
         start_accepting(signals, move || {
             listeners.accept(&ended, |socket| start(&Connection::new(socket), &shared));
-        })?
+        })
+        .map_err(|error| format!("cannot start the thread that accepts clients: {error}"))?
     };
     systemd::notify("READY=1");
     let is_signaled = signals.forever().next().is_some();
