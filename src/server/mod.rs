@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 use httpdate::HttpDate;
 use listenfd::ListenFd;
 use log::{debug, info, warn};
+use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
@@ -124,6 +125,9 @@ fn run(
 /// without a thread or memory. SIGHUP keeps its disposition: nohup, for example, ignores it.
 fn handle_signals(ends_at_once: &Arc<AtomicBool>) -> io::Result<Signals> {
     const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
+    // A process inherits which signals are blocked.
+    let needed = [Signal::SIGINT, Signal::SIGTERM, registry::WAKE];
+    needed.into_iter().collect::<SigSet>().thread_unblock()?;
     // A no-op handler, so that the signal interrupts a blocking call.
     flag::register(registry::WAKE as i32, Arc::default())?;
     for signal in SIGNALS {
