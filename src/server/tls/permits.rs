@@ -78,20 +78,13 @@ impl Queue {
 
     /// Takes back a permit, and gives it to the thread that is returned.
     fn pass_on(&mut self, now: Instant) -> Option<Thread> {
-        let next = self.next(now);
+        let is_late = |waiter: &Waiter| now - waiter.since > MAX_WAIT_IN_TURN;
+        let is_crowd = self.waiters.front().is_some_and(is_late);
+        let next = if is_crowd { self.waiters.pop_back() } else { self.waiters.pop_front() };
         if next.is_none() {
             self.free += 1;
         }
         Some(next?.thread)
-    }
-
-    fn next(&mut self, now: Instant) -> Option<Waiter> {
-        let oldest = self.waiters.front()?;
-        if now - oldest.since <= MAX_WAIT_IN_TURN {
-            self.waiters.pop_front()
-        } else {
-            self.waiters.pop_back()
-        }
     }
 }
 
