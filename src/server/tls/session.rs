@@ -56,14 +56,6 @@ pub struct Session {
     is_ended: bool,
 }
 
-/// The next need of the session.
-pub enum Next {
-    /// More of the handshake.
-    Handshake,
-    /// Nothing: data may be sent.
-    Data,
-}
-
 impl Session {
     /// A session whose handshake is about to begin.
     pub fn new(config: Arc<ServerConfig>, budget: &Arc<Budget>) -> Result<Self, Error> {
@@ -115,8 +107,13 @@ impl Session {
     }
 
     /// Processes the received part of the handshake.
-    pub fn process_handshake(&mut self) -> Result<Next, Error> {
-        Ok(self.process(&mut [])?.1)
+    pub fn process_handshake(&mut self) -> Result<(), Error> {
+        self.process(&mut []).map(drop)
+    }
+
+    /// Whether the handshake is incomplete.
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
     }
 
     /// Whether the peer has ended the session.
@@ -131,26 +128,23 @@ impl Session {
         into: &mut [u8],
         wait: Option<Duration>,
     ) -> Result<Received, Error> {
-        if self.received.is_empty() && !self.is_ended {
-            match socket.receive(self.input.spare_mut(), wait)? {
-                Received::Bytes(bytes) => self.input.advance(bytes),
-                received => {
-                    self.shrink();
-                    return Ok(received);
-                }
-            }
-            let processed = self.process(into);
+        let decrypted = if self.received.is_empty() && !self.is_ended {
+            let received = socket.receive(self.input.spare_mut(), wait)?;
+            let Received::Bytes(bytes) = received else {
+                self.shrink();
+                return Ok(received);
+            };
+            self.input.advance(bytes);
+            let decrypted = self.process(into);
             self.flush(socket)?;
-            let (bytes, _) = processed?;
-            let is_end = bytes == 0 && self.is_ended;
-            return Ok(if is_end { Received::End } else { Received::Bytes(bytes) });
-        }
-        socket.set_now();
-        // A read from memory can't fail.
-        match self.received.read(into).unwrap_or(0) {
-            0 => Ok(Received::End),
-            bytes => Ok(Received::Bytes(bytes)),
-        }
+            decrypted?
+        } else {
+            socket.set_now();
+            // A read from memory can't fail.
+            self.received.read(into).unwrap_or(0)
+        };
+        let is_end = decrypted == 0 && self.is_ended;
+        Ok(if is_end { Received::End } else { Received::Bytes(decrypted) })
     }
 
     /// Encrypts `head` and then `payload`, and sends all of both.
@@ -230,13 +224,13 @@ impl Session {
     /// Processes the records of the input, and appends the answers to the output, even on an error.
     /// Decrypts data to `into`, and the part that does not fit to `received`. Returns the number of
     /// bytes in `into`.
-    fn process(&mut self, into: &mut [u8]) -> Result<(usize, Next), Error> {
+    fn process(&mut self, into: &mut [u8]) -> Result<usize, Error> {
         let Session { tls, input, kept, received, output, is_ended } = self;
         let (mut processed, mut filled) = (0, 0);
-        let next = loop {
+        loop {
             let UnbufferedStatus { mut discard, state } =
                 tls.process_tls_records(&mut input.filled_mut()[processed..]);
-            let next = match state {
+            let is_done = match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
                         let record = record?;
@@ -247,24 +241,23 @@ impl Session {
                         filled += len;
                         received.extend(later);
                     }
-                    None
+                    false
                 }
                 Ok(ConnectionState::EncodeTlsData(data)) => {
                     encode(data, output)?;
-                    None
+                    false
                 }
                 Ok(ConnectionState::TransmitTlsData(data)) => {
                     // The caller sends the output before anything else.
                     data.done();
-                    None
+                    false
                 }
                 Ok(ConnectionState::PeerClosed) => {
                     *is_ended = true;
-                    None
+                    false
                 }
-                Ok(ConnectionState::BlockedHandshake) => Some(Next::Handshake),
-                // Early data is not accepted, and there are no other states.
-                Ok(_) => Some(Next::Data),
+                // The peer's next record is awaited, or data may be sent. Early data is not accepted.
+                Ok(_) => true,
                 Err(error) => {
                     processed += discard;
                     // Encodes the alert with the reason. Nothing is processed after it.
@@ -278,10 +271,10 @@ impl Session {
                 }
             };
             processed += discard;
-            if let Some(next) = next {
-                break next;
+            if is_done {
+                break;
             }
-        };
+        }
         let end = input.filled().len();
         input.keep(processed..end);
         *kept = input.filled().len();
@@ -291,7 +284,7 @@ impl Session {
             }
             reserve(input, MAX_RECORD)?;
         }
-        Ok((filled, next))
+        Ok(filled)
     }
 
     /// The agreed version and cipher suite.
