@@ -272,6 +272,19 @@ fn a_service_manager_that_is_gone_costs_a_warning_and_no_more() {
 }
 
 #[test]
+fn an_empty_variable_names_no_service_manager() {
+    let mut command = wsecho(&["--addr=127.0.0.1:0"]);
+    let mut server = Server::start_command(command.env("NOTIFY_SOCKET", ""));
+    server.stop();
+    server.wait_for_log("stopped: ");
+    assert!(
+        !server.log().iter().any(|line| line.contains("service manager")),
+        "{:?}",
+        server.log()
+    );
+}
+
+#[test]
 fn a_service_manager_that_reads_nothing_holds_up_neither_the_start_nor_the_stop() {
     let dir = TempDir::new();
     let _manager = UnixDatagram::bind(dir.path("socket")).unwrap();

@@ -22,8 +22,8 @@ use super::listening::command_with;
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_is_503, assert_status,
-    connect_taking, crowd, eventually, has_programs, read_all, read_close, reset, tolerance,
-    upgraded, write_until_stuck, wsecho_path,
+    connect_taking, crowd, eventually, has_programs, read_all, read_close, refusal, reset,
+    tolerance, upgraded, write_until_stuck, wsecho_path,
 };
 
 // The limit of WebSockets
@@ -392,6 +392,35 @@ fn without_a_thread_for_it_a_client_gets_503_and_the_server_goes_on() {
     limit_threads(&server, "1000");
     drop(inside);
     server.has_recovered(before);
+}
+
+#[test]
+fn what_it_lacks_the_descriptors_or_threads_for_at_the_start_is_named() {
+    let path = wsecho_path();
+    for limit in 4..=7 {
+        // Descriptors that cargo has left open are closed.
+        let few = "exec 3<&- 4<&- 5<&- 6<&- 7<&-; ulimit -n \"$1\"; exec \"$0\" --addr 127.0.0.1:0";
+        let mut command = Command::new("sh");
+        let (status, text) = refusal(command.args(["-c", few, &path, &limit.to_string()]));
+        let last = text.lines().last().unwrap_or_default();
+        assert!(status == Some(1) && last.starts_with("wsecho: cannot "), "{limit}: {text}");
+    }
+    if !has_programs(&["setpriv", "prlimit"]) {
+        return;
+    }
+    let dir = TempDir::new();
+    let copy = dir.path("wsecho");
+    fs::copy(path, &copy).unwrap();
+    for limit in 1..=2 {
+        let mut command = as_a_limited_user(Path::new("prlimit"));
+        command.arg(format!("--nproc={limit}:")).arg(&copy).arg("--addr=127.0.0.1:0");
+        let (status, text) = refusal(&mut command);
+        let last = text.lines().last().unwrap_or_default();
+        assert!(
+            status == Some(1) && last.starts_with("wsecho: cannot start the "),
+            "{limit}: {text}"
+        );
+    }
 }
 
 /// A server whose threads [`limit_threads`] can limit. Its program is copied to `dir`, where that user

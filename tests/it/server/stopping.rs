@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::frames::{Random, close, frame};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, UPGRADE, ask, assert_end, assert_is_503, assert_took, connect_from,
     demand, eventually, need_descriptors, open_taking, read_all, read_close, read_frame, tolerance,
-    upgraded, write_until_stuck, wsecho,
+    upgraded, write_until_stuck, wsecho, wsecho_path,
 };
 
 const PATIENT: &[&str] =
@@ -124,6 +125,21 @@ fn a_client_that_was_answered_before_gets_nothing_more_and_has_its_time_to_end()
 }
 
 // Connections without a WebSocket
+
+#[test]
+fn a_client_that_got_its_response_is_not_aborted_though_it_stays_connected() {
+    let mut server = Server::start(&["--close-timeout=1s", "--ping-interval=0"]);
+    let mut open = server.open();
+    let mut early = server.connect();
+    let mut answered = server.send(HEALTH_CHECK);
+    read_all(&mut answered);
+    eventually(SOON, || server.client_threads() == 3);
+    server.signal(Signal::TERM);
+    assert_is_503(&read_all(&mut early), "the server is stopping");
+    assert_eq!(read_close(&mut open), 1001);
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    server.wait_for_log("stopped: 3 clients were connected, 1 of them had to be aborted");
+}
 
 #[test]
 fn a_request_that_is_unfinished_or_has_not_begun_gets_503() {
@@ -283,6 +299,21 @@ fn each_client_gets_1001_though_others_keep_the_processors_busy() {
         assert_eq!((last.0, &last.1[..2]), (0x88, &1001_u16.to_be_bytes()[..]));
     }
     assert_eq!(server.wait(SOON).code(), Some(0));
+}
+
+#[test]
+fn signals_that_were_blocked_when_it_was_started_stop_it_and_wake_its_threads() {
+    for blocked in ["TERM", "URG"] {
+        let mut command = Command::new("env");
+        command.args([&format!("--block-signal={blocked}"), &wsecho_path()]);
+        let mut server = Server::start_command(command.arg("--addr=127.0.0.1:0").args(PATIENT));
+        let mut client = server.open();
+        server.wait_until_asleep();
+        server.signal(Signal::TERM);
+        assert_eq!(read_close(&mut client), 1001);
+        drop(client);
+        assert_exits_at_once(&mut server);
+    }
 }
 
 #[test]
