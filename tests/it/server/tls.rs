@@ -463,14 +463,14 @@ fn handshakes_that_trickle_or_stop_are_ended_in_time_and_hold_up_nobody() {
 fn a_thousand_handshakes_at_once_are_all_served() {
     const CLIENTS: usize = 1000;
     need_descriptors(2 * CLIENTS as u64 + 100);
-    // On a busy machine it takes so long that an early client would be pinged.
-    let server = start("rsa", &["--handshake-timeout=1m", "--ping-interval=0"]);
+    // However long a busy machine takes. Only a handshake that is lost ends at the timeout.
+    let server = start("rsa", &["--handshake-timeout=10m", "--ping-interval=0"]);
     assert_echoes(&mut ask(over(server.connect(), client_config("rsa"))), b"first");
     let config = client_config("rsa");
     let mut clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
             let mut client = over(server.connect(), config.clone());
-            client.sock.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            client.sock.set_read_timeout(None).unwrap();
             client.conn.write_tls(&mut client.sock).unwrap();
             client
         })
