@@ -341,7 +341,7 @@ fn what_keeps_it_from_starting_is_said_in_one_line() {
 #[cfg(target_os = "linux")]
 #[test]
 fn what_keeps_it_from_starting_shows_in_the_exit_status_if_it_can_be_said_nowhere() {
-    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let mut program = Program::start(wsecho(&["--addr=192.0.2.1:0"]).stderr(full));
     assert_eq!(program.wait(SOON).code(), Some(1));
 }
@@ -395,8 +395,7 @@ fn what_other_servers_call_the_address_leads_to_its_flag() {
 
 #[test]
 fn an_error_from_the_environment_names_the_variable() {
-    use std::os::unix::ffi::OsStrExt as _;
-    let no_utf8 = std::ffi::OsStr::from_bytes(b"\xFF");
+    let no_utf8 = OsStr::from_bytes(b"\xFF");
     for (variable, value, line) in [
         (
             "WSECHO_WRITE_TIMEOUT",

@@ -267,7 +267,7 @@ fn three_thousand_clients_in_every_state_get_their_answer_within_the_close_timeo
     }
     // Nobody had to be aborted but those that are stuck.
     assert_eq!(server.wait(SOON).code(), Some(0));
-    assert_took(asked, CLOSE_TIMEOUT);
+    assert!(asked.elapsed() >= CLOSE_TIMEOUT);
     server.wait_for_log("stopped: 3000 clients were connected, ");
 }
 
@@ -275,7 +275,7 @@ fn three_thousand_clients_in_every_state_get_their_answer_within_the_close_timeo
 fn each_client_gets_1001_though_others_keep_the_processors_busy() {
     const BUSY: usize = 300;
     const HONEST: usize = 20;
-    let mut server = Server::start(&[]);
+    let mut server = Server::start(PATIENT);
     // It repeats at a distance beyond the window of the reply, so that the reply gets no shorter.
     let repeated = Random(1).bytes(4096).repeat(4096);
     let bomb = frame(0xC2, &miniz_oxide::deflate::compress_to_vec(&repeated, 1));
@@ -298,7 +298,10 @@ fn each_client_gets_1001_though_others_keep_the_processors_busy() {
         }
         assert_eq!((last.0, &last.1[..2]), (0x88, &1001_u16.to_be_bytes()[..]));
     }
-    assert_eq!(server.wait(SOON).code(), Some(0));
+    // The others are still at work.
+    let ticks = server.ticks();
+    eventually(SOON, || server.ticks() > ticks);
+    signal_until_it_ends(&mut server, Signal::TERM);
 }
 
 #[test]
