@@ -244,7 +244,7 @@ impl<'s> Connection<'s> {
                 self.refuse(response);
             }
             Phase::Request(_) | Phase::ProxyHeader(_) => {
-                let response = Response::text(400, "the head breaks off");
+                let response = Response::text(400, "the request's head is incomplete");
                 self.give_up(response, "the PROXY header ends early");
             }
             Phase::Delayed(delayed) => {

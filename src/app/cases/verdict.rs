@@ -271,8 +271,8 @@ fn judge_close(expected: &ExpectedClose, ending: &Ending) -> (CloseBehavior, Str
     let wrong_code = code.filter(|code| !expected.codes.contains(code));
     if !is_right_side(expected, ending) {
         let result = match expected.by {
-            Side::Client => "the server closed, and the client had to",
-            Side::Server => "the client closed, and the server had to",
+            Side::Client => "the server closed first, but the client had to",
+            Side::Server => "the client closed first, but the server had to",
         };
         (CloseBehavior::Failed, result.into())
     } else if expected.clean

@@ -240,7 +240,7 @@ fn the_help_names_every_flag_with_its_default() {
         assert!(about.contains(default), "{flag}: {about}");
     }
     // The rule is stated once, not with each flag.
-    assert!(words.contains("--ping-interval 5s is WSECHO_PING_INTERVAL=5s there"), "{words}");
+    assert!(words.contains("WSECHO_PING_INTERVAL=5s is --ping-interval 5s."), "{words}");
     assert!(words.contains("An empty variable sets nothing, except WSECHO_PREFIX."), "{words}");
     assert_eq!(words.matches("WSECHO_").count(), 2);
     let named: BTreeSet<_> =

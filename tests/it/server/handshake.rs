@@ -58,7 +58,7 @@ fn a_head_that_breaks_off_gets_400() {
         stream.shutdown(Shutdown::Write).unwrap();
         let response = read_all(&mut stream);
         assert_status(&response, 400);
-        assert!(response.ends_with("\r\n\r\nthe head breaks off\n"), "{response}");
+        assert!(response.ends_with("\r\n\r\nthe request's head is incomplete\n"), "{response}");
     }
 }
 
