@@ -1,7 +1,6 @@
 //! Too many clients: the limit of WebSockets, the slots for everything else, and what the kernel
 //! refuses.
 
-use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -22,8 +21,8 @@ use super::listening::command_with;
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_is_503, assert_status,
-    connect_taking, crowd, eventually, has_programs, read_all, read_close, reset, tolerance,
-    upgraded, write_until_stuck, wsecho_path,
+    connect_taking, copy_wsecho, crowd, eventually, has_programs, read_all, read_close, reset,
+    tolerance, upgraded, write_until_stuck, wsecho_path,
 };
 
 // The limit of WebSockets
@@ -398,7 +397,7 @@ fn without_a_thread_for_it_a_client_gets_503_and_the_server_goes_on() {
 /// may read it.
 pub(super) fn start_as_a_limited_user(dir: &TempDir, flags: &[&str]) -> Server {
     let wsecho = dir.path("wsecho");
-    fs::copy(wsecho_path(), &wsecho).unwrap();
+    copy_wsecho(&wsecho);
     let mut command = as_a_limited_user(&wsecho);
     Server::start_command(command.args(["--addr", "127.0.0.1:0"]).args(flags))
 }
