@@ -1,7 +1,7 @@
 //! One client's thread: drives a connection over a stream, and logs.
 
 use std::panic::{self, AssertUnwindSafe};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use log::{Level, debug, info, log, warn};
 use rustix::io::Errno;
@@ -29,7 +29,6 @@ pub fn serve(registration: &Registration, shared: &Shared) {
     let mut client = Client {
         registration,
         shared,
-        start: stream.now(),
         stream,
         tls: if acceptor.is_some() { Tls::Unfinished } else { Tls::None },
         level: Level::Info,
@@ -45,7 +44,6 @@ struct Client<'c> {
     registration: &'c Registration,
     shared: &'c Shared,
     stream: Stream<'c>,
-    start: Instant,
     tls: Tls,
     /// The level at which the end of the WebSocket is logged.
     level: Level,
@@ -88,7 +86,7 @@ impl Client<'_> {
     fn drive(&mut self, connection: &mut Connection) -> Result<(), Error> {
         loop {
             self.check_refusal(connection);
-            let received = match connection.next(self.now()) {
+            let received = match connection.next(self.stream.now()) {
                 Step::Send { head, payload } => {
                     self.stream.send(head, payload)?;
                     continue;
@@ -145,13 +143,13 @@ impl Client<'_> {
             match received {
                 Received::Bytes(bytes) => {
                     self.registration.begin_request();
-                    connection.received(bytes, self.now());
+                    connection.received(bytes, self.stream.now());
                 }
-                Received::Nothing => connection.waited(self.now()),
+                Received::Nothing => connection.waited(self.stream.now()),
                 Received::End => {
                     // An eviction looks like the peer's end of stream, but needs a response.
                     self.check_refusal(connection);
-                    connection.ended(self.now());
+                    connection.ended(self.stream.now());
                 }
                 Received::NotTls => connection.spoke_plain_http(),
             }
@@ -168,11 +166,6 @@ impl Client<'_> {
             Some(LIMIT_REACHED) => connection.make_room(LIMIT_REACHED),
             Some(why) => connection.stop(why),
         }
-    }
-
-    /// The time since the connection began.
-    fn now(&self) -> Duration {
-        self.stream.now() - self.start
     }
 
     /// Writes the reports on `agent`, if there is a directory for them.
@@ -238,6 +231,7 @@ impl Client<'_> {
 mod tests {
     use std::io::Read as _;
     use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
 
     use clap::Parser as _;
 
@@ -265,7 +259,6 @@ mod tests {
         let mut client = Client {
             registration: &registration,
             shared: &shared,
-            start: stream.now(),
             stream,
             tls: Tls::None,
             level: Level::Info,

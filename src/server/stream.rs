@@ -1,6 +1,6 @@
 //! A client's stream, plain or TLS.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::SendFlags;
 
@@ -45,9 +45,9 @@ impl<'s> Stream<'s> {
         self.transport = Transport::Handshake(handshake);
     }
 
-    /// The time at which the last [`receive`](Self::receive) or [`pause`](Self::pause) returned, or a
-    /// later send that had to wait.
-    pub fn now(&self) -> Instant {
+    /// The time from [`new`](Self::new) until the last [`receive`](Self::receive) or
+    /// [`pause`](Self::pause) returned, or a later send that had to wait.
+    pub fn now(&self) -> Duration {
         self.socket.now()
     }
 
