@@ -229,7 +229,7 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Request(Head { refusal: Some(_), .. }) => self.waited(now),
             Phase::Request(_) | Phase::ProxyHeader { .. } => {
-                let response = Response::text(400, "the head breaks off");
+                let response = Response::text(400, "the request's head is incomplete");
                 self.give_up(response, "the PROXY header ends early");
             }
             Phase::Delayed(delayed) => {

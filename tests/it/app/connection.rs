@@ -146,7 +146,7 @@ fn a_head_that_breaks_off_gets_400() {
         let mut driver = Driver::new(&service);
         driver.receive(&head.as_bytes()[..len]);
         driver.end_stream();
-        let body = assert_responds(&driver, 400, "breaks off");
+        let body = assert_responds(&driver, 400, "is incomplete");
         assert_logs(&driver, Topic::Request, "unix: 400 Bad Request, ", body.trim_end());
     }
 }

@@ -1,7 +1,6 @@
 //! Too many clients: the limit of WebSockets, the slots for everything else, and what the kernel
 //! refuses.
 
-use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -23,8 +22,9 @@ use super::listening::command_with;
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, PREFIX, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_is_503,
-    assert_status, connect_taking, crowd, eventually, has_programs, need_descriptors, read_all,
-    read_close, read_frame, refusal, reset, tolerance, upgraded, write_until_stuck, wsecho_path,
+    assert_status, connect_taking, copy_wsecho, crowd, eventually, has_programs, need_descriptors,
+    read_all, read_close, read_frame, refusal, reset, tolerance, upgraded, write_until_stuck,
+    wsecho_path,
 };
 
 // The limit of WebSockets
@@ -462,7 +462,7 @@ fn what_it_lacks_the_descriptors_or_threads_for_at_the_start_is_named() {
     }
     let dir = TempDir::new();
     let copy = dir.path("wsecho");
-    fs::copy(path, &copy).unwrap();
+    copy_wsecho(&copy);
     for limit in 1..=2 {
         let mut command = as_a_limited_user(Path::new("prlimit"));
         command.arg(format!("--nproc={limit}:")).arg(&copy).arg("--addr=127.0.0.1:0");
@@ -479,7 +479,7 @@ fn what_it_lacks_the_descriptors_or_threads_for_at_the_start_is_named() {
 /// may read it.
 pub(super) fn start_as_a_limited_user(dir: &TempDir, flags: &[&str]) -> Server {
     let wsecho = dir.path("wsecho");
-    fs::copy(wsecho_path(), &wsecho).unwrap();
+    copy_wsecho(&wsecho);
     let mut command = as_a_limited_user(&wsecho);
     Server::start_command(command.args(["--addr", "127.0.0.1:0"]).args(flags))
 }

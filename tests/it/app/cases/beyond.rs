@@ -387,7 +387,7 @@ fn each_case_beyond_describes_itself_and_names_its_rule() {
             Id::new(16, 5, 1),
             "Sends text without FIN \"first \", ping 125 bytes, nothing for 1s, continuation \"second\". Expects pong \
              125 bytes, the end of the pause, text \"first second\". The client answers the close frame with 1000, \
-             within 2s. For the end of the pause, pong 125 bytes, text \"first second\" it is NON-STRICT, if the client \
+             within 2s. NON-STRICT for the end of the pause, pong 125 bytes, text \"first second\", if the client \
              answers the close frame with 1000. RFC 6455 §5.5.2: \"It SHOULD respond with Pong frame as soon as is \
              practical.\"",
         ),

@@ -396,7 +396,7 @@ fn each_case_describes_itself() {
         (
             Id::new(3, 3, 0),
             "Sends text \"Hello, world!\", text with RSV 011 \"Hello, world!\", ping empty, each frame in a write \
-             of its own. Expects text \"Hello, world!\". For nothing it is NON-STRICT. The client closes with 1002, or \
+             of its own. Expects text \"Hello, world!\". NON-STRICT for nothing. The client closes with 1002, or \
              ends TCP, within 1s.",
         ),
         (
