@@ -73,12 +73,14 @@ impl Socket {
 /// The result of a receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// The number of bytes: 0 after a step of the TLS handshake, and while a TLS record is incomplete.
+    /// The number of bytes: 0 during the TLS handshake, and while a TLS record is incomplete.
     Bytes(usize),
     /// The wait timed out or was interrupted.
     Nothing,
     /// The peer ended its stream.
     End,
+    /// The TLS handshake is complete.
+    Tls,
     /// The peer sent plain HTTP on a TLS port. The stream is plain from now on.
     NotTls,
 }
@@ -113,8 +115,7 @@ pub struct TimedSocket<'s> {
     /// The time since `start`.
     now: Duration,
     stall: StallTimer,
-    /// The number of bytes sent since [`start_send`](Self::start_send).
-    sent: usize,
+    unsent: usize,
 }
 
 impl<'s> TimedSocket<'s> {
@@ -127,7 +128,7 @@ impl<'s> TimedSocket<'s> {
             start: Instant::now(),
             now: Duration::ZERO,
             stall: StallTimer::default(),
-            sent: 0,
+            unsent: 0,
         }
     }
 
@@ -207,15 +208,16 @@ impl<'s> TimedSocket<'s> {
         poll(&mut peer, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
-    /// Starts a send, which may be several calls of [`send_all`](Self::send_all).
-    pub fn start_send(&mut self) {
+    /// Starts a send of `len` bytes, which may be several calls of [`send_all`](Self::send_all).
+    pub fn start_send(&mut self, len: usize) {
         self.stall = StallTimer::default();
-        self.sent = 0;
+        self.unsent = len;
     }
 
-    /// The number of bytes sent since [`start_send`](Self::start_send).
-    pub fn sent(&self) -> usize {
-        self.sent
+    /// The number of bytes that the last send did not send. With TLS this is an estimate, since the sent
+    /// bytes include its overhead.
+    pub fn unsent(&self) -> usize {
+        self.unsent
     }
 
     /// Sends all of `head` and then all of `payload`.
@@ -232,7 +234,7 @@ impl<'s> TimedSocket<'s> {
             let sent = self.send_some(unsent, flags)?;
             IoSlice::advance_slices(&mut unsent, sent);
             left -= sent;
-            self.sent += sent;
+            self.unsent = self.unsent.saturating_sub(sent);
             // A send that completes at once needs no clock.
             if left > 0 || self.stall.is_running() {
                 self.set_now();
