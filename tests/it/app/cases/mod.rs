@@ -423,6 +423,11 @@ fn each_case_describes_itself() {
              Only clients have a use for 1010 (RFC 6455 §7.4.1), and some refuse it.",
         ),
         (
+            Id::new(9, 7, 2),
+            "Sends 1000 times text of 16 bytes. Expects each message back before it sends the next. The client answers \
+             the close frame with 1000, within 60s.",
+        ),
+        (
             Id::new(9, 6, 3),
             "Sends binary of 1048576 bytes, written 256 bytes at a time. Expects the same message. The client answers \
              the close frame with 1000, within 1000s.",

@@ -67,6 +67,16 @@ fn the_reason_names_what_the_client_did_instead_of_waiting_for_the_close() {
 }
 
 #[test]
+fn the_first_of_two_close_frames_is_the_servers() {
+    let service = service();
+    let mut driver = open(&service, "7.1.2");
+    assert_eq!(driver.take(), b"\x88\x02\x03\xE8\x88\x00");
+    driver.receive(&frames::close(1000));
+    let report = report(&service, "7.1.2");
+    assert_eq!(report.ending.sent.as_ref().unwrap().code, Some(1000));
+}
+
+#[test]
 fn codes_that_were_registered_later_are_wrong_in_the_suite_only() {
     for code in 1012..=1014 {
         let answer = [frames::close(code)];
