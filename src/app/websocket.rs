@@ -1,16 +1,17 @@
-//! An open WebSocket: the echo, a script, a case, or the answer to a client that runs the cases. Also the
-//! log line at its end.
+//! An open WebSocket: the echo, a script, or a client that runs the cases. Also the log line at its end.
 
 use std::time::Duration;
+
+use log::{Level, log_enabled};
 
 use crate::app::cases::answer::Answer;
 use crate::app::cases::trial::Trial;
 use crate::app::conversation::Conversation;
 use crate::app::end::{End, Ended};
+use crate::app::incoming::Incoming;
 use crate::app::scripted::Scripted;
 use crate::app::step::{Line, Step, Topic};
-use crate::app::trace::{Frame, Reader, Side};
-use crate::websocket::session::Session;
+use crate::app::trace::{Reader, Side};
 
 /// An open WebSocket.
 pub struct WebSocket<'s> {
@@ -30,7 +31,9 @@ pub struct WebSocket<'s> {
 pub enum Content<'s> {
     Echo(Conversation<'s>),
     Script(Box<Scripted>),
+    /// A case that is run with the client.
     Trial(Box<Trial<'s>>),
+    /// The answer to a command of a client that runs the cases.
     Answer(Box<Answer<'s>>),
 }
 
@@ -44,14 +47,16 @@ impl<'s> WebSocket<'s> {
         response_len: usize,
         received: usize,
     ) -> Self {
-        let response_len = response_len as u64;
-        let received = received as u64;
-        WebSocket { number, opened, content, response_len, received, sent: 0, sent_frames: None }
-    }
-
-    /// Logs each frame that is sent.
-    pub fn trace(&mut self) {
-        self.sent_frames = Some(Box::new(Reader::new(Side::Server)));
+        let sent_frames = log_enabled!(Level::Trace).then(|| Box::new(Reader::new(Side::Server)));
+        WebSocket {
+            number,
+            opened,
+            content,
+            response_len: response_len as u64,
+            received: received as u64,
+            sent: 0,
+            sent_frames,
+        }
     }
 
     /// Returns the next step at `now`.
@@ -80,22 +85,15 @@ impl<'s> WebSocket<'s> {
 
     /// The buffer for the next received bytes.
     pub fn input(&mut self) -> &mut [u8] {
-        match &mut self.content {
-            Content::Echo(conversation) => conversation.input(),
-            Content::Script(scripted) => scripted.input(),
-            Content::Trial(trial) => trial.incoming.input(),
-            Content::Answer(answer) => answer.incoming.input(),
-        }
+        self.incoming_mut().input()
     }
 
     /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.received += bytes as u64;
         match &mut self.content {
-            Content::Echo(conversation) => conversation.received(bytes, now),
             Content::Script(scripted) => scripted.received(bytes, now),
-            Content::Trial(trial) => trial.incoming.received(bytes, now),
-            Content::Answer(answer) => answer.incoming.received(bytes, now),
+            _ => self.incoming_mut().received(bytes, now),
         }
     }
 
@@ -104,9 +102,8 @@ impl<'s> WebSocket<'s> {
         match &mut self.content {
             Content::Echo(conversation) => conversation.waited(now),
             Content::Script(scripted) => scripted.waited(now),
-            // Neither sends pings, so nothing is due.
-            Content::Trial(trial) => drop(trial.incoming.waited(now)),
-            Content::Answer(answer) => drop(answer.incoming.waited(now)),
+            // There are no pings.
+            Content::Trial(_) | Content::Answer(_) => drop(self.incoming_mut().waited(now)),
         }
     }
 
@@ -139,9 +136,9 @@ impl<'s> WebSocket<'s> {
     /// How it ended, once the last step was taken or the stream has ended.
     pub fn end(&self) -> End {
         match &self.content {
-            Content::Echo(_) | Content::Answer(_) => End::of(self.session()),
             Content::Script(scripted) => scripted.end(),
             Content::Trial(trial) => trial.end(),
+            Content::Echo(_) | Content::Answer(_) => End::of(&self.incoming().session),
         }
     }
 
@@ -167,17 +164,26 @@ impl<'s> WebSocket<'s> {
             received: self.received,
             sent: self.sent.saturating_sub(self.response_len),
             open: now.saturating_sub(self.opened),
-            compressed: self.session().compressed_total(),
+            compressed: self.incoming().session.compressed_total(),
         };
         (topic, Line::Ended(Box::new(ended)))
     }
 
-    fn session(&self) -> &Session {
+    fn incoming(&self) -> &Incoming {
         match &self.content {
-            Content::Echo(conversation) => conversation.session(),
-            Content::Script(scripted) => scripted.session(),
-            Content::Trial(trial) => &trial.incoming.session,
-            Content::Answer(answer) => &answer.incoming.session,
+            Content::Echo(conversation) => &conversation.incoming,
+            Content::Script(scripted) => &scripted.incoming,
+            Content::Trial(trial) => &trial.incoming,
+            Content::Answer(answer) => &answer.incoming,
+        }
+    }
+
+    fn incoming_mut(&mut self) -> &mut Incoming {
+        match &mut self.content {
+            Content::Echo(conversation) => &mut conversation.incoming,
+            Content::Script(scripted) => &mut scripted.incoming,
+            Content::Trial(trial) => &mut trial.incoming,
+            Content::Answer(answer) => &mut answer.incoming,
         }
     }
 }
@@ -185,11 +191,7 @@ impl<'s> WebSocket<'s> {
 /// Logs the frames that are sent.
 #[cold]
 fn log_sent(client: u64, reader: &mut Reader, bytes: [&[u8]; 2], now: Duration) {
-    let mut frames: Vec<Frame> = Vec::new();
     for bytes in bytes {
-        reader.read(bytes, now, &mut frames);
-    }
-    for frame in frames {
-        frame.log(client);
+        reader.read(bytes, now).for_each(|frame| frame.log(client));
     }
 }

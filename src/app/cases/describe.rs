@@ -87,11 +87,9 @@ fn expected(play: &Play) -> String {
     };
     let sentences = lists.iter().map(|(behavior, events)| match (behavior, &events[..]) {
         (Behavior::Ok, [Event::Open]) => "Expects the end after the second part.".into(),
-        (Behavior::NonStrict, [Event::Open, Event::Open]) => {
-            " After the third it is NON-STRICT.".into()
-        }
+        (Behavior::NonStrict, [Event::Open, Event::Open]) => " NON-STRICT after the third.".into(),
         (Behavior::Ok, events) => format!("Expects {}.", list(events)),
-        (behavior, events) => format!(" For {} it is {}.", list(events), behavior.as_str()),
+        (behavior, events) => format!(" {} for {}.", behavior.as_str(), list(events)),
     });
     sentences.collect()
 }
@@ -111,9 +109,9 @@ fn close(close: &ExpectedClose) -> String {
 
 fn alternative(alternative: &Alternative) -> String {
     let Alternative { behavior, events, close: end } = alternative;
-    let too = if *behavior == Behavior::Ok { " too" } else { "" };
+    let also = if *behavior == Behavior::Ok { "Also " } else { "" };
     let behavior = behavior.as_str();
-    format!(" For {} it is {behavior}{too}, if the client {}.", list(events), close(end))
+    format!(" {also}{behavior} for {}, if the client {}.", list(events), close(end))
 }
 
 /// The unusual parts of an answer to a handshake.

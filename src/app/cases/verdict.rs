@@ -277,11 +277,13 @@ fn judge_close(expected: &ExpectedClose, ending: &Ending) -> (CloseBehavior, Str
     let wrong_code = code.filter(|code| !expected.codes.contains(code));
     if !is_right_side(expected, ending) {
         let result = match (expected.by, &ending.received, code) {
-            (Side::Client, ..) => "the server closed, and the client had to".into(),
-            (Side::Server, None, _) => "the client ended TCP, and the server had to close".into(),
-            (Side::Server, Some(_), None) => "the client closed, and the server had to".into(),
+            (Side::Client, ..) => "the server closed first, but the client had to".into(),
+            (Side::Server, None, _) => "the client ended TCP, but the server had to close".into(),
+            (Side::Server, Some(_), None) => {
+                "the client closed first, but the server had to".into()
+            }
             (Side::Server, Some(_), Some(code)) => {
-                format!("the client closed with {code}, and the server had to")
+                format!("the client closed first, with {code}, but the server had to")
             }
         };
         (CloseBehavior::Failed, result)

@@ -31,10 +31,9 @@ pub fn play(service: &Service, id: Id, flaw: Flaw) -> (Behavior, CloseBehavior) 
 }
 
 fn play_as(service: &Service, id: Id, agent: &str, flaw: Flaw) -> (Behavior, CloseBehavior) {
-    let mut driver = Driver::new(service);
     let agent_in_query = agent.replace(' ', "+").replace('/', "%2F");
     let target = format!("/runCase?casetuple={id}&agent={agent_in_query}");
-    driver.receive(driver::upgrade(&target, "").as_bytes());
+    let mut driver = Driver::asking(service, &target, "");
     driver.forget_response();
     let mut client = Client::new(flaw);
     while driver.ended.is_none() {
@@ -397,7 +396,7 @@ fn each_case_describes_itself() {
         (
             Id::new(3, 3, 0),
             "Sends text \"Hello, world!\", text with RSV 011 \"Hello, world!\", ping empty, each frame in a write \
-             of its own. Expects text \"Hello, world!\". For nothing it is NON-STRICT. The client closes with 1002, or \
+             of its own. Expects text \"Hello, world!\". NON-STRICT for nothing. The client closes with 1002, or \
              ends TCP, within 1s.",
         ),
         (
@@ -440,8 +439,7 @@ fn each_case_describes_itself() {
 
 /// What a WebSocket at `target` is sent after its 101, and what a plain GET of it is answered.
 fn ask(service: &Service, target: &str) -> (Vec<u8>, String) {
-    let mut driver = Driver::new(service);
-    driver.receive(driver::upgrade(target, "").as_bytes());
+    let mut driver = Driver::asking(service, target, "");
     if driver.sent.starts_with(b"HTTP/1.1 101") {
         driver.forget_response();
     }
@@ -575,8 +573,7 @@ fn without_behaviors_there_are_no_cases() {
         let (_, response) = ask(&service, target);
         assert!(response.starts_with("404 "), "{target}: {response}");
     }
-    let mut driver = Driver::new(&service);
-    driver.receive(driver::upgrade("/runCase?case=1&agent=x", "").as_bytes());
+    let mut driver = Driver::asking(&service, "/runCase?case=1&agent=x", "");
     driver.forget_response();
     driver.receive(&frames::frame(0x81, b"hi"));
     assert_eq!(driver.take(), frames::server_frame(0x81, b"hi"));
@@ -756,10 +753,8 @@ fn the_status_of_a_case_is_told_once_there_is_a_verdict() {
     assert_eq!(message, b"\x88\x22\x03\xF0there is no verdict on this case");
     assert_eq!(response, "404 the case was not played to this agent\n");
 
-    let mut trial = Driver::new(&service);
-    trial.receive(driver::upgrade("/runCase?casetuple=1.1.1&agent=x", "").as_bytes());
-    let mut status = Driver::new(&service);
-    status.receive(driver::upgrade("/getCaseStatus?casetuple=1.1.1&agent=x", "").as_bytes());
+    let mut trial = Driver::asking(&service, "/runCase?casetuple=1.1.1&agent=x", "");
+    let mut status = Driver::asking(&service, "/getCaseStatus?casetuple=1.1.1&agent=x", "");
     status.forget_response();
     status.wait_until(Duration::from_secs(1));
     assert_eq!(status.take(), b"");
@@ -795,10 +790,8 @@ fn a_status_is_waited_for_as_long_as_the_case_may_take() {
     let service = driver::service(1 << 24, 1 << 30);
     // A case, one with pauses, and one that lasts longer than a client is allowed to be silent elsewhere.
     for (id, secs) in [("1.1.6", 11), ("6.4.1", 4), ("9.7.2", 61)] {
-        let [mut trial, mut status] = [(); 2].map(|()| Driver::new(&service));
-        let upgrade = |path| driver::upgrade(&format!("{path}?casetuple={id}&agent=x"), "");
-        trial.receive(upgrade("/runCase").as_bytes());
-        status.receive(upgrade("/getCaseStatus").as_bytes());
+        let ask = |path| Driver::asking(&service, &format!("{path}?casetuple={id}&agent=x"), "");
+        let (_trial, mut status) = (ask("/runCase"), ask("/getCaseStatus"));
         status.forget_response();
         status.wait_before(Duration::from_secs(secs));
         assert_eq!(status.take(), b"", "{id}");
@@ -820,10 +813,8 @@ fn a_client_cannot_stop_the_server() {
 #[test]
 fn reports_wait_for_the_cases_of_the_agent() {
     let service = driver::service(1 << 24, 1 << 30);
-    let mut trial = Driver::new(&service);
-    trial.receive(driver::upgrade("/runCase?casetuple=1.1.1&agent=x", "").as_bytes());
-    let mut update = Driver::new(&service);
-    update.receive(driver::upgrade("/updateReports?agent=x", "").as_bytes());
+    let mut trial = Driver::asking(&service, "/runCase?casetuple=1.1.1&agent=x", "");
+    let mut update = Driver::asking(&service, "/updateReports?agent=x", "");
     update.forget_response();
     update.wait_until(Duration::from_secs(1));
     assert_eq!(update.take(), b"");
@@ -831,12 +822,10 @@ fn reports_wait_for_the_cases_of_the_agent() {
     update.wait_until(Duration::from_millis(1200));
     assert_eq!(update.take(), b"\x88\x00");
     // Another agent's are not waited for, and none for ever.
-    let mut trial = Driver::new(&service);
-    trial.receive(driver::upgrade("/runCase?casetuple=1.1.1&agent=x", "").as_bytes());
+    let _trial = Driver::asking(&service, "/runCase?casetuple=1.1.1&agent=x", "");
     let (message, _) = ask(&service, "/updateReports?agent=y");
     assert_eq!(message, b"\x88\x00");
-    let mut update = Driver::new(&service);
-    update.receive(driver::upgrade("/updateReports?agent=x", "").as_bytes());
+    let mut update = Driver::asking(&service, "/updateReports?agent=x", "");
     update.forget_response();
     update.wait_until(Duration::from_millis(2200));
     assert_eq!(update.take(), b"\x88\x00");
@@ -859,8 +848,7 @@ fn the_results_of_32_agents_are_kept() {
 fn what_is_kept_of_a_case_is_bounded() {
     let service = driver::service(1 << 24, 1 << 30);
     let id = Id::new(5, 9, 0);
-    let mut driver = Driver::new(&service);
-    driver.receive(driver::upgrade(&format!("/runCase?casetuple={id}&agent=x"), "").as_bytes());
+    let mut driver = Driver::asking(&service, &format!("/runCase?casetuple={id}&agent=x"), "");
     for _ in 0..1000 {
         driver.receive(&frames::frame(0x82, &[0xFF; 1000]));
         driver.receive(&frames::frame(0x8A, b"\"\\"));
@@ -877,16 +865,9 @@ fn what_is_kept_of_a_case_is_bounded() {
 fn a_case_ends_at_its_time_whatever_the_client_does() {
     // Close 1001 after 1 s, and the end of TCP a second later.
     let service = driver::service(1 << 24, 1 << 30);
-    let open = |id: &str| {
-        let mut driver = Driver::new(&service);
-        let target = format!("/runCase?casetuple={id}&agent=x");
-        driver.receive(driver::upgrade(&target, "").as_bytes());
-        driver.forget_response();
-        driver.take();
-        driver
-    };
     let second = Duration::from_secs(1);
-    let mut killed = open("1.1.2");
+    let mut killed = open(&service, "1.1.2");
+    killed.take();
     killed.wait_before(second);
     assert_eq!(killed.take(), b"");
     killed.suspend_until(second);
@@ -898,7 +879,8 @@ fn a_case_ends_at_its_time_whatever_the_client_does() {
     killed.suspend_until(2 * second);
     assert_eq!((killed.take(), killed.ended), (vec![], Some(Ended::Stream)));
 
-    let mut closed = open("2.1");
+    let mut closed = open(&service, "2.1");
+    closed.take();
     closed.wait_before(second);
     assert_eq!(closed.take(), b"");
     closed.suspend_until(second);
@@ -911,12 +893,9 @@ fn a_case_ends_at_its_time_whatever_the_client_does() {
 fn frames_are_written_as_the_case_says() {
     let service = driver::service(1 << 24, 1 << 30);
     let writes = |id: &str| {
-        let mut driver = Driver::new(&service);
         let target = format!("/runCase?casetuple={id}&agent=x");
-        driver.receive(driver::upgrade(&target, "").as_bytes());
-        while driver.wait() == Some(Duration::ZERO) {
-            driver.suspend_until(driver.now);
-        }
+        let mut driver = Driver::asking(&service, &target, "");
+        settle(&mut driver);
         driver.wait_before(Duration::from_millis(900));
         driver.writes.iter().map(|(_, len)| *len).skip(1).collect::<Vec<_>>()
     };
@@ -932,8 +911,7 @@ fn frames_are_written_as_the_case_says() {
 #[test]
 fn the_stop_ends_a_case_between_two_frames_and_without_a_verdict() {
     let service = driver::service(1 << 24, 1 << 30);
-    let mut driver = Driver::new(&service);
-    driver.receive(driver::upgrade("/runCase?casetuple=9.1.6&agent=x", "").as_bytes());
+    let mut driver = Driver::asking(&service, "/runCase?casetuple=9.1.6&agent=x", "");
     driver.forget_response();
     driver.stop();
     while !driver.is_closed() {
@@ -967,9 +945,8 @@ fn open<'s>(service: &'s Service, id: &str) -> Driver<'s> {
 
 /// The same, for a request with these fields, each with its line end.
 fn open_with<'s>(service: &'s Service, id: &str, fields: &str) -> Driver<'s> {
-    let mut driver = Driver::new(service);
     let target = format!("/runCase?casetuple={id}&agent=x");
-    driver.receive(driver::upgrade(&target, fields).as_bytes());
+    let mut driver = Driver::asking(service, &target, fields);
     settle(&mut driver);
     driver.forget_response();
     driver
@@ -1025,10 +1002,9 @@ fn the_server_agrees_as_the_case_has_it() {
     const TAKEOVER: &str = "; client_no_context_takeover";
     let service = driver::service(1 << 24, 1 << 30);
     let agreed = |id: &str, offer: &str| {
-        let mut driver = Driver::new(&service);
         let target = format!("/runCase?casetuple={id}&agent=x");
         let offer = format!("Sec-WebSocket-Extensions: permessage-deflate{offer}\r\n");
-        driver.receive(driver::upgrade(&target, &offer).as_bytes());
+        let mut driver = Driver::asking(&service, &target, &offer);
         let response = driver.forget_response();
         let (_, agreed) = response.split_once("Extensions: permessage-deflate")?;
         let (first, payload) = read_frame(&mut &driver.sent[..]);
@@ -1088,8 +1064,7 @@ fn pings_beside_a_long_message_are_answered_and_hold_little_memory() {
     driver.receive(&frames::frame(0x89, b"client's"));
     assert!(driver.take().ends_with(b"\x8A\x08client's"));
 
-    let mut driver = Driver::new(&service);
-    driver.receive(driver::upgrade("/runCase?casetuple=9.5.1&agent=x", "").as_bytes());
+    let mut driver = Driver::asking(&service, "/runCase?casetuple=9.5.1&agent=x", "");
     let pings = frames::frame(0x89, &[7; 125]).repeat(100);
     for _ in 0..100 {
         driver.receive(&pings);

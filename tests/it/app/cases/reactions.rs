@@ -53,8 +53,8 @@ fn a_client_that_closes_first_is_answered() {
 #[test]
 fn the_reason_names_what_the_client_did_instead_of_waiting_for_the_close() {
     for (sent, reason) in [
-        (frames::close(1009), "the client closed with 1009, and the server had to"),
-        (frames::frame(0x88, b""), "the client closed, and the server had to"),
+        (frames::close(1009), "the client closed first, with 1009, but the server had to"),
+        (frames::frame(0x88, b""), "the client closed first, but the server had to"),
         (vec![], "the client ended TCP, and the server had to close"),
         (vec![0x81], "the client ended TCP, and the server had to close"),
     ] {
