@@ -188,7 +188,7 @@ pub struct Parameter {
 
 #[rustfmt::skip]
 pub const PARAMETERS: &[Parameter] = &[
-    Parameter { name: "rate", form: "SHARE", words: &[], allowed: "a share from 0 to 1, for example 0.5", effect: "all of it happens to this share of the connections; the others get a plain echo" },
+    Parameter { name: "rate", form: "SHARE", words: &[], allowed: "a share from 0 to 1, for example 0.5", effect: "the rest of the query applies to this share of the connections; the others get a plain echo" },
     Parameter { name: "seed", form: "N", words: &[], allowed: "a number from 0 to 999, beside rate", effect: "the same connections get it each time the server is started" },
     Parameter { name: "delay", form: "TIME", words: &[], allowed: "a time of at most 60s, for example 5s", effect: "the handshake is answered this much later" },
     Parameter { name: "status", form: "CODE", words: &[], allowed: "200, 301–303, 307, 308 or 400–599 without 407", effect: "the handshake is refused with this status" },
@@ -199,7 +199,7 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter { name: "bytes", form: "N", words: &[], allowed: "a number from 1 to 65536, beside count; count times bytes is at most 1 MiB", effect: "the size of each of them, padded by spaces" },
     Parameter { name: "prefix", form: "TEXT", words: &[], allowed: "at most 100 bytes of text, or nothing", effect: "put before each text instead of --prefix" },
     Parameter { name: "latency", form: "TIME", words: &[], allowed: "a time of at most 10s, for example 200ms", effect: "each reply is delayed by this" },
-    Parameter { name: "fragment", form: "N", words: &[], allowed: "a number of bytes, 1 or more", effect: "each reply comes in fragments of N bytes; the last of at most 1024 has all the rest" },
+    Parameter { name: "fragment", form: "N", words: &[], allowed: "a number of bytes, 1 or more", effect: "each reply comes in up to 1024 fragments: N bytes each, and the last one has the rest" },
     Parameter { name: "drip", form: "TIME", words: &[], allowed: "a time of at most 10s, for example 2s", effect: "each reply is written over this time in up to 1000 pieces, one reply after the other" },
     Parameter { name: "ping", form: "TIME", words: &[], allowed: "a time from 100ms to 15m, for example 1s", effect: "the server pings after this much silence" },
     Parameter { name: "pong", form: "WORD", allowed: "off", effect: "whether the client's pings are answered", words: &[
@@ -354,12 +354,12 @@ fn misbehavior(query: &Query) -> Result<(Handshake, Option<(After, Fault)>), Str
     let mut asked = [status, get(query, "bad", bad)?, fault].into_iter().flatten();
     let (handshake, fault) = asked.next().unwrap_or_default();
     if asked.next().is_some() {
-        return Err("at most one of status, close and bad can be asked for".into());
+        return Err("expected at most one of status, close and bad".into());
     }
     match (fault, get(query, "after", after)?) {
         (None, Some(_)) => Err(expected("after")),
         (Some(Fault::Reset), None | Some(After::AT_ONCE)) => {
-            Err("rst needs after, since a reset would take the 101 with it".into())
+            Err("rst needs after, since a reset at once would discard the 101".into())
         }
         (fault, after) => {
             Ok((handshake, fault.map(|fault| (after.unwrap_or(After::AT_ONCE), fault))))

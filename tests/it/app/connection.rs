@@ -146,7 +146,7 @@ fn a_head_that_breaks_off_gets_400() {
         let mut driver = Driver::new(&service);
         driver.receive(&head.as_bytes()[..len]);
         driver.end_stream();
-        let body = assert_responds(&driver, 400, "breaks off");
+        let body = assert_responds(&driver, 400, "is incomplete");
         assert_logs(&driver, Topic::Request, "unix: 400 Bad Request, ", body.trim_end());
     }
 }
@@ -250,8 +250,7 @@ fn a_stop_gets_503_before_the_handshake_is_answered() {
         assert_eq!(driver.wait(), Some(CLOSE_TIMEOUT));
     }
     // One that is due opens, and is then closed.
-    let mut driver = Driver::new(&service);
-    driver.receive(upgrade("/do?delay=5s", "").as_bytes());
+    let mut driver = Driver::asking(&service, "/do?delay=5s", "");
     driver.stops_at = driver.steps;
     driver.wait_until(secs(5));
     driver.forget_response();
@@ -341,8 +340,7 @@ fn a_case_starts_when_its_handshake_is_answered() {
 #[test]
 fn a_peer_that_leaves_during_the_delay_is_not_answered() {
     let service = service(100, 0);
-    let mut driver = Driver::new(&service);
-    driver.receive(upgrade("/do?delay=5s", "").as_bytes());
+    let mut driver = Driver::asking(&service, "/do?delay=5s", "");
     driver.wait_until(secs(1));
     driver.end_stream();
     assert_eq!((driver.sent.len(), driver.waits), (0, Waits::Over));
@@ -402,8 +400,7 @@ fn a_peer_whose_stream_was_ended_without_a_close_frame_has_the_close_timeout_and
         (|driver| driver.lose(Lost::Broken("reset".into())), "; connection lost, reset; "),
     ];
     for (then, words) in thens {
-        let mut driver = Driver::new(&service);
-        driver.receive(upgrade("/do?close=fin", "").as_bytes());
+        let mut driver = Driver::asking(&service, "/do?close=fin", "");
         driver.wait_until(secs(2));
         assert_eq!((driver.end(), driver.ended), (None, Some(Ended::Stream)));
         then(&mut driver);

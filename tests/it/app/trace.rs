@@ -8,15 +8,14 @@ use wsecho::app::trace::Hex;
 use wsecho::websocket::negotiation::Mode;
 
 use crate::deflate::Compressor;
-use crate::driver::{Driver, Ended, service, upgrade};
+use crate::driver::{Driver, Ended, service};
 use crate::frames::{close, frame, masked_frame, server_frame};
 use crate::support::read_frame;
 
 const KEY: &str = "37fa213d";
 
 fn opened<'s>(service: &'s Service, query: &str, fields: &str) -> Driver<'s> {
-    let mut driver = Driver::new(service);
-    driver.receive(upgrade(&format!("/do?trace{query}"), fields).as_bytes());
+    let mut driver = Driver::asking(service, &format!("/do?trace{query}"), fields);
     driver.forget_response();
     driver
 }
