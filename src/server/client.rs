@@ -1,7 +1,7 @@
 //! One client's thread: drives a connection over a stream, and logs.
 
 use std::panic::{self, AssertUnwindSafe};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use log::{Level, debug, info, log, warn};
 use rustix::io::Errno;
@@ -22,8 +22,7 @@ pub fn serve(registration: &Registration, shared: &Shared) {
     let service = &shared.service;
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let stream = Stream::new(socket, service.settings.timeouts.write);
-    let mut client =
-        Client { registration, shared, start: stream.now(), stream, level: Level::Info };
+    let mut client = Client { registration, shared, stream, level: Level::Info };
     let mut connection = Connection::new(service, socket.peer, began);
     if shared.config.listening.expects_proxy_header(socket.peer.ip()) {
         connection.expect_proxy_header();
@@ -37,7 +36,6 @@ struct Client<'c> {
     registration: &'c Registration,
     shared: &'c Shared,
     stream: Stream<'c>,
-    start: Instant,
     /// The level at which the end of the WebSocket is logged.
     level: Level,
 }
@@ -50,7 +48,7 @@ impl Client<'_> {
             if connection.is_open() {
                 self.close_after_panic();
             }
-            connection.lost(Lost::Panicked, 0);
+            connection.lost(Lost::Panicked, 0, self.stream.now());
             self.drive_to_end(connection);
         }
     }
@@ -65,14 +63,14 @@ impl Client<'_> {
                 Error::Io(error) => Lost::Broken(error.to_string()),
                 Error::Tls(why) => Lost::Tls(why),
             };
-            connection.lost(lost, self.stream.unsent());
+            connection.lost(lost, self.stream.unsent(), self.stream.now());
         }
     }
 
     fn drive(&mut self, connection: &mut Connection) -> Result<(), Error> {
         loop {
             self.check_refusal(connection);
-            match connection.next(self.now()) {
+            match connection.next(self.stream.now()) {
                 Step::Send { head, payload } => self.stream.send(head, payload)?,
                 Step::SendClose(bytes) => {
                     self.registration.close();
@@ -115,17 +113,17 @@ impl Client<'_> {
         match received {
             Received::Bytes(bytes) => {
                 self.registration.begin_request();
-                connection.received(bytes, self.now());
+                connection.received(bytes, self.stream.now());
             }
-            Received::Nothing => connection.waited(self.now()),
+            Received::Nothing => connection.waited(self.stream.now()),
             Received::End => {
                 // An eviction looks like the peer's end of stream, but needs a response.
                 self.check_refusal(connection);
-                connection.ended(self.now());
+                connection.ended(self.stream.now());
             }
             Received::Tls => {
                 self.end_handshake(connection);
-                connection.received(0, self.now());
+                connection.received(0, self.stream.now());
             }
             Received::NotTls => connection.spoke_plain_http(),
         }
@@ -138,11 +136,6 @@ impl Client<'_> {
             Some(LIMIT_REACHED) => connection.make_room(LIMIT_REACHED),
             Some(why) => connection.stop(why),
         }
-    }
-
-    /// The time since the connection began.
-    fn now(&self) -> Duration {
-        self.stream.now() - self.start
     }
 
     /// Writes the reports on `agent`, if there is a directory for them.
@@ -205,6 +198,7 @@ impl Client<'_> {
 mod tests {
     use std::io::Read as _;
     use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
 
     use clap::Parser as _;
 
@@ -229,13 +223,8 @@ mod tests {
         let shared = Shared::new(config, None, Limits::raise(), Cases::default(), None);
         let registration = shared.registry.register(&connection).unwrap();
         let stream = Stream::new(&connection.socket, timeout);
-        let mut client = Client {
-            registration: &registration,
-            shared: &shared,
-            start: stream.now(),
-            stream,
-            level: Level::Info,
-        };
+        let mut client =
+            Client { registration: &registration, shared: &shared, stream, level: Level::Info };
         let _ = client.stream.send(head, payload);
         client.close_after_panic();
         connection.socket.abort();

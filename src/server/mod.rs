@@ -115,9 +115,8 @@ fn run(
     // Until here, new connections got 503.
     stop_accepting();
     let suppressed = [shared.request_log.suppressed(), shared.client_log.suppressed()].concat();
-    let were = if connected == 1 { "was" } else { "were" };
     let clients = Count(connected as u64, "client");
-    info!("stopped: {clients} {were} connected, {aborted} of them had to be aborted{suppressed}");
+    info!("stopped: {clients}, {aborted} aborted{suppressed}");
     if is_signaled { Ok(()) } else { Err("the thread that accepts clients has panicked".into()) }
 }
 

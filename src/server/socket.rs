@@ -111,7 +111,9 @@ pub struct TimedSocket<'s> {
     write_timeout: Duration,
     /// The socket's current timeout.
     read_timeout: Duration,
-    now: Instant,
+    start: Instant,
+    /// The time since `start`.
+    now: Duration,
     stall: StallTimer,
     unsent: usize,
 }
@@ -123,15 +125,16 @@ impl<'s> TimedSocket<'s> {
             socket,
             write_timeout,
             read_timeout: Duration::ZERO,
-            now: Instant::now(),
+            start: Instant::now(),
+            now: Duration::ZERO,
             stall: StallTimer::default(),
             unsent: 0,
         }
     }
 
-    /// The time at which the last [`receive`](Self::receive) or [`pause`](Self::pause) returned, or a
-    /// later send that had to wait.
-    pub fn now(&self) -> Instant {
+    /// The time from [`new`](Self::new) until the last [`receive`](Self::receive) or
+    /// [`pause`](Self::pause) returned, or a later send that had to wait or failed.
+    pub fn now(&self) -> Duration {
         self.now
     }
 
@@ -170,9 +173,9 @@ impl<'s> TimedSocket<'s> {
         }
     }
 
-    /// Stamps the time of a receive that did not need the socket.
+    /// Stamps the time of a receive that did not need the socket, or of a failed send.
     pub fn set_now(&mut self) {
-        self.now = Instant::now();
+        self.now = self.start.elapsed();
     }
 
     /// Waits for `wait` without receiving anything, or until the peer has ended its stream. A signal
@@ -234,7 +237,7 @@ impl<'s> TimedSocket<'s> {
             self.unsent = self.unsent.saturating_sub(sent);
             // A send that completes at once needs no clock.
             if left > 0 || self.stall.is_running() {
-                self.now = Instant::now();
+                self.set_now();
                 self.stall.record(sent, self.now, self.write_timeout);
             }
             if left > 0 && self.stall.time >= self.write_timeout {
@@ -280,7 +283,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 #[derive(Default)]
 struct StallTimer {
     /// The time of the last update. The measurement starts with the first partial send.
-    updated: Option<Instant>,
+    updated: Option<Duration>,
     time: Duration,
     /// The bytes that the peer has read during `time`.
     read: usize,
@@ -292,7 +295,7 @@ impl StallTimer {
     }
 
     /// Records a send of `bytes` that returned at `now`.
-    fn record(&mut self, bytes: usize, now: Instant, write_timeout: Duration) {
+    fn record(&mut self, bytes: usize, now: Duration, write_timeout: Duration) {
         let elapsed = self.updated.map_or(Duration::ZERO, |updated| now - updated);
         // A longer time was not spent waiting for the peer: the process was suspended.
         self.time += elapsed.min(write_timeout / WRITE_TIMEOUT_PARTS);
@@ -311,7 +314,6 @@ mod tests {
     #[test]
     fn a_peer_stalls_unless_it_reads_enough_in_time() {
         const TIMEOUT: Duration = Duration::from_secs(8);
-        let since = Instant::now();
         let mut timer = StallTimer::default();
         for (second, bytes, stalled) in [
             // The measurement starts with the first partial send. Bytes read before are not late.
@@ -324,7 +326,7 @@ mod tests {
             (100, 0, 2),
             (101, MIN_PROGRESS, 0),
         ] {
-            timer.record(bytes, since + Duration::from_secs(second), TIMEOUT);
+            timer.record(bytes, Duration::from_secs(second), TIMEOUT);
             assert_eq!(timer.time, Duration::from_secs(stalled), "after {second} s");
         }
     }

@@ -168,7 +168,7 @@ fn configure(cert: &Path, key: &Path, open: Open) -> Result<Arc<ServerConfig>, S
     let cannot_read = |flag: &str, path: &Path, error: pem::Error, missing: &str| {
         let error = match error {
             pem::Error::Io(error) => error.to_string(),
-            pem::Error::NoItemsFound => format!("no {missing} in PEM is in it"),
+            pem::Error::NoItemsFound => format!("it contains no {missing} in PEM"),
             pem::Error::MissingSectionEnd { .. } => "it is cut off before its END line".into(),
             pem::Error::Base64Decode(_) => {
                 "its PEM is damaged, or is a key with a password: remove that with openssl pkey"

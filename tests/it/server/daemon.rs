@@ -63,7 +63,7 @@ fn under_nohup_it_survives_the_hang_up_and_appends_to_its_log() {
             "stopping, ",
             "client 1 ended: ",
             "client 2 ended: ",
-            "stopped: 2 clients were connected, 0 of them had to be aborted",
+            "stopped: 2 clients, 0 aborted",
         ],
     );
 }

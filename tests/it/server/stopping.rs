@@ -72,7 +72,7 @@ fn on_either_signal_each_client_gets_1001_whatever_it_has_sent_and_however_it_en
             end(stream, rest);
         }
         assert_exits_at_once(&mut server);
-        server.wait_for_log("stopped: 5 clients were connected, 0 of them had to be aborted");
+        server.wait_for_log("stopped: 5 clients, 0 aborted");
     }
 }
 
@@ -103,7 +103,7 @@ fn a_client_may_take_the_close_timeout_to_answer() {
     silent.write_all(&close(1001)).unwrap();
     silent.shutdown(Shutdown::Write).unwrap();
     assert_exits_at_once(&mut server);
-    server.wait_for_log("stopped: 1 client was connected, 0 of them had to be aborted");
+    server.wait_for_log("stopped: 1 client, 0 aborted");
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_client_that_got_its_response_is_not_aborted_though_it_stays_connected() {
     server.signal(Signal::TERM);
     assert_is_503(&read_all(&mut early), "the server is stopping");
     assert_eq!(server.wait(SOON).code(), Some(0));
-    server.wait_for_log("stopped: 2 clients were connected, 0 of them had to be aborted");
+    server.wait_for_log("stopped: 2 clients, 0 aborted");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_client_that_has_just_connected_gets_1001_or_503() {
         stream.write_all(&close(1001)).unwrap();
     }
     assert_exits_at_once(&mut server);
-    server.wait_for_log(" clients were connected, 0 of them had to be aborted");
+    server.wait_for_log(" clients, 0 aborted");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn the_server_exits_at_the_close_deadline_though_clients_neither_read_nor_answer
     assert_eq!(read_close(&mut silent), 1001);
     assert_eq!(server.wait(SOON).code(), Some(0));
     assert_took(asked, Duration::from_secs(1));
-    server.wait_for_log("stopped: 2 clients were connected, ");
+    server.wait_for_log("stopped: 2 clients, ");
     server.wait_for_log(r#"ended: closed by server, 1001 "server is stopping", not answered; "#);
 }
 
@@ -266,14 +266,14 @@ fn three_thousand_clients_in_every_state_get_their_answer_within_the_close_timeo
     // Nobody had to be aborted but those that are stuck.
     assert_eq!(server.wait(SOON).code(), Some(0));
     assert_took(asked, CLOSE_TIMEOUT);
-    server.wait_for_log("stopped: 3000 clients were connected, ");
+    server.wait_for_log("stopped: 3000 clients, ");
 }
 
 #[test]
 fn each_client_gets_1001_though_others_keep_the_processors_busy() {
     const BUSY: usize = 300;
     const HONEST: usize = 20;
-    let mut server = Server::start(&[]);
+    let mut server = Server::start(PATIENT);
     // It repeats at a distance beyond the window of the reply, so that the reply gets no shorter.
     let repeated = Random(1).bytes(4096).repeat(4096);
     let bomb = frame(0xC2, &miniz_oxide::deflate::compress_to_vec(&repeated, 1));
@@ -296,7 +296,10 @@ fn each_client_gets_1001_though_others_keep_the_processors_busy() {
         }
         assert_eq!((last.0, &last.1[..2]), (0x88, &1001_u16.to_be_bytes()[..]));
     }
-    assert_eq!(server.wait(SOON).code(), Some(0));
+    // The others are still at work.
+    let ticks = server.ticks();
+    eventually(SOON, || server.ticks() > ticks);
+    signal_until_it_ends(&mut server, Signal::TERM);
 }
 
 #[test]
