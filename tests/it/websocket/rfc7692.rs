@@ -364,6 +364,9 @@ fn a_message_may_end_with_a_final_block_and_go_on_behind_one() {
         assert_eq!(replies, [b"HelloHelloHello"]);
         assert_eq!(echoes(parameters, BINARY, &[&behind, last]), [&b"HelloHello"[..], b"Hello"]);
         assert_eq!(echoes(parameters, BINARY, &[empty, last]), [b"Hello"; 2]);
+        if !parameters.client_no_context_takeover {
+            assert_eq!(echoes(parameters, BINARY, &[last, AGAIN]), [b"Hello"; 2]);
+        }
     }
 }
 
@@ -411,7 +414,7 @@ fn section_6_rsv1_is_allowed_on_the_first_frame_of_a_message_only() {
 
 #[test]
 fn section_7_2_2_data_that_is_not_deflate_or_breaks_off_is_refused() {
-    let tables: [&[u8]; 7] = [
+    let tables: [&[u8]; 8] = [
         b"",
         b"\xFF",
         b"not compressed",
@@ -421,6 +424,8 @@ fn section_7_2_2_data_that_is_not_deflate_or_breaks_off_is_refused() {
         &[0x00, 0x05, 0x00, 0xFA, 0xFF, 0x48, 0x65, 0x6C],
         // The same with 1: the tail would complete it.
         &[0x00, 0x05, 0x00, 0xFA, 0xFF, 0x48],
+        // A final block, whose last code the tail would complete.
+        &[0xF3, 0x48, 0xCD, 0xC9, 0xC9, 0x07],
         AGAIN,
     ];
     for parameters in all_parameters() {
