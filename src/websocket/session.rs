@@ -515,10 +515,10 @@ impl Session {
         Ok(match opcode {
             Opcode::Ping => Event::Ping(payload),
             Opcode::Close => {
-                self.refused_close = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
-                let close = Close::ByPeer(CloseFrame::decode(payload)?);
-                self.refused_close = None;
-                self.state = State::Closed(close);
+                let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                let close =
+                    CloseFrame::decode(payload).inspect_err(|_| self.refused_close = code)?;
+                self.state = State::Closed(Close::ByPeer(close));
                 Event::Close
             }
             _ => Event::Pong(payload),
