@@ -142,7 +142,7 @@ impl Incoming {
     /// Takes the traced frames that are skipped, since the server has closed.
     pub fn skipped(&mut self) -> Frames {
         let trace = self.trace.as_mut().filter(|_| self.session.closed().is_some());
-        trace.map_or_else(Frames::default, |trace| trace.skipped())
+        trace.map_or_else(Frames::default, |trace| trace.take_waiting())
     }
 
     /// The session, the unprocessed input, and the count of processed bytes.

@@ -18,7 +18,7 @@ pub struct Page {
 /// The console, whose address can be any server's.
 pub const CONSOLE: Page = Page {
     html: include_str!("../../static/client.html"),
-    script: "sha256-la1GENs8FgM83iqb5tZ9BMoaKoJ+9B7JgaGsCzHoWKc=",
+    script: "sha256-es1KbPAHlCKzTUCJwvOnZSFwD4r13gvLBnlDZoPXhSw=",
     style: "sha256-nll6GLGhgl+2KQJXlNXiba1G+tRstUgEvejumh9bFPA=",
     directives: "connect-src ws: wss: http: https:",
 };

@@ -62,7 +62,7 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LINGER: Duration = Duration::from_millis(200);
 
 /// When each connection begins: the example of RFC 9110 §5.6.7, Sun, 06 Nov 1994 08:49:37 GMT.
-const BEGAN: Duration = Duration::from_secs(784_111_777);
+pub const BEGAN: Duration = Duration::from_secs(784_111_777);
 
 /// A verbatim echo of messages of up to `max_message_size` bytes, which together may hold `max_buffered`.
 pub fn service(max_message_size: usize, max_buffered: usize) -> Service {
@@ -116,8 +116,8 @@ pub struct Driver<'s> {
     pub forwarded: Option<Peer>,
     /// Whether it may become a WebSocket.
     pub admission: Result<u64, &'static str>,
-    /// How often TLS was asked for new keys.
-    pub key_updates: usize,
+    /// After how many of the bytes in `sent` TLS was asked for new keys.
+    pub key_updates: Vec<usize>,
     /// The steps that were taken.
     pub steps: usize,
     /// From which step on the server stops.
@@ -151,7 +151,7 @@ impl<'s> Driver<'s> {
             ended: None,
             forwarded: None,
             admission: Ok(1),
-            key_updates: 0,
+            key_updates: vec![],
             steps: 0,
             stops_at: usize::MAX,
             lost_at: None,
@@ -338,7 +338,7 @@ impl<'s> Driver<'s> {
                     self.ended = Some(Ended::Stream);
                 }
                 Step::Reset => self.ended = Some(Ended::Reset),
-                Step::UpdateKeys => self.key_updates += 1,
+                Step::UpdateKeys => self.key_updates.push(self.sent.len()),
                 Step::Admit => self.connection.admitted(self.admission),
                 // Without files there is nothing that could go wrong.
                 Step::Report(_) => self.connection.reported(Ok(())),

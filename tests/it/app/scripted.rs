@@ -104,6 +104,19 @@ fn a_fault_at_once_is_in_the_same_write_as_the_opening() {
 }
 
 #[test]
+fn a_fault_at_once_comes_before_a_mistake_that_came_with_the_request() {
+    for query in ["", "&after=0s", "&drip=1s", "&after=0s&drip=1s"] {
+        let service = service(LARGE, LARGE);
+        let mut driver = Driver::new(&service);
+        let head = upgrade(&format!("/do?close=4000{query}"), "");
+        driver.receive(&[head.as_bytes(), &frame(0x81, b"\xFF")].concat());
+        assert_eq!(driver.ended, None, "{query}: the answer is awaited");
+        driver.receive(&close(4000));
+        assert_eq!(driver.ended, Some(Ended::Stream), "{query}");
+    }
+}
+
+#[test]
 fn a_close_frame_that_was_asked_for_is_the_last_one_and_its_answer_ends_the_stream() {
     for (query, bytes, _) in faults().into_iter().take(3) {
         with(query, |driver| {
@@ -413,6 +426,16 @@ fn the_memory_of_a_large_reply_is_given_back_once_it_is_sent() {
 }
 
 #[test]
+fn a_server_that_hangs_holds_no_memory_of_an_unfinished_message() {
+    let service = service(2 * LARGE, 16 * LARGE);
+    let mut driver = opened(&service, "close=hang&after=1s");
+    driver.receive(&frame(0x82, &vec![7; LARGE])[..LARGE / 2]);
+    assert!(service.budget.left() < 16 * LARGE);
+    driver.wait_until(s(1));
+    assert_eq!(service.budget.left(), 16 * LARGE);
+}
+
+#[test]
 fn an_unfinished_message_ages_by_the_clock_whatever_holds_back_the_replies_before_it() {
     const WRITE_TIMEOUT: Duration = s(4);
     let half = frame(0x82, &vec![7; LARGE])[..LARGE / 2].to_vec();
@@ -446,6 +469,11 @@ fn messages_are_pushed_at_their_times() {
         let pushes = [(s(1), text("1   ")), (s(2), text("2   ")), (s(3), text("3   "))];
         assert_eq!(timed(driver)[..3], pushes);
         assert_eq!(timed(driver)[3], (PING_INTERVAL, vec![0x89, 0]));
+    });
+    // Only replies drip.
+    with("count=1&interval=1s&bytes=65536&drip=9s", |driver| {
+        driver.wait_until(s(1));
+        assert_eq!(messages(&driver.sent)[0].len(), 65_536);
     });
     with("count=3&close=1000", |driver| {
         let expected = [text("1"), text("2"), text("3"), close_frame(1000, "")];
@@ -512,6 +540,18 @@ fn a_client_that_only_pings_does_not_fill_the_memory_while_a_reply_drips() {
 }
 
 #[test]
+fn a_client_may_send_while_the_last_reply_before_the_fault_drips() {
+    with("drip=5s&close=4000&after=1", |driver| {
+        say(driver, "0123456789");
+        say(driver, "never answered");
+        let pongs = frame(0x8A, b"").repeat(10_000);
+        assert_eq!(driver.receive(&pongs), pongs.len());
+        driver.wait_until(s(5));
+        assert_eq!(driver.sent, [text("0123456789"), close_frame(4000, "")].concat());
+    });
+}
+
+#[test]
 fn a_silent_client_is_pinged_and_closed_in_every_behavior() {
     for query in ["latency=10s", "drip=10s", "pong=off", "close=1000&after=1000", "fragment=1"] {
         with(query, |driver| {
@@ -572,6 +612,7 @@ fn a_stop_ends_every_behavior_at_once_by_1001() {
         "bad=utf8",
         "close=rst&after=1000",
         "close=4000&after=10m",
+        "close=4000&after=1&latency=10s",
     ] {
         with(query, |driver| {
             if !is_paused(driver) {

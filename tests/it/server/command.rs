@@ -16,8 +16,8 @@ use rustix::process::{Signal, geteuid};
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, address_in, assert_status, connect,
-    eventually, free_addr, has_programs, offering, read_all, read_close, read_frame, read_head,
-    refusal, skip, upgraded, wait_for_line, wsecho, wsecho_path,
+    copy_wsecho, eventually, free_addr, has_programs, offering, read_all, read_close, read_frame,
+    read_head, refusal, skip, upgraded, wait_for_line, wsecho, wsecho_path,
 };
 
 // Flags
@@ -240,7 +240,7 @@ fn the_help_names_every_flag_with_its_default() {
         assert!(about.contains(default), "{flag}: {about}");
     }
     // The rule is stated once, not with each flag.
-    assert!(words.contains("--ping-interval 5s is WSECHO_PING_INTERVAL=5s there"), "{words}");
+    assert!(words.contains("WSECHO_PING_INTERVAL=5s is --ping-interval 5s."), "{words}");
     assert!(words.contains("An empty variable sets nothing, except WSECHO_PREFIX."), "{words}");
     assert_eq!(words.matches("WSECHO_").count(), 2);
     let named: BTreeSet<_> =
@@ -657,7 +657,7 @@ fn an_allocator_that_can_not_be_tuned_is_logged_at_debug_with_the_reason() {
     if geteuid().is_root() {
         let dir = TempDir::new();
         let copy = dir.path("wsecho");
-        fs::copy(program, &copy).unwrap();
+        copy_wsecho(&copy);
         chown(&copy, Some(65_534), None).unwrap();
         fs::set_permissions(&copy, Permissions::from_mode(0o4755)).unwrap();
         fs::set_permissions(dir.path(""), Permissions::from_mode(0o755)).unwrap();

@@ -1,7 +1,6 @@
 //! Too many clients: the limit of WebSockets, the slots for everything else, and what the kernel
 //! refuses.
 
-use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -23,8 +22,9 @@ use super::listening::command_with;
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, PREFIX, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_is_503,
-    assert_status, connect_taking, crowd, eventually, has_programs, need_descriptors, read_all,
-    read_close, read_frame, reset, tolerance, upgraded, write_until_stuck, wsecho_path,
+    assert_status, connect_taking, copy_wsecho, crowd, eventually, has_programs, need_descriptors,
+    read_all, read_close, read_frame, refusal, reset, tolerance, upgraded, write_until_stuck,
+    wsecho_path,
 };
 
 // The limit of WebSockets
@@ -446,11 +446,40 @@ fn without_a_thread_for_it_a_client_gets_503_and_the_server_goes_on() {
     server.has_recovered(before);
 }
 
+#[test]
+fn what_it_lacks_the_descriptors_or_threads_for_at_the_start_is_named() {
+    let path = wsecho_path();
+    for limit in 4..=7 {
+        // Descriptors that cargo has left open are closed.
+        let few = "exec 3<&- 4<&- 5<&- 6<&- 7<&-; ulimit -n \"$1\"; exec \"$0\" --addr 127.0.0.1:0";
+        let mut command = Command::new("sh");
+        let (status, text) = refusal(command.args(["-c", few, &path, &limit.to_string()]));
+        let last = text.lines().last().unwrap_or_default();
+        assert!(status == Some(1) && last.starts_with("wsecho: cannot "), "{limit}: {text}");
+    }
+    if !has_programs(&["setpriv", "prlimit"]) {
+        return;
+    }
+    let dir = TempDir::new();
+    let copy = dir.path("wsecho");
+    copy_wsecho(&copy);
+    for limit in 1..=2 {
+        let mut command = as_a_limited_user(Path::new("prlimit"));
+        command.arg(format!("--nproc={limit}:")).arg(&copy).arg("--addr=127.0.0.1:0");
+        let (status, text) = refusal(&mut command);
+        let last = text.lines().last().unwrap_or_default();
+        assert!(
+            status == Some(1) && last.starts_with("wsecho: cannot start the "),
+            "{limit}: {text}"
+        );
+    }
+}
+
 /// A server whose threads [`limit_threads`] can limit. Its program is copied to `dir`, where that user
 /// may read it.
 pub(super) fn start_as_a_limited_user(dir: &TempDir, flags: &[&str]) -> Server {
     let wsecho = dir.path("wsecho");
-    fs::copy(wsecho_path(), &wsecho).unwrap();
+    copy_wsecho(&wsecho);
     let mut command = as_a_limited_user(&wsecho);
     Server::start_command(command.args(["--addr", "127.0.0.1:0"]).args(flags))
 }

@@ -3,6 +3,7 @@
 pub mod beyond;
 pub mod client;
 mod formats;
+mod reactions;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -311,6 +312,8 @@ fn there_are_the_517_cases_of_the_suite_in_their_order() {
         ("13.*", 126),
         ("6.*.1", 23),
         ("*.1.1", 8),
+        ("1*.2.*1", 5),
+        ("1*.1.*.1", 0),
         ("7.9.3", 1),
         ("7.9", 0),
     ] {
@@ -346,6 +349,40 @@ fn cases_are_selected_by_patterns() {
     }
 }
 
+/// Written out in bytes, as the suite has them.
+#[test]
+fn large_messages_have_the_sizes_of_the_suite() {
+    let suite = Suite::default();
+    let described = |section: u8| {
+        let ids = suite
+            .ids()
+            .iter()
+            .filter(move |id| id.to_string().starts_with(&format!("9.{section}.")));
+        ids.map(|id| suite.case(*id).unwrap().description()).collect::<Vec<_>>()
+    };
+    let sent = |section: u8, kind: &str| {
+        let whole = |size: usize| format!("Sends {kind} of {size} bytes.");
+        match section {
+            1 => [65_536, 262_144, 1_048_576, 4_194_304, 8_388_608, 16_777_216].map(whole).to_vec(),
+            3 => [64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304]
+                .map(|size| format!("Sends {kind} of 4194304 bytes, in fragments of {size} bytes."))
+                .to_vec(),
+            5 => [64, 128, 256, 512, 1024, 2048]
+                .map(|size| {
+                    format!("Sends {kind} of 1048576 bytes, written {size} bytes at a time.")
+                })
+                .to_vec(),
+            _ => [0, 16, 64, 256, 1024, 4096]
+                .map(|size| format!("Sends 1000 times {kind} of {size} bytes."))
+                .to_vec(),
+        }
+    };
+    for section in [1, 3, 5, 7] {
+        assert_eq!(described(section), sent(section, "text"));
+        assert_eq!(described(section + 1), sent(section, "binary"));
+    }
+}
+
 #[test]
 fn each_case_describes_itself() {
     let suite = Suite::default();
@@ -359,13 +396,25 @@ fn each_case_describes_itself() {
         (
             Id::new(3, 3, 0),
             "Sends text \"Hello, world!\", text with RSV 011 \"Hello, world!\", ping empty, each frame in a write \
-             of its own. Expects text \"Hello, world!\". For nothing it is NON-STRICT. The client closes with 1002, or \
+             of its own. Expects text \"Hello, world!\". NON-STRICT for nothing. The client closes with 1002, or \
              ends TCP, within 1s.",
         ),
         (
             Id::new(6, 2, 4),
             "Sends text without FIN CE, 9 times continuation without FIN of 1 byte, continuation B5. Expects text \
              CEBAE1BDB9CF83CEBCCEB5. The client answers the close frame with 1000, within 1s.",
+        ),
+        (
+            Id::new(6, 4, 2),
+            "Sends text without FIN CEBAE1BDB9CF83CEBCCEB5F4, nothing for 1s, continuation without FIN 90, nothing for \
+             1s, continuation 80804153434949. Expects the end after the second part. After the third it is NON-STRICT. \
+             The client closes with 1007, or ends TCP, within 1s.",
+        ),
+        (
+            Id::new(7, 1, 6),
+            "Sends text 262144 bytes, text \"Hello, world!\", close 1000, ping empty. Expects text \"Hello, world!\". \
+             For nothing it is NON-STRICT. The client answers the close frame with 1000, within 1s. The RFC leaves it \
+             open, so there is no verdict.",
         ),
         (
             Id::new(7, 7, 8),
@@ -458,6 +507,20 @@ fn a_get_without_a_case_lists_the_selected_cases() {
     // A runner that forgets the case still learns it.
     let (refused, _) = ask(&service, "/getCaseInfo");
     assert!(String::from_utf8(refused).unwrap().contains("case or casetuple is missing"));
+}
+
+#[test]
+fn who_is_wrong_by_a_slash_is_shown_the_way() {
+    let service = driver::service(1 << 24, 1 << 30);
+    for (path, answer) in [
+        ("/cases/", "404 not found; did you mean /cases?\n"),
+        ("/Verdict?agent=x", "404 not found; did you mean /verdict?\n"),
+        ("/reports/", "404 there is no such report; /reports/index.json lists all\n"),
+    ] {
+        assert_eq!(get(&service, path), answer);
+    }
+    let run = get(&service, "/runCase?casetuple=2.1&agent=a+b%E2%80%AE");
+    assert!(run.starts_with("200 A WebSocket here plays case 2.1 to \"a b\\u{202e}\".\n"), "{run}");
 }
 
 #[test]
@@ -589,7 +652,7 @@ fn the_reports_have_the_shape_of_the_suite() {
         "\"expectedClose\": {\"closedByMe\": true, \"closeCode\": [1002], \"requireClean\": false},",
         "\"received\": [],",
         "\"resultClose\": \"closed with 1000, expected 1002\",",
-        "\"closedByMe\": true,",
+        "\n  \"closedByMe\": true,",
         "\"failedByMe\": false,",
         "\"droppedByMe\": true,",
         "\"wasClean\": true,",
@@ -626,15 +689,26 @@ fn the_agents_are_listed_with_their_progress_the_last_one_first() {
         "agent": "a/b", "running": 0, "updated": began, "verdicts": { "FAILED": 1, "OK": 1, "WRONG CODE": 1 },
     });
     assert_eq!(agents(), json!([first]));
+    // The last of its cases has ended after 1.5 s, and is not quite right.
+    let late = Report {
+        started: Duration::from_secs(1),
+        duration: Duration::from_millis(1500),
+        behavior: Behavior::NonStrict,
+        ..empty_report(Id::new(1, 1, 1))
+    };
+    service.cases.results.finish("late", late);
+    let third = agents()[0].clone();
+    assert_eq!(third["updated"], "1970-01-01T00:00:02.500Z");
+    assert_eq!(third["verdicts"], json!({ "NON-STRICT": 1 }));
     // It is seen again when a case begins, whose earlier verdict does not count any more.
     service.cases.results.begin("new", Id::new(1, 1, 2), "");
     let second = json!({ "agent": "new", "running": 1, "updated": null, "verdicts": {} });
-    assert_eq!(agents(), json!([second, first]));
+    assert_eq!(agents(), json!([second, third, first]));
     service.cases.results.begin("a/b", Id::new(1, 1, 1), "");
     let first = json!({
         "agent": "a/b", "running": 1, "updated": began, "verdicts": { "FAILED": 1, "WRONG CODE": 1 },
     });
-    assert_eq!(agents(), json!([first, second]));
+    assert_eq!(agents(), json!([first, second, third]));
 }
 
 #[test]
@@ -692,6 +766,18 @@ fn the_status_of_a_case_is_told_once_there_is_a_verdict() {
     let (message, response) = ask(&service, "/getCaseStatus?casetuple=1.1.1&agent=x");
     assert_eq!(message, b"\x81\x12{\"behavior\": \"OK\"}\x88\x00");
     assert_eq!(response, "200 {\"behavior\": \"OK\", \"behaviorClose\": \"OK\"}\n");
+}
+
+#[test]
+fn the_stop_ends_the_wait_for_a_status() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let [mut trial, mut status] = [(); 2].map(|()| Driver::new(&service));
+    trial.receive(driver::upgrade("/runCase?casetuple=1.1.1&agent=x", "").as_bytes());
+    status.receive(driver::upgrade("/getCaseStatus?casetuple=1.1.1&agent=x", "").as_bytes());
+    status.forget_response();
+    status.stop();
+    status.suspend_until(Duration::from_millis(100));
+    assert!(status.take().ends_with(b"\x88\x14\x03\xE9server is stopping"));
 }
 
 #[test]
@@ -849,8 +935,13 @@ fn memory_that_is_short_fails_a_case_and_says_so() {
 
 /// A trial of the agent `x`, of which everything is sent that is sent at once.
 fn open<'s>(service: &'s Service, id: &str) -> Driver<'s> {
+    open_with(service, id, "")
+}
+
+/// The same, for a request with these fields, each with its line end.
+fn open_with<'s>(service: &'s Service, id: &str, fields: &str) -> Driver<'s> {
     let target = format!("/runCase?casetuple={id}&agent=x");
-    let mut driver = Driver::asking(service, &target, "");
+    let mut driver = Driver::asking(service, &target, fields);
     settle(&mut driver);
     driver.forget_response();
     driver
