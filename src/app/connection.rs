@@ -32,6 +32,7 @@ use crate::app::opened::Who;
 use crate::app::peer::Peer;
 use crate::app::routes;
 use crate::app::service::Service;
+use crate::app::settings::MAX_LATENESS;
 use crate::app::step::{Line, Step, Topic};
 use crate::app::websocket::WebSocket;
 use crate::buffer::{Buffer, Charge, OverBudget, UNMETERED};
@@ -250,9 +251,10 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Records that the connection is lost, and that the last `unsent` bytes were not sent.
+    /// Records at `now` that the connection is lost, and that the last `unsent` bytes were not sent.
     #[cold]
-    pub fn lost(&mut self, lost: Lost, unsent: usize) {
+    pub fn lost(&mut self, lost: Lost, unsent: usize, now: Duration) {
+        self.now = now;
         self.is_last = false;
         // The peer has yet to read the alert or the close frame with the reason.
         let is_silent = self.is_silent();
@@ -343,8 +345,6 @@ impl<'s> Connection<'s> {
 
     /// Performs the actions that are due.
     fn check_time(&mut self) {
-        /// No wait ends this late, unless the process was suspended.
-        const MAX_LATENESS: Duration = Duration::from_secs(1);
         let timeout = self.service.settings.timeouts.handshake;
         match &mut self.phase {
             // The client gets its time again, for the rest of its request or for reading the response.

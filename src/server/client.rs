@@ -48,7 +48,7 @@ impl Client<'_> {
             if connection.is_open() {
                 self.close_after_panic();
             }
-            connection.lost(Lost::Panicked, 0);
+            connection.lost(Lost::Panicked, 0, self.stream.now());
             self.drive_to_end(connection);
         }
     }
@@ -63,7 +63,7 @@ impl Client<'_> {
                 Error::Io(error) => Lost::Broken(error.to_string()),
                 Error::Tls(why) => Lost::Tls(why),
             };
-            connection.lost(lost, self.stream.unsent());
+            connection.lost(lost, self.stream.unsent(), self.stream.now());
         }
     }
 

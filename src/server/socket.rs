@@ -133,7 +133,7 @@ impl<'s> TimedSocket<'s> {
     }
 
     /// The time from [`new`](Self::new) until the last [`receive`](Self::receive) or
-    /// [`pause`](Self::pause) returned, or a later send that had to wait.
+    /// [`pause`](Self::pause) returned, or a later send that had to wait or failed.
     pub fn now(&self) -> Duration {
         self.now
     }
@@ -173,7 +173,7 @@ impl<'s> TimedSocket<'s> {
         }
     }
 
-    /// Stamps the time of a receive that did not need the socket.
+    /// Stamps the time of a receive that did not need the socket, or of a failed send.
     pub fn set_now(&mut self) {
         self.now = self.start.elapsed();
     }

@@ -34,7 +34,7 @@ impl<'s> Stream<'s> {
     }
 
     /// The time from [`new`](Self::new) until the last [`receive`](Self::receive) or
-    /// [`pause`](Self::pause) returned, or a later send that had to wait.
+    /// [`pause`](Self::pause) returned, or a later send that had to wait or failed.
     pub fn now(&self) -> Duration {
         self.socket.now()
     }
@@ -146,8 +146,11 @@ impl<'s> Stream<'s> {
         self.note_failure(result)
     }
 
-    /// Records a failure of TLS: from then on nothing is sent, and input is not decrypted.
+    /// Stamps the time of a failure. After one of TLS, nothing is sent, and input is not decrypted.
     fn note_failure<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        if result.is_err() {
+            self.socket.set_now();
+        }
         if let Err(Error::Tls(why)) = &result {
             self.transport = Transport::Failed(why.clone());
             self.socket.end();

@@ -322,7 +322,7 @@ impl<'s> Driver<'s> {
             let len = head.len() + payload.len();
             let is_io = len > 0 || matches!(step, Step::Receive(_) | Step::Pause(_));
             if is_io && let Some((_, lost)) = self.lost_at.take_if(|(at, _)| *at < self.steps) {
-                self.connection.lost(lost, len);
+                self.connection.lost(lost, len, self.now);
                 continue;
             }
             if len > 0 {

@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
@@ -646,6 +646,10 @@ fn an_allocator_that_can_not_be_tuned_is_logged_at_debug_with_the_reason() {
     assert_eq!(start(&[], b""), None);
     let untuned = |why: &str| Some(format!("the allocator is not tuned: {why}"));
     assert_eq!(start(&[], b"\xFF"), untuned("GLIBC_TUNABLES is not UTF-8"));
+    let dir = TempDir::new();
+    let link = dir.path("echo");
+    symlink(fs::canonicalize(wsecho_path()).unwrap(), &link).unwrap();
+    assert_eq!(start(&[link.as_os_str()], b""), None);
 
     // Started by its loader, it would start the loader instead of itself.
     let program = wsecho_path();
@@ -655,7 +659,6 @@ fn an_allocator_that_can_not_be_tuned_is_logged_at_debug_with_the_reason() {
 
     // glibc takes no tunables from the one who starts a program with another user's rights.
     if geteuid().is_root() {
-        let dir = TempDir::new();
         let copy = dir.path("wsecho");
         copy_wsecho(&copy);
         chown(&copy, Some(65_534), None).unwrap();
