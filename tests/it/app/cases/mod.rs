@@ -407,7 +407,7 @@ fn each_case_describes_itself() {
         (
             Id::new(6, 4, 2),
             "Sends text without FIN CEBAE1BDB9CF83CEBCCEB5F4, nothing for 1s, continuation without FIN 90, nothing for \
-             1s, continuation 80804153434949. Expects the end after the second part. After the third it is NON-STRICT. \
+             1s, continuation 80804153434949. Expects the end after the second part. NON-STRICT after the third. \
              The client closes with 1007, or ends TCP, within 1s.",
         ),
         (

@@ -55,8 +55,8 @@ fn the_reason_names_what_the_client_did_instead_of_waiting_for_the_close() {
     for (sent, reason) in [
         (frames::close(1009), "the client closed first, with 1009, but the server had to"),
         (frames::frame(0x88, b""), "the client closed first, but the server had to"),
-        (vec![], "the client ended TCP, and the server had to close"),
-        (vec![0x81], "the client ended TCP, and the server had to close"),
+        (vec![], "the client ended TCP, but the server had to close"),
+        (vec![0x81], "the client ended TCP, but the server had to close"),
     ] {
         let service = service();
         let mut driver = open(&service, "1.1.2");
