@@ -9,7 +9,7 @@ use std::io;
 use libfuzzer_sys::fuzz_target;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
-use wsecho::websocket::close::CloseFrame;
+use wsecho::websocket::close::{CloseFrame, Reason};
 use wsecho::websocket::error::ProtocolError;
 use wsecho_fuzz::client::{ClientBytes, Splits};
 use wsecho_fuzz::deflate::{Client, Compression, RSV1, inflated_messages, open};
@@ -178,7 +178,7 @@ fn tungstenite(bytes: &[u8]) -> Theirs {
                 let _ = socket.flush();
                 let frame = close.map(|close| CloseFrame {
                     code: Some(close.code.into()),
-                    reason: close.reason.to_string().into(),
+                    reason: Reason::new(close.reason.to_string()).expect("it fits a frame"),
                 });
                 break End::ByPeer(frame.map_or("no code".into(), |frame| frame.to_string()));
             }

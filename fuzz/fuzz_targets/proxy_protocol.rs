@@ -29,6 +29,7 @@ enum Start<'i> {
 fuzz_target!(|input: Input| {
     let mut bytes = match &input.start {
         Start::Anything => Vec::new(),
+        Start::Line("") => b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 80\r\n".to_vec(),
         Start::Line(line) => format!("PROXY {line}\r\n").into_bytes(),
         Start::Binary { command, family, block } => {
             let len = (block.len() as u16).to_be_bytes();
@@ -41,6 +42,8 @@ fuzz_target!(|input: Input| {
     assert_eq!(receive(&bytes, usize::from(input.piece).max(1)), outcome);
     if let Outcome::Complete(header, len) = &outcome {
         assert!(*len <= MAX_LEN);
+        let before = parse(&bytes[..len - 1]);
+        assert!(matches!(before, Ok(Parsed::Incomplete(_))), "it ends earlier: {before:?}");
         assert_eq!(parse(&bytes), Ok(Parsed::Complete(header.clone())), "what follows changes it");
         assert!(header.values.len() < 10);
     }
