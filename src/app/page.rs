@@ -27,7 +27,7 @@ pub const CONSOLE: Page = Page {
 // Safari 15 does not count ws: as 'self'.
 pub const CASES: Page = Page {
     html: include_str!("../../static/cases.html"),
-    script: "sha256-I5G2ZuuAxG6oou+QOB+sZEeoIpxDOcryoE2lZfyqzzQ=",
+    script: "sha256-4HTkK4lWV+CHs+z3t7MrymxElCnA/fv+vU5Xu/4BUEY=",
     style: "sha256-EnQ+RK1S5hIUjUr9gAkRHr4QTsBSgLtHynbBaMUaH5Y=",
     directives: "connect-src 'self' ws: wss:; worker-src blob:",
 };
