@@ -18,8 +18,8 @@ pub struct Page {
 /// The console, whose address can be any server's.
 pub const CONSOLE: Page = Page {
     html: include_str!("../../static/client.html"),
-    script: "sha256-la1GENs8FgM83iqb5tZ9BMoaKoJ+9B7JgaGsCzHoWKc=",
-    style: "sha256-nll6GLGhgl+2KQJXlNXiba1G+tRstUgEvejumh9bFPA=",
+    script: "sha256-LAbjNAGb1VcVvSEy99ZntIhW9mcIuk4E5W7u+CgfUKo=",
+    style: "sha256-mJXFjXZNC7j3uigzRzK3LRRzIkwxCScxRqW05NgI9d8=",
     directives: "connect-src ws: wss: http: https:",
 };
 
