@@ -33,10 +33,10 @@ use crate::websocket::negotiation;
     version,
     about,
     max_term_width = 100,
-    after_help = "Each flag with a value is an environment variable too, such as WSECHO_ADDR.",
-    after_long_help = "Each flag with a value can be set in the environment as well: --ping-interval 5s is \
-                       WSECHO_PING_INTERVAL=5s there. Separate repeated values by commas. A flag wins. \
-                       An empty variable sets nothing, except WSECHO_PREFIX.\n\n\
+    after_help = "Each flag with a value has an environment variable, such as WSECHO_ADDR.",
+    after_long_help = "Each flag with a value has an environment variable: WSECHO_PING_INTERVAL=5s is \
+                       --ping-interval 5s. A flag overrides its variable. Separate repeated values by \
+                       commas. An empty variable sets nothing, except WSECHO_PREFIX.\n\n\
                        On SIGINT or SIGTERM the server sends each client a close frame and stops. A \
                        second signal ends it at once."
 )]
@@ -74,8 +74,8 @@ pub struct Listening {
 
     /// Maximum WebSockets
     ///
-    /// The maximum number of WebSockets at once. It is lowered to what the kernel can carry, with a
-    /// warning.
+    /// The maximum number of WebSockets at once. If the kernel carries fewer, the server lowers it and logs
+    /// a warning.
     #[arg(long, value_name = "N", default_value = "10000", value_parser = at_least_one)]
     pub max_connections: NonZeroUsize,
 
@@ -197,9 +197,9 @@ pub struct Messages {
 pub struct Cases {
     /// Cases to select [default: the 517 of Autobahn]
     ///
-    /// The cases that runners count and that /verdict expects, such as 1.*,7.9.3. Repeatable; without it the
-    /// 517 of the Autobahn suite. +beyond adds the groups beyond the suite. A pattern selects from one of
-    /// these groups if it begins with the group's number, such as 16.* for the group on frames.
+    /// The cases that runners play and /verdict expects, such as 1.*,7.9.3. Repeatable; without it the 517
+    /// of the Autobahn suite. +beyond adds the groups beyond the suite, 14 to 18. A pattern selects from
+    /// these groups only if it begins with a group's number, such as 16.*.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Pattern::parse)]
     pub cases: Vec<Pattern>,
 
@@ -209,9 +209,9 @@ pub struct Cases {
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = Pattern::parse)]
     pub exclude_cases: Vec<Pattern>,
 
-    /// Round trips in cases with many
+    /// Messages in each long case
     ///
-    /// The number of messages in each case of 9.7, 9.8, 12 and 13, up to 1000. For a CI, 50 are enough.
+    /// The number of messages in each case of 9.7, 9.8, 12 and 13, up to 1000. In CI, 50 are enough.
     #[arg(long, value_name = "N", default_value = "1000")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub case_messages: u32,
@@ -272,10 +272,10 @@ pub struct Logging {
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 
-    /// Log more: each message, health check
+    /// Log more: messages; -vv frames, too
     ///
-    /// Also log each message and health check. Without -v and -q the environment variable RUST_LOG
-    /// decides, such as RUST_LOG=warn, and without it the level is info.
+    /// Also log each message and health check; twice, each frame, too. Without -v and -q the environment
+    /// variable RUST_LOG sets the level, such as RUST_LOG=warn. The default is info.
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
 

@@ -155,7 +155,7 @@ fn parse_block(family_and_transport: u8, block: &[u8]) -> Result<Header, &'stati
         }
         (3, 1 | 2) => (None, block.get(UNIX_LEN..).ok_or(TOO_SHORT)?),
         // "other values […] must be rejected as invalid by receivers".
-        _ => return Err("the PROXY header's family or transport is none"),
+        _ => return Err("the PROXY header's family or transport is unknown"),
     };
     let mut header = Header { source, values: vec![] };
     keep_values(values, Level::Connection, &mut header.values)?;

@@ -49,7 +49,7 @@ struct Options {
     /// Another wsecho binary, measured as the server `against` in every row
     #[arg(long, value_name = "PATH")]
     against: Option<String>,
-    /// Seconds for each sample, after a fifth of it to warm up
+    /// Seconds for each sample at least, after a fifth of it to warm up
     #[arg(long, default_value_t = 0.5, value_name = "SECONDS")]
     cell: f64,
     #[command(flatten)]
@@ -122,7 +122,7 @@ fn run(options: &Options) -> io::Result<()> {
     let bench = set_up(options, &mut rows, &mut notes)?;
     let Chapter { plots, growth, .. } = options.chapter;
     let rounds = options.rounds.unwrap_or(if plots || growth { 3 } else { 9 });
-    notes.push(format!("{rounds} rounds, {} s for each sample", options.cell));
+    notes.push(format!("{rounds} rounds, at least {} s for each sample", options.cell));
     let path = options.out.clone().unwrap_or_else(|| folder().join("target/samples.csv"));
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;

@@ -12,7 +12,7 @@ use wsecho::app::behavior::{
     self, After, Behavior, Fault, Handshake, PATH, Rate, Script, WrongFrame,
 };
 use wsecho_fuzz::client::{ClientBytes, Splits};
-use wsecho_fuzz::driver::{Driver, Ended, service, upgrade};
+use wsecho_fuzz::driver::{Driver, Ended, service};
 use wsecho_fuzz::reference::{Header, frames, server_messages};
 use wsecho_fuzz::request::Query;
 
@@ -135,8 +135,7 @@ fn without_reading(trace: &str) -> String {
 fn converse(input: &Input, behavior: &Behavior, splits: Option<&Splits>) -> Option<Course> {
     let mut service = service(MAX_MESSAGE_SIZE, AMPLE);
     service.settings.prefix = PREFIX.into();
-    let mut driver = Driver::new(&service);
-    driver.receive(upgrade(&format!("{PATH}?{}", input.query.0), "").as_bytes());
+    let mut driver = Driver::asking(&service, &format!("{PATH}?{}", input.query.0), "");
     driver.wait_until(behavior.delay);
     if !driver.sent.starts_with(b"HTTP/1.1 101 ") {
         return None;

@@ -46,9 +46,8 @@ fuzz_target!(|input: Input| {
         ""
     };
     let mut is_stopped = false;
-    let mut driver = Driver::new(&service);
     let target = format!("/runCase?casetuple={id}&agent=x");
-    driver.receive(driver::upgrade(&target, offer).as_bytes());
+    let mut driver = Driver::asking(&service, &target, offer);
     for action in &input.actions {
         match action {
             Action::Receive(bytes) => {

@@ -20,13 +20,18 @@ use wsecho::http::request::{self, Request};
 use wsecho::websocket::negotiation::Mode;
 use wsecho_fuzz::client::ClientBytes;
 use wsecho_fuzz::deflate::RSV1;
-use wsecho_fuzz::driver::{CLOSE_TIMEOUT, Driver, LINGER, Waits, service};
+use wsecho_fuzz::driver::{
+    CLOSE_TIMEOUT, Driver, Ended, LINGER, PING_INTERVAL, PING_TIMEOUT, Waits, service,
+};
 use wsecho_fuzz::reference::{self, Header};
 use wsecho_fuzz::request::Head;
 use wsecho_fuzz::stream::Stream;
 
 /// The longest wait that anything asks for: the longest `ping` on demand.
 const MAX_WAIT: Duration = Duration::from_secs(900);
+
+/// The longest `delay` on demand.
+const MAX_DELAY: Duration = Duration::from_secs(60);
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -94,13 +99,7 @@ fuzz_target!(|input: Input| {
     for _ in 0..8 {
         life.act(&Act::Receive(u16::MAX));
     }
-    // Nothing more comes. Some scripts take long, and go on until the server stops.
-    for _ in 0..10_000 {
-        if life.driver.wait().is_none() {
-            break;
-        }
-        life.act(&Act::WaitAsLongAsItDoes);
-    }
+    life.be_silent();
     life.stop();
     life.check_all();
     drop(life);
@@ -171,14 +170,21 @@ impl<'i> Life<'i> {
             (Act::Receive(len), _) => {
                 let end = self.bytes.len().min(self.received + usize::from(*len));
                 let is_answered = !self.driver.sent.is_empty();
+                let has_ended = self.driver.ended.is_some();
                 self.received += self.driver.receive(&self.bytes[self.received..end]);
                 if !is_answered {
                     self.asked = self.received;
                 }
+                let is_over = self.driver.waits == Waits::Over && !self.is_lost();
+                let is_cut_off = is_over
+                    && self.opened()
+                    && !has_ended
+                    && self.driver.ended == Some(Ended::Stream);
+                assert!(!is_cut_off, "a reset could discard the close frame");
             }
             (Act::Wait(millis), wait) => {
                 let time = Duration::from_millis((*millis).into());
-                self.driver.suspend_until(now + wait.map_or(time, |wait| wait.min(time)));
+                self.driver.wait_until(now + wait.map_or(time, |wait| wait.min(time)));
             }
             (Act::WaitAsLongAsItDoes, Some(wait)) => self.driver.suspend_until(now + wait),
             (Act::WaitAsLongAsItDoes, None) => {}
@@ -246,6 +252,23 @@ impl<'i> Life<'i> {
             Some((_, Fault::WrongFrame(_))) | None => false,
         });
         assert!(is_failed || is_wrong || is_fault, "{:?}", self.driver.end());
+    }
+
+    /// Nothing more comes, and so it ends. Some scripts take long, and go on until the server stops.
+    fn be_silent(&mut self) {
+        let since = self.driver.now;
+        for _ in 0..10_000 {
+            if self.driver.wait().is_none() {
+                break;
+            }
+            self.act(&Act::WaitAsLongAsItDoes);
+        }
+        if self.opened() && (!self.input.rules.pings || self.behavior().is_some()) {
+            return;
+        }
+        assert_eq!(self.driver.waits, Waits::Over, "it goes on without its client");
+        let most = MAX_DELAY + PING_INTERVAL + PING_TIMEOUT + CLOSE_TIMEOUT + LINGER;
+        assert!(self.driver.now - since <= most, "{:?}", self.driver.now - since);
     }
 
     /// Whatever it does, it ends.

@@ -10,7 +10,7 @@ use wsecho::websocket::close::OVER_BUDGET;
 use wsecho::websocket::negotiation::Parameters;
 use wsecho_fuzz::client::{Splits, binary, rarely, text};
 use wsecho_fuzz::deflate::{Compressor, RSV1, TAIL, inflated_messages, parameters};
-use wsecho_fuzz::driver::{Closed, Driver, service, upgrade};
+use wsecho_fuzz::driver::{Closed, Driver, service};
 use wsecho_fuzz::frames::masked_frame;
 
 const PREFIX: &str = "> ";
@@ -64,8 +64,7 @@ fn converse(input: &Input, max_buffered: usize, splits: &Splits) -> Option<Ended
     let mut service = service(input.max_message_size, max_buffered);
     service.settings.prefix = PREFIX.into();
     let offer = format!("Sec-WebSocket-Extensions: {}\r\n", input.parameters);
-    let mut driver = Driver::new(&service);
-    driver.receive(upgrade("/", &offer).as_bytes());
+    let mut driver = Driver::asking(&service, "/", &offer);
     if !driver.forget_response().contains(&offer) {
         return None;
     }

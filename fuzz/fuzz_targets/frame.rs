@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use wsecho::websocket::error::ProtocolError;
-use wsecho::websocket::frame::{self, Opcode};
+use wsecho::websocket::frame::{self, Opcode, SHORT_HEADER_LEN};
 use wsecho_fuzz::reference;
 
 fuzz_target!(|input: (&[u8], u64, u16)| {
@@ -16,6 +16,9 @@ fuzz_target!(|input: (&[u8], u64, u16)| {
 
 fn check_decode(bytes: &[u8]) {
     let decoded = frame::decode(bytes);
+    if let Some(short) = frame::decode_short(bytes) {
+        assert_eq!(decoded, Ok(Some((short, SHORT_HEADER_LEN))));
+    }
     if let Err(error) = decoded {
         assert!(is_there(error, bytes), "{error:?} in {bytes:02X?}");
         return;

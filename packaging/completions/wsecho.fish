@@ -18,7 +18,7 @@ complete -c wsecho -l max-message-size -d 'Maximum message, inflated' -r -f
 complete -c wsecho -l max-buffered -d 'Memory for all messages' -r -f
 complete -c wsecho -l cases -d 'Cases to select [default: the 517 of Autobahn]' -r -f
 complete -c wsecho -l exclude-cases -d 'Cases to leave out' -r -f
-complete -c wsecho -l case-messages -d 'Round trips in cases with many' -r -f
+complete -c wsecho -l case-messages -d 'Messages in each long case' -r -f
 complete -c wsecho -l reports -d 'Directory for reports [default: none]' -r -F
 complete -c wsecho -l handshake-timeout -d 'For the HTTP request' -r -f
 complete -c wsecho -l ping-interval -d 'Silence before a ping; 0: never' -r -f
@@ -26,7 +26,7 @@ complete -c wsecho -l ping-timeout -d 'For an answer to a ping' -r -f
 complete -c wsecho -l write-timeout -d 'To read or send 64 KiB' -r -f
 complete -c wsecho -l close-timeout -d 'For an answer to a close' -r -f
 complete -c wsecho -l log-file -d 'File to append to [default: stderr]' -r -F
-complete -c wsecho -s v -l verbose -d 'Log more: each message, health check'
+complete -c wsecho -s v -l verbose -d 'Log more: messages; -vv frames, too'
 complete -c wsecho -s q -l quiet -d 'Log less: warnings; -qq errors only'
 complete -c wsecho -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c wsecho -s V -l version -d 'Print version'

@@ -6,11 +6,11 @@ use std::time::Duration;
 use log::{Level, log_enabled};
 
 use crate::app::behavior::{Behavior, Script};
+use crate::app::cases::answer::Answer;
 use crate::app::cases::beyond::opening;
 use crate::app::cases::case::Transport;
 use crate::app::cases::control::Control;
-use crate::app::cases::runner::Runner;
-use crate::app::cases::trial::Handshake;
+use crate::app::cases::trial::{Handshake, Trial};
 use crate::app::conversation::Conversation;
 use crate::app::dump;
 use crate::app::incoming::{Incoming, SMALL_INPUT};
@@ -36,8 +36,8 @@ const MAX_KEPT_HEAD: usize = 512;
 /// A request that opens a WebSocket once it is admitted, possibly after a delay.
 pub struct Accepted {
     pub opened: Box<Opened>,
-    /// The end of the delay, from the admission on.
-    pub until: Duration,
+    /// How long after the admission it is answered.
+    pub delay: Duration,
     pub response: Response,
     /// The bytes after the head.
     pub input: Buffer,
@@ -83,7 +83,7 @@ impl Accepted {
         let who = Who::new(sent.peer, Some(sent.request));
         let mut accepted = Box::new(Accepted {
             opened: Box::new(Opened { client: 0, who, upgrade }),
-            until: Duration::ZERO,
+            delay: Duration::ZERO,
             response,
             input: Buffer::new(Arc::clone(&service.budget)),
             deflate,
@@ -108,7 +108,7 @@ impl Accepted {
             return;
         }
         self.response = routes::open(request, &self.opened.upgrade, behavior.handshake);
-        self.until = behavior.delay;
+        self.delay = behavior.delay;
         let script = behavior.script;
         let dump =
             script.dump.then(|| dump::dump(peer, header, request, &service.policy, &self.response));
@@ -127,12 +127,6 @@ impl Accepted {
             mistake = opening::mistake(sent.request);
         }
         self.job = Job::Runner { control, request: kept_head(sent.head), mistake };
-    }
-
-    /// Records that it was admitted at `now`, as client `number` of the log.
-    pub fn admit(&mut self, number: u64, now: Duration) {
-        self.opened.client = number;
-        self.until += now;
     }
 
     /// Whether a WebSocket opens. The answer of a case may be an error, too.
@@ -189,13 +183,10 @@ impl Accepted {
                     mistake,
                     transport,
                 };
-                runner(service, control, handshake, incoming, now)
+                for_runner(service, control, handshake, incoming, now)
             }
         };
-        let mut websocket = WebSocket::new(number, now, content, response_len, received);
-        if log_enabled!(Level::Trace) {
-            websocket.trace();
-        }
+        let websocket = WebSocket::new(number, now, content, response_len, received);
         (websocket, (topic, Line::Opened(self.opened)))
     }
 }
@@ -206,7 +197,10 @@ impl Job {
         let Settings { max_message_size: size, timeouts, .. } = *settings;
         match self {
             Job::Echo => (size, timeouts),
-            Job::Script { script, .. } => (size, script.timeouts(timeouts)),
+            Job::Script { script, .. } => {
+                let ping_interval = script.ping_interval.or(timeouts.ping_interval);
+                (size, Timeouts { ping_interval, ..timeouts })
+            }
             Job::Runner { control, .. } => {
                 let size = match control {
                     Control::Run(case, _) => case.max_message_size(size),
@@ -221,14 +215,24 @@ impl Job {
 
 // Not inlined, since it needs much stack.
 #[inline(never)]
-fn runner(
+fn for_runner(
     Service { cases, budget, .. }: &Service,
     control: Control,
     handshake: Handshake,
     incoming: Box<Incoming>,
     now: Duration,
 ) -> Content<'_> {
-    Content::Runner(Runner::new(cases, control, handshake, incoming, budget, now))
+    match control {
+        Control::Run(case, agent) => {
+            let (results, budget) = (&cases.results, Arc::clone(budget));
+            let trial = Trial::new(*case, agent, handshake, results, incoming, budget, now);
+            Content::Trial(Box::new(trial))
+        }
+        Control::Ask(command) => {
+            let answer = Answer::new(cases, command, incoming, handshake.opening, now);
+            Content::Answer(Box::new(answer))
+        }
+    }
 }
 
 /// The compressor, if compression was agreed. Changes `negotiation` to the parameters that there is memory

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::app::query::Query;
-use crate::app::settings::Timeouts;
 use crate::escape::Quoted;
 use crate::http::response;
 use crate::quantity::Count;
@@ -189,7 +188,7 @@ pub struct Parameter {
 
 #[rustfmt::skip]
 pub const PARAMETERS: &[Parameter] = &[
-    Parameter { name: "rate", form: "SHARE", words: &[], allowed: "a share from 0 to 1, for example 0.5", effect: "all of it happens to this share of the connections; the others get a plain echo" },
+    Parameter { name: "rate", form: "SHARE", words: &[], allowed: "a share from 0 to 1, for example 0.5", effect: "the rest of the query applies to this share of the connections; the others get a plain echo" },
     Parameter { name: "seed", form: "N", words: &[], allowed: "a number from 0 to 999, beside rate", effect: "the same connections get it each time the server is started" },
     Parameter { name: "delay", form: "TIME", words: &[], allowed: "a time of at most 60s, for example 5s", effect: "the handshake is answered this much later" },
     Parameter { name: "status", form: "CODE", words: &[], allowed: "200, 301–303, 307, 308 or 400–599 without 407", effect: "the handshake is refused with this status" },
@@ -200,7 +199,7 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter { name: "bytes", form: "N", words: &[], allowed: "a number from 1 to 65536, beside count; count times bytes is at most 1 MiB", effect: "the size of each of them, padded by spaces" },
     Parameter { name: "prefix", form: "TEXT", words: &[], allowed: "at most 100 bytes of text, or nothing", effect: "put before each text instead of --prefix" },
     Parameter { name: "latency", form: "TIME", words: &[], allowed: "a time of at most 10s, for example 200ms", effect: "each reply is delayed by this" },
-    Parameter { name: "fragment", form: "N", words: &[], allowed: "a number of bytes, 1 or more", effect: "each reply comes in fragments of N bytes; the last of at most 1024 has all the rest" },
+    Parameter { name: "fragment", form: "N", words: &[], allowed: "a number of bytes, 1 or more", effect: "each reply comes in up to 1024 fragments: N bytes each, and the last one has the rest" },
     Parameter { name: "drip", form: "TIME", words: &[], allowed: "a time of at most 10s, for example 2s", effect: "each reply is written over this time in up to 1000 pieces, one reply after the other" },
     Parameter { name: "ping", form: "TIME", words: &[], allowed: "a time from 100ms to 15m, for example 1s", effect: "the server pings after this much silence" },
     Parameter { name: "pong", form: "WORD", allowed: "off", effect: "whether the client's pings are answered", words: &[
@@ -265,7 +264,8 @@ pub fn parse(query: &str) -> Result<Behavior, String> {
             trace: is_given("trace")?.unwrap_or_default(),
             prefix: get(&query, "prefix", |text| (text.len() <= 100).then(|| text.into()))?,
             latency: time_of("latency", 0..=10_000)?.unwrap_or_default(),
-            fragment: get(&query, "fragment", |text| number(text, 1..=u64::MAX))?.map(saturate),
+            fragment: get(&query, "fragment", |text| number(text, 1..=usize::MAX as u64))?
+                .map(|bytes| bytes as usize),
             drip: time_of("drip", 0..=10_000)?.unwrap_or_default(),
             pushes: pushes(&query)?,
             ping_interval: time_of("ping", 100..=15 * 60_000)?,
@@ -274,21 +274,16 @@ pub fn parse(query: &str) -> Result<Behavior, String> {
             fault,
         },
     };
-    match &behavior {
-        Behavior { handshake: Handshake::Status(_), script, .. }
-            if *script != Script::default() =>
-        {
-            let wrong =
-                "status refuses the handshake: only delay, rate and seed can stand beside it";
-            Err(wrong.into())
-        }
-        Behavior { rate: Some(_), delay: Duration::ZERO, handshake: Handshake::Valid, script }
-            if *script == Script::default() =>
-        {
-            Err("rate needs something to happen, for example rate=0.5&close=4000".into())
-        }
-        _ => Ok(behavior),
+    let is_refused = matches!(handshake, Handshake::Status(_));
+    if is_refused && behavior.script != Script::default() {
+        return Err(
+            "status refuses the handshake: only delay, rate and seed can stand beside it".into()
+        );
     }
+    if behavior.rate.is_some() && behavior.clauses().next().is_none() {
+        return Err("rate needs something to happen, for example rate=0.5&close=4000".into());
+    }
+    Ok(behavior)
 }
 
 /// The value of a parameter, if it is given.
@@ -345,12 +340,11 @@ fn status(text: &str) -> Option<u16> {
 fn after(text: &str) -> Option<After> {
     match number(text, 0..=1000) {
         Some(replies) => Some(After::Replies(replies as u32)),
-        None => time(text, 0..=600_000).map(After::Time),
+        None => Some(match time(text, 0..=600_000)? {
+            Duration::ZERO => After::AT_ONCE,
+            time => After::Time(time),
+        }),
     }
-}
-
-fn saturate(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// The answer to the handshake, and the fault, at most one of which is unusual.
@@ -360,12 +354,12 @@ fn misbehavior(query: &Query) -> Result<(Handshake, Option<(After, Fault)>), Str
     let mut asked = [status, get(query, "bad", bad)?, fault].into_iter().flatten();
     let (handshake, fault) = asked.next().unwrap_or_default();
     if asked.next().is_some() {
-        return Err("at most one of status, close and bad can be asked for".into());
+        return Err("expected at most one of status, close and bad".into());
     }
     match (fault, get(query, "after", after)?) {
         (None, Some(_)) => Err(expected("after")),
-        (Some(Fault::Reset), None | Some(After::AT_ONCE | After::Time(Duration::ZERO))) => {
-            Err("rst needs after, since a reset would take the 101 with it".into())
+        (Some(Fault::Reset), None | Some(After::AT_ONCE)) => {
+            Err("rst needs after, since a reset at once would discard the 101".into())
         }
         (fault, after) => {
             Ok((handshake, fault.map(|fault| (after.unwrap_or(After::AT_ONCE), fault))))
@@ -382,17 +376,15 @@ fn fault(query: &Query) -> Result<Option<Fault>, String> {
             "rst" => Fault::Reset,
             "hang" => Fault::Hang,
             code => {
-                let code = number(code, 1000..=4999)? as u16;
-                let is_allowed = matches!(code, 1000..=1003 | 1007..=1014 | 3000..);
-                let code = Some(code).filter(|_| is_allowed)?;
-                Fault::Close(CloseFrame { code: Some(code), reason: Reason::NONE })
+                let code = number(code, 0..=u16::MAX.into())? as u16;
+                Fault::Close(CloseFrame::decode(&code.to_be_bytes()).ok()?)
             }
         })
     })?;
-    match (fault, get(query, "reason", |text| (text.len() <= 123).then(|| text.to_owned()))?) {
+    match (fault, get(query, "reason", |text| Reason::new(text.into()))?) {
         (fault, None) => Ok(fault),
         (Some(Fault::Close(CloseFrame { code: code @ Some(_), .. })), Some(reason)) => {
-            Ok(Some(Fault::Close(CloseFrame { code, reason: reason.into() })))
+            Ok(Some(Fault::Close(CloseFrame { code, reason })))
         }
         (_, Some(_)) => Err(expected("reason")),
     }
@@ -515,20 +507,10 @@ impl fmt::Display for Pushes {
     }
 }
 
-impl Script {
-    /// The operator's timeouts, except those that the behavior sets.
-    pub fn timeouts(&self, operators: Timeouts) -> Timeouts {
-        let ping_interval = self.ping_interval.or(operators.ping_interval);
-        Timeouts { ping_interval, ..operators }
-    }
-}
-
 impl fmt::Display for After {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            After::AT_ONCE | After::Time(Duration::ZERO) => {
-                f.write_str("right after the handshake")
-            }
+            After::AT_ONCE => f.write_str("right after the handshake"),
             After::Replies(replies) => write!(f, "after {}", Count(replies.into(), "message")),
             After::Time(time) => write!(f, "after {}", shown(time)),
         }

@@ -32,6 +32,7 @@ use crate::app::opened::Who;
 use crate::app::peer::Peer;
 use crate::app::routes;
 use crate::app::service::Service;
+use crate::app::settings::MAX_LATENESS;
 use crate::app::step::{Line, Step, Topic};
 use crate::app::websocket::WebSocket;
 use crate::buffer::{Buffer, Charge, OverBudget, UNMETERED};
@@ -57,7 +58,8 @@ pub struct Connection<'s> {
     /// The start of the connection, since the Unix epoch.
     began: Duration,
     now: Duration,
-    /// The deadline for the client's request, and then for reading the response.
+    /// The end of the phase: of the time for a request and for reading its response, of the delay, or of
+    /// the drain.
     until: Duration,
     phase: Phase<'s>,
     transport: Transport,
@@ -70,7 +72,11 @@ pub struct Connection<'s> {
 }
 
 enum Phase<'s> {
-    ProxyHeader(ProxyHeader),
+    ProxyHeader {
+        input: Buffer,
+        /// The minimum number of bytes that are still missing.
+        missing: usize,
+    },
     /// The PROXY header is whole.
     Forwarded,
     Request(Head),
@@ -82,13 +88,6 @@ enum Phase<'s> {
     Open(WebSocket<'s>),
     Draining(Box<Drain>),
     Over,
-}
-
-/// A PROXY header that is being received.
-struct ProxyHeader {
-    input: Buffer,
-    /// The minimum number of bytes that are still missing.
-    missing: usize,
 }
 
 /// The head of a request that is being received.
@@ -118,7 +117,6 @@ struct Refused {
 /// Receives and ignores bytes after the server has ended its stream.
 struct Drain {
     since: Duration,
-    until: Duration,
     scratch: Buffer,
     /// The log line of a WebSocket, to which a note on how the peer ended is added.
     line: Option<(Topic, Line)>,
@@ -147,8 +145,7 @@ impl<'s> Connection<'s> {
     /// Expects a PROXY header first: `peer` is a proxy that must send one.
     pub fn expect_proxy_header(&mut self) {
         let input = small_buffer(self.service);
-        let header = ProxyHeader { input, missing: proxy_protocol::MIN_LEN };
-        self.phase = Phase::ProxyHeader(header);
+        self.phase = Phase::ProxyHeader { input, missing: proxy_protocol::MIN_LEN };
     }
 
     /// Returns the next step at `now`.
@@ -160,27 +157,26 @@ impl<'s> Connection<'s> {
         }
         if !matches!(self.phase, Phase::Open(_)) {
             self.check_time();
-            if let Phase::Forwarded = self.phase {
-                self.phase = Phase::Request(Head::new(self.service));
-                return Step::Forwarded(self.peer);
-            }
         }
         if self.log.is_some()
             && let Some((topic, line)) = self.log.take()
         {
             return Step::Log(topic, line);
         }
-        let step = match &mut self.phase {
-            Phase::Open(websocket) => websocket.next(now),
+        let step = match self.phase {
+            Phase::Open(ref mut websocket) => websocket.next(now),
             Phase::Request(Head { refusal: Some(_), .. }) => Step::Receive(Some(Duration::ZERO)),
-            Phase::ProxyHeader(_) | Phase::Request(_) => {
+            Phase::ProxyHeader { .. } | Phase::Request(_) | Phase::Draining(_) => {
                 Step::Receive(Some(self.until.saturating_sub(now)))
             }
+            Phase::Forwarded => {
+                self.phase = Phase::Request(Head::new(self.service));
+                Step::Forwarded(self.peer)
+            }
             Phase::Admission(_) => Step::Admit,
-            Phase::Delayed(delayed) => Step::Pause(delayed.until.saturating_sub(now)),
-            Phase::Responding(response) => Step::SendLast(response),
-            Phase::Draining(drain) => Step::Receive(Some(drain.until.saturating_sub(now))),
-            Phase::Forwarded | Phase::Over => Step::Over,
+            Phase::Delayed(_) => Step::Pause(self.until.saturating_sub(now)),
+            Phase::Responding(ref response) => Step::SendLast(response),
+            Phase::Over => Step::Over,
         };
         self.is_last = matches!(step, Step::SendLast(_) | Step::Reset);
         step
@@ -191,10 +187,10 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Open(websocket) => websocket.input(),
             Phase::Request(head) => head.input.spare_mut(),
-            Phase::ProxyHeader(header) => {
+            Phase::ProxyHeader { input, missing } => {
                 // TLS may follow the header, so nothing beyond the header is received here.
-                let spare = header.input.spare_mut();
-                let len = spare.len().min(header.missing);
+                let spare = input.spare_mut();
+                let len = spare.len().min(*missing);
                 &mut spare[..len]
             }
             Phase::Draining(drain) => drain.scratch.spare_mut(),
@@ -208,14 +204,8 @@ impl<'s> Connection<'s> {
         self.now = now;
         match &mut self.phase {
             Phase::Open(websocket) => websocket.received(bytes, now),
-            Phase::Request(_) => {
-                self.excuse_suspension();
-                self.received_head(bytes);
-            }
-            Phase::ProxyHeader(_) => {
-                self.excuse_suspension();
-                self.received_proxy_header(bytes);
-            }
+            Phase::Request(_) => self.received_head(bytes),
+            Phase::ProxyHeader { .. } => self.received_proxy_header(bytes),
             _ => {}
         }
     }
@@ -229,7 +219,6 @@ impl<'s> Connection<'s> {
                 let response = routes::unavailable(*why);
                 self.refuse(response);
             }
-            Phase::Request(_) | Phase::ProxyHeader(_) => self.excuse_suspension(),
             _ => {}
         }
     }
@@ -239,12 +228,9 @@ impl<'s> Connection<'s> {
     pub fn ended(&mut self, now: Duration) {
         self.now = now;
         match &mut self.phase {
-            Phase::Request(Head { refusal: Some(why), .. }) => {
-                let response = routes::unavailable(*why);
-                self.refuse(response);
-            }
-            Phase::Request(_) | Phase::ProxyHeader(_) => {
-                let response = Response::text(400, "the head breaks off");
+            Phase::Request(Head { refusal: Some(_), .. }) => self.waited(now),
+            Phase::Request(_) | Phase::ProxyHeader { .. } => {
+                let response = Response::text(400, "the request's head is incomplete");
                 self.give_up(response, "the PROXY header ends early");
             }
             Phase::Delayed(delayed) => {
@@ -255,9 +241,9 @@ impl<'s> Connection<'s> {
             }
             Phase::Open(websocket) => {
                 websocket.ended(now, 0);
-                self.log_end(None);
+                self.log = Some(websocket.line(websocket.end(), now));
                 // TLS has its own end (close_notify), which the peer may wait for.
-                self.phase = Phase::Responding(Vec::new());
+                (self.phase, self.until) = (Phase::Responding(Vec::new()), now);
             }
             Phase::Draining(_) => self.end_drain(None),
             Phase::Responding(_) => {}
@@ -265,9 +251,10 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Records that the connection is lost, and that the last `unsent` bytes were not sent.
+    /// Records at `now` that the connection is lost, and that the last `unsent` bytes were not sent.
     #[cold]
-    pub fn lost(&mut self, lost: Lost, unsent: usize) {
+    pub fn lost(&mut self, lost: Lost, unsent: usize, now: Duration) {
+        self.now = now;
         self.is_last = false;
         // The peer has yet to read the alert or the close frame with the reason.
         let is_silent = self.is_silent();
@@ -275,7 +262,7 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Open(websocket) => {
                 websocket.ended(self.now, unsent);
-                self.log_end(Some(End::Lost(lost)));
+                self.log = Some(websocket.line(End::Lost(lost), self.now));
             }
             Phase::Draining(_) => return self.end_drain(Some(lost)),
             Phase::Over => return,
@@ -306,10 +293,10 @@ impl<'s> Connection<'s> {
         match &mut self.phase {
             Phase::Request(_) | Phase::Admission(_) => self.refuse(routes::unavailable(why)),
             // It is unknown whether HTTP or TLS would follow.
-            Phase::ProxyHeader(_) | Phase::Forwarded => self.leave_without_request(),
+            Phase::ProxyHeader { .. } | Phase::Forwarded => self.leave_without_request(),
             // If it is already due, it opens, and is then closed like any other WebSocket.
-            Phase::Delayed(delayed) if delayed.until > self.now => {
-                (delayed.response, delayed.until) = (routes::unavailable(why), self.now);
+            Phase::Delayed(delayed) if self.until > self.now => {
+                (delayed.response, self.until) = (routes::unavailable(why), self.now);
             }
             Phase::Open(websocket) => websocket.stop(),
             Phase::Delayed(_) | Phase::Responding(_) | Phase::Draining(_) | Phase::Over => {}
@@ -335,7 +322,8 @@ impl<'s> Connection<'s> {
             Ok(number) => {
                 let phase = mem::replace(&mut self.phase, Phase::Over);
                 let Phase::Admission(mut accepted) = phase else { return };
-                accepted.admit(number, self.now);
+                accepted.opened.client = number;
+                self.until = self.now + accepted.delay;
                 self.phase = Phase::Delayed(accepted);
             }
             Err(why) => self.refuse(routes::unavailable(why)),
@@ -355,35 +343,33 @@ impl<'s> Connection<'s> {
         matches!(self.phase, Phase::Open(_))
     }
 
-    /// Gives a client its time for the request again if the process was suspended: otherwise no wait ends a
-    /// second after the deadline.
-    fn excuse_suspension(&mut self) {
-        const MAX_LATENESS: Duration = Duration::from_secs(1);
-        if self.now > self.until + MAX_LATENESS {
-            self.until = self.now + self.service.settings.timeouts.handshake;
-        }
-    }
-
     /// Performs the actions that are due.
     fn check_time(&mut self) {
+        let timeout = self.service.settings.timeouts.handshake;
         match &mut self.phase {
-            Phase::Request(_) | Phase::ProxyHeader(_) if self.now >= self.until => {
+            // The client gets its time again, for the rest of its request or for reading the response.
+            Phase::ProxyHeader { .. } | Phase::Request(_) | Phase::Responding(_)
+                if self.now > self.until + MAX_LATENESS =>
+            {
+                self.until = self.now + timeout;
+            }
+            Phase::ProxyHeader { .. } | Phase::Request(_) if self.now >= self.until => {
                 self.give_up(routes::timeout(), "the PROXY header was not complete in time");
             }
-            Phase::Delayed(delayed) if self.now >= delayed.until => {
-                self.until = self.now + self.service.settings.timeouts.handshake;
+            Phase::Delayed(_) if self.now >= self.until => {
+                self.until = self.now + timeout;
                 if let Phase::Delayed(delayed) = mem::replace(&mut self.phase, Phase::Over) {
                     self.answer(delayed);
                 }
             }
-            Phase::Draining(drain) if self.now >= drain.until => self.end_drain(None),
+            Phase::Draining(_) if self.now >= self.until => self.end_drain(None),
             _ => {}
         }
     }
 
     #[inline(never)]
     fn received_proxy_header(&mut self, bytes: usize) {
-        let Phase::ProxyHeader(ProxyHeader { input, missing }) = &mut self.phase else { return };
+        let Phase::ProxyHeader { input, missing } = &mut self.phase else { return };
         input.advance(bytes);
         match proxy_protocol::parse(input.filled()) {
             Ok(Parsed::Complete(header)) => {
@@ -408,18 +394,18 @@ impl<'s> Connection<'s> {
     fn refuse_proxy_header(&mut self, wrong: &'static str) {
         /// Enough to recognize another protocol.
         const SHOWN: usize = 16;
-        let Phase::ProxyHeader(ProxyHeader { input, .. }) = &self.phase else { return };
+        let Phase::ProxyHeader { input, .. } = &self.phase else { return };
         let bytes = input.filled();
         let start = Quoted(&bytes[..bytes.len().min(SHOWN)]);
         let line = format!("{}: refused, {wrong}: {start}", self.peer);
         // Helps people who try out the port. A TLS client could not read the response.
-        if bytes.first().is_some_and(u8::is_ascii_alphabetic) {
-            let response = routes::proxy_header_required(wrong);
-            self.respond(Topic::Request, &line, &response, method(bytes));
+        let response = if bytes.first().is_some_and(u8::is_ascii_alphabetic) {
+            routes::proxy_header_required(wrong).encode(method(bytes), self.date())
         } else {
-            self.phase = Phase::Responding(Vec::new());
-        }
+            Vec::new()
+        };
         self.log(Topic::Request, line);
+        self.phase = Phase::Responding(response);
     }
 
     fn received_head(&mut self, bytes: usize) {
@@ -476,7 +462,7 @@ impl<'s> Connection<'s> {
     /// Whether the peer has sent nothing yet.
     fn is_silent(&self) -> bool {
         match &self.phase {
-            Phase::Request(Head { input, .. }) | Phase::ProxyHeader(ProxyHeader { input, .. }) => {
+            Phase::Request(Head { input, .. }) | Phase::ProxyHeader { input, .. } => {
                 input.filled().is_empty()
             }
             _ => false,
@@ -489,7 +475,7 @@ impl<'s> Connection<'s> {
     fn give_up(&mut self, response: Response, wrong: &'static str) {
         match self.phase {
             _ if self.is_silent() => self.leave_without_request(),
-            Phase::ProxyHeader(_) => self.refuse_proxy_header(wrong),
+            Phase::ProxyHeader { .. } => self.refuse_proxy_header(wrong),
             _ => self.refuse(response),
         }
     }
@@ -518,18 +504,14 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Ends the connection with `response` to `who`. A 200 is logged under `topic`, everything else as a request.
+    /// Ends the connection with `response` to `who`, and logs both.
     #[inline(never)]
     fn respond(&mut self, topic: Topic, who: &dyn fmt::Display, response: &Response, method: &str) {
-        let what = match response.status {
-            200 => response::described(200),
-            status => {
-                let reason = response.body.lines().next().unwrap_or_default();
-                format!("{}, {reason}", response::described(status))
-            }
-        };
-        let topic = if response.status == 200 { topic } else { Topic::Request };
-        self.log(topic, format!("{who}: {what}"));
+        let mut line = format!("{who}: {}", response::described(response.status));
+        if response.status != 200 {
+            line.extend([", ", response.body.lines().next().unwrap_or_default()]);
+        }
+        self.log(topic, line);
         let date = self.date();
         let mut encoded = response.encode(method, date);
         // The reports on many clients are long, and whoever asks may be slow to read them.
@@ -572,9 +554,8 @@ impl<'s> Connection<'s> {
     /// Continues to read for `time`. The `line` about a WebSocket is logged afterwards, with how the
     /// peer ended.
     fn drain(&mut self, time: Duration, line: Option<(Topic, Line)>) {
-        let scratch = small_buffer(self.service);
-        let drain = Drain { since: self.now, until: self.now + time, scratch, line };
-        self.phase = Phase::Draining(Box::new(drain));
+        let drain = Drain { since: self.now, scratch: small_buffer(self.service), line };
+        (self.phase, self.until) = (Phase::Draining(Box::new(drain)), self.now + time);
     }
 
     /// Ends the drain: after its time, at the end of the peer's stream, or because the connection is
@@ -585,8 +566,8 @@ impl<'s> Connection<'s> {
         let Some((topic, mut line)) = drain.line else { return };
         let then = match lost {
             Some(lost) => format!("; {lost}"),
-            None if self.now >= drain.until => {
-                let time = drain.until.saturating_sub(drain.since);
+            None if self.now >= self.until => {
+                let time = self.until.saturating_sub(drain.since);
                 format!("; peer did not end the stream within {time:?}")
             }
             None => {
@@ -598,14 +579,6 @@ impl<'s> Connection<'s> {
             ended.then = then;
         }
         self.log = Some((topic, line));
-    }
-
-    /// Logs the end of an open WebSocket: the given `end`, or else the WebSocket's own.
-    fn log_end(&mut self, end: Option<End>) {
-        if let Phase::Open(websocket) = &self.phase {
-            let end = end.unwrap_or_else(|| websocket.end());
-            self.log = Some(websocket.line(end, self.now));
-        }
     }
 
     fn log(&mut self, topic: Topic, line: String) {
@@ -651,7 +624,8 @@ impl Refused {
     #[inline(never)]
     fn new(peer: Peer, request: Option<&Request>, response: Response) -> Box<Self> {
         let is_polled = request.and_then(Request::path).is_some_and(routes::is_polled);
-        let topic = if is_polled { Topic::Detail } else { Topic::Request };
+        let topic =
+            if is_polled && response.status == 200 { Topic::Detail } else { Topic::Request };
         Box::new(Refused { who: Who::new(peer, request), topic, response })
     }
 }

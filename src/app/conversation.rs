@@ -24,7 +24,7 @@ pub struct Conversation<'s> {
     /// The client's number in the log.
     client: u64,
     prefix: &'s str,
-    incoming: Box<Incoming>,
+    pub incoming: Box<Incoming>,
     /// The bytes to send. They begin with the 101, so that both leave in one write.
     output: Vec<u8>,
     /// The bytes of `output` that the last step returned.
@@ -129,16 +129,6 @@ impl<'s> Conversation<'s> {
         }
     }
 
-    /// The buffer for the next received bytes.
-    pub fn input(&mut self) -> &mut [u8] {
-        self.incoming.input()
-    }
-
-    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
-    pub fn received(&mut self, bytes: usize, now: Duration) {
-        self.incoming.received(bytes, now);
-    }
-
     /// Records that nothing was received until `now`.
     pub fn waited(&mut self, now: Duration) {
         let due = self.incoming.waited(now);
@@ -160,10 +150,6 @@ impl<'s> Conversation<'s> {
     /// The number of answered messages.
     pub fn messages(&self) -> u64 {
         self.messages
-    }
-
-    pub fn session(&self) -> &Session {
-        &self.incoming.session
     }
 }
 

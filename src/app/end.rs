@@ -107,3 +107,25 @@ impl fmt::Display for Ended {
             .map_or(Ok(()), |percent| write!(f, ", compressed to {percent} %"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentage_is_shown_only_below_100() {
+        for (compressed, end) in [(198, "1.000 s, compressed to 99 %"), (200, "1.000 s")] {
+            let ended = Ended {
+                client: 1,
+                end: End::Eof,
+                then: String::new(),
+                messages: 1,
+                received: 1,
+                sent: 1,
+                open: Duration::from_secs(1),
+                compressed: Some(Sizes { plain: 200, compressed }),
+            };
+            assert!(ended.to_string().ends_with(end), "{ended}");
+        }
+    }
+}

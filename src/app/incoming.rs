@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app::settings::{MIN_PROGRESS, Timeouts, WRITE_TIMEOUT_PARTS};
+use crate::app::settings::{MAX_LATENESS, MIN_PROGRESS, Timeouts, WRITE_TIMEOUT_PARTS};
 use crate::app::trace::{Frames, Inbound};
 use crate::buffer::{Budget, Buffer, UNMETERED};
 use crate::websocket::close::{CloseFrame, NO_PROGRESS, PING_TIMEOUT};
@@ -142,7 +142,7 @@ impl Incoming {
     /// Takes the traced frames that are skipped, since the server has closed.
     pub fn skipped(&mut self) -> Frames {
         let trace = self.trace.as_mut().filter(|_| self.session.closed().is_some());
-        trace.map_or_else(Frames::default, |trace| trace.skipped())
+        trace.map_or_else(Frames::default, |trace| trace.take_waiting())
     }
 
     /// The session, the unprocessed input, and the count of processed bytes.
@@ -305,6 +305,10 @@ impl Incoming {
                     Due::Ping
                 })
             }
+            Silence::Pinged { since } if now > since + self.timeouts.ping + MAX_LATENESS => {
+                self.silence = Silence::Pinged { since: now };
+                None
+            }
             Silence::Pinged { since } => {
                 (now >= since + self.timeouts.ping).then(|| self.close(PING_TIMEOUT))
             }
@@ -394,20 +398,32 @@ mod tests {
 
     use super::*;
 
+    const INTERVAL: Duration = Duration::from_secs(1);
+    const TIMEOUTS: Timeouts = Timeouts {
+        handshake: INTERVAL,
+        ping_interval: Some(INTERVAL),
+        ping: INTERVAL,
+        write: INTERVAL,
+        close: INTERVAL,
+    };
+
+    #[test]
+    fn a_client_has_its_time_for_a_pong_after_the_process_was_suspended() {
+        let budget = Arc::new(Budget::new(0));
+        let input = Buffer::new(Arc::clone(&budget));
+        let mut incoming = Incoming::new(0, TIMEOUTS, input, &budget, None, Duration::ZERO);
+        for (seconds, due) in [(1, Some(Due::Ping)), (60, None), (60, None), (61, Some(Due::Close))]
+        {
+            assert_eq!(incoming.waited(seconds * INTERVAL), due, "after {seconds} s");
+        }
+    }
+
     #[test]
     fn a_ping_that_is_due_leaves_the_unprocessed_input_whole() {
-        const INTERVAL: Duration = Duration::from_secs(1);
-        let timeouts = Timeouts {
-            handshake: INTERVAL,
-            ping_interval: Some(INTERVAL),
-            ping: INTERVAL,
-            write: INTERVAL,
-            close: INTERVAL,
-        };
         let budget = Arc::new(Budget::new(0));
         let mut input = Buffer::new(Arc::clone(&budget));
         input.reserve(LARGE_INPUT).unwrap();
-        let mut incoming = Incoming::new(0, timeouts, input, &budget, None, Duration::ZERO);
+        let mut incoming = Incoming::new(0, TIMEOUTS, input, &budget, None, Duration::ZERO);
         let pongs = [0x8A, 0x80, 0, 0, 0, 0].repeat(1000);
         incoming.input()[..pongs.len()].copy_from_slice(&pongs);
         incoming.received(pongs.len(), Duration::ZERO);

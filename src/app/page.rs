@@ -18,7 +18,7 @@ pub struct Page {
 /// The console, whose address can be any server's.
 pub const CONSOLE: Page = Page {
     html: include_str!("../../static/client.html"),
-    script: "sha256-LAbjNAGb1VcVvSEy99ZntIhW9mcIuk4E5W7u+CgfUKo=",
+    script: "sha256-jt3CvqwcRQQDCPW9AGHZJfu6qnCtpFjSh1AHhGk3zbQ=",
     style: "sha256-mJXFjXZNC7j3uigzRzK3LRRzIkwxCScxRqW05NgI9d8=",
     directives: "connect-src ws: wss: http: https:",
 };

@@ -54,12 +54,12 @@ fn decode(text: &str) -> Result<String, String> {
             b'%' => {
                 let mut digit = || char::from(bytes.next()?).to_digit(16);
                 let (Some(high), Some(low)) = (digit(), digit()) else {
-                    return Err("a % stands before two hexadecimal digits; itself it is %25".into());
+                    return Err("a % needs two hexadecimal digits; a % itself is %25".into());
                 };
                 (high << 4 | low) as u8
             }
             byte => byte,
         });
     }
-    String::from_utf8(decoded).map_err(|_| "the query is not UTF-8 once it is decoded".into())
+    String::from_utf8(decoded).map_err(|_| "the decoded query is not UTF-8".into())
 }

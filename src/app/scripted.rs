@@ -32,7 +32,7 @@ use crate::buffer::{Budget, Buffer, OverBudget};
 use crate::websocket::close::{OVER_BUDGET, STOPPING};
 use crate::websocket::frame::{self, Opcode};
 use crate::websocket::message::Encoding;
-use crate::websocket::session::{Event, Session};
+use crate::websocket::session::Event;
 
 /// While the queue has this many bytes, nothing more is received.
 const MAX_QUEUED: usize = 16 * 1024;
@@ -53,7 +53,7 @@ const SMALL_OUTPUT: usize = 4 * 1024;
 pub struct Scripted {
     /// The client's number in the log.
     client: u64,
-    incoming: Box<Incoming>,
+    pub incoming: Box<Incoming>,
     script: Box<Script>,
     prefix: String,
     budget: Arc<Budget>,
@@ -136,8 +136,8 @@ impl Scripted {
     /// Returns the next step at `now`. Announces compressed replies to `logged`, which decodes the steps.
     pub fn next(&mut self, now: Duration, logged: Option<&mut Reader>) -> Step<'_> {
         self.advance(now);
-        if let Some(sent) = self.current.take_if(|current| current.is_sent()) {
-            self.send_trace(sent.entry.seen);
+        if let Some(Current { entry, .. }) = self.current.take_if(|current| current.is_sent()) {
+            self.end_entry(entry);
         }
         if let State::Open = self.state {
             self.push();
@@ -160,10 +160,7 @@ impl Scripted {
 
     fn step(&mut self) -> Step<'_> {
         if let Some(current) = &mut self.current {
-            let piece = current.take(self.now);
-            if current.is_sent() && current.entry.kind == EntryKind::Reply {
-                self.replies = self.replies.saturating_add(1);
-            }
+            let piece = current.take(self.now, self.script.drip);
             if !piece.is_empty() {
                 trace(&mut self.traced, &current.frames()[piece.clone()], self.now);
                 self.take_output();
@@ -224,7 +221,7 @@ impl Scripted {
             _ => None,
         };
         let next = match &self.current {
-            Some(current) => Some(current.next_due()),
+            Some(current) => Some(current.next_due(self.script.drip)),
             None => self.queue.front().map(|entry| entry.due),
         };
         let push = self.next_push().filter(|_| !self.is_full());
@@ -233,12 +230,7 @@ impl Scripted {
         Some(events.into_iter().flatten().min()?.saturating_sub(self.now))
     }
 
-    /// The buffer for the next received bytes.
-    pub fn input(&mut self) -> &mut [u8] {
-        self.incoming.input()
-    }
-
-    /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
+    /// Processes the first `bytes` of the input, which were received at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.advance(now);
         self.incoming.received(bytes, now);
@@ -248,9 +240,8 @@ impl Scripted {
     pub fn waited(&mut self, now: Duration) {
         self.advance(now);
         if let Some(Due::Ping) = self.incoming.waited(now) {
-            let mut ping = Vec::new();
-            frame::encode_header(Opcode::Ping, 0, &mut ping);
-            self.add(EntryKind::Control, now, &ping, None);
+            let ping = fragments(&self.budget, None, Opcode::Ping as u8, [b"", b""]);
+            self.add(EntryKind::Control, now, ping, None);
         }
     }
 
@@ -259,24 +250,17 @@ impl Scripted {
         if let State::Hanging { is_inside_reply, .. } = self.state {
             self.state = if is_inside_reply { State::Resetting } else { State::Open };
         }
-        if self.incoming.session.closed().is_none() {
+        if !self.is_closed() {
             self.incoming.close(STOPPING);
         }
         self.script.fault = None;
         self.queue.iter_mut().for_each(|entry| entry.due = Duration::ZERO);
-        if let Some(current) = &mut self.current {
-            current.drip = Duration::ZERO;
-        }
         self.script.drip = Duration::ZERO;
     }
 
     /// The number of answered messages.
     pub fn messages(&self) -> u64 {
         self.replies.into()
-    }
-
-    pub fn session(&self) -> &Session {
-        &self.incoming.session
     }
 
     /// How it ended, once the last step was taken.
@@ -318,7 +302,8 @@ impl Scripted {
     fn is_fault_next(&self) -> bool {
         let Some((After::Replies(after), _)) = self.script.fault else { return false };
         let due = self.queue.iter().take_while(|entry| entry.due <= self.now);
-        self.script.drip.is_zero() && self.replies.saturating_add(replies(due)) >= after
+        let at_once = if self.script.drip.is_zero() { replies(due) } else { 0 };
+        self.replies.saturating_add(at_once) >= after
     }
 
     fn is_closed(&self) -> bool {
@@ -340,7 +325,9 @@ impl Scripted {
             let mut message = self.pushed.to_string();
             let padding = self.script.pushes.bytes.saturating_sub(message.len());
             message.extend(iter::repeat_n(' ', padding));
-            self.add(EntryKind::Push, due, &text(&message), None);
+            let message =
+                fragments(&self.budget, None, Opcode::Text as u8, [message.as_bytes(), b""]);
+            self.add(EntryKind::Push, due, message, None);
         }
     }
 
@@ -363,12 +350,12 @@ impl Scripted {
             log_event(self.client, &event, session, seen.as_deref());
         }
         let seen = self.traced.as_ref().and(seen).map(|seen| *seen);
-        let fragments = |opcode, rsv, parts| {
+        let shaped = |opcode, rsv, parts| {
             fragments(&self.budget, self.script.fragment, opcode as u8 | rsv, parts)
         };
         let reply = |kind, payload| {
             let (opcode, prefix) = echo::parts(kind, &self.prefix);
-            fragments(opcode, 0, [prefix, payload])
+            shaped(opcode, 0, [prefix, payload])
         };
         let frames = match event {
             Event::InInput(kind, payload) => reply(kind, payload),
@@ -381,22 +368,20 @@ impl Scripted {
                         // Replies are sent in this order.
                         let traced = self.traced.as_mut().map(|traced| &mut traced.reader);
                         traced.into_iter().chain(logged).for_each(|reader| reader.expect(len));
-                        fragments(opcode, frame::RSV1, [b"", session.assembled()])
+                        shaped(opcode, frame::RSV1, [b"", session.assembled()])
                     }
                     // A reply may always be sent uncompressed.
                     Encoding::Plain => reply(kind, session.assembled()),
                 }
             }
-            Event::Ping(payload) => {
-                let mut pong = Vec::new();
-                if self.script.pongs == Pongs::On {
-                    echo::pong(payload, &mut pong);
-                }
-                self.add(EntryKind::Control, self.now, &pong, seen);
+            Event::Ping(payload) if self.script.pongs == Pongs::On => {
+                let pong = fragments(&self.budget, None, Opcode::Pong as u8, [payload, b""]);
+                self.add(EntryKind::Control, self.now, pong, seen);
                 return Some(());
             }
-            Event::Pong(_) => {
-                self.add(EntryKind::Control, self.now, b"", seen);
+            Event::Ping(_) | Event::Pong(_) => {
+                let nothing = Buffer::new(Arc::clone(&self.budget));
+                self.add(EntryKind::Control, self.now, Ok(nothing), seen);
                 return Some(());
             }
             Event::Close => {
@@ -408,22 +393,12 @@ impl Scripted {
             }
         };
         let due = self.now + self.script.latency;
-        self.queue_or_close(EntryKind::Reply, due, frames, seen);
+        self.add(EntryKind::Reply, due, frames, seen);
         Some(())
     }
 
-    fn add(&mut self, kind: EntryKind, due: Duration, frame: &[u8], seen: Option<Frames>) {
-        // An entry without output could fill the queue, and leave it without another step.
-        if frame.is_empty() && seen.is_none() {
-            return;
-        }
-        let mut frames = Buffer::new(Arc::clone(&self.budget));
-        let added = frames.reserve(frame.len()).and_then(|()| append(&mut frames, frame));
-        self.queue_or_close(kind, due, added.map(|()| frames), seen);
-    }
-
     /// Queues frames that answer the frames in `seen`. Begins to close if there is no memory for them.
-    fn queue_or_close(
+    fn add(
         &mut self,
         kind: EntryKind,
         due: Duration,
@@ -431,15 +406,24 @@ impl Scripted {
         seen: Option<Frames>,
     ) {
         match frames {
+            // An entry without output could fill the queue, and leave it without another step.
+            Ok(frames) if frames.filled().is_empty() && seen.is_none() => {}
             Ok(frames) => {
                 let at = self.queue.partition_point(|other| other.due <= due);
                 self.queue.insert(at, Entry { due, kind, frames, seen });
             }
-            Err(OverBudget) if self.is_closed() => {}
             Err(OverBudget) => {
                 self.incoming.close(OVER_BUDGET);
             }
         }
+    }
+
+    /// Records that an entry was sent.
+    fn end_entry(&mut self, Entry { kind, seen, .. }: Entry) {
+        if kind == EntryKind::Reply {
+            self.replies = self.replies.saturating_add(1);
+        }
+        self.send_trace(seen);
     }
 
     /// Sends the client a message about its frames in `seen`, and the frames sent since the last such
@@ -463,16 +447,12 @@ impl Scripted {
                 return;
             }
             let Some(entry) = self.queue.pop_front() else { return };
-            let drip =
-                if entry.kind == EntryKind::Reply { self.script.drip } else { Duration::ZERO };
-            if drip.is_zero() && entry.frames.filled().len() < ZERO_COPY_MIN {
-                self.write(entry.frames.filled());
-                if entry.kind == EntryKind::Reply {
-                    self.replies = self.replies.saturating_add(1);
-                }
-                self.send_trace(entry.seen);
+            let drips = entry.kind == EntryKind::Reply && !self.script.drip.is_zero();
+            if drips || entry.frames.filled().len() >= ZERO_COPY_MIN {
+                self.current = Some(Current { entry, begun: self.now, sent: 0 });
             } else {
-                self.current = Some(Current { entry, begun: self.now, drip, sent: 0 });
+                self.write(entry.frames.filled());
+                self.end_entry(entry);
             }
         }
     }
@@ -502,9 +482,7 @@ impl Scripted {
             }
             Fault::Close(close) => {
                 self.queue.clear();
-                if let Some(current) = &mut self.current {
-                    current.drip = Duration::ZERO;
-                }
+                self.script.drip = Duration::ZERO;
                 self.incoming.close(close);
             }
             Fault::EndStream => self.break_off(State::EndingStream),
@@ -558,8 +536,6 @@ fn replies<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> u32 {
 struct Current {
     entry: Entry,
     begun: Duration,
-    /// The time over which it is sent.
-    drip: Duration,
     /// The bytes that were sent.
     sent: usize,
 }
@@ -577,15 +553,15 @@ impl Current {
         self.sent == self.len()
     }
 
-    /// Advances to `now`, and returns the range to send.
-    fn take(&mut self, now: Duration) -> Range<usize> {
-        let due = self.due(now);
+    /// Advances to `now`, and returns the range to send. A reply is sent over the time `drip`.
+    fn take(&mut self, now: Duration, drip: Duration) -> Range<usize> {
+        let due = self.due(now, drip);
         mem::replace(&mut self.sent, due)..due
     }
 
     /// The bytes that have to be sent by `now`. The last piece is due when `drip` has passed.
-    fn due(&self, now: Duration) -> usize {
-        let (size, interval) = self.pieces();
+    fn due(&self, now: Duration, drip: Duration) -> usize {
+        let (size, interval) = self.pieces(drip);
         if size == self.len() {
             return size;
         }
@@ -593,24 +569,27 @@ impl Current {
         self.len().min(size * (1 + passed.min(MAX_PIECES.into()) as usize))
     }
 
-    fn next_due(&self) -> Duration {
-        let (size, interval) = self.pieces();
+    fn next_due(&self, drip: Duration) -> Duration {
+        let (size, interval) = self.pieces(drip);
         self.begun + interval * (self.sent / size) as u32
     }
 
     /// The size of each piece, in bytes, and the time between two.
-    fn pieces(&self) -> (usize, Duration) {
-        let most = self.drip.as_millis().clamp(1, MAX_PIECES.into()) as usize;
+    fn pieces(&self, drip: Duration) -> (usize, Duration) {
+        let most = match self.entry.kind {
+            EntryKind::Reply => drip.as_millis().clamp(1, MAX_PIECES.into()) as usize,
+            EntryKind::Control | EntryKind::Push => 1,
+        };
         let size = self.len().div_ceil(most);
         let after_first = self.len().div_ceil(size) - 1;
-        (size, self.drip / after_first.max(1) as u32)
+        (size, drip / after_first.max(1) as u32)
     }
 }
 
 /// Records frames that are sent at `now`.
 fn trace(traced: &mut Option<Box<Traced>>, frames: &[u8], now: Duration) {
     if let Some(Traced { reader, sent, .. }) = traced.as_deref_mut() {
-        reader.read(frames, now, sent);
+        sent.extend(reader.read(frames, now));
     }
 }
 

@@ -30,6 +30,10 @@ pub struct Timeouts {
 /// The bytes that a peer has to read, or to send of an unfinished message, within the write timeout.
 pub const MIN_PROGRESS: usize = 64 * 1024;
 
+/// A wait that ends later than this after its deadline was not spent waiting for the peer: the process was
+/// suspended.
+pub const MAX_LATENESS: Duration = Duration::from_secs(1);
+
 /// The write timeout is divided into this many waits. If the process was suspended, at most one of them
 /// counts as elapsed.
 pub const WRITE_TIMEOUT_PARTS: u32 = 8;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::iter;
 use std::mem;
 use std::time::Duration;
 
@@ -84,11 +85,9 @@ impl Reader {
         self.inflated.push_back(inflated);
     }
 
-    /// Decodes `bytes`, which passed at `at`, and adds each completed frame to `frames`.
-    pub fn read(&mut self, mut bytes: &[u8], at: Duration, frames: &mut impl Extend<Frame>) {
-        while let Some(frame) = self.read_frame(&mut bytes, at) {
-            frames.extend([frame]);
-        }
+    /// Decodes `bytes`, which passed at `at`, as far as the iterator is advanced.
+    pub fn read(&mut self, mut bytes: &[u8], at: Duration) -> impl Iterator<Item = Frame> {
+        iter::from_fn(move || self.read_frame(&mut bytes, at))
     }
 
     /// Decodes the front of `bytes` until a frame is complete.
@@ -284,9 +283,7 @@ impl Frames {
 
     /// Logs each frame of `client`.
     pub fn log(&self, client: u64) {
-        for frame in &self.frames {
-            frame.log(client);
-        }
+        self.frames.iter().for_each(|frame| frame.log(client));
         if self.more > 0 {
             trace!("client {client}: received {}", Count(self.more, "more frame"));
         }
@@ -375,9 +372,9 @@ impl Inbound {
         unread: usize,
         now: Duration,
     ) -> Frames {
-        let mut frames = Frames::default();
         match event {
             Event::Ping(_) | Event::Pong(_) => {
+                let mut frames = Frames::default();
                 // Fragments of a message may precede it.
                 while let Some(frame) = self.next_frame(now) {
                     if frame.is_control() {
@@ -386,21 +383,22 @@ impl Inbound {
                     }
                     self.add(frame);
                 }
+                frames
             }
-            Event::Close => return self.take_last(session, unread, now),
+            Event::Close => self.take_last(session, unread, now),
             Event::InInput(..) | Event::Assembled(_) | Event::Inflated(..) => {
                 while !self.waiting.frames.last().is_some_and(Frame::is_final)
                     && let Some(frame) = self.next_frame(now)
                 {
                     self.add(frame);
                 }
-                frames.append(&mut self.waiting);
+                let mut frames = self.take_waiting();
                 if let Event::Inflated(_, inflated) = event {
                     frames.set_inflated(inflated.message().len());
                 }
+                frames
             }
         }
-        frames
     }
 
     /// The frames up to the peer's close frame or mistake, the same in every split of its bytes: nothing
@@ -409,38 +407,35 @@ impl Inbound {
         let following = self.received.split_off(self.received.len().saturating_sub(unread));
         self.catch_up(b"", now);
         self.received = following;
-        let Frames { mut frames, more } = mem::take(&mut self.waiting);
         if let Some(Close::ByServer(close, _)) = session.closed() {
             let is_invalid = close.code == Some(1007);
             // A close frame, or the end of a message that can't be inflated or is not UTF-8.
-            let ends = frames.last().is_some_and(|frame| frame.is_control() || frame.is_final());
+            let ends = self.waiting.frames.last().is_some_and(Frame::is_final);
             if !ends && self.reader.open.as_ref().is_some_and(Frame::has_header) {
-                frames.extend(self.reader.open.clone());
+                self.waiting.frames.extend(self.reader.open.clone());
             } else if !ends && !is_invalid {
                 let mut wrong = self.next_frame(now).or_else(|| self.reader.open.clone());
                 wrong.iter_mut().for_each(Frame::cut_header);
-                frames.extend(wrong);
+                self.waiting.frames.extend(wrong);
             }
+            let Frames { frames, more } = &mut self.waiting;
             if is_invalid && frames.first().is_some_and(|frame| frame.first() & RSV1 == 0) {
-                cut_invalid_text(&mut frames, session.valid_len());
+                cut_invalid_text(frames, session.valid_len());
             }
             // Otherwise the wrong frame was not kept.
-            if more == 0
+            if *more == 0
                 && let Some(wrong) = frames.last_mut()
             {
                 wrong.mistake = Some(close.clone());
             }
         }
-        let mut kept = Frames { frames: Vec::new(), more };
-        kept.extend(frames);
-        kept
+        self.take_waiting()
     }
 
-    /// Takes the frames that the session skips once it is closed.
-    pub fn skipped(&mut self) -> Frames {
-        let mut frames = Frames::default();
-        frames.append(&mut self.waiting);
-        frames
+    /// Takes the frames of the unfinished message, or those that are skipped.
+    pub fn take_waiting(&mut self) -> Frames {
+        self.trim();
+        mem::take(&mut self.waiting)
     }
 
     /// Limits the frames that the session skips once it is closed.

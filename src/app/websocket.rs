@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use crate::app::cases::runner::Runner;
+use log::{Level, log_enabled};
+
+use crate::app::cases::answer::Answer;
+use crate::app::cases::trial::Trial;
 use crate::app::conversation::Conversation;
 use crate::app::end::{End, Ended};
+use crate::app::incoming::Incoming;
 use crate::app::scripted::Scripted;
 use crate::app::step::{Line, Step, Topic};
-use crate::app::trace::{Frame, Reader, Side};
-use crate::websocket::session::Session;
+use crate::app::trace::{Reader, Side};
 
 /// An open WebSocket.
 pub struct WebSocket<'s> {
@@ -28,7 +31,10 @@ pub struct WebSocket<'s> {
 pub enum Content<'s> {
     Echo(Conversation<'s>),
     Script(Box<Scripted>),
-    Runner(Runner<'s>),
+    /// A case that is run with the client.
+    Trial(Box<Trial<'s>>),
+    /// The answer to a command of a client that runs the cases.
+    Answer(Box<Answer<'s>>),
 }
 
 impl<'s> WebSocket<'s> {
@@ -41,14 +47,16 @@ impl<'s> WebSocket<'s> {
         response_len: usize,
         received: usize,
     ) -> Self {
-        let response_len = response_len as u64;
-        let received = received as u64;
-        WebSocket { number, opened, content, response_len, received, sent: 0, sent_frames: None }
-    }
-
-    /// Logs each frame that is sent.
-    pub fn trace(&mut self) {
-        self.sent_frames = Some(Box::new(Reader::new(Side::Server)));
+        let sent_frames = log_enabled!(Level::Trace).then(|| Box::new(Reader::new(Side::Server)));
+        WebSocket {
+            number,
+            opened,
+            content,
+            response_len: response_len as u64,
+            received: received as u64,
+            sent: 0,
+            sent_frames,
+        }
     }
 
     /// Returns the next step at `now`.
@@ -58,7 +66,8 @@ impl<'s> WebSocket<'s> {
         let step = match &mut self.content {
             Content::Echo(conversation) => conversation.next(now, traced),
             Content::Script(scripted) => scripted.next(now, traced),
-            Content::Runner(runner) => runner.next(now),
+            Content::Trial(trial) => trial.next(now),
+            Content::Answer(answer) => answer.next(now),
         };
         let [head, payload] = match step {
             Step::Send { head, payload } => [head, payload],
@@ -76,20 +85,15 @@ impl<'s> WebSocket<'s> {
 
     /// The buffer for the next received bytes.
     pub fn input(&mut self) -> &mut [u8] {
-        match &mut self.content {
-            Content::Echo(conversation) => conversation.input(),
-            Content::Script(scripted) => scripted.input(),
-            Content::Runner(runner) => runner.input(),
-        }
+        self.incoming_mut().input()
     }
 
     /// Processes the first `bytes` of [`input`](Self::input), which were received at `now`.
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.received += bytes as u64;
         match &mut self.content {
-            Content::Echo(conversation) => conversation.received(bytes, now),
             Content::Script(scripted) => scripted.received(bytes, now),
-            Content::Runner(runner) => runner.received(bytes, now),
+            _ => self.incoming_mut().received(bytes, now),
         }
     }
 
@@ -98,7 +102,8 @@ impl<'s> WebSocket<'s> {
         match &mut self.content {
             Content::Echo(conversation) => conversation.waited(now),
             Content::Script(scripted) => scripted.waited(now),
-            Content::Runner(runner) => runner.waited(now),
+            // There are no pings.
+            Content::Trial(_) | Content::Answer(_) => drop(self.incoming_mut().waited(now)),
         }
     }
 
@@ -106,15 +111,15 @@ impl<'s> WebSocket<'s> {
     /// sent.
     pub fn ended(&mut self, now: Duration, unsent: usize) {
         self.sent = self.sent.saturating_sub(unsent as u64);
-        if let Content::Runner(runner) = &mut self.content {
-            runner.ended(now);
+        if let Content::Trial(trial) = &mut self.content {
+            trial.ended(now);
         }
     }
 
     /// Processes the answer to [`Step::Report`].
     pub fn reported(&mut self, result: Result<(), String>) {
-        if let Content::Runner(runner) = &mut self.content {
-            runner.reported(result);
+        if let Content::Answer(answer) = &mut self.content {
+            answer.reported(result);
         }
     }
 
@@ -123,32 +128,33 @@ impl<'s> WebSocket<'s> {
         match &mut self.content {
             Content::Echo(conversation) => conversation.stop(),
             Content::Script(scripted) => scripted.stop(),
-            Content::Runner(runner) => runner.stop(),
+            Content::Trial(trial) => trial.stop(),
+            Content::Answer(answer) => answer.stop(),
         }
     }
 
     /// How it ended, once the last step was taken or the stream has ended.
     pub fn end(&self) -> End {
         match &self.content {
-            Content::Echo(_) => End::of(self.session()),
             Content::Script(scripted) => scripted.end(),
-            Content::Runner(runner) => runner.end(),
+            Content::Trial(trial) => trial.end(),
+            Content::Echo(_) | Content::Answer(_) => End::of(&self.incoming().session),
         }
     }
 
     /// The log line about its `end` at `now`.
     #[cold]
     pub fn line(&self, end: End, now: Duration) -> (Topic, Line) {
+        if let Content::Trial(trial) = &self.content
+            && let Some(verdict) = trial.line()
+        {
+            return (Topic::Verdict, Line::Text(verdict.into()));
+        }
         let (topic, messages) = match &self.content {
             Content::Echo(conversation) => (Topic::Ended, conversation.messages()),
             Content::Script(scripted) => (Topic::Ended, scripted.messages()),
-            Content::Runner(runner) => {
-                if let Some(verdict) = runner.verdict() {
-                    return (Topic::Verdict, Line::Text(verdict.into()));
-                }
-                // A client that runs the cases opens many connections.
-                (Topic::Detail, 0)
-            }
+            // A client that runs the cases opens many connections.
+            Content::Trial(_) | Content::Answer(_) => (Topic::Detail, 0),
         };
         let ended = Ended {
             client: self.number,
@@ -158,16 +164,26 @@ impl<'s> WebSocket<'s> {
             received: self.received,
             sent: self.sent.saturating_sub(self.response_len),
             open: now.saturating_sub(self.opened),
-            compressed: self.session().compressed_total(),
+            compressed: self.incoming().session.compressed_total(),
         };
         (topic, Line::Ended(Box::new(ended)))
     }
 
-    fn session(&self) -> &Session {
+    fn incoming(&self) -> &Incoming {
         match &self.content {
-            Content::Echo(conversation) => conversation.session(),
-            Content::Script(scripted) => scripted.session(),
-            Content::Runner(runner) => runner.session(),
+            Content::Echo(conversation) => &conversation.incoming,
+            Content::Script(scripted) => &scripted.incoming,
+            Content::Trial(trial) => &trial.incoming,
+            Content::Answer(answer) => &answer.incoming,
+        }
+    }
+
+    fn incoming_mut(&mut self) -> &mut Incoming {
+        match &mut self.content {
+            Content::Echo(conversation) => &mut conversation.incoming,
+            Content::Script(scripted) => &mut scripted.incoming,
+            Content::Trial(trial) => &mut trial.incoming,
+            Content::Answer(answer) => &mut answer.incoming,
         }
     }
 }
@@ -175,11 +191,7 @@ impl<'s> WebSocket<'s> {
 /// Logs the frames that are sent.
 #[cold]
 fn log_sent(client: u64, reader: &mut Reader, bytes: [&[u8]; 2], now: Duration) {
-    let mut frames: Vec<Frame> = Vec::new();
     for bytes in bytes {
-        reader.read(bytes, now, &mut frames);
-    }
-    for frame in frames {
-        frame.log(client);
+        reader.read(bytes, now).for_each(|frame| frame.log(client));
     }
 }

@@ -102,7 +102,9 @@ fn canonical_host(host: &str) -> Result<String, &'static str> {
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
     if !host.is_ascii() {
-        Err("expected the host in ASCII, as browsers send it: xn--… for each other label")
+        Err(
+            "expected the host in ASCII, as browsers send it: xn--… for each label that is not ASCII",
+        )
     } else if host.contains('*') {
         Err("expected a whole host, since wildcards match nothing: repeat --origin for each host")
     } else if host.is_empty() || !is_name(host) {

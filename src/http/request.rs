@@ -216,7 +216,7 @@ fn parse_target(target: &[u8]) -> Result<&str, &'static str> {
     if target.is_empty() {
         Err("the target is empty; that of the root is /")
     } else if target.contains('#') {
-        Err("the target has a fragment, which is not sent; # itself is %23")
+        Err("the target has a fragment, which a client must not send; a # itself is %23")
     } else if target.contains(|c: char| c.is_ascii_control()) {
         Err("the target has a control character")
     } else {

@@ -11,9 +11,9 @@
 //! | dlmalloc | | 371 MiB |
 
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, hint, thread};
+use std::{env, hint, iter, thread};
 
 use rustix::process::{Resource, getrlimit};
 
@@ -50,7 +50,7 @@ pub fn tune() -> Result<(), String> {
     let program = env::current_exe().map_err(|error| format!("the program is unknown: {error}"))?;
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_default();
-    if program.file_name() != Path::new(&name).file_name() {
+    if !leads_to(Path::new(&name), &program) {
         // If a loader was started explicitly, the current executable is the loader.
         return Err(format!("{} was started as {}", program.display(), name.display()));
     }
@@ -58,6 +58,13 @@ pub fn tune() -> Result<(), String> {
     command.arg0(name).args(arguments).env(ALLOCATOR_TUNED, "1");
     // exec returns only if it fails.
     Err(command.env(VARIABLE, tunables + &missing).exec().to_string())
+}
+
+/// Whether the command `name` starts `program`, perhaps by a symbolic link.
+fn leads_to(name: &Path, program: &Path) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders = iter::once(PathBuf::new()).chain(env::split_paths(&path));
+    folders.any(|folder| folder.join(name).canonicalize().is_ok_and(|found| found == program))
 }
 
 /// The tunables to append to those that are set.

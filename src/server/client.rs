@@ -1,7 +1,7 @@
 //! One client's thread: drives a connection over a stream, and logs.
 
 use std::panic::{self, AssertUnwindSafe};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use log::{Level, debug, info, log, warn};
 use rustix::io::Errno;
@@ -21,22 +21,13 @@ pub fn serve(registration: &Registration, shared: &Shared) {
     let socket = &registration.connection().socket;
     let service = &shared.service;
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let acceptor = shared.acceptor.as_ref();
-    let handshake = acceptor.map(|acceptor| Handshake::new(acceptor, &service.budget));
-    let is_forwarded = shared.config.listening.expects_proxy_header(socket.peer.ip());
-    let handshake = handshake.filter(|_| !is_forwarded);
-    let stream = Stream::new(socket, service.settings.timeouts.write, handshake);
-    let mut client = Client {
-        registration,
-        shared,
-        start: stream.now(),
-        stream,
-        tls: if acceptor.is_some() { Tls::Unfinished } else { Tls::None },
-        level: Level::Info,
-    };
+    let stream = Stream::new(socket, service.settings.timeouts.write);
+    let mut client = Client { registration, shared, stream, level: Level::Info };
     let mut connection = Connection::new(service, socket.peer, began);
-    if is_forwarded {
+    if shared.config.listening.expects_proxy_header(socket.peer.ip()) {
         connection.expect_proxy_header();
+    } else {
+        client.start_tls();
     }
     client.serve(&mut connection);
 }
@@ -45,17 +36,8 @@ struct Client<'c> {
     registration: &'c Registration,
     shared: &'c Shared,
     stream: Stream<'c>,
-    start: Instant,
-    tls: Tls,
     /// The level at which the end of the WebSocket is logged.
     level: Level,
-}
-
-/// The state of TLS, as reported to the registry and the log.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tls {
-    None,
-    Unfinished,
 }
 
 impl Client<'_> {
@@ -66,7 +48,7 @@ impl Client<'_> {
             if connection.is_open() {
                 self.close_after_panic();
             }
-            connection.lost(Lost::Panicked, 0);
+            connection.lost(Lost::Panicked, 0, self.stream.now());
             self.drive_to_end(connection);
         }
     }
@@ -81,83 +63,69 @@ impl Client<'_> {
                 Error::Io(error) => Lost::Broken(error.to_string()),
                 Error::Tls(why) => Lost::Tls(why),
             };
-            connection.lost(lost, self.stream.unsent());
+            connection.lost(lost, self.stream.unsent(), self.stream.now());
         }
     }
 
     fn drive(&mut self, connection: &mut Connection) -> Result<(), Error> {
         loop {
             self.check_refusal(connection);
-            let received = match connection.next(self.now()) {
-                Step::Send { head, payload } => {
-                    self.stream.send(head, payload)?;
-                    continue;
-                }
+            match connection.next(self.stream.now()) {
+                Step::Send { head, payload } => self.stream.send(head, payload)?,
                 Step::SendClose(bytes) => {
                     self.registration.close();
                     self.stream.send(bytes, b"")?;
-                    continue;
                 }
-                Step::SendEnd(bytes) => {
-                    self.stream.send_last(bytes)?;
-                    continue;
-                }
-                Step::EndTcp => {
-                    self.stream.end_tcp();
-                    continue;
-                }
-                Step::UpdateKeys => {
-                    self.stream.update_keys()?;
-                    continue;
-                }
+                Step::SendEnd(bytes) => self.stream.send_last(bytes)?,
+                Step::EndTcp => self.stream.end_tcp(),
+                Step::UpdateKeys => self.stream.update_keys()?,
                 Step::SendLast(bytes) => {
                     self.registration.close();
                     self.stream.send_last(bytes)?;
                     self.registration.end_request();
-                    continue;
                 }
-                Step::Receive(wait) => self.stream.receive(connection.input(), wait)?,
-                Step::Pause(wait) => self.stream.pause(wait)?,
-                Step::Admit => {
-                    connection.admitted(self.registration.upgrade());
-                    continue;
+                Step::Receive(wait) => {
+                    let received = self.stream.receive(connection.input(), wait)?;
+                    self.process(received, connection);
                 }
+                Step::Pause(wait) => {
+                    let received = self.stream.pause(wait)?;
+                    self.process(received, connection);
+                }
+                Step::Admit => connection.admitted(self.registration.upgrade()),
                 Step::Report(agent) => {
                     let result = self.report(agent);
                     connection.reported(result);
-                    continue;
                 }
                 Step::Forwarded(peer) => {
                     self.registration.set_peer(peer);
                     self.start_tls();
-                    continue;
                 }
-                Step::Log(topic, line) => {
-                    self.log(topic, &line);
-                    continue;
-                }
-                Step::Reset => {
-                    self.stream.discard_unsent();
-                    continue;
-                }
+                Step::Log(topic, line) => self.log(topic, &line),
+                Step::Reset => self.stream.discard_unsent(),
                 Step::Over => return Ok(()),
-            };
-            match received {
-                Received::Bytes(bytes) => {
-                    self.registration.begin_request();
-                    connection.received(bytes, self.now());
-                }
-                Received::Nothing => connection.waited(self.now()),
-                Received::End => {
-                    // An eviction looks like the peer's end of stream, but needs a response.
-                    self.check_refusal(connection);
-                    connection.ended(self.now());
-                }
-                Received::NotTls => connection.spoke_plain_http(),
             }
-            if self.tls == Tls::Unfinished {
-                self.check_tls(connection);
+        }
+    }
+
+    /// Reports the result of a wait to the connection, and to the registry what it needs of it.
+    fn process(&mut self, received: Received, connection: &mut Connection) {
+        match received {
+            Received::Bytes(bytes) => {
+                self.registration.begin_request();
+                connection.received(bytes, self.stream.now());
             }
+            Received::Nothing => connection.waited(self.stream.now()),
+            Received::End => {
+                // An eviction looks like the peer's end of stream, but needs a response.
+                self.check_refusal(connection);
+                connection.ended(self.stream.now());
+            }
+            Received::Tls => {
+                self.end_handshake(connection);
+                connection.received(0, self.stream.now());
+            }
+            Received::NotTls => connection.spoke_plain_http(),
         }
     }
 
@@ -168,11 +136,6 @@ impl Client<'_> {
             Some(LIMIT_REACHED) => connection.make_room(LIMIT_REACHED),
             Some(why) => connection.stop(why),
         }
-    }
-
-    /// The time since the connection began.
-    fn now(&self) -> Duration {
-        self.stream.now() - self.start
     }
 
     /// Writes the reports on `agent`, if there is a directory for them.
@@ -186,7 +149,7 @@ impl Client<'_> {
         })
     }
 
-    /// Enables TLS after a PROXY header, if there is a certificate.
+    /// Enables TLS, if there is a certificate.
     #[inline(never)]
     fn start_tls(&mut self) {
         if let Some(acceptor) = &self.shared.acceptor {
@@ -194,20 +157,17 @@ impl Client<'_> {
         }
     }
 
-    /// Records that the TLS handshake is complete, once it is.
+    /// Records that the TLS handshake is complete.
     #[cold]
-    fn check_tls(&mut self, connection: &mut Connection) {
-        if let Some(tls) = self.stream.tls() {
-            self.registration.end_handshake();
-            connection.spoke_tls();
-            debug!("{}: {tls}", self.registration.peer());
-            self.tls = Tls::None;
-        }
+    fn end_handshake(&mut self, connection: &mut Connection) {
+        self.registration.end_handshake();
+        connection.spoke_tls();
+        debug!("{}: {}", self.registration.peer(), self.stream.tls().unwrap_or_default());
     }
 
     fn close_after_panic(&mut self) {
         // Nothing can be sent inside a frame.
-        if !self.stream.is_sending() {
+        if self.stream.unsent() == 0 {
             let mut frame = Vec::new();
             close::INTERNAL_ERROR.encode(&mut frame);
             // The connection ends either way.
@@ -238,6 +198,7 @@ impl Client<'_> {
 mod tests {
     use std::io::Read as _;
     use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
 
     use clap::Parser as _;
 
@@ -261,15 +222,9 @@ mod tests {
         let config = Config::parse_from(["wsecho"]);
         let shared = Shared::new(config, None, Limits::raise(), Cases::default(), None);
         let registration = shared.registry.register(&connection).unwrap();
-        let stream = Stream::new(&connection.socket, timeout, None);
-        let mut client = Client {
-            registration: &registration,
-            shared: &shared,
-            start: stream.now(),
-            stream,
-            tls: Tls::None,
-            level: Level::Info,
-        };
+        let stream = Stream::new(&connection.socket, timeout);
+        let mut client =
+            Client { registration: &registration, shared: &shared, stream, level: Level::Info };
         let _ = client.stream.send(head, payload);
         client.close_after_panic();
         connection.socket.abort();

@@ -304,7 +304,7 @@ fn bind_unix(name: &str) -> io::Result<Listener> {
     let listener = match UnixListener::bind_addr(&addr) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             if !fs::symlink_metadata(path)?.file_type().is_socket() {
-                return Err(io::Error::other("the file exists, and is no socket"));
+                return Err(io::Error::other("the file exists and is not a socket"));
             }
             if !is_stale(path)? {
                 return Err(error);
@@ -358,7 +358,10 @@ fn lock_directory(path: &Path) -> io::Result<File> {
             return Err(error.into());
         }
         if Instant::now() >= deadline {
-            warn!("going on though another program keeps {} locked", directory.display());
+            warn!(
+                "another program keeps {} locked; starting without the lock",
+                directory.display()
+            );
             break;
         }
         thread::sleep(Duration::from_millis(5));

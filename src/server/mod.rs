@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 use httpdate::HttpDate;
 use listenfd::ListenFd;
 use log::{debug, info, warn};
+use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
@@ -60,7 +61,8 @@ const SAME_STOP: Duration = Duration::from_millis(500);
 pub fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let mut listeners = Listeners::inherit(ListenFd::from_env(), config.timeouts.write_timeout)?;
     let ends_at_once = Arc::new(AtomicBool::new(true));
-    let mut signals = handle_signals(&ends_at_once)?;
+    let mut signals =
+        handle_signals(&ends_at_once).map_err(|error| format!("cannot handle signals: {error}"))?;
     let acceptor = Acceptor::new(&config.listening.tls)?;
     let cli::Cases { cases, exclude_cases, case_messages, reports } = &config.cases;
     let suite = Suite::select(cases, exclude_cases, *case_messages)?;
@@ -83,12 +85,13 @@ fn run(
     ends_at_once: &AtomicBool,
 ) -> Result<(), Box<dyn Error>> {
     let stopping = if listeners.are_inherited { Stopping::Serve } else { Stopping::Refuse };
-    let (ended, end) = io::pipe()?;
+    let (ended, end) = io::pipe().map_err(|error| format!("cannot create a pipe: {error}"))?;
     let accepting = {
         let shared = Arc::clone(shared);
         start_accepting(signals, move || {
             listeners.accept(&ended, |socket| start(&Connection::new(socket), &shared));
-        })?
+        })
+        .map_err(|error| format!("cannot start the thread that accepts clients: {error}"))?
     };
     systemd::notify("READY=1");
     let is_signaled = signals.forever().next().is_some();
@@ -112,9 +115,8 @@ fn run(
     // Until here, new connections got 503.
     stop_accepting();
     let suppressed = [shared.request_log.suppressed(), shared.client_log.suppressed()].concat();
-    let were = if connected == 1 { "was" } else { "were" };
     let clients = Count(connected as u64, "client");
-    info!("stopped: {clients} {were} connected, {aborted} of them had to be aborted{suppressed}");
+    info!("stopped: {clients}, {aborted} aborted{suppressed}");
     if is_signaled { Ok(()) } else { Err("the thread that accepts clients has panicked".into()) }
 }
 
@@ -122,6 +124,9 @@ fn run(
 /// without a thread or memory. SIGHUP keeps its disposition: nohup, for example, ignores it.
 fn handle_signals(ends_at_once: &Arc<AtomicBool>) -> io::Result<Signals> {
     const SIGNALS: [i32; 2] = [SIGINT, SIGTERM];
+    // A process inherits which signals are blocked.
+    let needed = [Signal::SIGINT, Signal::SIGTERM, registry::WAKE];
+    needed.into_iter().collect::<SigSet>().thread_unblock()?;
     // A no-op handler, so that the signal interrupts a blocking call.
     flag::register(registry::WAKE as i32, Arc::default())?;
     for signal in SIGNALS {
@@ -154,12 +159,11 @@ fn stop(
 ) -> (usize, usize) {
     let began = Instant::now();
     let connected = registry.stop(stopping);
-    if registry.wait_until_empty(began + SAME_STOP.min(close_timeout)) > 0 {
+    if !registry.wait_until_empty(began + SAME_STOP.min(close_timeout)) {
         ends_at_once.store(true, Ordering::Relaxed);
     }
-    let aborted = registry.wait_until_empty(began + close_timeout);
-    registry.abort();
-    (connected, aborted)
+    registry.wait_until_empty(began + close_timeout);
+    (connected, registry.abort())
 }
 
 /// Starts a client's thread.

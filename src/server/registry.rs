@@ -174,15 +174,15 @@ impl Registry {
         state.connections.len()
     }
 
-    /// Waits after [`stop`](Self::stop) until every connection has ended. Returns the number that remain
-    /// at `deadline`.
-    pub fn wait_until_empty(&self, deadline: Instant) -> usize {
+    /// Waits after [`stop`](Self::stop) until every connection has ended, or until `deadline`. Returns
+    /// whether all have ended.
+    pub fn wait_until_empty(&self, deadline: Instant) -> bool {
         let mut pause = Duration::from_millis(10);
         let mut state = self.lock();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if state.connections.is_empty() || left.is_zero() {
-                return state.connections.len();
+                return state.connections.is_empty();
             }
             // Repeated, since a signal is lost on a thread that has checked its refusal but does not wait
             // yet.
@@ -192,11 +192,15 @@ impl Registry {
         }
     }
 
-    /// Aborts every connection, and waits until their threads have noticed.
-    pub fn abort(&self) {
+    /// Aborts every connection, and waits until their threads have noticed. Returns the number of clients
+    /// that had yet to get their answer, or to answer a close frame.
+    pub fn abort(&self) -> usize {
         let state = self.lock();
         state.connections.values().for_each(|connection| connection.abort());
+        let phases = state.connections.keys().map(|(phase, _)| phase);
+        let aborted = phases.filter(|phase| !matches!(phase, Phase::Answered(_))).count();
         drop(self.wait_while(state, GRACE, |state| !state.connections.is_empty()));
+        aborted
     }
 
     /// Waits while `condition` holds, for at most `timeout`.

@@ -73,12 +73,14 @@ impl Socket {
 /// The result of a receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// The number of bytes: 0 after a step of the TLS handshake, and while a TLS record is incomplete.
+    /// The number of bytes: 0 during the TLS handshake, and while a TLS record is incomplete.
     Bytes(usize),
     /// The wait timed out or was interrupted.
     Nothing,
     /// The peer ended its stream.
     End,
+    /// The TLS handshake is complete.
+    Tls,
     /// The peer sent plain HTTP on a TLS port. The stream is plain from now on.
     NotTls,
 }
@@ -109,10 +111,11 @@ pub struct TimedSocket<'s> {
     write_timeout: Duration,
     /// The socket's current timeout.
     read_timeout: Duration,
-    now: Instant,
+    start: Instant,
+    /// The time since `start`.
+    now: Duration,
     stall: StallTimer,
-    /// The number of bytes sent since [`start_send`](Self::start_send).
-    sent: usize,
+    unsent: usize,
 }
 
 impl<'s> TimedSocket<'s> {
@@ -122,15 +125,16 @@ impl<'s> TimedSocket<'s> {
             socket,
             write_timeout,
             read_timeout: Duration::ZERO,
-            now: Instant::now(),
+            start: Instant::now(),
+            now: Duration::ZERO,
             stall: StallTimer::default(),
-            sent: 0,
+            unsent: 0,
         }
     }
 
-    /// The time at which the last [`receive`](Self::receive) or [`pause`](Self::pause) returned, or a
-    /// later send that had to wait.
-    pub fn now(&self) -> Instant {
+    /// The time from [`new`](Self::new) until the last [`receive`](Self::receive) or
+    /// [`pause`](Self::pause) returned, or a later send that had to wait or failed.
+    pub fn now(&self) -> Duration {
         self.now
     }
 
@@ -169,9 +173,9 @@ impl<'s> TimedSocket<'s> {
         }
     }
 
-    /// Stamps the time of a receive that did not need the socket.
+    /// Stamps the time of a receive that did not need the socket, or of a failed send.
     pub fn set_now(&mut self) {
-        self.now = Instant::now();
+        self.now = self.start.elapsed();
     }
 
     /// Waits for `wait` without receiving anything, or until the peer has ended its stream. A signal
@@ -204,15 +208,16 @@ impl<'s> TimedSocket<'s> {
         poll(&mut peer, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
-    /// Starts a send, which may be several calls of [`send_all`](Self::send_all).
-    pub fn start_send(&mut self) {
+    /// Starts a send of `len` bytes, which may be several calls of [`send_all`](Self::send_all).
+    pub fn start_send(&mut self, len: usize) {
         self.stall = StallTimer::default();
-        self.sent = 0;
+        self.unsent = len;
     }
 
-    /// The number of bytes sent since [`start_send`](Self::start_send).
-    pub fn sent(&self) -> usize {
-        self.sent
+    /// The number of bytes that the last send did not send. With TLS this is an estimate, since the sent
+    /// bytes include its overhead.
+    pub fn unsent(&self) -> usize {
+        self.unsent
     }
 
     /// Sends all of `head` and then all of `payload`.
@@ -229,10 +234,10 @@ impl<'s> TimedSocket<'s> {
             let sent = self.send_some(unsent, flags)?;
             IoSlice::advance_slices(&mut unsent, sent);
             left -= sent;
-            self.sent += sent;
+            self.unsent = self.unsent.saturating_sub(sent);
             // A send that completes at once needs no clock.
             if left > 0 || self.stall.is_running() {
-                self.now = Instant::now();
+                self.set_now();
                 self.stall.record(sent, self.now, self.write_timeout);
             }
             if left > 0 && self.stall.time >= self.write_timeout {
@@ -278,7 +283,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 #[derive(Default)]
 struct StallTimer {
     /// The time of the last update. The measurement starts with the first partial send.
-    updated: Option<Instant>,
+    updated: Option<Duration>,
     time: Duration,
     /// The bytes that the peer has read during `time`.
     read: usize,
@@ -290,7 +295,7 @@ impl StallTimer {
     }
 
     /// Records a send of `bytes` that returned at `now`.
-    fn record(&mut self, bytes: usize, now: Instant, write_timeout: Duration) {
+    fn record(&mut self, bytes: usize, now: Duration, write_timeout: Duration) {
         let elapsed = self.updated.map_or(Duration::ZERO, |updated| now - updated);
         // A longer time was not spent waiting for the peer: the process was suspended.
         self.time += elapsed.min(write_timeout / WRITE_TIMEOUT_PARTS);
@@ -309,7 +314,6 @@ mod tests {
     #[test]
     fn a_peer_stalls_unless_it_reads_enough_in_time() {
         const TIMEOUT: Duration = Duration::from_secs(8);
-        let since = Instant::now();
         let mut timer = StallTimer::default();
         for (second, bytes, stalled) in [
             // The measurement starts with the first partial send. Bytes read before are not late.
@@ -322,7 +326,7 @@ mod tests {
             (100, 0, 2),
             (101, MIN_PROGRESS, 0),
         ] {
-            timer.record(bytes, since + Duration::from_secs(second), TIMEOUT);
+            timer.record(bytes, Duration::from_secs(second), TIMEOUT);
             assert_eq!(timer.time, Duration::from_secs(stalled), "after {second} s");
         }
     }

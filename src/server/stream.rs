@@ -1,6 +1,6 @@
 //! A client's stream, plain or TLS.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::SendFlags;
 
@@ -11,9 +11,6 @@ use crate::server::tls::{Advance, Handshake, Session};
 pub struct Stream<'s> {
     socket: TimedSocket<'s>,
     transport: Transport<'s>,
-    /// The number of bytes that the last send did not send.
-    unsent: usize,
-    is_sending: bool,
 }
 
 /// The layer that carries the bytes.
@@ -26,18 +23,9 @@ enum Transport<'s> {
 }
 
 impl<'s> Stream<'s> {
-    /// A stream over `socket`, whose send timeout is already set. A `Some` handshake enables TLS.
-    pub fn new(
-        socket: &'s Socket,
-        write_timeout: Duration,
-        handshake: Option<Handshake<'s>>,
-    ) -> Self {
-        Stream {
-            socket: TimedSocket::new(socket, write_timeout),
-            transport: handshake.map_or(Transport::Plain, Transport::Handshake),
-            unsent: 0,
-            is_sending: false,
-        }
+    /// A plain stream over `socket`, whose send timeout is already set.
+    pub fn new(socket: &'s Socket, write_timeout: Duration) -> Self {
+        Stream { socket: TimedSocket::new(socket, write_timeout), transport: Transport::Plain }
     }
 
     /// Enables TLS from here on.
@@ -45,34 +33,22 @@ impl<'s> Stream<'s> {
         self.transport = Transport::Handshake(handshake);
     }
 
-    /// The time at which the last [`receive`](Self::receive) or [`pause`](Self::pause) returned, or a
-    /// later send that had to wait.
-    pub fn now(&self) -> Instant {
+    /// The time from [`new`](Self::new) until the last [`receive`](Self::receive) or
+    /// [`pause`](Self::pause) returned, or a later send that had to wait or failed.
+    pub fn now(&self) -> Duration {
         self.socket.now()
     }
 
-    /// Whether the last send did not complete, so that the stream may be inside a frame.
-    pub fn is_sending(&self) -> bool {
-        self.is_sending
-    }
-
-    /// The number of bytes that the last send did not send.
+    /// The number of bytes that the last send did not send. Unless it is 0, the stream may be inside a
+    /// frame.
     pub fn unsent(&self) -> usize {
-        self.unsent
+        self.socket.unsent()
     }
 
     /// The version and the cipher suite of TLS, once its handshake is complete.
     pub fn tls(&self) -> Option<String> {
         match &self.transport {
             Transport::Tls(session) => Some(session.agreed()),
-            _ => None,
-        }
-    }
-
-    /// Why TLS has failed, if it has.
-    pub fn tls_failure(&self) -> Option<&str> {
-        match &self.transport {
-            Transport::Failed(why) => Some(why),
             _ => None,
         }
     }
@@ -92,7 +68,7 @@ impl<'s> Stream<'s> {
                 handshake.advance(&mut self.socket, wait).map(|advance| match advance {
                     Advance::Complete(session) => {
                         self.transport = Transport::Tls(session);
-                        Received::Bytes(0)
+                        Received::Tls
                     }
                     Advance::Incomplete(received) => {
                         if received == Received::NotTls {
@@ -124,16 +100,16 @@ impl<'s> Stream<'s> {
     /// 64 KiB or the rest, whichever is less. The stream may be inside a frame then. An [`Error::Tls`]
     /// before the handshake is complete. Any other error means that the connection is lost.
     pub fn send(&mut self, head: &[u8], payload: &[u8]) -> Result<(), Error> {
-        self.is_sending = true;
-        self.socket.start_send();
+        self.socket.start_send(head.len() + payload.len());
         let result = match &mut self.transport {
             Transport::Plain => {
                 self.socket.send_all(head, payload, SendFlags::empty()).map_err(Error::Io)
             }
             Transport::Tls(session) => session.send(&mut self.socket, head, payload),
-            Transport::Handshake(_) | Transport::Failed(_) => Err(self.no_session()),
+            Transport::Handshake(_) => Err(Error::tls("the handshake is not complete")),
+            Transport::Failed(why) => Err(Error::tls(why)),
         };
-        self.note_send(result, head.len() + payload.len())
+        self.note_failure(result)
     }
 
     /// Sends `bytes`, and ends the stream. Nothing can be sent afterwards.
@@ -142,14 +118,14 @@ impl<'s> Stream<'s> {
     ///
     /// See [`send`](Self::send).
     pub fn send_last(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.is_sending = true;
-        self.socket.start_send();
+        self.socket.start_send(bytes.len());
         let result = match &mut self.transport {
             Transport::Plain => self.socket.send_all(bytes, b"", MORE).map_err(Error::Io),
             Transport::Tls(session) => session.send_last(&mut self.socket, bytes),
-            Transport::Handshake(_) | Transport::Failed(_) => Err(self.no_session()),
+            Transport::Handshake(_) => Err(Error::tls("the handshake is not complete")),
+            Transport::Failed(why) => Err(Error::tls(why)),
         };
-        self.note_send(result, bytes.len())?;
+        self.note_failure(result)?;
         self.socket.end();
         Ok(())
     }
@@ -170,20 +146,11 @@ impl<'s> Stream<'s> {
         self.note_failure(result)
     }
 
-    /// The error for a send without a TLS session.
-    fn no_session(&self) -> Error {
-        Error::tls(self.tls_failure().unwrap_or("the handshake is not complete"))
-    }
-
-    fn note_send(&mut self, result: Result<(), Error>, len: usize) -> Result<(), Error> {
-        self.is_sending = result.is_err();
-        // With TLS this is an estimate, since the sent bytes include its overhead.
-        self.unsent = if result.is_ok() { 0 } else { len.saturating_sub(self.socket.sent()) };
-        self.note_failure(result)
-    }
-
-    /// Records a failure of TLS: from then on nothing is sent, and input is not decrypted.
+    /// Stamps the time of a failure. After one of TLS, nothing is sent, and input is not decrypted.
     fn note_failure<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        if result.is_err() {
+            self.socket.set_now();
+        }
         if let Err(Error::Tls(why)) = &result {
             self.transport = Transport::Failed(why.clone());
             self.socket.end();

@@ -12,10 +12,9 @@ use crate::server::listener::unix_addr;
 
 /// Sends `state`, such as `READY=1`, to the socket that `NOTIFY_SOCKET` names, if it names one.
 pub fn notify(state: &str) {
-    let Some(socket) = env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    if let Err(error) = send(state, &socket) {
+    if let Some(socket) = env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
+        && let Err(error) = send(state, &socket)
+    {
         warn!("cannot send {state} to the service manager at {}: {error}", socket.display());
     }
 }

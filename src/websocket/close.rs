@@ -12,11 +12,12 @@ use crate::websocket::frame::{self, Opcode};
 pub struct CloseFrame {
     /// A code that §7.4 lets an endpoint send, or none.
     pub code: Option<u16>,
-    /// At most 123 bytes; empty without a code.
+    /// Empty without a code.
     pub reason: Reason,
 }
 
-/// The reason of a close frame. It may come from a peer, so it is displayed as [`Quoted`].
+/// The reason of a close frame, in at most 123 bytes. It may come from a peer, so it is displayed as
+/// [`Quoted`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason(Cow<'static, str>);
 
@@ -59,7 +60,8 @@ impl CloseFrame {
             return Err(ProtocolError::CloseCode);
         };
         let reason = str::from_utf8(reason).map_err(|_| ProtocolError::InvalidUtf8)?;
-        Ok(CloseFrame { code: Some(code), reason: String::from(reason).into() })
+        let reason = Reason::new(reason.into()).ok_or(ProtocolError::LongControl)?;
+        Ok(CloseFrame { code: Some(code), reason })
     }
 
     /// Appends the close frame, header included.
@@ -89,15 +91,14 @@ impl CloseFrame {
 impl Reason {
     pub const NONE: Reason = Reason(Cow::Borrowed(""));
 
+    /// `None` if it is too long: a control frame has at most 125 bytes (§5.5), two of which are the code.
+    pub fn new(reason: String) -> Option<Self> {
+        (reason.len() <= 123).then_some(Reason(Cow::Owned(reason)))
+    }
+
     /// The reason as sent, unescaped.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl From<String> for Reason {
-    fn from(reason: String) -> Self {
-        Reason(Cow::Owned(reason))
     }
 }
 
@@ -131,7 +132,8 @@ impl From<ProtocolError> for CloseFrame {
             E::MessageTooBig { size, limit } => {
                 let reason =
                     format!("message of at least {size} bytes is over the limit of {limit}");
-                return CloseFrame { code: Some(1009), reason: reason.into() };
+                let reason = Reason::new(reason).unwrap_or(Reason::NONE);
+                return CloseFrame { code: Some(1009), reason };
             }
         };
         CloseFrame::new(code, reason)

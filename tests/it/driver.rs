@@ -62,7 +62,7 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LINGER: Duration = Duration::from_millis(200);
 
 /// When each connection begins: the example of RFC 9110 §5.6.7, Sun, 06 Nov 1994 08:49:37 GMT.
-const BEGAN: Duration = Duration::from_secs(784_111_777);
+pub const BEGAN: Duration = Duration::from_secs(784_111_777);
 
 /// A verbatim echo of messages of up to `max_message_size` bytes, which together may hold `max_buffered`.
 pub fn service(max_message_size: usize, max_buffered: usize) -> Service {
@@ -116,8 +116,8 @@ pub struct Driver<'s> {
     pub forwarded: Option<Peer>,
     /// Whether it may become a WebSocket.
     pub admission: Result<u64, &'static str>,
-    /// How often TLS was asked for new keys.
-    pub key_updates: usize,
+    /// After how many of the bytes in `sent` TLS was asked for new keys.
+    pub key_updates: Vec<usize>,
     /// The steps that were taken.
     pub steps: usize,
     /// From which step on the server stops.
@@ -151,7 +151,7 @@ impl<'s> Driver<'s> {
             ended: None,
             forwarded: None,
             admission: Ok(1),
-            key_updates: 0,
+            key_updates: vec![],
             steps: 0,
             stops_at: usize::MAX,
             lost_at: None,
@@ -161,15 +161,21 @@ impl<'s> Driver<'s> {
         driver
     }
 
+    /// One on which a WebSocket at `target` is asked for, with these fields, each with its line end.
+    pub fn asking(service: &'s Service, target: &str, fields: &str) -> Self {
+        let mut driver = Driver::new(service);
+        driver.receive(upgrade(target, fields).as_bytes());
+        driver
+    }
+
     /// A WebSocket at `/`, of which nothing was sent but the 101, which is forgotten.
     pub fn open(service: &'s Service) -> Self {
         Self::open_with(service, "")
     }
 
-    /// The same, for a request with these fields, each with its line end.
+    /// The same, for a request with these fields.
     pub fn open_with(service: &'s Service, fields: &str) -> Self {
-        let mut driver = Driver::new(service);
-        driver.receive(upgrade("/", fields).as_bytes());
+        let mut driver = Driver::asking(service, "/", fields);
         driver.forget_response();
         driver
     }
@@ -316,7 +322,7 @@ impl<'s> Driver<'s> {
             let len = head.len() + payload.len();
             let is_io = len > 0 || matches!(step, Step::Receive(_) | Step::Pause(_));
             if is_io && let Some((_, lost)) = self.lost_at.take_if(|(at, _)| *at < self.steps) {
-                self.connection.lost(lost, len);
+                self.connection.lost(lost, len, self.now);
                 continue;
             }
             if len > 0 {
@@ -332,12 +338,16 @@ impl<'s> Driver<'s> {
                     self.ended = Some(Ended::Stream);
                 }
                 Step::Reset => self.ended = Some(Ended::Reset),
-                Step::UpdateKeys => self.key_updates += 1,
+                Step::UpdateKeys => self.key_updates.push(self.sent.len()),
                 Step::Admit => self.connection.admitted(self.admission),
                 // Without files there is nothing that could go wrong.
                 Step::Report(_) => self.connection.reported(Ok(())),
                 Step::Forwarded(peer) => self.forwarded = Some(peer),
-                Step::Log(topic, line) => self.log.push((topic, line.to_string())),
+                Step::Log(topic, line) => {
+                    let line = line.to_string();
+                    assert!(!line.contains(char::is_control), "{line:?} is one line");
+                    self.log.push((topic, line));
+                }
                 Step::Receive(wait) => return self.waits = Waits::ToReceive(wait),
                 Step::Pause(wait) => return self.waits = Waits::Paused(wait),
                 Step::Over => return self.waits = Waits::Over,

@@ -25,7 +25,7 @@ fn packaging(file: &str) -> PathBuf {
     path("packaging").join(file)
 }
 
-fn read(file: &str) -> String {
+pub fn read(file: &str) -> String {
     fs::read_to_string(path(file)).expect(file)
 }
 
@@ -41,19 +41,36 @@ fn command() -> clap::Command {
     command
 }
 
+/// Fails unless the file has `content` between `open` and `close`.
+#[track_caller]
+pub fn assert_has_between(file: &str, open: &str, close: &str, content: &str) {
+    let text = read(file);
+    let (before, _, after) = cut(&text, open, close);
+    assert_is_current(file, &format!("{before}{content}{after}"));
+}
+
+/// What is before and with `open`, between it and `close`, and from there on.
+pub fn cut<'t>(text: &'t str, open: &str, close: &str) -> (&'t str, &'t str, &'t str) {
+    let start = text.find(open).unwrap_or_else(|| panic!("no {open}")) + open.len();
+    let len = text[start..].find(close).unwrap_or_else(|| panic!("no {close} behind {open}"));
+    (&text[..start], &text[start..start + len], &text[start + len..])
+}
+
 /// Fails unless the file has this text. With `RENEW` in the environment it is written.
+#[track_caller]
 fn assert_is_current(file: &str, text: &str) {
     let path = path(file);
-    if std::env::var_os("RENEW").is_some() {
+    let is_current = fs::read_to_string(&path).is_ok_and(|present| present == text);
+    if !is_current && std::env::var_os("RENEW").is_some() {
         // At once, since other tests read it.
         let new = path.with_extension("new");
         fs::write(&new, text).unwrap();
-        fs::rename(new, &path).unwrap();
+        return fs::rename(new, path).unwrap();
     }
     assert!(
-        fs::read_to_string(&path).unwrap_or_default() == text,
-        "{file} is not made from the present flags: run\n    \
-         RENEW=1 cargo test --test it packaging::"
+        is_current,
+        "{file} is behind what it is made from: run\n    \
+         RENEW=1 cargo test --test it -- app::made packaging::"
     );
 }
 
@@ -176,14 +193,8 @@ fn the_man_page_is_rendered_without_a_warning() {
 
 #[test]
 fn the_readme_has_the_short_help() {
-    let readme = read("README.md");
-    let (before, rest) = readme.split_once("details of each flag:\n\n```text\n").unwrap();
-    let (_, after) = rest.split_once("```").unwrap();
-    let help = command().term_width(80).render_help();
-    assert_is_current(
-        "README.md",
-        &format!("{before}details of each flag:\n\n```text\n{help}```{after}"),
-    );
+    let help = command().term_width(80).render_help().to_string();
+    assert_has_between("README.md", "details of each flag:\n\n```text\n", "```", &help);
 }
 
 /// The README is a part of the crate.
@@ -216,17 +227,18 @@ fn the_version_is_that_of_cargo_toml_everywhere() {
         let package = format!("name = \"wsecho\"\nversion = \"{VERSION}\"\n");
         assert!(read(lock).contains(&package), "{lock}: run cargo check in its folder");
     }
-    // The names of files in guides.
-    for guide in ["README.md", "docs/install.md", "docs/releasing.md"] {
-        for (index, _) in
-            read(guide).match_indices("wsecho-0").chain(read(guide).match_indices("wsecho_0"))
-        {
-            let name: String = read(guide)[index..].chars().take(7 + VERSION.len()).collect();
-            assert_eq!(&name[7..], VERSION, "{guide}: {name}");
+    // The names of files, images and tags in guides.
+    let kustomization = "packaging/kubernetes/kustomization.yaml";
+    for guide in ["README.md", "docs/install.md", "docs/releasing.md", kustomization] {
+        let text = read(guide);
+        for name in ["wsecho-0.", "wsecho_0.", "wsecho:0.", " v0."] {
+            for rest in text.split(name).skip(1) {
+                assert!(format!("0.{rest}").starts_with(VERSION), "{guide}: {name}{rest}");
+            }
         }
     }
     // These take it from Cargo.toml when they are built.
-    assert!(read("packaging/python/pyproject.toml").contains("\ndynamic = [\"version\"]\n"));
+    assert!(read("packaging/python/pyproject.toml").contains("\ndynamic = [\"version\", "));
     assert!(!read("packaging/npm/package.json").contains("\"version\""));
 }
 

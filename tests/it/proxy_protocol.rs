@@ -25,6 +25,9 @@ const TCP6: u8 = 0x21;
 /// From 192.0.2.1:1000 to 192.0.2.2:443.
 pub const ADDRESSES: [u8; 12] = [192, 0, 2, 1, 192, 0, 2, 2, 3, 232, 1, 187];
 
+/// The same in version 1.
+pub const LINE: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n";
+
 fn ipv6() -> Vec<u8> {
     let address = |last| [&[0x20, 0x01, 0x0D, 0xB8][..], &[0; 11], &[last]].concat();
     [address(1), address(2), vec![3, 232, 1, 187]].concat()
@@ -64,7 +67,6 @@ fn from(source: &str) -> Header {
 #[test]
 fn the_source_is_found_in_every_split() {
     for (line, source) in [
-        ("PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n", "192.0.2.1:1000"),
         ("PROXY TCP4 0.0.0.0 0.0.0.0 0 0\r\n", "0.0.0.0:0"),
         ("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n", "255.255.255.255:65535"),
         ("PROXY TCP6 2001:DB8::1 ::2 1000 443\r\n", "[2001:db8::1]:1000"),
@@ -72,6 +74,7 @@ fn the_source_is_found_in_every_split() {
     ] {
         check(line.as_bytes(), &from(source));
     }
+    check(LINE, &from("192.0.2.1:1000"));
     let long = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
     let line = format!("PROXY TCP6 {long} {long} 65535 65535\r\n");
     check(line.as_bytes(), &from(&format!("[{long}]:65535")));

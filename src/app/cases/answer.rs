@@ -123,14 +123,16 @@ impl<'s> Answer<'s> {
         let is_late = now >= self.until;
         let message = match &self.command {
             Command::CaseCount => self.cases.suite.ids().len().to_string(),
-            Command::CaseInfo(case) => format!(
-                "{{\"id\": \"{}\", \"description\": {}}}",
-                case.id,
-                json::string(format!("{} {}", case.description(), case.expectation()).as_bytes())
-            ),
+            Command::CaseInfo(case) => json::object([
+                ("id", json::string(case.id.to_string())),
+                (
+                    "description",
+                    json::string(format!("{} {}", case.description(), case.expectation())),
+                ),
+            ]),
             Command::CaseStatus(case, agent) => match self.cases.results.state(agent, case.id) {
                 Some(State::Judged(report)) => {
-                    format!("{{\"behavior\": \"{}\"}}", report.behavior.as_str())
+                    json::object([("behavior", json::string(report.behavior.as_str()))])
                 }
                 Some(State::Running) if !is_late => return Need::Time,
                 _ => {

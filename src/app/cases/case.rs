@@ -46,14 +46,13 @@ pub enum Transport {
     Tls,
 }
 
-/// The answer to the handshake, and whether the client may open the WebSocket.
+/// The answer to the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
     pub handshake: Handshake,
     pub edits: &'static [Edit],
     /// How the head is written. `Together` is with the first frames.
     pub writes: Writes,
-    pub reception: Reception,
 }
 
 /// A change of one header field of the answer to the handshake.
@@ -65,15 +64,6 @@ pub enum Edit {
     Set(&'static str, &'static str),
     /// The value is in lower case.
     Lowercase(&'static str),
-}
-
-/// The required reaction to the answer to a handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reception {
-    /// The WebSocket opens.
-    Open,
-    /// The client fails the handshake: it ends TCP without sending a byte.
-    Fail,
 }
 
 /// A reaction that passes instead of the expected one.
@@ -116,11 +106,10 @@ pub enum Play {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// The first close frame begins the closing handshake.
     Frame(Frame),
     /// Bytes that are many frames, or a part of one.
     Bytes(Bytes),
-    /// A close frame with this payload, which begins the closing handshake.
-    Close(Payload),
     /// A pause. If the connection is closing at its end, the script ends.
     Wait(Duration),
     /// A pause that ends early with the client's first event.
@@ -360,6 +349,11 @@ impl Case {
         drip + waits + self.limit.time() + CLOSE
     }
 
+    /// Whether the client has to fail the handshake: it ends TCP without sending a byte.
+    pub fn fails_handshake(&self) -> bool {
+        self.close == ExpectedClose::by_end_of_tcp()
+    }
+
     /// The lists of events that pass.
     pub fn expected(&self) -> impl Iterator<Item = &[Event]> {
         let lists = match &self.play {
@@ -383,28 +377,23 @@ impl Case {
 
 impl Opening {
     /// The 101 of RFC 6455, with the first frames.
-    pub const VALID: Opening = Opening {
-        handshake: Handshake::Valid,
-        edits: &[],
-        writes: Writes::Together,
-        reception: Reception::Open,
-    };
+    pub const VALID: Opening =
+        Opening { handshake: Handshake::Valid, edits: &[], writes: Writes::Together };
 
     /// The response with its edits.
     #[must_use]
     pub fn edited(&self, mut response: Response) -> Response {
         for edit in self.edits {
             let (Edit::Remove(name) | Edit::Set(name, _) | Edit::Lowercase(name)) = *edit;
-            let place = response.headers.iter().position(|(known, _)| *known == name);
-            match (edit, place) {
-                (Edit::Remove(_), Some(place)) => drop(response.headers.remove(place)),
-                (Edit::Set(_, value), Some(place)) => response.headers[place].1 = (*value).into(),
-                (Edit::Set(_, value), None) => response.headers.push((name, (*value).into())),
-                (Edit::Lowercase(_), Some(place)) => {
-                    let value = response.headers[place].1.to_ascii_lowercase();
-                    response.headers[place].1 = value.into();
+            let field = response.headers.iter_mut().find(|(known, _)| *known == name);
+            match (edit, field) {
+                (Edit::Remove(_), _) => response.headers.retain(|(known, _)| *known != name),
+                (Edit::Set(_, set), Some((_, value))) => *value = (*set).into(),
+                (Edit::Set(_, set), None) => response.headers.push((name, (*set).into())),
+                (Edit::Lowercase(_), Some((_, value))) => {
+                    *value = value.to_ascii_lowercase().into();
                 }
-                (Edit::Remove(_) | Edit::Lowercase(_), None) => {}
+                (Edit::Lowercase(_), None) => {}
             }
         }
         response
@@ -414,6 +403,13 @@ impl Opening {
 impl Event {
     pub fn text(payload: impl Into<Payload>) -> Self {
         Event::Message(Kind::Text, payload.into())
+    }
+}
+
+impl Frame {
+    /// Whether it is a close frame without reserved bits.
+    pub fn is_close(&self) -> bool {
+        self.first == FIN | Opcode::Close as u8
     }
 }
 
@@ -444,9 +440,8 @@ impl Action {
         Action::frame(Opcode::Ping, payload)
     }
 
-    /// A close frame, which begins the closing handshake.
     pub fn close(code: u16, reason: &[u8]) -> Self {
-        Action::Close([&code.to_be_bytes(), reason].concat().into())
+        Action::frame(Opcode::Close, [&code.to_be_bytes(), reason].concat())
     }
 
     /// A part of a text frame, written on its own.
@@ -500,11 +495,6 @@ impl ExpectedClose {
     /// The server closes with 1000 once everything has arrived, and the client answers.
     pub fn by_server() -> Self {
         Self::answered(&[1000])
-    }
-
-    /// The client fails the connection, with this code or by ending TCP.
-    pub fn by_client(code: u16) -> Self {
-        Self::failing(&[code])
     }
 
     /// The client fails the connection, with one of these codes or by ending TCP.

@@ -18,8 +18,12 @@ const WRONG_CODES: [u16; 9] = [0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999]
 
 const UNDEFINED_CODES: [u16; 2] = [5000, 65_535];
 
+pub(super) fn cases() -> Vec<Case> {
+    [order(), payloads(), codes()].concat()
+}
+
 /// Frames after a close frame.
-pub(super) fn order() -> Vec<Case> {
+fn order() -> Vec<Case> {
     let id = |number| Id::new(7, 1, number);
     let text = || Action::text(TEXT);
     let ping = || Action::ping(b"");
@@ -49,13 +53,13 @@ pub(super) fn order() -> Vec<Case> {
     ]
 }
 
-pub(super) fn payloads() -> Vec<Case> {
+fn payloads() -> Vec<Case> {
     let id = |number| Id::new(7, 3, number);
     let answered = || ExpectedClose::answered(&[1000]);
     let refused = || ExpectedClose::refused(&[1002]);
     vec![
-        case(id(1), vec![Action::Close(b"".into())], answered()),
-        case(id(2), vec![Action::Close(b"a".into())], refused()),
+        case(id(1), vec![Action::frame(Opcode::Close, b"")], answered()),
+        case(id(2), vec![Action::frame(Opcode::Close, b"a")], refused()),
         case(id(3), vec![Action::close(1000, b"")], answered()),
         case(id(4), vec![Action::close(1000, TEXT)], answered()),
         case(id(5), vec![Action::close(1000, &[b'*'; 123])], answered()),
@@ -68,7 +72,7 @@ pub(super) fn payloads() -> Vec<Case> {
     ]
 }
 
-pub(super) fn codes() -> Vec<Case> {
+fn codes() -> Vec<Case> {
     let coded = |section, number, code, close| {
         let note = match code {
             1004 => "1004 is reserved, and \"might be defined in the future\" (RFC 6455 §7.4.1).",

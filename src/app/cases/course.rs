@@ -52,8 +52,8 @@ impl Course {
             Play::RoundTrips(_) => Due::RoundTrip,
         };
         Course {
+            received: Received::new(&case),
             case,
-            received: Received::default(),
             behavior: Behavior::Failed,
             ending: Ending { unclean: Some("a close frame is missing"), ..Ending::default() },
             due,

@@ -3,7 +3,7 @@
 use crate::app::behavior::Handshake;
 use crate::app::cases::case::{
     Action, Alternative, Behavior, Case, Check, Edit, Event, ExpectedClose, Frame, Judging,
-    Opening, Play, Reception, RoundTrips, Writes,
+    Opening, Play, RoundTrips, Writes,
 };
 use crate::app::cases::payload::Payload;
 use crate::app::trace::{Side, opcode_name};
@@ -47,7 +47,7 @@ impl Case {
 
     /// The expected answers, the note and the rule.
     pub fn expectation(&self) -> String {
-        let fails = self.opening.reception == Reception::Fail;
+        let fails = self.fails_handshake();
         let events = if fails { String::new() } else { expected(&self.play) };
         let close = if fails {
             "Expects nothing but the end of TCP".into()
@@ -87,11 +87,9 @@ fn expected(play: &Play) -> String {
     };
     let sentences = lists.iter().map(|(behavior, events)| match (behavior, &events[..]) {
         (Behavior::Ok, [Event::Open]) => "Expects the end after the second part.".into(),
-        (Behavior::NonStrict, [Event::Open, Event::Open]) => {
-            " After the third it is NON-STRICT.".into()
-        }
+        (Behavior::NonStrict, [Event::Open, Event::Open]) => " NON-STRICT after the third.".into(),
         (Behavior::Ok, events) => format!("Expects {}.", list(events)),
-        (behavior, events) => format!(" For {} it is {}.", list(events), behavior.as_str()),
+        (behavior, events) => format!(" {} for {}.", behavior.as_str(), list(events)),
     });
     sentences.collect()
 }
@@ -111,9 +109,9 @@ fn close(close: &ExpectedClose) -> String {
 
 fn alternative(alternative: &Alternative) -> String {
     let Alternative { behavior, events, close: end } = alternative;
-    let too = if *behavior == Behavior::Ok { " too" } else { "" };
+    let also = if *behavior == Behavior::Ok { "Also " } else { "" };
     let behavior = behavior.as_str();
-    format!(" For {} it is {behavior}{too}, if the client {}.", list(events), close(end))
+    format!(" {also}{behavior} for {}, if the client {}.", list(events), close(end))
 }
 
 /// The unusual parts of an answer to a handshake.
@@ -183,7 +181,6 @@ fn action(action: &Action) -> Option<String> {
         }
         Action::Frame(frame) => Some(format!("{} {:?}", kind(frame), frame.payload)),
         Action::Bytes(bytes) => Some(bytes.name.to_string()),
-        Action::Close(payload) => Some(format!("close {}", code_and_reason(payload))),
         Action::Wait(time) => Some(format!("nothing for {time:?}")),
         Action::Await(_) => Some("nothing until the first answer".into()),
         Action::Mark => None,

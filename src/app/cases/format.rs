@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::app::cases::suite::{self, Suite};
 use crate::app::cases::summary::{CaseResult, Outcome, Summary};
+use crate::app::json;
 use crate::http::response::Response;
 use crate::quantity::Count;
 
@@ -203,12 +204,14 @@ fn xml(text: &str) -> String {
 /// like all of them.
 fn badge(summary: &Summary) -> String {
     let color = if summary.is_passed() { "brightgreen" } else { "red" };
-    format!(
-        "{{\"schemaVersion\": 1, \"label\": \"WebSocket cases\", \"message\": \"{} of {} passed\", \
-         \"color\": \"{color}\"}}\n",
-        passed(&summary.results),
-        summary.results.len()
-    )
+    let message = format!("{} of {} passed", passed(&summary.results), summary.results.len());
+    let members = [
+        ("schemaVersion", "1".into()),
+        ("label", json::string("WebSocket cases")),
+        ("message", json::string(message)),
+        ("color", json::string(color)),
+    ];
+    json::object(members) + "\n"
 }
 
 #[cfg(test)]

@@ -5,14 +5,21 @@ use crate::app::cases::control::{self, Command, Control};
 use crate::app::cases::format::Format;
 use crate::app::cases::results::{self, Cases, State};
 use crate::app::cases::suite::{self, Suite};
-use crate::app::cases::summary::Check;
+use crate::app::cases::summary::Requirements;
 use crate::app::json;
 use crate::app::page;
 use crate::app::query::Query;
+use crate::escape::Quoted;
 use crate::http::response::Response;
 
 /// The folder of the reports. The page requests them again and again while a client runs the cases.
 pub const REPORTS: &str = "/reports/";
+
+/// The paths for a browser or a script. The page's links are relative, so a slash at its end would break
+/// them.
+pub const PATHS: [&str; 2] = ["/cases", "/verdict"];
+
+const NO_REPORT: &str = "there is no such report; /reports/index.json lists all";
 
 /// The response to a GET, or `None` for other paths.
 pub fn response(path: &str, query: &str, cases: &Cases) -> Option<Response> {
@@ -25,7 +32,7 @@ pub fn response(path: &str, query: &str, cases: &Cases) -> Option<Response> {
     if let Some(name) = path.strip_prefix(REPORTS) {
         return Some(match Query::parse(query) {
             Ok(query) => report(name, query.get("agent"), cases)
-                .unwrap_or_else(|| Response::text(404, "there is no such report")),
+                .unwrap_or_else(|| Response::text(404, NO_REPORT)),
             Err(wrong) => Response::text(400, wrong),
         });
     }
@@ -38,9 +45,9 @@ pub fn response(path: &str, query: &str, cases: &Cases) -> Option<Response> {
 /// The response that reports whether an agent passes.
 fn verdict(query: &str, cases: &Cases) -> Response {
     let asked = Query::parse(query)
-        .and_then(|query| Ok((Check::parse(&query)?, Format::parse(query.get("format"))?)));
+        .and_then(|query| Ok((Requirements::parse(&query)?, Format::parse(query.get("format"))?)));
     match asked {
-        Ok((check, format)) => match check.summarize(cases) {
+        Ok((required, format)) => match required.summarize(cases) {
             // A mistake in `except` must not look like a client that passes.
             Some(summary) if summary.results.is_empty() => {
                 Response::text(400, "except leaves no case")
@@ -74,37 +81,31 @@ fn report(name: &str, agent: Option<&str>, cases: &Cases) -> Option<Response> {
 /// The selected cases.
 fn list(suite: &Suite) -> String {
     let describe = |(place, case): (usize, Case)| {
-        format!(
-            "  {{\"case\": {}, \"id\": \"{}\", \"group\": \"{}\", \"description\": {}, \"expectation\": {}, \
-             \"rule\": {}, \"maxDuration\": {}}}",
-            place + 1,
-            case.id,
-            suite::subject(case.id.group()),
-            json::string(case.description().as_bytes()),
-            json::string(case.expectation().as_bytes()),
-            json::string(case.rule.as_bytes()),
-            case.max_duration().as_millis(),
-        )
+        json::object([
+            ("case", (place + 1).to_string()),
+            ("id", json::string(case.id.to_string())),
+            ("group", json::string(suite::subject(case.id.group()))),
+            ("description", json::string(case.description())),
+            ("expectation", json::string(case.expectation())),
+            ("rule", json::string(case.rule)),
+            ("maxDuration", case.max_duration().as_millis().to_string()),
+        ])
     };
-    let cases: Vec<_> = suite.cases().enumerate().map(describe).collect();
-    format!("[\n{}\n]\n", cases.join(",\n"))
+    format!("[{}]\n", json::lines(suite.cases().enumerate().map(describe)))
 }
 
 /// Explains the effect of a WebSocket at the same address.
 fn explain(control: Control, cases: &Cases) -> Response {
     let text = match control {
         Control::Run(case, agent) => {
-            format!("A WebSocket here plays case {} to {agent}.\n{}", case.id, case.explanation())
+            let (id, agent) = (case.id, Quoted(agent.as_bytes()));
+            format!("A WebSocket here plays case {id} to {agent}.\n{}", case.explanation())
         }
         Control::Ask(Command::CaseCount) => cases.suite.ids().len().to_string(),
         Control::Ask(Command::CaseInfo(case)) => format!("{}: {}", case.id, case.explanation()),
         Control::Ask(Command::CaseStatus(case, agent)) => {
             return match cases.results.state(&agent, case.id) {
-                Some(State::Judged(report)) => json(format!(
-                    "{{\"behavior\": \"{}\", \"behaviorClose\": \"{}\"}}\n",
-                    report.behavior.as_str(),
-                    report.close.as_str()
-                )),
+                Some(State::Judged(report)) => json(json::object(report.verdicts()) + "\n"),
                 Some(State::Running) => Response::text(404, "the case is being played"),
                 None => Response::text(404, "the case was not played to this agent"),
             };

@@ -13,7 +13,6 @@ mod framing;
 pub mod get;
 pub mod payload;
 pub mod results;
-pub mod runner;
 pub mod suite;
 pub mod summary;
 mod text;

@@ -1,9 +1,8 @@
 //! The verdicts on each agent. This is the only state that outlives a connection, and it is bounded.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::app::cases::case::{Behavior, Case, CloseBehavior, Event, Id, Play};
 use crate::app::cases::suite::Suite;
@@ -141,8 +140,7 @@ impl Results {
 
     /// `agents.json`: the progress of each agent, the one that was seen last first.
     pub fn progress(&self) -> String {
-        let agents: Vec<_> = self.lock().iter().rev().map(Agent::progress).collect();
-        format!("[{}\n]\n", agents.join(","))
+        format!("[{}]\n", json::lines(self.lock().iter().rev().map(Agent::progress)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Agent>> {
@@ -165,20 +163,25 @@ impl Agent {
         }
         let running = self.cases.len() - self.reports().count();
         let updated = self.reports().map(|report| report.started + report.duration).max();
-        let updated = updated.map_or("null".into(), |time| {
-            format!("\"{}\"", humantime::format_rfc3339_millis(UNIX_EPOCH + time))
-        });
-        let verdicts: Vec<_> =
-            verdicts.iter().map(|(word, count)| format!("\"{word}\": {count}")).collect();
-        format!(
-            "\n  {{\"agent\": {}, \"running\": {running}, \"updated\": {updated}, \"verdicts\": {{{}}}}}",
-            json::string(self.name.as_bytes()),
-            verdicts.join(", ")
-        )
+        let verdicts = verdicts.into_iter().map(|(word, count)| (word, count.to_string()));
+        json::object([
+            ("agent", json::string(&self.name)),
+            ("running", running.to_string()),
+            ("updated", json::or_null(updated.map(json::time))),
+            ("verdicts", json::object(verdicts)),
+        ])
     }
 }
 
 impl Report {
+    /// Both verdicts as members of a JSON object.
+    pub fn verdicts(&self) -> [(&'static str, String); 2] {
+        [
+            ("behavior", json::string(self.behavior.as_str())),
+            ("behaviorClose", json::string(self.close.as_str())),
+        ]
+    }
+
     /// The reason of the behavior.
     pub fn result(&self) -> String {
         match &self.ending.failed {
@@ -226,26 +229,26 @@ pub fn file_name(agent: &str, id: Id) -> String {
 
 /// `index.json`: the verdicts of all agents.
 pub fn index(reports: &BTreeMap<String, Vec<Arc<Report>>>) -> String {
+    // In one buffer, since it may have some megabytes.
     let mut index = String::from("{");
-    for (number, (agent, reports)) in reports.iter().enumerate() {
-        let comma = if number == 0 { "" } else { "," };
-        let _ = write!(index, "{comma}\n  {}: {{", json::string(agent.as_bytes()));
-        for (number, report) in reports.iter().enumerate() {
-            let comma = if number == 0 { "" } else { "," };
-            let code = report.ending.received.as_ref().and_then(|close| close.code);
-            let _ = write!(
-                index,
-                "{comma}\n    \"{}\": {{\"behavior\": \"{}\", \"behaviorClose\": \"{}\", \
-                 \"duration\": {}, \"remoteCloseCode\": {}, \"reportfile\": \"{}\"}}",
-                report.id,
-                report.behavior.as_str(),
-                report.close.as_str(),
-                report.duration.as_millis(),
-                code.map_or("null".into(), |code| code.to_string()),
-                file_name(agent, report.id),
-            );
+    let mut comma = "";
+    for (agent, reports) in reports {
+        index += &format!("{comma}\n  {}: {{", json::string(agent));
+        comma = "";
+        for report in reports {
+            let [behavior, close] = report.verdicts();
+            let members = json::object([
+                behavior,
+                close,
+                ("duration", report.duration.as_millis().to_string()),
+                ("remoteCloseCode", code(report.ending.received.as_ref())),
+                ("reportfile", json::string(file_name(agent, report.id))),
+            ]);
+            index += &format!("{comma}\n    \"{}\": {members}", report.id);
+            comma = ",";
         }
         index += "\n  }";
+        comma = ",";
     }
     index + "\n}\n"
 }
@@ -253,74 +256,66 @@ pub fn index(reports: &BTreeMap<String, Vec<Arc<Report>>>) -> String {
 /// The file with the report on a case. `place` is its place among the selected cases.
 pub fn file(agent: &str, case: &Case, place: Option<usize>, report: &Report) -> String {
     let ending = &report.ending;
-    let string = |text: &str| json::string(text.as_bytes());
-    let code = |close: &Option<ClosePayload>| {
-        let code = close.as_ref().and_then(|close| close.code);
-        code.map_or("null".into(), |code| code.to_string())
+    let [sent, received] = [&ending.sent, &ending.received].map(Option::as_ref);
+    let reason = |close: Option<&ClosePayload>| {
+        json::or_null(close.map(|close| json::string(&close.reason)))
     };
-    let reason = |close: &Option<ClosePayload>| {
-        close.as_ref().map_or("null".into(), |close| json::string(&close.reason))
-    };
+    let [behavior, close] = report.verdicts();
     let expected = match &case.play {
         Play::Script { expected, .. } => expected.as_slice(),
         Play::RoundTrips(_) => &[],
     };
-    let expected: Vec<_> = expected
-        .iter()
-        .map(|(behavior, events)| format!("\"{}\": {}", behavior.as_str(), events_to_json(events)))
-        .collect();
+    let expected = expected.iter().map(|(behavior, events)| {
+        let events: Vec<_> = events.iter().map(event_to_json).collect();
+        (behavior.as_str(), format!("[{}]", events.join(", ")))
+    });
+    let expected_close = [
+        ("closedByMe", (case.close.by == Side::Server).to_string()),
+        ("closeCode", format!("{:?}", case.close.codes)),
+        ("requireClean", case.close.clean.to_string()),
+    ];
     let members = [
-        ("case", place.map_or("null".into(), |place| place.to_string())),
-        ("id", format!("\"{}\"", case.id)),
-        ("agent", string(agent)),
-        ("description", string(&case.description())),
-        ("expectation", string(&case.expectation())),
-        (
-            "started",
-            format!("\"{}\"", humantime::format_rfc3339_millis(UNIX_EPOCH + report.started)),
-        ),
+        ("case", json::or_null(place)),
+        ("id", json::string(case.id.to_string())),
+        ("agent", json::string(agent)),
+        ("description", json::string(case.description())),
+        ("expectation", json::string(case.expectation())),
+        ("started", json::time(report.started)),
         ("duration", report.duration.as_millis().to_string()),
-        ("behavior", format!("\"{}\"", report.behavior.as_str())),
-        ("behaviorClose", format!("\"{}\"", report.close.as_str())),
-        ("expected", format!("{{{}}}", expected.join(", "))),
-        (
-            "expectedClose",
-            format!(
-                "{{\"closedByMe\": {}, \"closeCode\": {:?}, \"requireClean\": {}}}",
-                case.close.by == Side::Server,
-                case.close.codes,
-                case.close.clean
-            ),
-        ),
+        behavior,
+        close,
+        ("expected", json::object(expected)),
+        ("expectedClose", json::object(expected_close)),
         ("received", report.received.clone()),
-        ("result", string(&report.result())),
-        ("resultClose", string(&report.close_result)),
+        ("result", json::string(report.result())),
+        ("resultClose", json::string(&report.close_result)),
         ("closedByMe", (ending.closed_by == Some(Side::Server)).to_string()),
         ("failedByMe", ending.failed.is_some().to_string()),
         ("droppedByMe", (ending.dropped_by == Some(Side::Server)).to_string()),
         ("wasClean", ending.unclean.is_none().to_string()),
-        ("wasNotCleanReason", ending.unclean.map_or("null".into(), string)),
-        ("localCloseCode", code(&ending.sent)),
-        ("localCloseReason", reason(&ending.sent)),
-        ("remoteCloseCode", code(&ending.received)),
-        ("remoteCloseReason", reason(&ending.received)),
-        ("httpRequest", string(&report.request)),
-        ("httpResponse", string(&report.response)),
+        ("wasNotCleanReason", json::or_null(ending.unclean.map(json::string))),
+        ("localCloseCode", code(sent)),
+        ("localCloseReason", reason(sent)),
+        ("remoteCloseCode", code(received)),
+        ("remoteCloseReason", reason(received)),
+        ("httpRequest", json::string(&report.request)),
+        ("httpResponse", json::string(&report.response)),
     ];
-    let members = members.map(|(name, value)| format!("  \"{name}\": {value}"));
-    format!("{{\n{}\n}}\n", members.join(",\n"))
+    let members = members.map(|(name, value)| format!("\"{name}\": {value}"));
+    format!("{{{}}}\n", json::lines(members))
 }
 
-fn events_to_json(events: &[Event]) -> String {
-    let events: Vec<_> = events
-        .iter()
-        .map(|event| match event {
-            Event::Message(kind, payload) => Came::Message(*kind, &payload.to_vec()).to_json(),
-            Event::Pong(payload) => Came::Pong(&payload.to_vec()).to_json(),
-            Event::Open => Came::Open.to_json(),
-            Event::Pongs(last) => format!("[\"pongs\", \"{last}\"]"),
-            Event::OverLimit => Came::OverLimit.to_json(),
-        })
-        .collect();
-    format!("[{}]", events.join(", "))
+/// The code of a close frame, or null.
+fn code(close: Option<&ClosePayload>) -> String {
+    json::or_null(close.and_then(|close| close.code))
+}
+
+fn event_to_json(event: &Event) -> String {
+    match event {
+        Event::Message(kind, payload) => Came::Message(*kind, &payload.to_vec()).to_json(),
+        Event::Pong(payload) => Came::Pong(&payload.to_vec()).to_json(),
+        Event::Open => Came::Open.to_json(),
+        Event::Pongs(last) => format!("[\"pongs\", \"{last}\"]"),
+        Event::OverLimit => Came::OverLimit.to_json(),
+    }
 }

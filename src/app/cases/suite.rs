@@ -1,39 +1,35 @@
 //! All cases, and the selection of some.
 
-use std::fmt;
 use std::sync::LazyLock;
 
 use crate::app::cases::beyond;
-use crate::app::cases::case::{Case, Id};
+use crate::app::cases::case::{Case, Id, Play};
 use crate::app::cases::closing;
 use crate::app::cases::framing;
 use crate::app::cases::text;
-use crate::app::cases::volume;
+use crate::app::cases::volume::{self, MAX_MESSAGES};
 
-/// The maximum number of round trips of a case, as in the suite.
-pub const MAX_MESSAGES: u32 = 1000;
-
-/// Returns the cases of a group, in the order of their ids, each with at most this many round trips.
-type Cases = fn(u32) -> Vec<Case>;
+/// Returns the cases of a group, in the order of their ids.
+type Cases = fn() -> Vec<Case>;
 
 /// The groups in their order: the number, the subject and the cases.
 const GROUPS: [(u8, &str, Cases); 16] = [
-    (1, "Messages", |_| framing::messages()),
-    (2, "Pings and pongs", |_| framing::pings()),
-    (3, "Reserved bits", |_| framing::reserved_bits()),
-    (4, "Reserved opcodes", |_| framing::reserved_opcodes()),
-    (5, "Fragments", |_| framing::fragments()),
-    (6, "UTF-8", |_| [text::fragments(), text::fail_fast(), text::sequences()].concat()),
-    (7, "Closing", |_| [closing::order(), closing::payloads(), closing::codes()].concat()),
+    (1, "Messages", framing::messages),
+    (2, "Pings and pongs", framing::pings),
+    (3, "Reserved bits", framing::reserved_bits),
+    (4, "Reserved opcodes", framing::reserved_opcodes),
+    (5, "Fragments", framing::fragments),
+    (6, "UTF-8", text::cases),
+    (7, "Closing", closing::cases),
     (9, "Large and many messages", volume::plain),
-    (10, "Many fragments", |_| framing::many_fragments()),
+    (10, "Many fragments", framing::many_fragments),
     (12, "Compressed messages", volume::compressed),
     (13, "Parameters of compression", volume::agreements),
-    (14, "Beyond: opening", |_| beyond::group(14)),
-    (15, "Beyond: closing", |_| beyond::group(15)),
-    (16, "Beyond: frames", |_| beyond::group(16)),
-    (17, "Beyond: compression", |_| beyond::group(17)),
-    (18, "Beyond: TLS", |_| beyond::group(18)),
+    (14, "Beyond: opening", beyond::opening::cases),
+    (15, "Beyond: closing", beyond::closing::cases),
+    (16, "Beyond: frames", beyond::frames::cases),
+    (17, "Beyond: compression", beyond::compression::cases),
+    (18, "Beyond: TLS", beyond::tls::cases),
 ];
 
 /// The pattern for all cases beyond the suite.
@@ -42,8 +38,9 @@ const BEYOND: &str = "+beyond";
 /// The cases that are selected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suite {
-    /// In their order.
-    selected: Vec<Id>,
+    /// In their order. `None` for those of the Autobahn suite, which are listed on first use.
+    selected: Option<Vec<Id>>,
+    /// The maximum number of round trips of a case.
     messages: u32,
 }
 
@@ -54,8 +51,7 @@ pub struct Pattern(String);
 
 impl Default for Suite {
     fn default() -> Self {
-        let selected = all_ids().iter().copied().filter(|id| id.is_of_suite()).collect();
-        Suite { selected, messages: MAX_MESSAGES }
+        Suite { selected: None, messages: MAX_MESSAGES }
     }
 }
 
@@ -72,6 +68,9 @@ impl Suite {
         excluded: &[Pattern],
         messages: u32,
     ) -> Result<Self, String> {
+        if patterns.is_empty() && excluded.is_empty() {
+            return Ok(Suite { selected: None, messages });
+        }
         let mut selected = all_ids().to_vec();
         let matches_none = |pattern: &&Pattern| !selected.iter().any(|id| pattern.matches(*id));
         if let Some(Pattern(wrong)) = patterns.iter().chain(excluded).find(matches_none) {
@@ -85,30 +84,44 @@ impl Suite {
         if selected.is_empty() {
             return Err("no case is left".into());
         }
-        Ok(Suite { selected, messages })
+        Ok(Suite { selected: Some(selected), messages })
     }
 
     pub fn ids(&self) -> &[Id] {
-        &self.selected
+        self.selected.as_deref().unwrap_or_else(|| {
+            let ids = all_ids();
+            &ids[..ids.partition_point(|id| id.is_of_suite())]
+        })
     }
 
     /// The place of a case among the selected ones, counted from 1.
     pub fn place(&self, id: Id) -> Option<usize> {
-        self.selected.iter().position(|selected| *selected == id).map(|place| place + 1)
+        self.ids().iter().position(|selected| *selected == id).map(|place| place + 1)
     }
 
     /// The selected cases, in their order.
     pub fn cases(&self) -> impl Iterator<Item = Case> {
-        let groups = self.selected.chunk_by(|one, two| one.group() == two.group());
+        let groups = self.ids().chunk_by(|one, two| one.group() == two.group());
         groups.flat_map(|ids| {
-            let group = group(ids[0].group(), self.messages);
-            group.into_iter().filter(|case| ids.contains(&case.id))
+            self.group(ids[0].group()).into_iter().filter(|case| ids.contains(&case.id))
         })
     }
 
     /// A case, selected or not.
     pub fn case(&self, id: Id) -> Option<Case> {
-        group(id.group(), self.messages).into_iter().find(|case| case.id == id)
+        self.group(id.group()).into_iter().find(|case| case.id == id)
+    }
+
+    /// The cases of a group, selected or not.
+    fn group(&self, number: u8) -> Vec<Case> {
+        let group = GROUPS.iter().find(|(known, ..)| *known == number);
+        let mut cases = group.map_or(vec![], |(_, _, cases)| cases());
+        for case in &mut cases {
+            if let Play::RoundTrips(trips) = &mut case.play {
+                trips.count = trips.count.min(self.messages);
+            }
+        }
+        cases
     }
 }
 
@@ -156,17 +169,6 @@ impl Pattern {
     }
 }
 
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-fn group(number: u8, messages: u32) -> Vec<Case> {
-    let group = GROUPS.iter().find(|(known, ..)| *known == number);
-    group.map_or(vec![], |(_, _, cases)| cases(messages))
-}
-
 /// The subject of a group.
 pub fn subject(number: u8) -> &'static str {
     let group = GROUPS.iter().find(|(known, ..)| *known == number);
@@ -176,8 +178,7 @@ pub fn subject(number: u8) -> &'static str {
 /// The ids of all cases, in their order.
 fn all_ids() -> &'static [Id] {
     static IDS: LazyLock<Vec<Id>> = LazyLock::new(|| {
-        let cases = GROUPS.iter().flat_map(|(_, _, cases)| cases(MAX_MESSAGES));
-        cases.map(|case| case.id).collect()
+        GROUPS.iter().flat_map(|(_, _, cases)| cases()).map(|case| case.id).collect()
     });
     &IDS
 }

@@ -10,7 +10,7 @@ use crate::app::query::Query;
 
 /// The requirements on an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct Requirements {
     agent: String,
     /// The words of verdicts that pass.
     passing: Vec<&'static str>,
@@ -43,7 +43,7 @@ pub enum Outcome {
     Failed(String),
 }
 
-impl Check {
+impl Requirements {
     /// Parses a query, such as `agent=mylib&strict&allow=UNIMPLEMENTED&except=9.*,12.*`.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Check {
         let except = query.get("except").into_iter().flat_map(|patterns| patterns.split(','));
         let except = except.map(Pattern::parse_decoded).collect::<Result<_, _>>();
         let except = except.map_err(|wrong| format!("except: {wrong}"))?;
-        Ok(Check { agent: control::agent(query)?, passing, except })
+        Ok(Requirements { agent: control::agent(query)?, passing, except })
     }
 
     /// Checks the verdicts on every selected case. `None` if no case was played to the agent.

@@ -27,7 +27,11 @@ const ABOVE_UNICODE: &[u8] = b"\xF4\x90\x80\x80";
 
 const ASCII: &[u8] = b"ASCII";
 
-pub(super) fn fragments() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
+    [fragments(), fail_fast(), sequences()].concat()
+}
+
+fn fragments() -> Vec<Case> {
     let empty: &[u8] = b"";
     let middle: &[u8] = b"the middle";
     let text = |fragments: &[&'static [u8]]| fragmented(Opcode::Text, fragments.iter().copied());
@@ -48,7 +52,7 @@ pub(super) fn fragments() -> Vec<Case> {
 
 /// Text in three parts, the second of which is invalid. A client that waits for the end of the message
 /// or the frame does not notice it at once.
-pub(super) fn fail_fast() -> Vec<Case> {
+fn fail_fast() -> Vec<Case> {
     let cut = |at: usize, len: usize| {
         let text = [KOSME, ABOVE_UNICODE, ASCII].concat();
         [text[..at].to_vec(), text[at..at + len].to_vec(), text[at + len..].to_vec()]
@@ -78,7 +82,7 @@ pub(super) fn fail_fast() -> Vec<Case> {
 }
 
 /// One text per case, some of them valid UTF-8.
-pub(super) fn sequences() -> Vec<Case> {
+fn sequences() -> Vec<Case> {
     let mut cases = Vec::new();
     for (section, texts) in (5..).zip(groups()) {
         for (number, text) in (1..).zip(texts) {
@@ -220,17 +224,20 @@ fn echoed(id: Id, actions: Vec<Action>, text: &[u8]) -> Case {
 }
 
 fn refused(id: Id, actions: Vec<Action>, events: Vec<Event>, limit: Limit) -> Case {
-    let case = Case::script(id, actions, events, ExpectedClose::by_client(1007), limit);
+    let case = Case::script(id, actions, events, ExpectedClose::failing(&[1007]), limit);
     Case { judging: Judging::SideMatters, ..case }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn the_groups_have_so_many_right_and_wrong_texts() {
         let counts = groups().map(|group| {
+            assert_eq!(BTreeSet::from_iter(&group).len(), group.len(), "{group:X?}");
             let right = group.iter().filter(|text| str::from_utf8(text).is_ok()).count();
             (right, group.len() - right)
         });

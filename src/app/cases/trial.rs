@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::cases::case::{
-    Action, Behavior, Bytes, Case, Check, Frame, Limit, Play, Reception, RoundTrips, Transport,
-    Writes,
+    Action, Behavior, Bytes, Case, Check, Frame, Limit, Play, RoundTrips, Transport, Writes,
 };
 use crate::app::cases::course::{Course, Due, masking_key};
 use crate::app::cases::payload::Payload;
@@ -207,15 +206,14 @@ impl<'s> Trial<'s> {
         }
         self.play();
         self.handed_out = self.output.len();
+        if !self.output.is_empty() && self.course.due != Due::EndStream {
+            self.has_sent = true;
+            return Step::Send { head: &self.output, payload: b"" };
+        }
         match mem::replace(&mut self.course.due, Due::Nothing) {
             Due::EndStream => {
                 self.course.ending.dropped_by = Some(Side::Server);
                 return Step::SendEnd(&self.output);
-            }
-            due if !self.output.is_empty() => {
-                self.course.due = due;
-                self.has_sent = true;
-                return Step::Send { head: &self.output, payload: b"" };
             }
             Due::EndTcp => {
                 self.course.ending.dropped_by = Some(Side::Server);
@@ -287,7 +285,7 @@ impl<'s> Trial<'s> {
 
     fn process_events(&mut self) {
         let Self { incoming, course, controls, handshake, .. } = self;
-        if course.case.opening.reception == Reception::Fail {
+        if course.case.fails_handshake() {
             return course.process_bytes(incoming);
         }
         loop {
@@ -375,12 +373,15 @@ impl<'s> Trial<'s> {
 
     /// Fills the output.
     fn play(&mut self) {
-        let drips = self.drip.is_some_and(|until| self.now < until);
-        if drips || self.course.due == Due::UpdateKeys {
+        if self.drip.is_some_and(|until| self.now < until) {
             return;
         }
         self.drip = None;
-        while self.output.len() < FLUSH && (self.writing.is_some() || self.advance()) {
+        while self.output.len() < FLUSH
+            // The output still has the old keys.
+            && self.course.due != Due::UpdateKeys
+            && (self.writing.is_some() || self.advance())
+        {
             let Some(writing) = &mut self.writing else { continue };
             let is_together = writing.writes == Writes::Together;
             if !is_together && !self.output.is_empty() {
@@ -411,29 +412,25 @@ impl<'s> Trial<'s> {
             return false;
         };
         match action {
-            Action::Frame(frame) => self.writing = Some(Writing::new(frame.clone())),
+            Action::Frame(frame) => {
+                let frame = frame.clone();
+                if frame.is_close() && !self.course.is_closing() {
+                    self.begin_close(ClosePayload::decode(&frame.payload.to_vec()));
+                }
+                self.writing = Some(Writing::new(frame));
+            }
             Action::Bytes(Bytes { bytes, writes, .. }) => {
                 self.writing = Some(Writing::raw(bytes.to_vec(), *writes));
-            }
-            Action::Close(payload) => {
-                let (first, payload) = (FIN | Opcode::Close as u8, payload.clone());
-                self.begin_close(ClosePayload::decode(&payload.to_vec()));
-                let frame = Frame { first, payload, writes: Writes::Together };
-                self.writing = Some(Writing::new(frame));
             }
             Action::Mark => self.course.came(Came::Open),
             Action::EndStream => self.course.due = Due::EndStream,
             Action::EndTcp => self.course.due = Due::EndTcp,
             Action::Reset => self.course.due = Due::Reset,
-            Action::UpdateKeys => {
-                let is_free = self.course.due == Due::Nothing;
-                if is_free {
-                    self.course.due = Due::UpdateKeys;
-                }
-                self.place += 1;
-                // The output still has the old keys.
-                return !is_free;
+            Action::UpdateKeys if self.course.due == Due::Nothing => {
+                self.course.due = Due::UpdateKeys;
             }
+            // The connection is closing.
+            Action::UpdateKeys => {}
             Action::Wait(_) | Action::Await(_) if self.course.is_closing() => {
                 self.end_script();
                 return true;

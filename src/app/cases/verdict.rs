@@ -28,7 +28,7 @@ pub enum Came<'e> {
 }
 
 /// The received events, compared with the lists of a script.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
     /// The number of events.
     count: usize,
@@ -88,8 +88,13 @@ impl From<&CloseFrame> for ClosePayload {
 }
 
 impl Received {
+    /// Nothing has arrived yet.
+    pub fn new(case: &Case) -> Self {
+        let places = case.expected().map(|_| Some(Place::default())).collect();
+        Received { count: 0, places, kept: (String::new(), 0) }
+    }
+
     pub fn add(&mut self, case: &Case, event: Came) {
-        self.places.resize(case.expected().count(), Some(Place::default()));
         for (place, events) in self.places.iter_mut().zip(case.expected()) {
             *place = place.and_then(|place| place.after(events, event));
         }
@@ -135,8 +140,7 @@ impl Received {
     }
 
     fn is_list(&self, list: usize, events: &[Event]) -> bool {
-        let place = self.places.get(list).copied().unwrap_or(Some(Place::default()));
-        place.is_some_and(|place| place.event == events.len())
+        self.places[list].is_some_and(|place| place.event == events.len())
     }
 
     /// The events as a JSON array, which may be cut at its end.
@@ -196,9 +200,9 @@ fn shown(payload: &[u8]) -> String {
     let start = &payload[..payload.len().min(MAX_SHOWN)];
     let end = if start.len() < payload.len() { " …" } else { "" };
     match str::from_utf8(start) {
-        Ok(text) => json::string(format!("{text}{end}").as_bytes()),
+        Ok(text) => json::string(format!("{text}{end}")),
         Err(error) if error.error_len().is_none() && !end.is_empty() => {
-            json::string(&[&start[..error.valid_up_to()], end.as_bytes()].concat())
+            json::string([&start[..error.valid_up_to()], end.as_bytes()].concat())
         }
         Err(_) => format!("\"0x{}{end}\"", Hex(start)),
     }
@@ -216,24 +220,26 @@ pub fn judge(
     if let Some(verdict) = judge_alternative(case, received, ending).filter(|_| !is_right) {
         return verdict;
     }
+    let is_ok = behavior == Behavior::Ok;
+    let is_wrong_code = close == CloseBehavior::WrongCode;
     let is_wrong_end = match case.judging {
         Judging::Usual => false,
-        Judging::CodeMatters => close == CloseBehavior::WrongCode,
+        Judging::CodeMatters => is_wrong_code,
         Judging::SideMatters => !is_right_side(&case.close, ending),
+        // RFC 6455 §7.1.7: a failing endpoint "SHOULD send a Close frame with an appropriate status code".
+        Judging::EndMatters if is_ok && is_wrong_code && case.close.by == Side::Client => {
+            return (Behavior::NonStrict, close, result);
+        }
         Judging::EndMatters => close != CloseBehavior::Ok,
         Judging::Informational => {
             return (Behavior::Informational, CloseBehavior::Informational, result);
         }
     };
-    // RFC 6455 §7.1.7: a failing endpoint "SHOULD send a Close frame with an appropriate status code".
-    let is_only_code = case.judging == Judging::EndMatters
-        && close == CloseBehavior::WrongCode
-        && case.close.by == Side::Client;
-    let is_ok = behavior == Behavior::Ok;
+    if is_wrong_end {
+        return (Behavior::Failed, close, result);
+    }
     let is_dropped_by_server = ending.dropped_by == Some(Side::Server);
     match case.check {
-        _ if is_only_code && is_ok => (Behavior::NonStrict, close, result),
-        _ if is_wrong_end => (Behavior::Failed, close, result),
         Check::Reaction if is_dropped_by_server && ending.received.is_none() => {
             (Behavior::Failed, CloseBehavior::Unclean, "the client did not react".into())
         }
@@ -270,11 +276,17 @@ fn judge_close(expected: &ExpectedClose, ending: &Ending) -> (CloseBehavior, Str
     let code = ending.received.as_ref().and_then(|close| close.code);
     let wrong_code = code.filter(|code| !expected.codes.contains(code));
     if !is_right_side(expected, ending) {
-        let result = match expected.by {
-            Side::Client => "the server closed, and the client had to",
-            Side::Server => "the client closed, and the server had to",
+        let result = match (expected.by, &ending.received, code) {
+            (Side::Client, ..) => "the server closed first, but the client had to".into(),
+            (Side::Server, None, _) => "the client ended TCP, but the server had to close".into(),
+            (Side::Server, Some(_), None) => {
+                "the client closed first, but the server had to".into()
+            }
+            (Side::Server, Some(_), Some(code)) => {
+                format!("the client closed first, with {code}, but the server had to")
+            }
         };
-        (CloseBehavior::Failed, result.into())
+        (CloseBehavior::Failed, result)
     } else if expected.clean
         && let Some(unclean) = ending.unclean
     {

@@ -7,6 +7,9 @@ use crate::app::cases::data::Data;
 use crate::websocket::message::Kind;
 use crate::websocket::negotiation::Parameters;
 
+/// The maximum number of round trips of a case, as in the suite.
+pub(super) const MAX_MESSAGES: u32 = 1000;
+
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
@@ -57,7 +60,7 @@ const COMPRESSED: [(usize, Option<usize>, u64); 18] = [
     (128 * KIB, Some(32 * KIB), 480),
 ];
 
-pub(super) fn plain(messages: u32) -> Vec<Case> {
+pub(super) fn plain() -> Vec<Case> {
     let mut cases = Vec::new();
     // Text and binary have the same cases, in sections of their own.
     for (other, kind, data) in [(0_u8, Kind::Text, TEXT), (1, Kind::Binary, BINARY)] {
@@ -96,14 +99,14 @@ pub(super) fn plain(messages: u32) -> Vec<Case> {
         }
         let sizes = [(0, 60), (16, 60), (64, 60), (256, 120), (KIB, 240), (4 * KIB, 480)];
         for (number, (size, secs)) in (1..).zip(sizes) {
-            add(7, number, RoundTrips { count: messages, ..message(size) }, secs);
+            add(7, number, RoundTrips { count: MAX_MESSAGES, ..message(size) }, secs);
         }
     }
     cases.sort_by_key(|case| case.id);
     cases
 }
 
-pub(super) fn compressed(messages: u32) -> Vec<Case> {
+pub(super) fn compressed() -> Vec<Case> {
     [
         (Kind::Text, Data::Json),
         (Kind::Binary, Data::Picture),
@@ -113,16 +116,16 @@ pub(super) fn compressed(messages: u32) -> Vec<Case> {
     ]
     .into_iter()
     .zip(1..)
-    .flat_map(|((kind, data), number)| section([12, number], kind, data, &TERMS[..1], messages))
+    .flat_map(|((kind, data), number)| section([12, number], kind, data, &TERMS[..1]))
     .collect()
 }
 
-pub(super) fn agreements(messages: u32) -> Vec<Case> {
+pub(super) fn agreements() -> Vec<Case> {
     TERMS
         .chunks(1)
         .chain([&ANY_TERMS[..]])
         .zip(1..)
-        .flat_map(|(terms, number)| section([13, number], Kind::Text, Data::Json, terms, messages))
+        .flat_map(|(terms, number)| section([13, number], Kind::Text, Data::Json, terms))
         .collect()
 }
 
@@ -132,10 +135,9 @@ fn section(
     kind: Kind,
     data: Data,
     terms: &'static [Parameters],
-    count: u32,
 ) -> impl Iterator<Item = Case> {
     (1..).zip(COMPRESSED).map(move |(number, (size, fragment, secs))| {
-        let writes = Writes::Together;
+        let (count, writes) = (MAX_MESSAGES, Writes::Together);
         let trips = RoundTrips { kind, data, size, count, fragment, writes };
         case(Id::new(group, section, number), trips, secs, terms)
     })

@@ -71,16 +71,12 @@ impl Certificate {
 
     /// The settings with the certificate, which is read again if its files have changed.
     pub fn config(self: &Arc<Self>) -> Arc<ServerConfig> {
-        self.config_from(open_regular)
-    }
-
-    fn config_from(self: &Arc<Self>, open: Open) -> Arc<ServerConfig> {
         if self.is_due() {
             // In another thread, since a file system may hang.
             let certificate = Arc::clone(self);
             let (looking, looked) = mpsc::channel::<()>();
             let spawned = thread::Builder::new().name("certificate".into()).spawn(move || {
-                certificate.renew(open);
+                certificate.renew();
                 drop(looking);
             });
             // Without a thread the next look may succeed.
@@ -103,9 +99,9 @@ impl Certificate {
 
     /// Reads the files again if they have changed, or could not be used. If they still can't be, the old
     /// certificate stays.
-    fn renew(&self, open: Open) {
+    fn renew(&self) {
         let Some(mut files) = lock(&self.0).files.take() else { return };
-        let renewed = files.read_changed(open);
+        let renewed = files.read_changed();
         let mut state = lock(&self.0);
         if let Some(Ok(config)) = &renewed {
             state.config = Arc::clone(config);
@@ -124,12 +120,12 @@ impl Certificate {
 impl Files {
     /// The pair if it has changed or could not be used before. `None` too if it can't be used for the same
     /// reason as before.
-    fn read_changed(&mut self, open: Open) -> Option<Result<Arc<ServerConfig>, String>> {
+    fn read_changed(&mut self) -> Option<Result<Arc<ServerConfig>, String>> {
         let stamps = [stamp(&self.cert), stamp(&self.key)];
         if stamps == self.stamps && self.error.is_none() {
             return None;
         }
-        let read = configure(&self.cert, &self.key, open);
+        let read = configure(&self.cert, &self.key, open_regular);
         let error = read.as_ref().err().cloned();
         let is_known = error.is_some() && error == self.error;
         (self.stamps, self.error) = (stamps, error);
@@ -172,7 +168,7 @@ fn configure(cert: &Path, key: &Path, open: Open) -> Result<Arc<ServerConfig>, S
     let cannot_read = |flag: &str, path: &Path, error: pem::Error, missing: &str| {
         let error = match error {
             pem::Error::Io(error) => error.to_string(),
-            pem::Error::NoItemsFound => format!("no {missing} in PEM is in it"),
+            pem::Error::NoItemsFound => format!("it contains no {missing} in PEM"),
             pem::Error::MissingSectionEnd { .. } => "it is cut off before its END line".into(),
             pem::Error::Base64Decode(_) => {
                 "its PEM is damaged, or is a key with a password: remove that with openssl pkey"

@@ -10,7 +10,7 @@ use crate::cli;
 use crate::server::socket::{Error, Received, TimedSocket};
 use crate::server::tls::certificate::Certificate;
 use crate::server::tls::permits::Permits;
-use crate::server::tls::session::{Next, Session};
+use crate::server::tls::session::Session;
 
 /// The stack for a step, in bytes. The deepest step, with an RSA key of 4096 bits in an unoptimized
 /// build, needs 60 KiB.
@@ -68,10 +68,8 @@ impl<'a> Handshake<'a> {
             return Ok(Advance::Incomplete(session.receive_record(socket, wait)?));
         }
         // The rest of a handshake is cheap, and needs no permit.
-        let (mut config, mut permit) = (None, None);
+        let mut permit = None;
         if !session.is_begun() {
-            // Before the permit, since the files of the certificate may be slow to read.
-            config = Some(self.acceptor.certificate.config());
             permit = self.acceptor.permits.acquire(wait);
             if permit.is_none() {
                 socket.set_now();
@@ -84,18 +82,18 @@ impl<'a> Handshake<'a> {
         }
         // On a separate stack: pages that the client's own stack has touched stay resident while it is
         // connected.
-        let next = stacker::grow(STACK_SIZE, || session.process_handshake(config));
+        let processed = stacker::grow(STACK_SIZE, || session.process_handshake());
         drop(permit);
         socket.set_now();
         session.flush(socket)?;
-        Ok(match next? {
-            Next::Data => {
-                session.shrink();
-                self.session.take().map_or(Advance::Incomplete(Received::End), Advance::Complete)
-            }
-            Next::Handshake if session.is_ended() => Advance::Incomplete(Received::End),
-            Next::Handshake => Advance::Incomplete(Received::Bytes(0)),
-        })
+        processed?;
+        if session.is_handshaking() {
+            let is_end = session.is_ended();
+            let received = if is_end { Received::End } else { Received::Bytes(0) };
+            return Ok(Advance::Incomplete(received));
+        }
+        session.shrink();
+        Ok(self.session.take().map_or(Advance::Incomplete(Received::End), Advance::Complete))
     }
 
     /// Begins the session, unless the peer turns out to speak HTTP.
@@ -112,7 +110,8 @@ impl<'a> Handshake<'a> {
             if first[0].is_ascii_alphabetic() || first[0] == b'\r' {
                 return Ok(Received::NotTls);
             }
-            self.session = Some(Box::new(Session::new(self.budget)?));
+            let config = self.acceptor.certificate.config();
+            self.session = Some(Box::new(Session::new(config, self.budget)?));
             return Ok(Received::Bytes(0));
         }
         Ok(received)

@@ -37,7 +37,7 @@ impl Permits {
                 queue.free -= 1;
                 return Some(Permit(self));
             }
-            queue.push(thread, Instant::now(), wait);
+            queue.waiters.push_back(Waiter { thread, since: Instant::now() });
         }
         match wait {
             Some(wait) => thread::park_timeout(wait),
@@ -67,17 +67,9 @@ struct Queue {
 struct Waiter {
     thread: Thread,
     since: Instant,
-    /// From then on, too little time is left for the rest of the handshake.
-    hopeless: Option<Instant>,
 }
 
 impl Queue {
-    fn push(&mut self, thread: Thread, now: Instant, wait: Option<Duration>) {
-        // A tenth of the time is for the client, which may be far away.
-        let hopeless = wait.map(|wait| now + wait / 10 * 9);
-        self.waiters.push_back(Waiter { thread, since: now, hopeless });
-    }
-
     /// Removes the thread if it still waits, and returns whether it did.
     fn remove(&mut self, thread: ThreadId) -> bool {
         let place = self.waiters.iter().position(|waiter| waiter.thread.id() == thread);
@@ -86,22 +78,13 @@ impl Queue {
 
     /// Takes back a permit, and gives it to the thread that is returned.
     fn pass_on(&mut self, now: Instant) -> Option<Thread> {
-        let next = self.next(now);
+        let is_late = |waiter: &Waiter| now - waiter.since > MAX_WAIT_IN_TURN;
+        let is_crowd = self.waiters.front().is_some_and(is_late);
+        let next = if is_crowd { self.waiters.pop_back() } else { self.waiters.pop_front() };
         if next.is_none() {
             self.free += 1;
         }
         Some(next?.thread)
-    }
-
-    fn next(&mut self, now: Instant) -> Option<Waiter> {
-        let is_in_time = |waiter: &Waiter| waiter.hopeless.is_none_or(|hopeless| now < hopeless);
-        let oldest = self.waiters.iter().position(is_in_time)?;
-        let next = if now - self.waiters[oldest].since <= MAX_WAIT_IN_TURN {
-            oldest
-        } else {
-            self.waiters.iter().rposition(is_in_time)?
-        };
-        self.waiters.remove(next)
     }
 }
 
@@ -112,14 +95,17 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// A queue without a free permit, in which `N` threads wait since `now`, and the threads.
-    fn queue<const N: usize>(waits: [Option<Duration>; N]) -> (Queue, [Thread; N], Instant) {
+    fn queue<const N: usize>() -> (Queue, [Thread; N], Instant) {
         let (mut queue, now) = (Queue { free: 0, waiters: VecDeque::new() }, Instant::now());
-        let threads = waits.map(|wait| {
-            let thread = thread::spawn(|| {}).thread().clone();
-            queue.push(thread.clone(), now, wait);
-            thread
-        });
+        let threads = [(); N].map(|()| push(&mut queue, now));
         (queue, threads, now)
+    }
+
+    /// A thread that waits in `queue` since `now`.
+    fn push(queue: &mut Queue, now: Instant) -> Thread {
+        let thread = thread::spawn(|| {}).thread().clone();
+        queue.waiters.push_back(Waiter { thread: thread.clone(), since: now });
+        thread
     }
 
     fn next(queue: &mut Queue, threads: &[Thread], now: Instant) -> Option<usize> {
@@ -129,7 +115,7 @@ mod tests {
 
     #[test]
     fn hellos_that_do_not_wait_for_long_are_answered_in_turn() {
-        let (mut queue, threads, now) = queue([None; 3]);
+        let (mut queue, threads, now) = queue::<3>();
         let order = [(); 3].map(|()| next(&mut queue, &threads, now + MAX_WAIT_IN_TURN));
         assert_eq!(order, [0, 1, 2].map(Some));
         assert_eq!((next(&mut queue, &threads, now), queue.free), (None, 1));
@@ -137,29 +123,19 @@ mod tests {
 
     #[test]
     fn a_crowd_is_answered_from_the_newest_to_the_oldest() {
-        let (mut queue, mut threads, now) = queue([None; 4]);
+        let (mut queue, mut threads, now) = queue::<4>();
         let later = now + 2 * MAX_WAIT_IN_TURN;
         assert_eq!(next(&mut queue, &threads, later), Some(3));
         // One that comes later comes before those that wait.
-        threads[3] = thread::spawn(|| {}).thread().clone();
-        queue.push(threads[3].clone(), later, None);
+        threads[3] = push(&mut queue, later);
         let order = [(); 4].map(|()| next(&mut queue, &threads, later));
         assert_eq!(order, [3, 2, 1, 0].map(Some));
         assert_eq!((next(&mut queue, &threads, later), queue.free), (None, 1));
     }
 
     #[test]
-    fn a_hello_whose_time_is_nearly_over_is_not_answered() {
-        let (mut queue, threads, now) = queue([10, 12, 11, 9].map(|wait| Some(wait * SECOND)));
-        let later = now + 9 * SECOND;
-        assert_eq!(next(&mut queue, &threads, later), Some(2));
-        assert_eq!(next(&mut queue, &threads, later), Some(1));
-        assert_eq!((next(&mut queue, &threads, later), queue.free), (None, 1));
-    }
-
-    #[test]
     fn a_thread_that_gives_up_gets_no_permit() {
-        let (mut queue, threads, now) = queue([None; 2]);
+        let (mut queue, threads, now) = queue::<2>();
         assert!(queue.remove(threads[0].id()));
         assert_eq!(next(&mut queue, &threads, now), Some(1));
         // The one that was given a permit in the meantime has it.

@@ -42,13 +42,12 @@ const OVERHEAD: usize = 128;
 
 /// One client's session.
 pub struct Session {
-    /// `None` until the handshake begins.
-    tls: Option<Box<UnbufferedServerConnection>>,
+    tls: UnbufferedServerConnection,
     /// Received records, decrypted in place. After [`process`](Self::process) none of them is whole.
     /// Sending relies on that: rustls then processes nothing, and there is nothing to discard.
     input: Buffer,
-    /// The part of the input that was processed, in bytes. It is kept while its message is not whole.
-    processed: usize,
+    /// The part of the input that was processed, in bytes, and is kept while its message is not whole.
+    kept: usize,
     /// Decrypted data that was not returned yet.
     received: VecDeque<u8>,
     /// Records to send.
@@ -57,26 +56,16 @@ pub struct Session {
     is_ended: bool,
 }
 
-const NOT_BEGUN: &str = "the handshake has not begun";
-
-/// The next need of the session.
-pub enum Next {
-    /// More of the handshake.
-    Handshake,
-    /// Nothing: data may be sent.
-    Data,
-}
-
 impl Session {
     /// A session whose handshake is about to begin.
-    pub fn new(budget: &Arc<Budget>) -> Result<Self, Error> {
+    pub fn new(config: Arc<ServerConfig>, budget: &Arc<Budget>) -> Result<Self, Error> {
         let mut input = Buffer::new(Arc::clone(budget));
         reserve(&mut input, HELLO_INPUT)?;
         let output = Buffer::new(Arc::clone(budget));
         Ok(Session {
-            tls: None,
+            tls: UnbufferedServerConnection::new(config)?,
             input,
-            processed: 0,
+            kept: 0,
             received: VecDeque::new(),
             output,
             is_ended: false,
@@ -101,8 +90,8 @@ impl Session {
     /// Whether the input has a whole record that was not processed, or bytes that can't become one.
     pub fn has_record(&self) -> bool {
         // A message may continue in the next record (RFC 8446 §5.1), and is processed as it grows.
-        if self.processed > 0 {
-            return self.input.filled().len() > self.processed;
+        if self.kept > 0 {
+            return self.input.filled().len() > self.kept;
         }
         // RFC 8446 §5.1: change_cipher_spec, alert, handshake or application_data; the version; the length.
         let &[kind, _, _, high, low, ref rest @ ..] = self.input.filled() else { return false };
@@ -112,19 +101,19 @@ impl Session {
 
     /// Whether the server has answered the hello.
     pub fn is_begun(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| {
-            let kind = tls.handshake_kind();
-            matches!(kind, Some(HandshakeKind::Full | HandshakeKind::Resumed))
-                || tls.negotiated_key_exchange_group().is_some()
-        })
+        let kind = self.tls.handshake_kind();
+        matches!(kind, Some(HandshakeKind::Full | HandshakeKind::Resumed))
+            || self.tls.negotiated_key_exchange_group().is_some()
     }
 
-    /// Processes the received part of the handshake. The first part needs `config`.
-    pub fn process_handshake(&mut self, config: Option<Arc<ServerConfig>>) -> Result<Next, Error> {
-        if let (None, Some(config)) = (&self.tls, config) {
-            self.tls = Some(Box::new(UnbufferedServerConnection::new(config)?));
-        }
-        Ok(self.process(&mut [])?.1)
+    /// Processes the received part of the handshake.
+    pub fn process_handshake(&mut self) -> Result<(), Error> {
+        self.process(&mut []).map(drop)
+    }
+
+    /// Whether the handshake is incomplete.
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
     }
 
     /// Whether the peer has ended the session.
@@ -139,26 +128,23 @@ impl Session {
         into: &mut [u8],
         wait: Option<Duration>,
     ) -> Result<Received, Error> {
-        if self.received.is_empty() && !self.is_ended {
-            match socket.receive(self.input.spare_mut(), wait)? {
-                Received::Bytes(bytes) => self.input.advance(bytes),
-                received => {
-                    self.shrink();
-                    return Ok(received);
-                }
-            }
-            let processed = self.process(into);
+        let decrypted = if self.received.is_empty() && !self.is_ended {
+            let received = socket.receive(self.input.spare_mut(), wait)?;
+            let Received::Bytes(bytes) = received else {
+                self.shrink();
+                return Ok(received);
+            };
+            self.input.advance(bytes);
+            let decrypted = self.process(into);
             self.flush(socket)?;
-            let (bytes, _) = processed?;
-            let is_end = bytes == 0 && self.is_ended;
-            return Ok(if is_end { Received::End } else { Received::Bytes(bytes) });
-        }
-        socket.set_now();
-        // A read from memory can't fail.
-        match self.received.read(into).unwrap_or(0) {
-            0 => Ok(Received::End),
-            bytes => Ok(Received::Bytes(bytes)),
-        }
+            decrypted?
+        } else {
+            socket.set_now();
+            // A read from memory can't fail.
+            self.received.read(into).unwrap_or(0)
+        };
+        let is_end = decrypted == 0 && self.is_ended;
+        Ok(if is_end { Received::End } else { Received::Bytes(decrypted) })
     }
 
     /// Encrypts `head` and then `payload`, and sends all of both.
@@ -176,9 +162,8 @@ impl Session {
     pub fn send_last(&mut self, socket: &mut TimedSocket, bytes: &[u8]) -> Result<(), Error> {
         self.encrypt(socket, bytes, b"")?;
         let Session { tls, input, output, .. } = self;
-        if let Some(tls) = tls
-            && let Ok(ConnectionState::WriteTraffic(mut traffic)) =
-                tls.process_tls_records(input.filled_mut()).state
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) =
+            tls.process_tls_records(input.filled_mut()).state
         {
             let bytes = traffic.queue_close_notify(output.spare_mut()).map_err(Error::tls)?;
             output.advance(bytes);
@@ -189,9 +174,8 @@ impl Session {
     /// Sends new keys, and asks for the peer's (RFC 8446 §4.6.3). TLS 1.2 has no such message.
     pub fn update_keys(&mut self, socket: &mut TimedSocket) -> Result<(), Error> {
         let Session { tls, input, .. } = self;
-        if let Some(tls) = tls
-            && let Ok(ConnectionState::WriteTraffic(traffic)) =
-                tls.process_tls_records(input.filled_mut()).state
+        if let Ok(ConnectionState::WriteTraffic(traffic)) =
+            tls.process_tls_records(input.filled_mut()).state
             && traffic.refresh_traffic_keys().is_ok()
         {
             self.process(&mut [])?;
@@ -220,7 +204,6 @@ impl Session {
         let Session { tls, input, output, .. } = self;
         let is_small = head.len() + payload.len() + 3 * OVERHEAD <= SMALL_OUTPUT;
         reserve(output, if is_small { SMALL_OUTPUT } else { LARGE_OUTPUT })?;
-        let tls = tls.as_mut().ok_or(Error::tls(NOT_BEGUN))?;
         let ConnectionState::WriteTraffic(mut traffic) =
             tls.process_tls_records(input.filled_mut()).state?
         else {
@@ -241,14 +224,13 @@ impl Session {
     /// Processes the records of the input, and appends the answers to the output, even on an error.
     /// Decrypts data to `into`, and the part that does not fit to `received`. Returns the number of
     /// bytes in `into`.
-    fn process(&mut self, into: &mut [u8]) -> Result<(usize, Next), Error> {
-        let Session { tls, input, processed: kept, received, output, is_ended } = self;
-        let tls = tls.as_mut().ok_or(Error::tls(NOT_BEGUN))?;
+    fn process(&mut self, into: &mut [u8]) -> Result<usize, Error> {
+        let Session { tls, input, kept, received, output, is_ended } = self;
         let (mut processed, mut filled) = (0, 0);
-        let next = loop {
+        loop {
             let UnbufferedStatus { mut discard, state } =
                 tls.process_tls_records(&mut input.filled_mut()[processed..]);
-            let next = match state {
+            let is_done = match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
                         let record = record?;
@@ -259,24 +241,23 @@ impl Session {
                         filled += len;
                         received.extend(later);
                     }
-                    None
+                    false
                 }
                 Ok(ConnectionState::EncodeTlsData(data)) => {
                     encode(data, output)?;
-                    None
+                    false
                 }
                 Ok(ConnectionState::TransmitTlsData(data)) => {
                     // The caller sends the output before anything else.
                     data.done();
-                    None
+                    false
                 }
                 Ok(ConnectionState::PeerClosed) => {
                     *is_ended = true;
-                    None
+                    false
                 }
-                Ok(ConnectionState::BlockedHandshake) => Some(Next::Handshake),
-                // Early data is not accepted, and there are no other states.
-                Ok(_) => Some(Next::Data),
+                // The peer's next record is awaited, or data may be sent. Early data is not accepted.
+                Ok(_) => true,
                 Err(error) => {
                     processed += discard;
                     // Encodes the alert with the reason. Nothing is processed after it.
@@ -290,10 +271,10 @@ impl Session {
                 }
             };
             processed += discard;
-            if let Some(next) = next {
-                break next;
+            if is_done {
+                break;
             }
-        };
+        }
         let end = input.filled().len();
         input.keep(processed..end);
         *kept = input.filled().len();
@@ -303,17 +284,14 @@ impl Session {
             }
             reserve(input, MAX_RECORD)?;
         }
-        Ok((filled, next))
+        Ok(filled)
     }
 
     /// The agreed version and cipher suite.
     pub fn agreed(&self) -> String {
-        let tls = self.tls.as_ref();
-        let version = tls.and_then(|tls| tls.protocol_version());
-        let suite = tls.and_then(|tls| tls.negotiated_cipher_suite());
-        match (version, suite) {
+        match (self.tls.protocol_version(), self.tls.negotiated_cipher_suite()) {
             (Some(version), Some(suite)) => format!("{version:?}, {:?}", suite.suite()),
-            _ => NOT_BEGUN.into(),
+            _ => String::new(),
         }
     }
 

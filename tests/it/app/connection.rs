@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use wsecho::app::cases::case::Id;
+use wsecho::app::cases::results::State;
 use wsecho::app::end::Lost;
 use wsecho::app::service::Service;
 use wsecho::app::step::Topic;
 use wsecho::websocket::close::STOPPING as STOPPING_FRAME;
 
 use crate::driver::{
-    CLOSE_TIMEOUT, Closed, Driver, Ended, HANDSHAKE_TIMEOUT, LINGER, Waits, service, upgrade,
+    BEGAN, CLOSE_TIMEOUT, Closed, Driver, Ended, HANDSHAKE_TIMEOUT, LINGER, Waits, service, upgrade,
 };
 use crate::frames::{close, frame, server_frame};
 
@@ -86,6 +88,11 @@ fn the_time_in_which_the_process_is_suspended_does_not_count_against_a_request()
         }
         driver.forget_response();
     }
+    // One that comes whole after it has its time to read the response.
+    let mut driver = Driver::new(&service);
+    driver.now = 10 * HANDSHAKE_TIMEOUT;
+    driver.receive(request("GET", "/").as_bytes());
+    assert_eq!(driver.wait(), Some(CLOSE_TIMEOUT));
 }
 
 #[test]
@@ -139,7 +146,7 @@ fn a_head_that_breaks_off_gets_400() {
         let mut driver = Driver::new(&service);
         driver.receive(&head.as_bytes()[..len]);
         driver.end_stream();
-        let body = assert_responds(&driver, 400, "breaks off");
+        let body = assert_responds(&driver, 400, "is incomplete");
         assert_logs(&driver, Topic::Request, "unix: 400 Bad Request, ", body.trim_end());
     }
 }
@@ -243,8 +250,7 @@ fn a_stop_gets_503_before_the_handshake_is_answered() {
         assert_eq!(driver.wait(), Some(CLOSE_TIMEOUT));
     }
     // One that is due opens, and is then closed.
-    let mut driver = Driver::new(&service);
-    driver.receive(upgrade("/do?delay=5s", "").as_bytes());
+    let mut driver = Driver::asking(&service, "/do?delay=5s", "");
     driver.stops_at = driver.steps;
     driver.wait_until(secs(5));
     driver.forget_response();
@@ -265,12 +271,16 @@ fn a_health_check_that_has_arrived_is_answered_though_its_connection_has_to_end(
         }
     }
     // Of one that has yet to arrive nothing is known.
-    let mut driver = Driver::new(&service);
-    driver.receive(b"GET /hea");
-    driver.connection.make_room("the connection limit is reached");
-    driver.run();
-    driver.suspend_until(Duration::ZERO);
-    assert_responds(&driver, 503, "the connection limit is reached");
+    let ends: [Then; 2] =
+        [|driver| driver.suspend_until(Duration::ZERO), |driver| driver.end_stream()];
+    for end in ends {
+        let mut driver = Driver::new(&service);
+        driver.receive(b"GET /hea");
+        driver.connection.make_room("the connection limit is reached");
+        driver.run();
+        end(&mut driver);
+        assert_responds(&driver, 503, "the connection limit is reached");
+    }
 }
 
 #[test]
@@ -316,10 +326,21 @@ fn a_delayed_handshake_is_answered_exactly_then_with_what_came_meanwhile() {
 }
 
 #[test]
+fn a_case_starts_when_its_handshake_is_answered() {
+    let service = service(100, 1 << 20);
+    let mut driver = Driver::new(&service);
+    driver.wait_until(secs(5));
+    driver.receive(upgrade("/runCase?casetuple=1.1.1&agent=x", "").as_bytes());
+    driver.end_stream();
+    let case = Id::parse("1.1.1").unwrap();
+    let Some(State::Judged(report)) = service.cases.results.state("x", case) else { panic!() };
+    assert_eq!(report.started, BEGAN + secs(5));
+}
+
+#[test]
 fn a_peer_that_leaves_during_the_delay_is_not_answered() {
     let service = service(100, 0);
-    let mut driver = Driver::new(&service);
-    driver.receive(upgrade("/do?delay=5s", "").as_bytes());
+    let mut driver = Driver::asking(&service, "/do?delay=5s", "");
     driver.wait_until(secs(1));
     driver.end_stream();
     assert_eq!((driver.sent.len(), driver.waits), (0, Waits::Over));
@@ -379,8 +400,7 @@ fn a_peer_whose_stream_was_ended_without_a_close_frame_has_the_close_timeout_and
         (|driver| driver.lose(Lost::Broken("reset".into())), "; connection lost, reset; "),
     ];
     for (then, words) in thens {
-        let mut driver = Driver::new(&service);
-        driver.receive(upgrade("/do?close=fin", "").as_bytes());
+        let mut driver = Driver::asking(&service, "/do?close=fin", "");
         driver.wait_until(secs(2));
         assert_eq!((driver.end(), driver.ended), (None, Some(Ended::Stream)));
         then(&mut driver);
@@ -389,6 +409,25 @@ fn a_peer_whose_stream_was_ended_without_a_close_frame_has_the_close_timeout_and
         assert!(end.contains(words), "{end}");
         assert_eq!(driver.waits, Waits::Over);
     }
+}
+
+#[test]
+fn nothing_is_waited_for_after_a_response_that_could_not_be_sent() {
+    let service = service(100, 0);
+    for lost in [Lost::Broken("reset".into()), Lost::Tls("a record is wrong".into())] {
+        let mut driver = Driver::new(&service);
+        driver.lost_at = Some((driver.steps, lost));
+        driver.receive(request("GET", "/").as_bytes());
+        assert_eq!((driver.waits, driver.sent.len()), (Waits::Over, 0));
+    }
+}
+
+#[test]
+fn a_peer_that_has_ended_the_stream_of_its_websocket_is_not_waited_for() {
+    let service = service(100, 0);
+    let mut driver = Driver::open(&service);
+    driver.end_stream();
+    assert_eq!((driver.waits, driver.ended), (Waits::Over, Some(Ended::Stream)));
 }
 
 // A stop, and a loss, at any step

@@ -38,7 +38,7 @@ fn a_silent_client_is_pinged_after_exactly_the_interval_and_once() {
     let service = service(100, 0);
     let mut driver = Driver::open(&service);
     assert_eq!(driver.wait(), Some(PING_INTERVAL));
-    driver.wait_until(PING_INTERVAL - NANOSECOND);
+    driver.wait_before(PING_INTERVAL);
     assert_eq!((driver.sent.as_slice(), driver.wait()), (&b""[..], Some(NANOSECOND)));
     driver.wait_until(PING_INTERVAL);
     assert_eq!((driver.sent.as_slice(), driver.wait()), (PING, Some(PING_TIMEOUT)));
@@ -55,7 +55,7 @@ fn any_byte_ends_the_silence_before_a_ping_and_after_it() {
         driver.now = secs(15);
         driver.receive(&bytes);
         assert_eq!(driver.wait(), Some(PING_INTERVAL));
-        driver.wait_until(secs(35) - NANOSECOND);
+        driver.wait_before(secs(35));
         assert_eq!(driver.sent, b"");
         driver.wait_until(secs(35));
         assert_eq!(driver.sent, PING);
@@ -75,7 +75,7 @@ fn a_pinged_client_that_stays_silent_is_closed_after_exactly_the_timeout() {
     let service = service(100, 0);
     let mut driver = Driver::open(&service);
     driver.suspend_until(secs(21));
-    driver.wait_until(secs(31) - NANOSECOND);
+    driver.wait_before(secs(31));
     assert_eq!((driver.sent.as_slice(), driver.wait()), (PING, Some(NANOSECOND)));
     driver.wait_until(secs(31));
     let close = server_frame(0x88, b"\x03\xE9no answer to a ping");
@@ -286,7 +286,7 @@ fn a_message_that_grows_too_little_is_closed_after_exactly_the_write_timeout() {
                 driver.now = secs(5) + WRITE_TIMEOUT * number / 101;
                 driver.receive(byte);
             }
-            driver.wait_until(secs(35) - NANOSECOND);
+            driver.wait_before(secs(35));
             assert_eq!((driver.sent.as_slice(), driver.wait()), (&b""[..], Some(NANOSECOND)));
             if bytes_until_then == 100 {
                 driver.now = secs(35);
@@ -306,7 +306,7 @@ fn a_message_has_as_much_time_again_once_it_has_grown_by_64_kib() {
         let mut driver = begun(&service, &frame(0x82, &vec![7; LONG])[..15]);
         driver.wait_until(secs(34));
         driver.receive(&vec![7; bytes]);
-        driver.wait_until(secs(until) - NANOSECOND);
+        driver.wait_before(secs(until));
         assert_eq!((driver.sent.as_slice(), driver.wait()), (&b""[..], Some(NANOSECOND)));
         driver.wait_until(secs(until));
         assert_makes_no_progress(&driver);
@@ -340,7 +340,7 @@ fn a_message_that_ends_in_time_leaves_the_next_one_its_own_time() {
     driver.receive(&[frame(0x80, b"8"), frame(0x02, b"7")].concat());
     driver.sent.clear();
     driver.wait_until(driver.now + SPARE_TTL);
-    driver.wait_until(secs(1_050) - NANOSECOND);
+    driver.wait_before(secs(1_050));
     assert_eq!(driver.sent, b"");
     driver.wait_until(secs(1_050));
     assert_makes_no_progress(&driver);
@@ -361,7 +361,7 @@ fn a_wait_in_which_the_process_was_suspended_does_not_count() {
         }
         // Of the time until then one part counts.
         let end = secs(10_020) - WRITE_TIMEOUT / WRITE_TIMEOUT_PARTS;
-        driver.wait_until(end - NANOSECOND);
+        driver.wait_before(end);
         assert_eq!(driver.sent, b"");
         driver.wait_until(end);
         assert_makes_no_progress(&driver);
@@ -453,7 +453,7 @@ fn spare_memory_is_released_on_time_when_nothing_arrives() {
     let mut driver = Driver::open(&service);
     driver.now = secs(1);
     driver.receive(&large());
-    driver.wait_until(secs(1) + SPARE_TTL - NANOSECOND);
+    driver.wait_before(secs(1) + SPARE_TTL);
     assert_eq!((budget.left(), driver.wait()), (0, Some(SPARE_TTL)));
     driver.wait_until(secs(1) + SPARE_TTL);
     assert_eq!(budget.left(), STEP);

@@ -1,17 +1,11 @@
 //! A connection that a proxy in TCP mode forwards: its PROXY header, and then the client's own bytes.
 
-use std::time::Duration;
-
 use wsecho::app::end::Lost;
 use wsecho::app::peer::Peer;
 use wsecho::app::step::Topic;
 
-use crate::driver::{Driver, Ended, Waits, service, upgrade};
-use crate::proxy_protocol::{ADDRESSES, v2, value};
-
-const LINE: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n";
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const MOMENT: Duration = Duration::from_millis(1);
+use crate::driver::{Driver, Ended, HANDSHAKE_TIMEOUT, Waits, service, upgrade};
+use crate::proxy_protocol::{ADDRESSES, LINE, v2, value};
 
 fn client() -> Peer {
     Peer::Tcp("192.0.2.1:1000".parse().unwrap())
@@ -82,7 +76,7 @@ fn a_header_has_to_be_whole_in_time_and_the_request_after_it() {
     ] {
         let mut driver = Driver::forwarded(&service);
         driver.receive(came);
-        driver.wait_until(HANDSHAKE_TIMEOUT - MOMENT);
+        driver.wait_before(HANDSHAKE_TIMEOUT);
         assert_eq!((driver.ended, driver.log.len()), (None, 0));
         driver.wait_until(HANDSHAKE_TIMEOUT);
         assert_eq!(driver.ended, Some(Ended::Stream));
@@ -131,25 +125,21 @@ fn a_header_may_break_off_or_be_stopped() {
     ] {
         let mut driver = Driver::forwarded(&service);
         driver.receive(came);
-        driver.connection.ended(driver.now);
-        driver.run();
+        driver.end_stream();
         assert_eq!(driver.log, [(topic, line.into())]);
     }
     // The same check, by a balancer that resets the connection.
     let mut driver = Driver::forwarded(&service);
-    driver.connection.lost(Lost::Broken("reset".into()), 0);
-    driver.run();
+    driver.lose(Lost::Broken("reset".into()));
     assert_eq!(driver.log, [(Topic::Detail, "unix: sent no request".into())]);
     // It is not known whether TLS or HTTP would have followed.
     let mut driver = Driver::forwarded(&service);
     driver.receive(&LINE[..6]);
-    driver.connection.stop("the server is stopping");
-    driver.run();
+    driver.stop();
     assert_eq!((driver.ended, driver.sent.len()), (Some(Ended::Stream), 0));
     let mut driver = Driver::forwarded(&service);
     driver.receive(LINE);
-    driver.connection.stop("the server is stopping");
-    driver.run();
+    driver.stop();
     assert!(driver.sent.starts_with(b"HTTP/1.1 503 "));
     assert!(matches!(driver.waits, Waits::ToReceive(Some(_))));
 }

@@ -1,66 +1,37 @@
-//! What is made from the table of parameters, from the cases and from the pages: `RENEW=1` in the
-//! environment writes it.
-
-use std::fs;
-use std::path::Path;
+//! What is made from the table of parameters, from the cases and from the pages.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest as _, Sha256};
 use wsecho::app::behavior::{PARAMETERS, Parameter};
-use wsecho::app::cases::beyond;
 use wsecho::app::cases::case::Case;
+use wsecho::app::cases::suite::{Pattern, Suite};
+
+use crate::packaging::{assert_has_between, cut, read};
 
 // One test, since the policy's hashes are of the page with its list.
 #[test]
 fn the_pages_their_policies_and_the_guide_are_made_from_what_the_source_has() {
-    made("static/client.html", "const PARAMETERS = [\n", "];", &list());
+    assert_has_between("static/client.html", "const PARAMETERS = [\n", "];", &list());
     for name in ["client.html", "cases.html"] {
-        let path = format!("{}/static/{name}", env!("CARGO_MANIFEST_DIR"));
-        let page = fs::read_to_string(path).unwrap();
+        let page = read(&format!("static/{name}"));
         let [script, style] = ["script", "style"].map(|element| {
             let (_, content, _) = cut(&page, &format!("<{element}>"), &format!("</{element}>"));
             BASE64_STANDARD.encode(Sha256::digest(content))
         });
         let open = format!("static/{name}\"),\n    script: \"sha256-");
         let hashes = format!("{script}\",\n    style: \"sha256-{style}");
-        made("src/app/page.rs", &open, "\",\n    directives", &hashes);
+        assert_has_between("src/app/page.rs", &open, "\",\n    directives", &hashes);
     }
-    made("docs/behaviors.md", "|---|---|---|\n", "\nAt most one", &rows());
+    assert_has_between("docs/behaviors.md", "|---|---|---|\n", "\nAt most one", &rows());
 }
 
 #[test]
 fn the_tables_of_the_cases_beyond_the_suite_are_made_from_the_cases() {
     for group in 14..=18 {
         let header = format!("| {group} | the server | the client | rule |\n|---|---|---|---|\n");
-        made("docs/beyond.md", &header, "\n\n", &cases(group));
+        assert_has_between("docs/beyond.md", &header, "\n\n", &cases(group));
     }
-}
-
-/// What is before `open`, between it and `close`, and behind that.
-fn cut<'t>(text: &'t str, open: &str, close: &str) -> (&'t str, &'t str, &'t str) {
-    let start = text.find(open).unwrap_or_else(|| panic!("no {open}")) + open.len();
-    let len = text[start..].find(close).unwrap_or_else(|| panic!("no {close} behind {open}"));
-    (&text[..start], &text[start..start + len], &text[start + len..])
-}
-
-/// Fails unless the file has `content` between `open` and `close`, and returns its text. With `RENEW`
-/// in the environment the content is written.
-#[track_caller]
-fn made(file: &str, open: &str, close: &str, content: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-    let mut text = fs::read_to_string(&path).unwrap();
-    let (before, present, after) = cut(&text, open, close);
-    if present != content {
-        assert!(
-            std::env::var_os("RENEW").is_some(),
-            "{file} is behind the table of parameters, the cases or the page: run\n    \
-             RENEW=1 cargo test --test it app::made"
-        );
-        text = format!("{before}{content}{after}");
-        fs::write(&path, &text).unwrap();
-    }
-    text
 }
 
 /// The parameters as JavaScript.
@@ -101,5 +72,7 @@ fn cases(group: u8) -> String {
         let (id, description) = (case.id, case.description());
         format!("| {id} | {description} | {expectation} | {} |", rule.trim_end_matches(':'))
     };
-    beyond::group(group).iter().map(row).collect::<Vec<_>>().join("\n")
+    let group = Pattern::parse(&format!("{group}.*")).unwrap();
+    let suite = Suite::select(&[group], &[], 1000).unwrap();
+    suite.cases().map(|case| row(&case)).collect::<Vec<_>>().join("\n")
 }

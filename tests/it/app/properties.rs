@@ -8,7 +8,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::driver::{Driver, service, upgrade};
+use crate::driver::{Driver, service};
 use crate::frames::{Random, masked_frame, server_frame};
 use crate::support::read_frame;
 
@@ -195,8 +195,7 @@ proptest! {
         let fields = if has_deflate { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
         let converse = |pieces: &[usize]| {
             let service = service(2000, 1 << 20);
-            let mut driver = Driver::new(&service);
-            driver.receive(upgrade(&format!("/do?trace{query}"), fields).as_bytes());
+            let mut driver = Driver::asking(&service, &format!("/do?trace{query}"), fields);
             driver.receive_in_pieces(&bytes, pieces);
             driver.take()
         };

@@ -14,8 +14,7 @@ const LARGE: usize = 1 << 20;
 
 /// A WebSocket whose script is `query`.
 fn opened<'s>(service: &'s Service, query: &str) -> Driver<'s> {
-    let mut driver = Driver::new(service);
-    driver.receive(upgrade(&format!("/do?{query}"), "").as_bytes());
+    let mut driver = Driver::asking(service, &format!("/do?{query}"), "");
     assert!(driver.writes.iter().all(|(at, _)| at.is_zero()));
     driver.forget_response();
     driver
@@ -96,12 +95,24 @@ fn a_fault_at_once_is_in_the_same_write_as_the_opening() {
     for (query, bytes, end) in faults().into_iter().filter(|fault| fault.0 != "close=rst") {
         for after in ["", "&after=0", "&after=0s"] {
             let service = service(LARGE, LARGE);
-            let mut driver = Driver::new(&service);
-            driver.receive(upgrade(&format!("/do?{query}{after}"), "").as_bytes());
+            let mut driver = Driver::asking(&service, &format!("/do?{query}{after}"), "");
             let writes = driver.writes.len();
             driver.forget_response();
             assert_eq!((&driver.sent, writes, driver.ended), (&bytes, 1, end), "{query}");
         }
+    }
+}
+
+#[test]
+fn a_fault_at_once_comes_before_a_mistake_that_came_with_the_request() {
+    for query in ["", "&after=0s", "&drip=1s", "&after=0s&drip=1s"] {
+        let service = service(LARGE, LARGE);
+        let mut driver = Driver::new(&service);
+        let head = upgrade(&format!("/do?close=4000{query}"), "");
+        driver.receive(&[head.as_bytes(), &frame(0x81, b"\xFF")].concat());
+        assert_eq!(driver.ended, None, "{query}: the answer is awaited");
+        driver.receive(&close(4000));
+        assert_eq!(driver.ended, Some(Ended::Stream), "{query}");
     }
 }
 
@@ -153,13 +164,10 @@ fn after_a_time_it_comes_then_and_not_before() {
             driver.wait_until(s(1));
             say(driver, "1");
             driver.wait_before(s(2));
-            assert_eq!((driver.sent.clone(), driver.ended), (text("1"), None), "{query}");
+            assert_eq!((&driver.sent, driver.ended), (&text("1"), None), "{query}");
             driver.wait_until(s(2));
-            assert_eq!(
-                (driver.sent.clone(), driver.ended),
-                ([text("1"), bytes].concat(), end),
-                "{query}"
-            );
+            let expected = [text("1"), bytes].concat();
+            assert_eq!((&driver.sent, driver.ended), (&expected, end), "{query}");
         });
     }
 }
@@ -172,18 +180,17 @@ fn it_may_come_inside_a_reply_unless_it_is_a_frame() {
             say(driver, "0123456789");
             say(driver, "another");
             driver.wait_until(s(1));
-            let sent = driver.sent.clone();
             match query.split(['=', '&']).take(2).collect::<Vec<_>>()[..] {
                 // The rest of the reply leaves at once before the close frame.
                 ["close", "1000" | "4000" | "none"] => {
-                    assert_eq!(sent, [&reply[..], &bytes].concat(), "{query}");
+                    assert_eq!(driver.sent, [&reply[..], &bytes].concat(), "{query}");
                 }
-                _ => assert_eq!(sent, reply[..6], "{query}"),
+                _ => assert_eq!(driver.sent, reply[..6], "{query}"),
             }
             assert_eq!(driver.ended, end, "{query}");
             driver.wait_until(s(10));
             if query.starts_with("bad") {
-                assert_eq!(driver.sent.clone(), [&reply[..], &bytes, &text("another")].concat());
+                assert_eq!(driver.sent, [&reply[..], &bytes, &text("another")].concat());
             }
         });
     }
@@ -220,9 +227,9 @@ fn a_server_that_hangs_receives_nothing_and_resets_after_a_minute() {
         let sent = driver.sent.clone();
         assert!(is_paused(driver));
         driver.wait_before(s(1) + HANG);
-        assert_eq!((driver.sent.clone(), driver.ended), (sent.clone(), None));
+        assert_eq!((&driver.sent, driver.ended), (&sent, None));
         driver.wait_until(s(1) + HANG);
-        assert_eq!((driver.sent.clone(), driver.ended), (sent, Some(Ended::Reset)));
+        assert_eq!((&driver.sent, driver.ended), (&sent, Some(Ended::Reset)));
         assert_eq!(driver.waits, Waits::Over, "nothing is drained");
     });
 }
@@ -233,7 +240,7 @@ fn the_echo_goes_on_after_a_wrong_frame_until_the_client_closes() {
         say(driver, "still here");
         driver.receive(&close(1002));
         let expected = [&b"\x91\x08reserved"[..], &text("still here"), &close_frame(1002, "")];
-        assert_eq!(driver.sent.clone(), expected.concat());
+        assert_eq!(driver.sent, expected.concat());
         assert_eq!(driver.ended, Some(Ended::Stream));
     });
 }
@@ -281,8 +288,7 @@ fn a_reply_is_written_in_pieces_over_the_time_and_the_next_one_after_it() {
             let gaps = first[..pieces].windows(2).map(|pair| pair[1].0 - pair[0].0);
             let even = time / (pieces - 1).max(1) as u32;
             assert!(gaps.clone().all(|gap| gap <= even + ms(1)), "{query}: {:?}", gaps.max());
-            let bytes = driver.sent.clone();
-            assert_eq!(messages(&bytes), [payload.into_bytes(), b"next".to_vec()], "{query}");
+            assert_eq!(messages(&driver.sent), [payload.into_bytes(), b"next".to_vec()], "{query}");
         });
     }
 }
@@ -308,8 +314,7 @@ fn a_reply_comes_in_fragments_of_the_size_and_never_in_more_than_1024() {
             let payload: Vec<u8> = (0..=255).cycle().take(len).collect();
             driver.receive(&frame(0x82, &payload));
             driver.wait_until(s(1));
-            let bytes = driver.sent.clone();
-            let frames = frames(&bytes);
+            let frames = frames(&driver.sent);
             assert_eq!(frames.len(), fragments, "{len} by {size}");
             for (number, (first, payload)) in frames.iter().enumerate() {
                 let opcode = if number == 0 { 0x02 } else { 0x00 };
@@ -317,7 +322,7 @@ fn a_reply_comes_in_fragments_of_the_size_and_never_in_more_than_1024() {
                 assert_eq!(*first, opcode | if is_last { 0x80 } else { 0 });
                 assert_eq!(payload.len(), if is_last { last } else { size });
             }
-            assert!(messages(&bytes) == [payload], "{len} by {size}");
+            assert!(messages(&driver.sent) == [payload], "{len} by {size}");
         });
     }
 }
@@ -346,7 +351,7 @@ fn many_small_and_large_replies_come_whole_and_in_order_whatever_shapes_them() {
             }
             let expected: Vec<_> =
                 texts.iter().map(|text| format!("{prefix}{text}").into_bytes()).collect();
-            assert!(messages(&driver.sent.clone()) == expected, "{query}");
+            assert!(messages(&driver.sent) == expected, "{query}");
         });
     }
 }
@@ -361,14 +366,14 @@ fn while_much_is_held_nothing_is_received_and_the_client_is_not_taken_for_silent
             assert!(received < 100, "nothing holds it up");
         }
         assert_eq!((is_paused(driver), received), (true, 17));
-        assert_eq!(driver.sent.clone(), b"");
+        assert_eq!(driver.sent, b"");
         driver.wait_before(s(10));
-        assert_eq!(driver.sent.clone(), b"", "it pings though it would not see the pong");
+        assert_eq!(driver.sent, b"", "it pings though it would not see the pong");
         driver.wait_until(s(10));
         assert!(!is_paused(driver));
-        assert_eq!(messages(&driver.sent.clone()).len(), 17);
+        assert_eq!(messages(&driver.sent).len(), 17);
         driver.wait_until(s(10) + ms(100));
-        assert!(driver.sent.clone().ends_with(&[0x89, 0]));
+        assert!(driver.sent.ends_with(&[0x89, 0]));
     });
 }
 
@@ -421,6 +426,16 @@ fn the_memory_of_a_large_reply_is_given_back_once_it_is_sent() {
 }
 
 #[test]
+fn a_server_that_hangs_holds_no_memory_of_an_unfinished_message() {
+    let service = service(2 * LARGE, 16 * LARGE);
+    let mut driver = opened(&service, "close=hang&after=1s");
+    driver.receive(&frame(0x82, &vec![7; LARGE])[..LARGE / 2]);
+    assert!(service.budget.left() < 16 * LARGE);
+    driver.wait_until(s(1));
+    assert_eq!(service.budget.left(), 16 * LARGE);
+}
+
+#[test]
 fn an_unfinished_message_ages_by_the_clock_whatever_holds_back_the_replies_before_it() {
     const WRITE_TIMEOUT: Duration = s(4);
     let half = frame(0x82, &vec![7; LARGE])[..LARGE / 2].to_vec();
@@ -455,12 +470,17 @@ fn messages_are_pushed_at_their_times() {
         assert_eq!(timed(driver)[..3], pushes);
         assert_eq!(timed(driver)[3], (PING_INTERVAL, vec![0x89, 0]));
     });
+    // Only replies drip.
+    with("count=1&interval=1s&bytes=65536&drip=9s", |driver| {
+        driver.wait_until(s(1));
+        assert_eq!(messages(&driver.sent)[0].len(), 65_536);
+    });
     with("count=3&close=1000", |driver| {
         let expected = [text("1"), text("2"), text("3"), close_frame(1000, "")];
         assert_eq!(driver.sent, expected.concat());
     });
     with("count=16&bytes=65536&close=fin", |driver| {
-        let messages = messages(&driver.sent.clone());
+        let messages = messages(&driver.sent);
         assert_eq!(messages.len(), 16);
         let digits = [1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2];
         for (message, digits) in messages.into_iter().zip(digits) {
@@ -476,10 +496,9 @@ fn a_push_waits_for_the_end_of_a_reply_and_a_reply_does_not_wait_for_pushes() {
         driver.wait_until(ms(500));
         say(driver, "0123456789");
         driver.wait_until(s(2) - ms(1));
-        let begun = driver.sent.clone();
-        assert_eq!(begun, text("0123456789")[..11]);
+        assert_eq!(driver.sent, text("0123456789")[..11]);
         driver.wait_until(s(2));
-        assert_eq!(driver.sent.clone(), [text("0123456789"), text("1"), text("2")].concat());
+        assert_eq!(driver.sent, [text("0123456789"), text("1"), text("2")].concat());
     });
 }
 
@@ -488,21 +507,21 @@ fn pings_are_answered_at_once_whatever_the_latency_or_not_at_all() {
     with("latency=1s", |driver| {
         say(driver, "hi");
         driver.receive(&frame(0x89, b"now"));
-        assert_eq!(driver.sent.clone(), server_frame(0x8A, b"now"));
+        assert_eq!(driver.sent, server_frame(0x8A, b"now"));
         driver.wait_until(s(1));
-        assert_eq!(driver.sent.clone(), [server_frame(0x8A, b"now"), text("hi")].concat());
+        assert_eq!(driver.sent, [server_frame(0x8A, b"now"), text("hi")].concat());
     });
     with("pong=off", |driver| {
         driver.receive(&[frame(0x89, b""), frame(0x81, b"hi"), frame(0x89, b"")].concat());
         driver.wait_until(s(1));
-        assert_eq!(driver.sent.clone(), text("hi"));
+        assert_eq!(driver.sent, text("hi"));
     });
     // Not inside a frame.
     with("drip=1s", |driver| {
         say(driver, "0123456789");
         driver.receive(&frame(0x89, b"now"));
         driver.wait_until(s(1));
-        assert_eq!(driver.sent.clone(), [text("0123456789"), server_frame(0x8A, b"now")].concat());
+        assert_eq!(driver.sent, [text("0123456789"), server_frame(0x8A, b"now")].concat());
     });
 }
 
@@ -516,7 +535,19 @@ fn a_client_that_only_pings_does_not_fill_the_memory_while_a_reply_drips() {
         assert!(is_paused(driver));
         driver.wait_until(s(10));
         assert_eq!(driver.receive(&pings[received..]), pings.len() - received);
-        assert_eq!(frames(&driver.sent.clone()).len(), 1001);
+        assert_eq!(frames(&driver.sent).len(), 1001);
+    });
+}
+
+#[test]
+fn a_client_may_send_while_the_last_reply_before_the_fault_drips() {
+    with("drip=5s&close=4000&after=1", |driver| {
+        say(driver, "0123456789");
+        say(driver, "never answered");
+        let pongs = frame(0x8A, b"").repeat(10_000);
+        assert_eq!(driver.receive(&pongs), pongs.len());
+        driver.wait_until(s(5));
+        assert_eq!(driver.sent, [text("0123456789"), close_frame(4000, "")].concat());
     });
 }
 
@@ -525,27 +556,27 @@ fn a_silent_client_is_pinged_and_closed_in_every_behavior() {
     for query in ["latency=10s", "drip=10s", "pong=off", "close=1000&after=1000", "fragment=1"] {
         with(query, |driver| {
             driver.wait_before(PING_INTERVAL);
-            assert_eq!(driver.sent.clone(), b"", "{query}");
+            assert_eq!(driver.sent, b"", "{query}");
             driver.wait_until(PING_INTERVAL);
-            assert_eq!(driver.sent.clone(), [0x89, 0], "{query}");
+            assert_eq!(driver.sent, [0x89, 0], "{query}");
             driver.wait_before(PING_INTERVAL + PING_TIMEOUT);
             assert!(!driver.is_closed(), "{query}");
             driver.wait_until(PING_INTERVAL + PING_TIMEOUT);
-            assert!(driver.sent.clone().ends_with(&close_frame(1001, "no answer to a ping")));
+            assert!(driver.sent.ends_with(&close_frame(1001, "no answer to a ping")));
         });
     }
     with("ping=100ms", |driver| {
         driver.wait_before(ms(100));
-        assert_eq!(driver.sent.clone(), b"");
+        assert_eq!(driver.sent, b"");
         driver.wait_until(ms(100));
-        assert_eq!(driver.sent.clone(), [0x89, 0]);
+        assert_eq!(driver.sent, [0x89, 0]);
     });
     // Pushes are no sign of life.
     with("ping=1s&count=1000&interval=10ms", |driver| {
         driver.wait_before(s(1));
-        assert!(!driver.sent.clone().contains(&0x89));
+        assert!(!driver.sent.contains(&0x89));
         driver.wait_until(s(1));
-        assert!(driver.sent.clone().contains(&0x89));
+        assert!(driver.sent.contains(&0x89));
         driver.wait_before(s(1) + PING_TIMEOUT);
         assert!(!driver.is_closed());
         driver.wait_until(s(1) + PING_TIMEOUT);
@@ -558,12 +589,11 @@ fn no_ping_and_no_deadline_falls_inside_a_reply() {
     with("drip=10s&ping=100ms", |driver| {
         say(driver, "0123456789");
         driver.wait_until(s(10) - ms(1));
-        let begun = driver.sent.clone();
-        assert_eq!(begun, text("0123456789")[..11]);
+        assert_eq!(driver.sent, text("0123456789")[..11]);
         driver.wait_until(s(10));
-        assert_eq!(driver.sent.clone(), text("0123456789"));
+        assert_eq!(driver.sent, text("0123456789"));
         driver.wait_until(s(10) + ms(100));
-        assert_eq!(driver.sent.clone(), [text("0123456789"), vec![0x89, 0]].concat());
+        assert_eq!(driver.sent, [text("0123456789"), vec![0x89, 0]].concat());
     });
 }
 
@@ -582,6 +612,7 @@ fn a_stop_ends_every_behavior_at_once_by_1001() {
         "bad=utf8",
         "close=rst&after=1000",
         "close=4000&after=10m",
+        "close=4000&after=1&latency=10s",
     ] {
         with(query, |driver| {
             if !is_paused(driver) {
@@ -589,8 +620,7 @@ fn a_stop_ends_every_behavior_at_once_by_1001() {
             }
             driver.wait_until(ms(500));
             driver.stop();
-            let bytes = driver.sent.clone();
-            assert!(bytes.ends_with(&stopping()), "{query}: {bytes:02X?}");
+            assert!(driver.sent.ends_with(&stopping()), "{query}: {:02X?}", driver.sent);
             driver.receive(&close(1001));
             assert_eq!(driver.ended, Some(Ended::Stream), "{query}");
         });
@@ -611,8 +641,7 @@ fn a_stop_sends_a_large_reply_that_is_held_before_its_close_frame() {
             let payload = vec![7; LARGE];
             driver.receive(&frame(0x82, &payload));
             driver.stop();
-            let bytes = driver.sent.clone();
-            let reply = bytes.strip_suffix(&stopping()[..]).unwrap();
+            let reply = driver.sent.strip_suffix(&stopping()[..]).unwrap();
             assert!(messages(reply) == [payload], "{query}");
         });
     }
@@ -701,10 +730,7 @@ fn what_the_client_does_wrong_closes_as_ever() {
     for query in ["latency=10s", "drip=10s", "pong=off", "bad=mask", "close=4000&after=9"] {
         with(query, |driver| {
             driver.receive(b"\x81\x02hi");
-            assert!(
-                driver.sent.clone().ends_with(&close_frame(1002, "frame is not masked")),
-                "{query}"
-            );
+            assert!(driver.sent.ends_with(&close_frame(1002, "frame is not masked")), "{query}");
             assert_eq!(driver.ended, Some(Ended::Stream));
         });
     }
@@ -718,9 +744,9 @@ fn what_follows_a_mistake_in_a_full_input_is_skipped_while_a_reply_is_held() {
         say(driver, &"x".repeat(1000));
         let unmasked = [1; 2 * LARGE_INPUT];
         assert_eq!(driver.receive(&unmasked), unmasked.len());
-        assert_eq!(driver.sent.clone(), b"");
+        assert_eq!(driver.sent, b"");
         driver.wait_until(s(1));
-        assert_eq!(frames(&driver.sent.clone()).len(), 2);
+        assert_eq!(frames(&driver.sent).len(), 2);
         assert_eq!(driver.ended, Some(Ended::Stream));
     });
 }
@@ -731,7 +757,7 @@ fn frames_that_ask_for_nothing_hold_up_no_message() {
         with(query, |driver| {
             driver.receive(&[frame(first, b"").repeat(1000), frame(0x81, b"hi")].concat());
             driver.wait_until(s(1));
-            assert_eq!(driver.sent.clone(), text("hi"), "{query}");
+            assert_eq!(driver.sent, text("hi"), "{query}");
         });
     }
 }

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wsecho::app::service::Service;
+use wsecho::app::trace::Hex;
 use wsecho::websocket::negotiation::Mode;
 
-use crate::driver::{Driver, Ended, service, upgrade};
+use crate::deflate::Compressor;
+use crate::driver::{Driver, Ended, service};
 use crate::frames::{close, frame, masked_frame, server_frame};
 use crate::support::read_frame;
 
 const KEY: &str = "37fa213d";
 
 fn opened<'s>(service: &'s Service, query: &str, fields: &str) -> Driver<'s> {
-    let mut driver = Driver::new(service);
-    driver.receive(upgrade(&format!("/do?trace{query}"), fields).as_bytes());
+    let mut driver = Driver::asking(service, &format!("/do?trace{query}"), fields);
     driver.forget_response();
     driver
 }
@@ -152,8 +153,10 @@ fn of_many_frames_64_are_shown_and_the_others_counted() {
         driver.receive_in_pieces(&fragments, &[piece]);
         let text = String::from_utf8_lossy(&driver.sent).into_owned();
         assert!(text.ends_with(r#"],"more":938}"#), "{piece}: {}", &text[text.len() - 30..]);
+        driver.receive_in_pieces(&[&fragments[..], &frame(0x81, b"next")].concat(), &[piece]);
         let (_, traces) = split(&driver.sent);
-        assert_eq!(traces[0].as_array().unwrap().len(), 64);
+        let lens: Vec<_> = traces.iter().map(|trace| trace.as_array().unwrap().len()).collect();
+        assert_eq!(lens, [64, 64, 2], "{piece}");
     }
 }
 
@@ -180,6 +183,7 @@ fn a_wrong_frame_is_shown_up_to_its_mistake_in_every_split_and_nothing_after_it(
                 ("text", format!("8181{key}"), json!(1), ""),
             ],
         ),
+        (frame(0x01, b"a\xFF"), vec![("text", format!("0182{key}"), json!(2), "61ff")]),
         (frame(0x81, b"ok\xFFnot"), vec![("text", format!("8186{key}"), json!(6), "6f6bff")]),
         (
             invalid,
@@ -208,6 +212,24 @@ fn a_wrong_frame_is_shown_up_to_its_mistake_in_every_split_and_nothing_after_it(
                 .collect();
             assert_eq!(wrong, expected, "{piece}");
             assert_eq!((&close["name"], &close["from"]), (&json!("close"), &json!("server")));
+        }
+    }
+}
+
+#[test]
+fn a_message_that_is_wrong_once_inflated_is_shown_whole_and_nothing_after_it() {
+    let service = service(100, 1 << 20);
+    let fields = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    for message in [&b"not \xFF text"[..], &[b'x'; 101]] {
+        let payload = Compressor::new(6).message(message);
+        let sent = [frame(0xC1, &payload), frame(0x81, b"later")].concat();
+        for piece in (1..=sent.len()).chain([usize::MAX]) {
+            let mut driver = opened(&service, "", fields);
+            driver.receive_in_pieces(&sent, &[piece]);
+            let (_, traces) = split(&driver.sent);
+            let [wrong, close] = &traces[0].as_array().unwrap()[..] else { panic!("{traces:?}") };
+            assert_eq!(wrong["bytes"], Hex(&payload).to_string(), "{piece}");
+            assert_eq!(close["from"], "server");
         }
     }
 }

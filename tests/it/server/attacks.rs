@@ -23,7 +23,7 @@ use crate::support::{
     wsecho_path,
 };
 
-const PAGE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const PAGE_REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 // A log that nobody reads
 
@@ -43,7 +43,7 @@ fn flood_log(server: &Server) -> usize {
     const LINES_PER_VISIT: usize = 3;
     let client = || {
         for _ in 0..REQUESTS {
-            assert_status(&server.response(PAGE), 200);
+            assert_status(&server.response(PAGE_REQUEST), 200);
         }
         for _ in 0..VISITS {
             let mut stream = server.open();
@@ -131,7 +131,7 @@ fn requests_beyond_a_hundred_a_second_are_counted_in_the_log_and_not_listed() {
     let server = Server::start(&[]);
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
-            scope.spawn(|| (0..REQUESTS).for_each(|_| drop(server.response(PAGE))));
+            scope.spawn(|| (0..REQUESTS).for_each(|_| drop(server.response(PAGE_REQUEST))));
         }
     });
     let seconds = started.elapsed().as_secs() as usize + 1;
@@ -245,7 +245,7 @@ fn one_address_may_have_so_many_websockets_and_another_as_many() {
     let _other = from(2).unwrap();
     assert_is_503(&from(2).unwrap_err(), IP_LIMIT_REACHED);
     // The page is no WebSocket.
-    assert_status(&server.response(PAGE), 200);
+    assert_status(&server.response(PAGE_REQUEST), 200);
     drop(first);
     eventually(SOON, || from(1).is_ok());
 }

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
@@ -14,21 +13,17 @@ use crate::app::cases::client::{Client, Flaw, PerMessageDeflate, State};
 use crate::app::cases::{beyond, play};
 use crate::driver;
 use crate::support::{
-    Server, TempDir, connect, data, free_addr, has_npm_package, has_programs, python, read_frame,
-    read_head, refusal, wsecho, wsecho_path,
+    Server, TempDir, data, free_addr, has_npm_package, has_programs, python, read_frame, read_head,
+    refusal, upgraded, wsecho, wsecho_path,
 };
 
 const JUDGING: &str = include_str!("../../../docs/judging-clients.md");
 
 /// The status and the content that a GET of `target` is answered.
-fn get(server: SocketAddr, target: &str) -> (String, String) {
-    let mut stream = connect(server);
-    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let head = read_head(&mut stream);
-    let mut body = String::new();
-    stream.read_to_string(&mut body).unwrap();
-    (head[9..12].into(), body)
+fn get(server: &Server, target: &str) -> (String, String) {
+    let response = server.response(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    (head[9..12].into(), body.into())
 }
 
 #[test]
@@ -58,12 +53,11 @@ fn two_hundred_cases_at_once_have_the_verdicts_that_they_have_alone() {
         Flaw::LongPing,
     ];
     let server = &Server::start(&[]);
-    let addr = server.addr;
     thread::scope(|scope| {
         for flaw in FLAWS {
             for id in IDS {
                 let agent = format!("{flaw:?}");
-                scope.spawn(move || run_case(server, connect(addr), id, &agent, flaw));
+                scope.spawn(move || run_case(server, server.connect(), id, &agent, flaw));
             }
         }
     });
@@ -73,7 +67,7 @@ fn two_hundred_cases_at_once_have_the_verdicts_that_they_have_alone() {
             server.wait_for_log(&logged(id, flaw));
         }
     }
-    let index: Value = serde_json::from_str(&get(addr, "/reports/index.json").1).unwrap();
+    let index: Value = serde_json::from_str(&get(server, "/reports/index.json").1).unwrap();
     let alone = driver::service(1 << 24, 1 << 30);
     for flaw in FLAWS {
         for id in IDS {
@@ -125,7 +119,7 @@ fn run_case(server: &Server, mut stream: impl Read + Write, id: &str, agent: &st
 
 #[test]
 fn the_server_ends_and_resets_tcp_as_a_case_says() {
-    run_all_beyond(&Server::start(&[]), Transport::Any, |server| connect(server.addr));
+    run_all_beyond(&Server::start(&[]), Transport::Any, Server::connect);
 }
 
 #[cfg(feature = "tls")]
@@ -203,17 +197,17 @@ fn runs(mut interpreter: Command, name: &str, fence: &str, agent: &str) {
     let command = interpreter.arg(dir.path(name)).arg(url).stderr(Stdio::piped());
     let Output { status, stderr, .. } = command.output().unwrap();
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-    let (status, text) = get(server.addr, &format!("/verdict?agent={agent}"));
+    let (status, text) = get(&server, &format!("/verdict?agent={agent}"));
     assert_eq!((&*status, &*text), ("200", "43 cases: 43 OK\n"));
 
     let index = fs::read_to_string(reports.join("index.json")).unwrap();
-    assert_eq!(index, get(server.addr, "/reports/index.json").1);
+    assert_eq!(index, get(&server, "/reports/index.json").1);
     let index: Value = serde_json::from_str(&index).unwrap();
     assert_eq!(index[agent].as_object().unwrap().len(), 43);
     for (id, case) in index[agent].as_object().unwrap() {
         let file = case["reportfile"].as_str().unwrap();
         let report = fs::read_to_string(reports.join(file)).unwrap();
-        assert_eq!(report, get(server.addr, &format!("/reports/{file}")).1);
+        assert_eq!(report, get(&server, &format!("/reports/{file}")).1);
         let report: Value = serde_json::from_str(&report).unwrap();
         assert_eq!((&report["id"], &report["behavior"]), (&Value::from(&**id), &case["behavior"]));
     }
@@ -298,10 +292,8 @@ fn reports_that_can_not_be_written_are_a_warning_and_close_1011() {
     let reports = dir.path(&"r".repeat(200));
     let server = Server::start(&["--reports", reports.to_str().unwrap()]);
     fs::remove_dir(&reports).unwrap();
-    let mut stream = connect(server.addr);
     let update = driver::upgrade("/updateReports?agent=x", "");
-    stream.write_all(update.as_bytes()).unwrap();
-    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
+    let mut stream = upgraded(server.send(update)).unwrap();
     let (first, payload) = read_frame(&mut stream);
     assert_eq!((first, &payload[..2]), (0x88, &1011_u16.to_be_bytes()[..]));
     assert!(payload.len() <= 125, "{}", payload.escape_ascii());
@@ -314,11 +306,9 @@ fn an_agent_of_another_form_reaches_neither_the_log_nor_a_path() {
     let dir = TempDir::new();
     let reports = dir.path("reports");
     let server = Server::start(&["--reports", reports.to_str().unwrap()]);
-    run_case(&server, connect(server.addr), "2.7", "..%2F%E2%80%AE%22x", Flaw::None);
-    let mut stream = connect(server.addr);
+    run_case(&server, server.connect(), "2.7", "..%2F%E2%80%AE%22x", Flaw::None);
     let update = driver::upgrade("/updateReports?agent=..%2F%E2%80%AE%22x", "");
-    stream.write_all(update.as_bytes()).unwrap();
-    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
+    let mut stream = upgraded(server.send(update)).unwrap();
     let mut close = [0; 2];
     stream.read_exact(&mut close).unwrap();
     assert_eq!(close, [0x88, 0]);

@@ -194,14 +194,18 @@ fn the_guide_to_the_wire_prints_what_a_shell_shows() {
         fs::write(&file, format!("#!/bin/sh\nexec {command} \"$@\"\n")).unwrap();
         fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
     }
+    // Python may start slowly, so a pause begins once it is connected.
+    let pause =
+        r#"sleep() { until [ -e connected ]; do command sleep 0.1; done; command sleep "$1"; }"#;
     let server = Server::start(&[]);
     let function = code_blocks(WIRE, "```sh\n").next().unwrap();
     let mut experiments = 0;
     for block in code_blocks(WIRE, "```console\n") {
         let (commands, printed): (Vec<_>, Vec<_>) =
             block.lines().partition(|line| line.starts_with("$ ") || line.starts_with("> "));
-        let commands: Vec<_> = commands.iter().map(|line| &line[2..]).collect();
-        let script = format!("{function}\n{}", commands.join("\n"));
+        let commands = format!("\n{}\n", commands.join("\n"));
+        let commands = commands.replace("\n$ ", "\nrm -f connected; ").replace("\n> ", "\n");
+        let script = format!("{pause}\n{function}{commands}");
         let script = script.replace("127.0.0.1:1222", &server.addr.to_string());
         let script = script.replace("127.0.0.1/1222", &server.addr.to_string().replace(':', "/"));
         fs::write(dir.path("script"), script).unwrap();
@@ -209,7 +213,7 @@ fn the_guide_to_the_wire_prints_what_a_shell_shows() {
         let shown = String::from_utf8(output.stdout).unwrap();
         let shown: Vec<_> = shown.lines().filter(|line| !line.is_empty()).map(repeatable).collect();
         let printed: Vec<_> = printed.into_iter().map(repeatable).collect();
-        assert_eq!(shown, printed, "{commands:#?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(shown, printed, "{commands}{}", String::from_utf8_lossy(&output.stderr));
         experiments += 1;
     }
     assert_eq!(experiments, 10);

@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
@@ -16,8 +16,8 @@ use rustix::process::{Signal, geteuid};
 use crate::frames::{close, frame};
 use crate::support::{
     HEALTH_CHECK, Program, SOON, Server, TempDir, UPGRADE, address_in, assert_status, connect,
-    eventually, free_addr, has_programs, offering, read_all, read_close, read_frame, read_head,
-    refusal, skip, upgraded, wait_for_line, wsecho, wsecho_path,
+    copy_wsecho, eventually, free_addr, has_programs, offering, read_all, read_close, read_frame,
+    read_head, refusal, skip, upgraded, wait_for_line, wsecho, wsecho_path,
 };
 
 // Flags
@@ -240,7 +240,7 @@ fn the_help_names_every_flag_with_its_default() {
         assert!(about.contains(default), "{flag}: {about}");
     }
     // The rule is stated once, not with each flag.
-    assert!(words.contains("--ping-interval 5s is WSECHO_PING_INTERVAL=5s there"), "{words}");
+    assert!(words.contains("WSECHO_PING_INTERVAL=5s is --ping-interval 5s."), "{words}");
     assert!(words.contains("An empty variable sets nothing, except WSECHO_PREFIX."), "{words}");
     assert_eq!(words.matches("WSECHO_").count(), 2);
     let named: BTreeSet<_> =
@@ -341,7 +341,7 @@ fn what_keeps_it_from_starting_is_said_in_one_line() {
 #[cfg(target_os = "linux")]
 #[test]
 fn what_keeps_it_from_starting_shows_in_the_exit_status_if_it_can_be_said_nowhere() {
-    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let mut program = Program::start(wsecho(&["--addr=192.0.2.1:0"]).stderr(full));
     assert_eq!(program.wait(SOON).code(), Some(1));
 }
@@ -395,8 +395,7 @@ fn what_other_servers_call_the_address_leads_to_its_flag() {
 
 #[test]
 fn an_error_from_the_environment_names_the_variable() {
-    use std::os::unix::ffi::OsStrExt as _;
-    let no_utf8 = std::ffi::OsStr::from_bytes(b"\xFF");
+    let no_utf8 = OsStr::from_bytes(b"\xFF");
     for (variable, value, line) in [
         (
             "WSECHO_WRITE_TIMEOUT",
@@ -647,6 +646,10 @@ fn an_allocator_that_can_not_be_tuned_is_logged_at_debug_with_the_reason() {
     assert_eq!(start(&[], b""), None);
     let untuned = |why: &str| Some(format!("the allocator is not tuned: {why}"));
     assert_eq!(start(&[], b"\xFF"), untuned("GLIBC_TUNABLES is not UTF-8"));
+    let dir = TempDir::new();
+    let link = dir.path("echo");
+    symlink(fs::canonicalize(wsecho_path()).unwrap(), &link).unwrap();
+    assert_eq!(start(&[link.as_os_str()], b""), None);
 
     // Started by its loader, it would start the loader instead of itself.
     let program = wsecho_path();
@@ -656,9 +659,8 @@ fn an_allocator_that_can_not_be_tuned_is_logged_at_debug_with_the_reason() {
 
     // glibc takes no tunables from the one who starts a program with another user's rights.
     if geteuid().is_root() {
-        let dir = TempDir::new();
         let copy = dir.path("wsecho");
-        fs::copy(program, &copy).unwrap();
+        copy_wsecho(&copy);
         chown(&copy, Some(65_534), None).unwrap();
         fs::set_permissions(&copy, Permissions::from_mode(0o4755)).unwrap();
         fs::set_permissions(dir.path(""), Permissions::from_mode(0o755)).unwrap();

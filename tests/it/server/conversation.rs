@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tungstenite::client::client_with_config;
@@ -213,6 +214,18 @@ fn a_client_that_resets_its_connection_disturbs_nobody() {
         assert_echoes(&mut witness, "still here");
         server.answers_at_once();
     }
+}
+
+#[test]
+fn a_lost_connection_is_logged_with_the_time_that_it_was_open() {
+    const TIME: Duration = Duration::from_millis(300);
+    let server = Server::start(&[]);
+    let stream = server.open();
+    thread::sleep(TIME);
+    reset(stream);
+    let line = server.wait_for_log("ended: connection lost");
+    let seconds: f64 = line.rsplit(' ').nth(1).unwrap().parse().unwrap();
+    assert!(seconds >= TIME.as_secs_f64(), "{line}");
 }
 
 #[test]

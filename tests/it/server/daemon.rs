@@ -63,7 +63,7 @@ fn under_nohup_it_survives_the_hang_up_and_appends_to_its_log() {
             "stopping, ",
             "client 1 ended: ",
             "client 2 ended: ",
-            "stopped: 2 clients were connected, 0 of them had to be aborted",
+            "stopped: 2 clients, 0 aborted",
         ],
     );
 }
@@ -269,6 +269,19 @@ fn a_service_manager_that_is_gone_costs_a_warning_and_no_more() {
     assert!(line.contains(" WARN "), "{line}");
     server.answers_at_once();
     server.stop();
+}
+
+#[test]
+fn an_empty_variable_names_no_service_manager() {
+    let mut command = wsecho(&["--addr=127.0.0.1:0"]);
+    let mut server = Server::start_command(command.env("NOTIFY_SOCKET", ""));
+    server.stop();
+    server.wait_for_log("stopped: ");
+    assert!(
+        !server.log().iter().any(|line| line.contains("service manager")),
+        "{:?}",
+        server.log()
+    );
 }
 
 #[test]

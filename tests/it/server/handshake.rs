@@ -1,7 +1,6 @@
 //! The opening handshake on a socket: how the bytes of the request arrive, and how the response ends.
 
 use std::io::Write as _;
-use std::net::Shutdown;
 use std::process::Command;
 use std::time::SystemTime;
 
@@ -14,18 +13,6 @@ use crate::support::{
 const PAGE: &str = include_str!("../../../static/client.html");
 
 const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
-
-#[test]
-fn a_request_may_come_one_byte_at_a_time() {
-    let server = Server::start(&[]);
-    let mut stream = server.connect();
-    stream.set_nodelay(true).unwrap();
-    for byte in [UPGRADE.as_bytes(), &frame(0x81, b"split")].concat() {
-        stream.write_all(&[byte]).unwrap();
-    }
-    assert!(read_head(&mut stream).contains(ACCEPT));
-    assert_eq!(read_frame(&mut stream), (0x81, format!("{PREFIX}split").into()));
-}
 
 #[test]
 fn the_first_frames_may_come_in_the_same_packet_as_the_request() {
@@ -48,18 +35,6 @@ fn the_first_frames_may_come_in_the_same_packet_as_the_request() {
     let mut stream = server.send([longest.as_bytes(), &frame(0x82, &payload)].concat());
     assert!(read_head(&mut stream).contains(ACCEPT));
     assert_eq!(read_frame(&mut stream), (0x82, payload));
-}
-
-#[test]
-fn a_head_that_breaks_off_gets_400() {
-    let server = Server::start(&[]);
-    for len in [1, 14, UPGRADE.len() - 1] {
-        let mut stream = server.send(&UPGRADE.as_bytes()[..len]);
-        stream.shutdown(Shutdown::Write).unwrap();
-        let response = read_all(&mut stream);
-        assert_status(&response, 400);
-        assert!(response.ends_with("\r\n\r\nthe head breaks off\n"), "{response}");
-    }
 }
 
 /// A response that is known early waits neither for the end of the head nor for that of the stream.
@@ -109,25 +84,6 @@ fn a_response_is_not_lost_to_a_reset_though_the_client_goes_on_sending() {
     // After a reset, the second piece could not be sent.
     for piece in [400_000, 600_000] {
         stream.write_all(&vec![b'x'; piece]).unwrap();
-    }
-}
-
-#[test]
-fn head_is_get_without_the_body() {
-    let server = Server::start(&[]);
-    let response = |method: &str, path| {
-        let response = server.response(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        let (head, content) = response.split_once("\r\n\r\n").unwrap();
-        let lines = head.lines().filter(|line| !line.starts_with("Date: "));
-        (lines.collect::<Vec<_>>().join("\n"), content.to_owned())
-    };
-    for path in ["/", "/healthz", "/nothing"] {
-        let (head, content) = response("GET", path);
-        assert!(!content.is_empty());
-        // RFC 9112 §2.2 allows an empty line before it.
-        for method in ["HEAD", "\r\nHEAD"] {
-            assert_eq!(response(method, path), (head.clone(), String::new()), "{path}");
-        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Too many clients: the limit of WebSockets, the slots for everything else, and what the kernel
 //! refuses.
 
-use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, prlimit};
 use wsecho::app::peer::Peer;
+use wsecho::server::limits::Limits;
 use wsecho::server::registry::{
     Connection, IP_LIMIT_REACHED, LIMIT_REACHED, Registration, Registry,
 };
@@ -21,9 +21,10 @@ use wsecho::server::socket::Socket;
 use super::listening::command_with;
 use crate::frames::{close, frame};
 use crate::support::{
-    HEALTH_CHECK, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_is_503, assert_status,
-    connect_taking, crowd, eventually, has_programs, read_all, read_close, reset, tolerance,
-    upgraded, write_until_stuck, wsecho_path,
+    HEALTH_CHECK, PREFIX, SOON, Server, TempDir, UPGRADE, ask, assert_echoes, assert_is_503,
+    assert_status, connect_taking, copy_wsecho, crowd, eventually, has_programs, need_descriptors,
+    read_all, read_close, read_frame, refusal, reset, tolerance, upgraded, write_until_stuck,
+    wsecho_path,
 };
 
 // The limit of WebSockets
@@ -41,6 +42,25 @@ fn exactly_as_many_websockets_as_the_limit_says_are_opened() {
         assert_echoes(stream, "still here");
     }
     drop(open);
+    server.has_recovered(before);
+}
+
+#[test]
+fn two_thousand_clients_at_once_are_each_answered_on_the_default_settings() {
+    need_descriptors(2_200);
+    let server = Server::start(&[]);
+    let before = server.idle_usage();
+    let (mut open, refused) = crowd(&server, 2_000);
+    assert_eq!((open.len(), refused.len()), (2_000, 0));
+    for (number, stream) in open.iter_mut().enumerate() {
+        stream.write_all(&frame(0x81, format!("client {number}").as_bytes())).unwrap();
+    }
+    for (number, stream) in open.iter_mut().enumerate() {
+        let reply = format!("{PREFIX}client {number}").into_bytes();
+        assert_eq!(read_frame(stream), (0x81, reply));
+    }
+    drop(open);
+    eventually(SOON, || server.client_threads() == 0);
     server.has_recovered(before);
 }
 
@@ -328,6 +348,38 @@ fn silent_connections_make_room_first_and_then_the_oldest() {
 // What the kernel refuses
 
 #[test]
+#[ignore = "17,000 clients need as many descriptors, and a minute"]
+fn more_clients_than_the_kernel_carries_do_not_abort_the_process() {
+    const CLIENTS: usize = 17_000;
+    need_descriptors(CLIENTS as u64 + 500);
+    let limit = Limits::raise().clients(100_000);
+    assert!(limit < CLIENTS, "this kernel carries them all");
+    let mut server = Server::start(&["--max-connections=100000", "--ping-interval=0"]);
+    server.wait_for_log(&format!("--max-connections is {limit} instead of 100000"));
+    let before = server.idle_usage();
+    let (mut open, refused) = crowd(&server, CLIENTS);
+    assert_eq!((open.len(), refused.len()), (limit, CLIENTS - limit));
+    for response in refused {
+        assert_is_503(&response, LIMIT_REACHED);
+    }
+    // An unfinished message takes the most memory maps that a client can have.
+    for stream in &mut open {
+        stream.write_all(&frame(0x01, b"still ")).unwrap();
+    }
+    server.wait_until_asleep();
+    for stream in &mut open {
+        stream.write_all(&frame(0x80, b"here")).unwrap();
+        assert_eq!(read_frame(stream), (0x81, format!("{PREFIX}still here").into()));
+    }
+    assert!(server.program.is_running());
+    let warnings = server.log().iter().filter(|line| line.contains(" WARN ")).count();
+    assert_eq!(warnings, 1, "only that of the limit");
+    drop(open);
+    eventually(SOON, || server.client_threads() == 0);
+    server.has_recovered(before);
+}
+
+#[test]
 fn with_few_descriptors_the_limit_is_lowered_and_the_server_goes_on() {
     let mut command = Command::new("sh");
     let few = "ulimit -n 64 && exec \"$0\" --addr 127.0.0.1:0";
@@ -394,11 +446,40 @@ fn without_a_thread_for_it_a_client_gets_503_and_the_server_goes_on() {
     server.has_recovered(before);
 }
 
+#[test]
+fn what_it_lacks_the_descriptors_or_threads_for_at_the_start_is_named() {
+    let path = wsecho_path();
+    for limit in 4..=7 {
+        // Descriptors that cargo has left open are closed.
+        let few = "exec 3<&- 4<&- 5<&- 6<&- 7<&-; ulimit -n \"$1\"; exec \"$0\" --addr 127.0.0.1:0";
+        let mut command = Command::new("sh");
+        let (status, text) = refusal(command.args(["-c", few, &path, &limit.to_string()]));
+        let last = text.lines().last().unwrap_or_default();
+        assert!(status == Some(1) && last.starts_with("wsecho: cannot "), "{limit}: {text}");
+    }
+    if !has_programs(&["setpriv", "prlimit"]) {
+        return;
+    }
+    let dir = TempDir::new();
+    let copy = dir.path("wsecho");
+    copy_wsecho(&copy);
+    for limit in 1..=2 {
+        let mut command = as_a_limited_user(Path::new("prlimit"));
+        command.arg(format!("--nproc={limit}:")).arg(&copy).arg("--addr=127.0.0.1:0");
+        let (status, text) = refusal(&mut command);
+        let last = text.lines().last().unwrap_or_default();
+        assert!(
+            status == Some(1) && last.starts_with("wsecho: cannot start the "),
+            "{limit}: {text}"
+        );
+    }
+}
+
 /// A server whose threads [`limit_threads`] can limit. Its program is copied to `dir`, where that user
 /// may read it.
 pub(super) fn start_as_a_limited_user(dir: &TempDir, flags: &[&str]) -> Server {
     let wsecho = dir.path("wsecho");
-    fs::copy(wsecho_path(), &wsecho).unwrap();
+    copy_wsecho(&wsecho);
     let mut command = as_a_limited_user(&wsecho);
     Server::start_command(command.args(["--addr", "127.0.0.1:0"]).args(flags))
 }

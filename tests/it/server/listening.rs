@@ -174,11 +174,11 @@ fn what_is_no_socket_is_never_removed() {
     fs::write(&file, "precious").unwrap();
     symlink(dir.path("nowhere"), &link).unwrap();
     for path in [&file, &link] {
-        assert_refused(&addr_of(path), "the file exists, and is no socket");
+        assert_refused(&addr_of(path), "the file exists and is not a socket");
     }
     assert_eq!(fs::read(&file).unwrap(), b"precious");
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-    assert_refused(&addr_of(&dir.path("")), "the file exists, and is no socket");
+    assert_refused(&addr_of(&dir.path("")), "the file exists and is not a socket");
 }
 
 #[test]

@@ -11,8 +11,6 @@ mod command;
 mod conversation;
 #[cfg(target_os = "linux")]
 mod crowd;
-#[cfg(target_os = "linux")]
-mod crowds;
 mod daemon;
 #[cfg(target_os = "linux")]
 mod deadlines;

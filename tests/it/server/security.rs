@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 
 use crate::frames::frame;
-use crate::support::{Server, TempDir, UPGRADE, assert_status, wait_for_line};
+use crate::support::{Server, TempDir, assert_status, wait_for_line};
 
 const PAGE: &str = include_str!("../../../static/client.html");
 
@@ -171,39 +171,6 @@ fn secrets_of_a_client_are_neither_in_the_log_nor_in_a_response() {
     server.wait_for_log("/the-last-one");
     let log = server.log();
     assert!(log.len() > 13 && !log.concat().contains("s3cret"), "{log:#?}");
-}
-
-// Origins
-
-#[test]
-fn only_pages_of_a_listed_origin_connect() {
-    let server = Server::start(&["--origin=https://home.example:443", "--origin=null"]);
-    for origin in [HOME, "HTTPS://Home.Example", "https://home.example:443", "null"] {
-        assert_status(&server.last_response(upgrade("/", "Origin", origin.as_bytes())), 101);
-    }
-    for origin in [
-        "https://evil.example",
-        "http://home.example",
-        "https://home.example:8443",
-        "https://home.example.evil.example",
-        "https://evil-home.example",
-        "https://home.example, null",
-        "",
-    ] {
-        let response = server.last_response(upgrade("/", "Origin", origin.as_bytes()));
-        assert_status(&response, 403);
-        let reason = format!("Origin {origin:?} is not ");
-        assert!(response.contains(&format!("\r\n\r\n{reason}")), "{response}");
-        server.wait_for_log(&format!(r#", path "/": 403 Forbidden, {reason}"#));
-    }
-    // One listed origin does not let in another.
-    let both = format!("{HOME}\r\nOrigin: https://evil.example");
-    assert_status(&server.last_response(upgrade("/", "Origin", both.as_bytes())), 403);
-    // Only browsers send one, and only their users need the protection.
-    assert_status(&server.last_response(UPGRADE), 101);
-    // Any page may read what everybody may.
-    let page = "GET / HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example\r\n\r\n";
-    assert_status(&server.response(page), 200);
 }
 
 // The page

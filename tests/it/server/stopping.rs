@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::frames::{Random, close, frame};
 use crate::support::{
     HEALTH_CHECK, SOON, Server, UPGRADE, ask, assert_end, assert_is_503, assert_took, connect_from,
     demand, eventually, need_descriptors, open_taking, read_all, read_close, read_frame, tolerance,
-    upgraded, write_until_stuck, wsecho,
+    upgraded, write_until_stuck, wsecho, wsecho_path,
 };
 
 const PATIENT: &[&str] =
@@ -71,7 +72,7 @@ fn on_either_signal_each_client_gets_1001_whatever_it_has_sent_and_however_it_en
             end(stream, rest);
         }
         assert_exits_at_once(&mut server);
-        server.wait_for_log("stopped: 5 clients were connected, 0 of them had to be aborted");
+        server.wait_for_log("stopped: 5 clients, 0 aborted");
     }
 }
 
@@ -102,7 +103,7 @@ fn a_client_may_take_the_close_timeout_to_answer() {
     silent.write_all(&close(1001)).unwrap();
     silent.shutdown(Shutdown::Write).unwrap();
     assert_exits_at_once(&mut server);
-    server.wait_for_log("stopped: 1 client was connected, 0 of them had to be aborted");
+    server.wait_for_log("stopped: 1 client, 0 aborted");
 }
 
 #[test]
@@ -124,6 +125,21 @@ fn a_client_that_was_answered_before_gets_nothing_more_and_has_its_time_to_end()
 }
 
 // Connections without a WebSocket
+
+#[test]
+fn a_client_that_got_its_response_is_not_aborted_though_it_stays_connected() {
+    let mut server = Server::start(&["--close-timeout=1s", "--ping-interval=0"]);
+    let mut open = server.open();
+    let mut early = server.connect();
+    let mut answered = server.send(HEALTH_CHECK);
+    read_all(&mut answered);
+    eventually(SOON, || server.client_threads() == 3);
+    server.signal(Signal::TERM);
+    assert_is_503(&read_all(&mut early), "the server is stopping");
+    assert_eq!(read_close(&mut open), 1001);
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    server.wait_for_log("stopped: 3 clients, 1 aborted");
+}
 
 #[test]
 fn a_request_that_is_unfinished_or_has_not_begun_gets_503() {
@@ -168,7 +184,7 @@ fn a_client_that_has_just_connected_gets_1001_or_503() {
         stream.write_all(&close(1001)).unwrap();
     }
     assert_exits_at_once(&mut server);
-    server.wait_for_log(" clients were connected, 0 of them had to be aborted");
+    server.wait_for_log(" clients, 0 aborted");
 }
 
 #[test]
@@ -200,7 +216,7 @@ fn the_server_exits_at_the_close_deadline_though_clients_neither_read_nor_answer
     assert_eq!(read_close(&mut silent), 1001);
     assert_eq!(server.wait(SOON).code(), Some(0));
     assert_took(asked, Duration::from_secs(1));
-    server.wait_for_log("stopped: 2 clients were connected, ");
+    server.wait_for_log("stopped: 2 clients, ");
     server.wait_for_log(r#"ended: closed by server, 1001 "server is stopping", not answered; "#);
 }
 
@@ -252,14 +268,14 @@ fn three_thousand_clients_in_every_state_get_their_answer_within_the_close_timeo
     // Nobody had to be aborted but those that are stuck.
     assert_eq!(server.wait(SOON).code(), Some(0));
     assert_took(asked, CLOSE_TIMEOUT);
-    server.wait_for_log("stopped: 3000 clients were connected, ");
+    server.wait_for_log("stopped: 3000 clients, ");
 }
 
 #[test]
 fn each_client_gets_1001_though_others_keep_the_processors_busy() {
     const BUSY: usize = 300;
     const HONEST: usize = 20;
-    let mut server = Server::start(&[]);
+    let mut server = Server::start(PATIENT);
     // It repeats at a distance beyond the window of the reply, so that the reply gets no shorter.
     let repeated = Random(1).bytes(4096).repeat(4096);
     let bomb = frame(0xC2, &miniz_oxide::deflate::compress_to_vec(&repeated, 1));
@@ -282,7 +298,25 @@ fn each_client_gets_1001_though_others_keep_the_processors_busy() {
         }
         assert_eq!((last.0, &last.1[..2]), (0x88, &1001_u16.to_be_bytes()[..]));
     }
-    assert_eq!(server.wait(SOON).code(), Some(0));
+    // The others are still at work.
+    let ticks = server.ticks();
+    eventually(SOON, || server.ticks() > ticks);
+    signal_until_it_ends(&mut server, Signal::TERM);
+}
+
+#[test]
+fn signals_that_were_blocked_when_it_was_started_stop_it_and_wake_its_threads() {
+    for blocked in ["TERM", "URG"] {
+        let mut command = Command::new("env");
+        command.args([&format!("--block-signal={blocked}"), &wsecho_path()]);
+        let mut server = Server::start_command(command.arg("--addr=127.0.0.1:0").args(PATIENT));
+        let mut client = server.open();
+        server.wait_until_asleep();
+        server.signal(Signal::TERM);
+        assert_eq!(read_close(&mut client), 1001);
+        drop(client);
+        assert_exits_at_once(&mut server);
+    }
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn plain_http_is_told_that_tls_is_spoken() {
 #[test]
 fn tls_on_a_plain_port_gets_the_answer_to_a_malformed_request() {
     let server = Server::start(&[]);
-    let error = over(server.connect(), client_config("ec")).write_all(b"x").unwrap_err();
+    let error = connect(&server).write_all(b"x").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
     server.wait_for_log(": 400 Bad Request, ");
 }
@@ -162,7 +162,7 @@ fn a_request_over_tls_is_answered_and_its_stream_ended() {
     for (request, status) in
         [(HEALTH_CHECK, 200), ("GET /no HTTP/1.1\r\nHost: localhost\r\n\r\n", 404), ("GET", 408)]
     {
-        let mut client = over(server.connect(), client_config("ec"));
+        let mut client = connect(&server);
         client.write_all(request.as_bytes()).unwrap();
         assert_status(&read_head(&mut client), status);
         let mut body = String::new();
@@ -173,9 +173,9 @@ fn a_request_over_tls_is_answered_and_its_stream_ended() {
 #[test]
 fn a_client_may_end_its_session_before_its_stream() {
     let server = start("ec", &[]);
-    let mut probe = over(server.connect(), client_config("ec"));
+    let mut probe = connect(&server);
     probe.conn.complete_io(&mut probe.sock).unwrap();
-    let mut scripted = over(server.connect(), client_config("ec"));
+    let mut scripted = connect(&server);
     scripted.write_all(UPGRADE.replace("/chat", "/do?close=4000&after=3").as_bytes()).unwrap();
     read_head(&mut scripted);
     for client in [&mut probe, &mut scripted, &mut open(&server)] {
@@ -211,7 +211,7 @@ fn a_stop_sends_1001_and_nothing_inside_a_handshake() {
     assert_end(&mut open);
     drop(open);
     assert!(server.wait(tolerance()).success());
-    server.wait_for_log("0 of them had to be aborted");
+    server.wait_for_log(", 0 aborted");
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn a_reader_that_is_slow_but_steady_gets_everything() {
 fn limits_are_answered_over_tls() {
     let server = start("ec", &["--max-connections=1", "--max-message-size=100"]);
     let mut only = open(&server);
-    let mut other = over(server.connect(), client_config("ec"));
+    let mut other = connect(&server);
     other.write_all(UPGRADE.as_bytes()).unwrap();
     assert_status(&read_head(&mut other), 503);
     only.write_all(&frame(0x82, &[7; 101])).unwrap();
@@ -326,7 +326,7 @@ fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
     // A certificate whose key has not come yet, a file that is no certificate, none at all.
     let breakings: [(Breaking, &str); 3] = [
         (|cert| assert!(fs::copy(data("tls/ec.crt"), cert).is_ok()), "cannot use --tls-cert "),
-        (|cert| fs::write(cert, "precious").unwrap(), "no certificate in PEM is in it"),
+        (|cert| fs::write(cert, "precious").unwrap(), "it contains no certificate in PEM"),
         (|cert| fs::remove_file(cert).unwrap(), "No such file or directory"),
     ];
     for (break_it, why) in breakings {
@@ -395,13 +395,15 @@ fn what_is_wrong_with_the_files_is_said_in_one_line() {
         (
             [&format!("--tls-cert={empty}"), &key],
             1,
-            format!("cannot read --tls-cert {empty}: no certificate in PEM is in it"),
+            format!("cannot read --tls-cert {empty}: it contains no certificate in PEM"),
         ),
         ([&format!("--tls-cert={broken}"), &key], 1, format!("cannot read --tls-cert {broken}: ")),
         (
             [&cert, &format!("--tls-key={empty}")],
             1,
-            format!("cannot read --tls-key {empty}: no private key without a password in PEM"),
+            format!(
+                "cannot read --tls-key {empty}: it contains no private key without a password in PEM"
+            ),
         ),
         (
             [&cert, &format!("--tls-key={cut}")],
@@ -463,14 +465,14 @@ fn handshakes_that_trickle_or_stop_are_ended_in_time_and_hold_up_nobody() {
 fn a_thousand_handshakes_at_once_are_all_served() {
     const CLIENTS: usize = 1000;
     need_descriptors(2 * CLIENTS as u64 + 100);
-    // On a busy machine it takes so long that an early client would be pinged.
-    let server = start("rsa", &["--handshake-timeout=1m", "--ping-interval=0"]);
+    // However long a busy machine takes. Only a handshake that is lost ends at the timeout.
+    let server = start("rsa", &["--handshake-timeout=10m", "--ping-interval=0"]);
     assert_echoes(&mut ask(over(server.connect(), client_config("rsa"))), b"first");
     let config = client_config("rsa");
     let mut clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
             let mut client = over(server.connect(), config.clone());
-            client.sock.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            client.sock.set_read_timeout(None).unwrap();
             client.conn.write_tls(&mut client.sock).unwrap();
             client
         })
@@ -522,7 +524,7 @@ fn a_stop_ends_handshakes_that_wait_for_others() {
     let queued = queue_handshakes(&server);
     server.signal(Signal::TERM);
     assert!(server.wait(tolerance()).success());
-    server.wait_for_log("0 of them had to be aborted");
+    server.wait_for_log(", 0 aborted");
     drop(queued);
 }
 

@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::iter;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::Location;
-use std::path::{self, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +22,12 @@ use super::{SOON, data, eventually, is_ci};
 pub fn wsecho_path() -> String {
     let path = env::var("WSECHO").unwrap_or_else(|_| env!("CARGO_BIN_EXE_wsecho").into());
     path::absolute(path).unwrap().to_str().unwrap().into()
+}
+
+/// Copies the wsecho under test, by another process: the children of this one would keep a file that it
+/// writes open, and a program that is open for writing can't start.
+pub fn copy_wsecho(to: &Path) {
+    assert!(Command::new("cp").args([wsecho_path().as_ref(), to]).status().unwrap().success());
 }
 
 /// The wsecho under test, with these flags and no setting from outside.

@@ -169,6 +169,8 @@ fn an_origin_that_is_not_listed_is_forbidden() {
         (&["HTTPS://Good.Example:8443"], [101, 101, 403]),
         (&["https://good.example"], [101, 403, 403]),
         (&["https://good.example:8443.evil.example"], [101, 403, 403]),
+        (&["https://evil-good.example:8443"], [101, 403, 403]),
+        (&["https://good.example:8443, null"], [101, 403, 403]),
         (&["http://other.example"], [101, 403, 403]),
         // RFC 6454 §6: an origin has no port that is its scheme's default.
         (&["https://other.example"], [101, 101, 403]),

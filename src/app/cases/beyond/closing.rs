@@ -28,7 +28,11 @@ const IGNORED: &str = "RFC 6455 §1.4: \"after receiving a control frame indicat
 const TCP: &str = "RFC 6455 §7.1.1: \"In abnormal cases (such as not having received a TCP Close from the server after \
                    a reasonable amount of time) a client MAY initiate the TCP Close.\"";
 
-pub(super) fn codes() -> Vec<Case> {
+pub fn cases() -> Vec<Case> {
+    [codes(), orders(), ends_of_tcp()].concat()
+}
+
+fn codes() -> Vec<Case> {
     let mut cases: Vec<_> = (1..)
         .zip([1012, 1013, 1014])
         .map(|(number, code)| {
@@ -60,7 +64,7 @@ pub(super) fn codes() -> Vec<Case> {
 }
 
 /// Close frames and what is beside them.
-pub(super) fn orders() -> Vec<Case> {
+fn orders() -> Vec<Case> {
     let id = |number| Id::new(15, 2, number);
     let normal = || Action::close(1000, b"");
     let answered = || ExpectedClose::answered(&[1000]);
@@ -107,7 +111,7 @@ pub(super) fn orders() -> Vec<Case> {
 }
 
 /// The end of TCP without a close frame.
-pub(super) fn ends_of_tcp() -> Vec<Case> {
+fn ends_of_tcp() -> Vec<Case> {
     let id = |section, number| Id::new(15, section, number);
     let starts = || {
         [

@@ -56,9 +56,13 @@ const DEFLATED: &[u8] = b"\xF2\x48\xCD\xC9\xC9\x07\x00";
 /// The same after [`DEFLATED`], to which it refers (§7.2.3.2).
 const DEFLATED_AGAIN: &[u8] = b"\xF2\x00\x11\x00\x00";
 
+pub fn cases() -> Vec<Case> {
+    [answers(), invalid(), valid()].concat()
+}
+
 /// Answers to the handshake whose parameters the client has to refuse, whether it offered the extension or
 /// not.
-pub(super) fn answers() -> Vec<Case> {
+fn answers() -> Vec<Case> {
     const NAME: &str = "Sec-WebSocket-Extensions";
     let answers: [(&'static str, &'static [Edit]); 6] = [
         (UNDEFINED, &[Edit::Set(NAME, "permessage-deflate; not_asked_for")]),
@@ -81,7 +85,7 @@ pub(super) fn answers() -> Vec<Case> {
 }
 
 /// Messages that the client has to refuse.
-pub(super) fn invalid() -> Vec<Case> {
+fn invalid() -> Vec<Case> {
     const DATA: &[u16] = &[1002, 1007];
     let after = || Action::ping(b"after");
     let [first, last] = [&DEFLATED[..3], &DEFLATED[3..]];
@@ -124,7 +128,7 @@ pub(super) fn invalid() -> Vec<Case> {
 }
 
 /// Messages that the client has to echo.
-pub(super) fn valid() -> Vec<Case> {
+fn valid() -> Vec<Case> {
     let echo = |terms, section, number, rule, actions, events| Case {
         terms,
         ..answered(Id::new(17, section, number), rule, actions, events)
@@ -191,7 +195,7 @@ fn bomb() -> Case {
     let refusal = Alternative {
         behavior: Behavior::Ok,
         events: vec![first_echo()],
-        close: ExpectedClose::by_client(1009),
+        close: ExpectedClose::failing(&[1009]),
     };
     Case {
         terms: ANY,

@@ -30,8 +30,12 @@ const LAST_PING: &str = "RFC 6455 §5.5.3: \"the endpoint MAY elect to send a Po
 const UTF8: &str = "RFC 6455 §5.6: \"a particular text frame might include a partial UTF-8 sequence; \
                     however, the whole message MUST contain valid UTF-8.\"";
 
+pub fn cases() -> Vec<Case> {
+    [invalid(), valid()].concat()
+}
+
 /// Frames that the client has to refuse.
-pub(super) fn invalid() -> Vec<Case> {
+fn invalid() -> Vec<Case> {
     let long = |number, wrong| {
         let echoes = vec![first_echo(), Event::text(b" long")];
         Case {
@@ -72,7 +76,7 @@ pub(super) fn invalid() -> Vec<Case> {
 }
 
 /// Frames that the client has to accept.
-pub(super) fn valid() -> Vec<Case> {
+fn valid() -> Vec<Case> {
     const MANY_FRAGMENTS: usize = 1000;
     const MANY_PINGS: u32 = 10_000;
     let id = |section, number| Id::new(16, section, number);

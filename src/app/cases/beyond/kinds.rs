@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use crate::app::behavior::Handshake;
 use crate::app::cases::case::{
-    Action, Alternative, Behavior, Case, Edit, Event, ExpectedClose, Id, Limit, Opening, Reception,
-    Writes,
+    Action, Alternative, Behavior, Case, Edit, Event, ExpectedClose, Id, Limit, Opening,
 };
 
 pub(super) const TEXT: &[u8] = b"Hello, world!";
@@ -54,8 +53,7 @@ pub(super) fn fails(
     edits: &'static [Edit],
     text: &'static [u8],
 ) -> Case {
-    let opening =
-        Opening { handshake, edits, writes: Writes::Together, reception: Reception::Fail };
+    let opening = Opening { handshake, edits, ..Opening::VALID };
     let (actions, close) = (vec![Action::text(text)], ExpectedClose::by_end_of_tcp());
     Case { opening, ..Case::beyond(id, rule, actions, vec![], close, END) }
 }

@@ -60,8 +60,12 @@ const LONG_HEAD: &[Edit] = &[
     Edit::Set("X-Long-8", LONG),
 ];
 
+pub fn cases() -> Vec<Case> {
+    [refused(), statuses(), heads(), requests()].concat()
+}
+
 /// A 101 that the client has to refuse.
-pub(super) fn refused() -> Vec<Case> {
+fn refused() -> Vec<Case> {
     let wrong = |section, number, rule, handshake, edits| {
         fails(Id::new(14, section, number), rule, handshake, edits, TEXT)
     };
@@ -82,7 +86,7 @@ pub(super) fn refused() -> Vec<Case> {
 }
 
 /// A response other than 101.
-pub(super) fn statuses() -> Vec<Case> {
+fn statuses() -> Vec<Case> {
     let status = |number, rule, status, edits| {
         fails(Id::new(14, 3, number), rule, Handshake::Status(status), edits, TEXT)
     };
@@ -98,7 +102,7 @@ pub(super) fn statuses() -> Vec<Case> {
 }
 
 /// A right 101 that looks unusual.
-pub(super) fn heads() -> Vec<Case> {
+fn heads() -> Vec<Case> {
     const SECOND: Bytes = Bytes {
         name: Cow::Borrowed("a second 101"),
         bytes: Cow::Borrowed(
@@ -130,14 +134,14 @@ pub(super) fn heads() -> Vec<Case> {
             TWICE,
             vec![Action::Bytes(SECOND), Action::text(TEXT)],
             vec![],
-            ExpectedClose::by_client(1002),
+            ExpectedClose::failing(&[1002]),
             KILL,
         ),
     ]
 }
 
 /// The request and the masking keys of the client.
-pub(super) fn requests() -> Vec<Case> {
+fn requests() -> Vec<Case> {
     vec![
         Case {
             check: Check::Request,

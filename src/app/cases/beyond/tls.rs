@@ -8,7 +8,7 @@ const RECORDS: &str = "RFC 8446 §5.1: \"The record layer fragments information 
 const KEYS: &str = "RFC 8446 §4.6.3: \"If the request_update field is set to \"update_requested\", then the receiver MUST \
                     send a KeyUpdate of its own\".";
 
-pub(super) fn cases() -> Vec<Case> {
+pub fn cases() -> Vec<Case> {
     let text = || Action::text(TEXT);
     let echo = || Event::text(TEXT);
     let ended = |number, start| lost(Id::new(18, 1, number), start, [Action::EndTcp]);

@@ -3,6 +3,7 @@
 pub mod beyond;
 pub mod client;
 mod formats;
+mod reactions;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,10 +31,9 @@ pub fn play(service: &Service, id: Id, flaw: Flaw) -> (Behavior, CloseBehavior) 
 }
 
 fn play_as(service: &Service, id: Id, agent: &str, flaw: Flaw) -> (Behavior, CloseBehavior) {
-    let mut driver = Driver::new(service);
     let agent_in_query = agent.replace(' ', "+").replace('/', "%2F");
     let target = format!("/runCase?casetuple={id}&agent={agent_in_query}");
-    driver.receive(driver::upgrade(&target, "").as_bytes());
+    let mut driver = Driver::asking(service, &target, "");
     driver.forget_response();
     let mut client = Client::new(flaw);
     while driver.ended.is_none() {
@@ -312,6 +312,8 @@ fn there_are_the_517_cases_of_the_suite_in_their_order() {
         ("13.*", 126),
         ("6.*.1", 23),
         ("*.1.1", 8),
+        ("1*.2.*1", 5),
+        ("1*.1.*.1", 0),
         ("7.9.3", 1),
         ("7.9", 0),
     ] {
@@ -347,6 +349,40 @@ fn cases_are_selected_by_patterns() {
     }
 }
 
+/// Written out in bytes, as the suite has them.
+#[test]
+fn large_messages_have_the_sizes_of_the_suite() {
+    let suite = Suite::default();
+    let described = |section: u8| {
+        let ids = suite
+            .ids()
+            .iter()
+            .filter(move |id| id.to_string().starts_with(&format!("9.{section}.")));
+        ids.map(|id| suite.case(*id).unwrap().description()).collect::<Vec<_>>()
+    };
+    let sent = |section: u8, kind: &str| {
+        let whole = |size: usize| format!("Sends {kind} of {size} bytes.");
+        match section {
+            1 => [65_536, 262_144, 1_048_576, 4_194_304, 8_388_608, 16_777_216].map(whole).to_vec(),
+            3 => [64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304]
+                .map(|size| format!("Sends {kind} of 4194304 bytes, in fragments of {size} bytes."))
+                .to_vec(),
+            5 => [64, 128, 256, 512, 1024, 2048]
+                .map(|size| {
+                    format!("Sends {kind} of 1048576 bytes, written {size} bytes at a time.")
+                })
+                .to_vec(),
+            _ => [0, 16, 64, 256, 1024, 4096]
+                .map(|size| format!("Sends 1000 times {kind} of {size} bytes."))
+                .to_vec(),
+        }
+    };
+    for section in [1, 3, 5, 7] {
+        assert_eq!(described(section), sent(section, "text"));
+        assert_eq!(described(section + 1), sent(section, "binary"));
+    }
+}
+
 #[test]
 fn each_case_describes_itself() {
     let suite = Suite::default();
@@ -360,13 +396,25 @@ fn each_case_describes_itself() {
         (
             Id::new(3, 3, 0),
             "Sends text \"Hello, world!\", text with RSV 011 \"Hello, world!\", ping empty, each frame in a write \
-             of its own. Expects text \"Hello, world!\". For nothing it is NON-STRICT. The client closes with 1002, or \
+             of its own. Expects text \"Hello, world!\". NON-STRICT for nothing. The client closes with 1002, or \
              ends TCP, within 1s.",
         ),
         (
             Id::new(6, 2, 4),
             "Sends text without FIN CE, 9 times continuation without FIN of 1 byte, continuation B5. Expects text \
              CEBAE1BDB9CF83CEBCCEB5. The client answers the close frame with 1000, within 1s.",
+        ),
+        (
+            Id::new(6, 4, 2),
+            "Sends text without FIN CEBAE1BDB9CF83CEBCCEB5F4, nothing for 1s, continuation without FIN 90, nothing for \
+             1s, continuation 80804153434949. Expects the end after the second part. After the third it is NON-STRICT. \
+             The client closes with 1007, or ends TCP, within 1s.",
+        ),
+        (
+            Id::new(7, 1, 6),
+            "Sends text 262144 bytes, text \"Hello, world!\", close 1000, ping empty. Expects text \"Hello, world!\". \
+             For nothing it is NON-STRICT. The client answers the close frame with 1000, within 1s. The RFC leaves it \
+             open, so there is no verdict.",
         ),
         (
             Id::new(7, 7, 8),
@@ -386,8 +434,7 @@ fn each_case_describes_itself() {
 
 /// What a WebSocket at `target` is sent after its 101, and what a plain GET of it is answered.
 fn ask(service: &Service, target: &str) -> (Vec<u8>, String) {
-    let mut driver = Driver::new(service);
-    driver.receive(driver::upgrade(target, "").as_bytes());
+    let mut driver = Driver::asking(service, target, "");
     if driver.sent.starts_with(b"HTTP/1.1 101") {
         driver.forget_response();
     }
@@ -463,6 +510,20 @@ fn a_get_without_a_case_lists_the_selected_cases() {
 }
 
 #[test]
+fn who_is_wrong_by_a_slash_is_shown_the_way() {
+    let service = driver::service(1 << 24, 1 << 30);
+    for (path, answer) in [
+        ("/cases/", "404 not found; did you mean /cases?\n"),
+        ("/Verdict?agent=x", "404 not found; did you mean /verdict?\n"),
+        ("/reports/", "404 there is no such report; /reports/index.json lists all\n"),
+    ] {
+        assert_eq!(get(&service, path), answer);
+    }
+    let run = get(&service, "/runCase?casetuple=2.1&agent=a+b%E2%80%AE");
+    assert!(run.starts_with("200 A WebSocket here plays case 2.1 to \"a b\\u{202e}\".\n"), "{run}");
+}
+
+#[test]
 fn wrong_parameters_get_400_and_what_would_be_right() {
     let service = driver::service(1 << 24, 1 << 30);
     let long = "x".repeat(101);
@@ -507,8 +568,7 @@ fn without_behaviors_there_are_no_cases() {
         let (_, response) = ask(&service, target);
         assert!(response.starts_with("404 "), "{target}: {response}");
     }
-    let mut driver = Driver::new(&service);
-    driver.receive(driver::upgrade("/runCase?case=1&agent=x", "").as_bytes());
+    let mut driver = Driver::asking(&service, "/runCase?case=1&agent=x", "");
     driver.forget_response();
     driver.receive(&frames::frame(0x81, b"hi"));
     assert_eq!(driver.take(), frames::server_frame(0x81, b"hi"));
@@ -592,7 +652,7 @@ fn the_reports_have_the_shape_of_the_suite() {
         "\"expectedClose\": {\"closedByMe\": true, \"closeCode\": [1002], \"requireClean\": false},",
         "\"received\": [],",
         "\"resultClose\": \"closed with 1000, expected 1002\",",
-        "\"closedByMe\": true,",
+        "\n  \"closedByMe\": true,",
         "\"failedByMe\": false,",
         "\"droppedByMe\": true,",
         "\"wasClean\": true,",
@@ -629,15 +689,26 @@ fn the_agents_are_listed_with_their_progress_the_last_one_first() {
         "agent": "a/b", "running": 0, "updated": began, "verdicts": { "FAILED": 1, "OK": 1, "WRONG CODE": 1 },
     });
     assert_eq!(agents(), json!([first]));
+    // The last of its cases has ended after 1.5 s, and is not quite right.
+    let late = Report {
+        started: Duration::from_secs(1),
+        duration: Duration::from_millis(1500),
+        behavior: Behavior::NonStrict,
+        ..empty_report(Id::new(1, 1, 1))
+    };
+    service.cases.results.finish("late", late);
+    let third = agents()[0].clone();
+    assert_eq!(third["updated"], "1970-01-01T00:00:02.500Z");
+    assert_eq!(third["verdicts"], json!({ "NON-STRICT": 1 }));
     // It is seen again when a case begins, whose earlier verdict does not count any more.
     service.cases.results.begin("new", Id::new(1, 1, 2), "");
     let second = json!({ "agent": "new", "running": 1, "updated": null, "verdicts": {} });
-    assert_eq!(agents(), json!([second, first]));
+    assert_eq!(agents(), json!([second, third, first]));
     service.cases.results.begin("a/b", Id::new(1, 1, 1), "");
     let first = json!({
         "agent": "a/b", "running": 1, "updated": began, "verdicts": { "FAILED": 1, "WRONG CODE": 1 },
     });
-    assert_eq!(agents(), json!([first, second]));
+    assert_eq!(agents(), json!([first, second, third]));
 }
 
 #[test]
@@ -677,10 +748,8 @@ fn the_status_of_a_case_is_told_once_there_is_a_verdict() {
     assert_eq!(message, b"\x88\x22\x03\xF0there is no verdict on this case");
     assert_eq!(response, "404 the case was not played to this agent\n");
 
-    let mut trial = Driver::new(&service);
-    trial.receive(driver::upgrade("/runCase?casetuple=1.1.1&agent=x", "").as_bytes());
-    let mut status = Driver::new(&service);
-    status.receive(driver::upgrade("/getCaseStatus?casetuple=1.1.1&agent=x", "").as_bytes());
+    let mut trial = Driver::asking(&service, "/runCase?casetuple=1.1.1&agent=x", "");
+    let mut status = Driver::asking(&service, "/getCaseStatus?casetuple=1.1.1&agent=x", "");
     status.forget_response();
     status.wait_until(Duration::from_secs(1));
     assert_eq!(status.take(), b"");
@@ -700,14 +769,24 @@ fn the_status_of_a_case_is_told_once_there_is_a_verdict() {
 }
 
 #[test]
+fn the_stop_ends_the_wait_for_a_status() {
+    let service = driver::service(1 << 24, 1 << 30);
+    let [mut trial, mut status] = [(); 2].map(|()| Driver::new(&service));
+    trial.receive(driver::upgrade("/runCase?casetuple=1.1.1&agent=x", "").as_bytes());
+    status.receive(driver::upgrade("/getCaseStatus?casetuple=1.1.1&agent=x", "").as_bytes());
+    status.forget_response();
+    status.stop();
+    status.suspend_until(Duration::from_millis(100));
+    assert!(status.take().ends_with(b"\x88\x14\x03\xE9server is stopping"));
+}
+
+#[test]
 fn a_status_is_waited_for_as_long_as_the_case_may_take() {
     let service = driver::service(1 << 24, 1 << 30);
     // A case, one with pauses, and one that lasts longer than a client is allowed to be silent elsewhere.
     for (id, secs) in [("1.1.6", 11), ("6.4.1", 4), ("9.7.2", 61)] {
-        let [mut trial, mut status] = [(); 2].map(|()| Driver::new(&service));
-        let upgrade = |path| driver::upgrade(&format!("{path}?casetuple={id}&agent=x"), "");
-        trial.receive(upgrade("/runCase").as_bytes());
-        status.receive(upgrade("/getCaseStatus").as_bytes());
+        let ask = |path| Driver::asking(&service, &format!("{path}?casetuple={id}&agent=x"), "");
+        let (_trial, mut status) = (ask("/runCase"), ask("/getCaseStatus"));
         status.forget_response();
         status.wait_before(Duration::from_secs(secs));
         assert_eq!(status.take(), b"", "{id}");
@@ -729,10 +808,8 @@ fn a_client_cannot_stop_the_server() {
 #[test]
 fn reports_wait_for_the_cases_of_the_agent() {
     let service = driver::service(1 << 24, 1 << 30);
-    let mut trial = Driver::new(&service);
-    trial.receive(driver::upgrade("/runCase?casetuple=1.1.1&agent=x", "").as_bytes());
-    let mut update = Driver::new(&service);
-    update.receive(driver::upgrade("/updateReports?agent=x", "").as_bytes());
+    let mut trial = Driver::asking(&service, "/runCase?casetuple=1.1.1&agent=x", "");
+    let mut update = Driver::asking(&service, "/updateReports?agent=x", "");
     update.forget_response();
     update.wait_until(Duration::from_secs(1));
     assert_eq!(update.take(), b"");
@@ -740,12 +817,10 @@ fn reports_wait_for_the_cases_of_the_agent() {
     update.wait_until(Duration::from_millis(1200));
     assert_eq!(update.take(), b"\x88\x00");
     // Another agent's are not waited for, and none for ever.
-    let mut trial = Driver::new(&service);
-    trial.receive(driver::upgrade("/runCase?casetuple=1.1.1&agent=x", "").as_bytes());
+    let _trial = Driver::asking(&service, "/runCase?casetuple=1.1.1&agent=x", "");
     let (message, _) = ask(&service, "/updateReports?agent=y");
     assert_eq!(message, b"\x88\x00");
-    let mut update = Driver::new(&service);
-    update.receive(driver::upgrade("/updateReports?agent=x", "").as_bytes());
+    let mut update = Driver::asking(&service, "/updateReports?agent=x", "");
     update.forget_response();
     update.wait_until(Duration::from_millis(2200));
     assert_eq!(update.take(), b"\x88\x00");
@@ -768,8 +843,7 @@ fn the_results_of_32_agents_are_kept() {
 fn what_is_kept_of_a_case_is_bounded() {
     let service = driver::service(1 << 24, 1 << 30);
     let id = Id::new(5, 9, 0);
-    let mut driver = Driver::new(&service);
-    driver.receive(driver::upgrade(&format!("/runCase?casetuple={id}&agent=x"), "").as_bytes());
+    let mut driver = Driver::asking(&service, &format!("/runCase?casetuple={id}&agent=x"), "");
     for _ in 0..1000 {
         driver.receive(&frames::frame(0x82, &[0xFF; 1000]));
         driver.receive(&frames::frame(0x8A, b"\"\\"));
@@ -786,16 +860,9 @@ fn what_is_kept_of_a_case_is_bounded() {
 fn a_case_ends_at_its_time_whatever_the_client_does() {
     // Close 1001 after 1 s, and the end of TCP a second later.
     let service = driver::service(1 << 24, 1 << 30);
-    let open = |id: &str| {
-        let mut driver = Driver::new(&service);
-        let target = format!("/runCase?casetuple={id}&agent=x");
-        driver.receive(driver::upgrade(&target, "").as_bytes());
-        driver.forget_response();
-        driver.take();
-        driver
-    };
     let second = Duration::from_secs(1);
-    let mut killed = open("1.1.2");
+    let mut killed = open(&service, "1.1.2");
+    killed.take();
     killed.wait_before(second);
     assert_eq!(killed.take(), b"");
     killed.suspend_until(second);
@@ -807,7 +874,8 @@ fn a_case_ends_at_its_time_whatever_the_client_does() {
     killed.suspend_until(2 * second);
     assert_eq!((killed.take(), killed.ended), (vec![], Some(Ended::Stream)));
 
-    let mut closed = open("2.1");
+    let mut closed = open(&service, "2.1");
+    closed.take();
     closed.wait_before(second);
     assert_eq!(closed.take(), b"");
     closed.suspend_until(second);
@@ -820,12 +888,9 @@ fn a_case_ends_at_its_time_whatever_the_client_does() {
 fn frames_are_written_as_the_case_says() {
     let service = driver::service(1 << 24, 1 << 30);
     let writes = |id: &str| {
-        let mut driver = Driver::new(&service);
         let target = format!("/runCase?casetuple={id}&agent=x");
-        driver.receive(driver::upgrade(&target, "").as_bytes());
-        while driver.wait() == Some(Duration::ZERO) {
-            driver.suspend_until(driver.now);
-        }
+        let mut driver = Driver::asking(&service, &target, "");
+        settle(&mut driver);
         driver.wait_before(Duration::from_millis(900));
         driver.writes.iter().map(|(_, len)| *len).skip(1).collect::<Vec<_>>()
     };
@@ -841,8 +906,7 @@ fn frames_are_written_as_the_case_says() {
 #[test]
 fn the_stop_ends_a_case_between_two_frames_and_without_a_verdict() {
     let service = driver::service(1 << 24, 1 << 30);
-    let mut driver = Driver::new(&service);
-    driver.receive(driver::upgrade("/runCase?casetuple=9.1.6&agent=x", "").as_bytes());
+    let mut driver = Driver::asking(&service, "/runCase?casetuple=9.1.6&agent=x", "");
     driver.forget_response();
     driver.stop();
     while !driver.is_closed() {
@@ -871,9 +935,13 @@ fn memory_that_is_short_fails_a_case_and_says_so() {
 
 /// A trial of the agent `x`, of which everything is sent that is sent at once.
 fn open<'s>(service: &'s Service, id: &str) -> Driver<'s> {
-    let mut driver = Driver::new(service);
+    open_with(service, id, "")
+}
+
+/// The same, for a request with these fields, each with its line end.
+fn open_with<'s>(service: &'s Service, id: &str, fields: &str) -> Driver<'s> {
     let target = format!("/runCase?casetuple={id}&agent=x");
-    driver.receive(driver::upgrade(&target, "").as_bytes());
+    let mut driver = Driver::asking(service, &target, fields);
     settle(&mut driver);
     driver.forget_response();
     driver
@@ -929,10 +997,9 @@ fn the_server_agrees_as_the_case_has_it() {
     const TAKEOVER: &str = "; client_no_context_takeover";
     let service = driver::service(1 << 24, 1 << 30);
     let agreed = |id: &str, offer: &str| {
-        let mut driver = Driver::new(&service);
         let target = format!("/runCase?casetuple={id}&agent=x");
         let offer = format!("Sec-WebSocket-Extensions: permessage-deflate{offer}\r\n");
-        driver.receive(driver::upgrade(&target, &offer).as_bytes());
+        let mut driver = Driver::asking(&service, &target, &offer);
         let response = driver.forget_response();
         let (_, agreed) = response.split_once("Extensions: permessage-deflate")?;
         let (first, payload) = read_frame(&mut &driver.sent[..]);
@@ -992,8 +1059,7 @@ fn pings_beside_a_long_message_are_answered_and_hold_little_memory() {
     driver.receive(&frames::frame(0x89, b"client's"));
     assert!(driver.take().ends_with(b"\x8A\x08client's"));
 
-    let mut driver = Driver::new(&service);
-    driver.receive(driver::upgrade("/runCase?casetuple=9.5.1&agent=x", "").as_bytes());
+    let mut driver = Driver::asking(&service, "/runCase?casetuple=9.5.1&agent=x", "");
     let pings = frames::frame(0x89, &[7; 125]).repeat(100);
     for _ in 0..100 {
         driver.receive(&pings);
