@@ -21,7 +21,7 @@ use crate::app::scripted::Scripted;
 use crate::app::service::Service;
 use crate::app::settings::{Settings, Timeouts};
 use crate::app::step::{Line, Topic};
-use crate::app::websocket::{Content, WebSocket};
+use crate::app::websocket::{Content, Runner, WebSocket};
 use crate::buffer::Buffer;
 use crate::escape::Quoted;
 use crate::http::request::Request;
@@ -226,11 +226,11 @@ fn for_runner(
         Control::Run(case, agent) => {
             let (results, budget) = (&cases.results, Arc::clone(budget));
             let trial = Trial::new(*case, agent, handshake, results, incoming, budget, now);
-            Content::Trial(Box::new(trial))
+            Content::Runner(Runner::Trial(Box::new(trial)))
         }
         Control::Ask(command) => {
             let answer = Answer::new(cases, command, incoming, handshake.opening, now);
-            Content::Answer(Box::new(answer))
+            Content::Runner(Runner::Answer(Box::new(answer)))
         }
     }
 }

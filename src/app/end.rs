@@ -65,7 +65,7 @@ impl fmt::Display for End {
             End::Closed(Close::ByServer(close, answer)) => {
                 write!(f, "closed by server, {close}")?;
                 match answer {
-                    Answer::Awaited => f.write_str(", not answered"),
+                    Answer::Awaited { .. } => f.write_str(", not answered"),
                     Answer::Received(answer) => write!(f, ", answered by {answer}"),
                     Answer::Ignored => Ok(()),
                 }

@@ -122,7 +122,7 @@ fn path<'r>(request: &'r Request) -> Result<&'r str, Response> {
 fn misspelled(path: &str) -> Option<&'static str> {
     // Another character may stand for the `?`, or encode it.
     let name = path.split(['%', ';', '&']).next()?.trim_matches('/');
-    let mut paths = iter::once(behavior::PATH).chain(control::paths()).chain(get::PATHS);
+    let mut paths = iter::once(behavior::PATH).chain(control::paths());
     paths.find(|known| *known != path && known[1..].eq_ignore_ascii_case(name))
 }
 

@@ -31,9 +31,13 @@ pub struct WebSocket<'s> {
 pub enum Content<'s> {
     Echo(Conversation<'s>),
     Script(Box<Scripted>),
-    /// A case that is run with the client.
+    Runner(Runner<'s>),
+}
+
+/// What a client that runs the cases asks for.
+// Not in `Content`, since a choice among four costs the echo 18 instructions a message.
+pub enum Runner<'s> {
     Trial(Box<Trial<'s>>),
-    /// The answer to a command of a client that runs the cases.
     Answer(Box<Answer<'s>>),
 }
 
@@ -66,8 +70,8 @@ impl<'s> WebSocket<'s> {
         let step = match &mut self.content {
             Content::Echo(conversation) => conversation.next(now, traced),
             Content::Script(scripted) => scripted.next(now, traced),
-            Content::Trial(trial) => trial.next(now),
-            Content::Answer(answer) => answer.next(now),
+            Content::Runner(Runner::Trial(trial)) => trial.next(now),
+            Content::Runner(Runner::Answer(answer)) => answer.next(now),
         };
         let [head, payload] = match step {
             Step::Send { head, payload } => [head, payload],
@@ -92,8 +96,9 @@ impl<'s> WebSocket<'s> {
     pub fn received(&mut self, bytes: usize, now: Duration) {
         self.received += bytes as u64;
         match &mut self.content {
+            Content::Echo(conversation) => conversation.incoming.received(bytes, now),
             Content::Script(scripted) => scripted.received(bytes, now),
-            _ => self.incoming_mut().received(bytes, now),
+            Content::Runner(_) => self.incoming_mut().received(bytes, now),
         }
     }
 
@@ -103,7 +108,7 @@ impl<'s> WebSocket<'s> {
             Content::Echo(conversation) => conversation.waited(now),
             Content::Script(scripted) => scripted.waited(now),
             // There are no pings.
-            Content::Trial(_) | Content::Answer(_) => drop(self.incoming_mut().waited(now)),
+            Content::Runner(_) => drop(self.incoming_mut().waited(now)),
         }
     }
 
@@ -111,14 +116,14 @@ impl<'s> WebSocket<'s> {
     /// sent.
     pub fn ended(&mut self, now: Duration, unsent: usize) {
         self.sent = self.sent.saturating_sub(unsent as u64);
-        if let Content::Trial(trial) = &mut self.content {
+        if let Content::Runner(Runner::Trial(trial)) = &mut self.content {
             trial.ended(now);
         }
     }
 
     /// Processes the answer to [`Step::Report`].
     pub fn reported(&mut self, result: Result<(), String>) {
-        if let Content::Answer(answer) = &mut self.content {
+        if let Content::Runner(Runner::Answer(answer)) = &mut self.content {
             answer.reported(result);
         }
     }
@@ -128,8 +133,8 @@ impl<'s> WebSocket<'s> {
         match &mut self.content {
             Content::Echo(conversation) => conversation.stop(),
             Content::Script(scripted) => scripted.stop(),
-            Content::Trial(trial) => trial.stop(),
-            Content::Answer(answer) => answer.stop(),
+            Content::Runner(Runner::Trial(trial)) => trial.stop(),
+            Content::Runner(Runner::Answer(answer)) => answer.stop(),
         }
     }
 
@@ -137,15 +142,17 @@ impl<'s> WebSocket<'s> {
     pub fn end(&self) -> End {
         match &self.content {
             Content::Script(scripted) => scripted.end(),
-            Content::Trial(trial) => trial.end(),
-            Content::Echo(_) | Content::Answer(_) => End::of(&self.incoming().session),
+            Content::Runner(Runner::Trial(trial)) => trial.end(),
+            Content::Echo(_) | Content::Runner(Runner::Answer(_)) => {
+                End::of(&self.incoming().session)
+            }
         }
     }
 
     /// The log line about its `end` at `now`.
     #[cold]
     pub fn line(&self, end: End, now: Duration) -> (Topic, Line) {
-        if let Content::Trial(trial) = &self.content
+        if let Content::Runner(Runner::Trial(trial)) = &self.content
             && let Some(verdict) = trial.line()
         {
             return (Topic::Verdict, Line::Text(verdict.into()));
@@ -154,7 +161,7 @@ impl<'s> WebSocket<'s> {
             Content::Echo(conversation) => (Topic::Ended, conversation.messages()),
             Content::Script(scripted) => (Topic::Ended, scripted.messages()),
             // A client that runs the cases opens many connections.
-            Content::Trial(_) | Content::Answer(_) => (Topic::Detail, 0),
+            Content::Runner(_) => (Topic::Detail, 0),
         };
         let ended = Ended {
             client: self.number,
@@ -173,8 +180,8 @@ impl<'s> WebSocket<'s> {
         match &self.content {
             Content::Echo(conversation) => &conversation.incoming,
             Content::Script(scripted) => &scripted.incoming,
-            Content::Trial(trial) => &trial.incoming,
-            Content::Answer(answer) => &answer.incoming,
+            Content::Runner(Runner::Trial(trial)) => &trial.incoming,
+            Content::Runner(Runner::Answer(answer)) => &answer.incoming,
         }
     }
 
@@ -182,8 +189,8 @@ impl<'s> WebSocket<'s> {
         match &mut self.content {
             Content::Echo(conversation) => &mut conversation.incoming,
             Content::Script(scripted) => &mut scripted.incoming,
-            Content::Trial(trial) => &mut trial.incoming,
-            Content::Answer(answer) => &mut answer.incoming,
+            Content::Runner(Runner::Trial(trial)) => &mut trial.incoming,
+            Content::Runner(Runner::Answer(answer)) => &mut answer.incoming,
         }
     }
 }

@@ -276,7 +276,9 @@ fn hint(addr: &str, error: &io::Error) -> &'static str {
         (ErrorKind::InvalidInput, false) => {
             "; a link-local address needs its interface, for example [fe80::1%eth0]:1222"
         }
-        (_, false) if addr.contains('%') => "; no interface of this machine has that name",
+        (_, false) if addr.contains('%') => {
+            "; no interface of this machine has that name, or the address is not link-local"
+        }
         _ if Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT) => {
             "; this machine has no IPv6"
         }

@@ -296,7 +296,7 @@ impl StallTimer {
 
     /// Records a send of `bytes` that returned at `now`.
     fn record(&mut self, bytes: usize, now: Duration, write_timeout: Duration) {
-        let elapsed = self.updated.map_or(Duration::ZERO, |updated| now - updated);
+        let elapsed = self.updated.map_or(Duration::ZERO, |updated| now.saturating_sub(updated));
         // A longer time was not spent waiting for the peer: the process was suspended.
         self.time += elapsed.min(write_timeout / WRITE_TIMEOUT_PARTS);
         self.updated = Some(now);

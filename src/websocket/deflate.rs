@@ -188,8 +188,8 @@ impl PerMessageDeflate {
     /// answer the offer with [`parameters`](Self::parameters).
     pub fn new(mut parameters: Parameters, pool: Arc<Pool>) -> Self {
         let charge = |no_context_takeover: &mut bool, bytes| {
-            let is_wanted = !*no_context_takeover;
-            let charge = is_wanted.then(|| pool.budget.charge_optional(bytes).ok()).flatten();
+            let charge =
+                if *no_context_takeover { None } else { pool.budget.charge_optional(bytes).ok() };
             *no_context_takeover = charge.is_none();
             charge
         };

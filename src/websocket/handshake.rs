@@ -81,14 +81,11 @@ pub fn accept(request: &Request, policy: &Policy) -> Result<Upgrade, Response> {
     }
     match request.values("Sec-WebSocket-Version").collect::<Vec<_>>()[..] {
         [b"13"] => {}
-        [] => {
-            return Err(wrong_version("Sec-WebSocket-Version is missing; it has to be 13"));
-        }
+        [] => return Err(wrong_version("Sec-WebSocket-Version is missing; it has to be 13")),
         [version] => {
             let version = Quoted(version);
-            return Err(wrong_version(format!(
-                "Sec-WebSocket-Version is {version}; it has to be 13"
-            )));
+            let reason = format!("Sec-WebSocket-Version is {version}; it has to be 13");
+            return Err(wrong_version(reason));
         }
         _ => return bad_request("Sec-WebSocket-Version is repeated"),
     }

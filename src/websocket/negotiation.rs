@@ -137,7 +137,6 @@ fn accept(
     let terms = terms.ok_or("compression is off")?;
     // §7.1.2.2: the server may limit the client's window only if the client offers that.
     let mut answer = Parameters { client_max_window_bits: None, ..terms };
-    let lowest = |own: Option<u8>, offered: u8| own.map_or(offered, |own| own.min(offered));
     for (number, (name, value)) in offer.iter().enumerate() {
         if offer[..number].iter().any(|(earlier, _)| earlier == name) {
             return Err(format!("parameter {} is repeated", Quoted(name.as_bytes())).into());
@@ -150,7 +149,8 @@ fn accept(
             }
             ("server_max_window_bits", Some(bits)) => {
                 let offered = window_bits(name, bits)?;
-                answer.server_max_window_bits = Some(lowest(terms.server_max_window_bits, offered));
+                let own = terms.server_max_window_bits.unwrap_or(offered);
+                answer.server_max_window_bits = Some(own.min(offered));
             }
             ("server_max_window_bits", None) => return Err(format!("{name} has no value").into()),
             // Without such terms, the offer needs no answer: the server can inflate any window.

@@ -53,7 +53,10 @@ pub enum Close {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It has not arrived. The frames before it are skipped.
-    Awaited,
+    Awaited {
+        /// The remaining payload bytes of the frame that is skipped.
+        skip: u64,
+    },
     Received(CloseFrame),
     /// It is ignored, since the peer broke the protocol. §7.1.7: an endpoint "MUST NOT continue to
     /// attempt to process data from the remote endpoint (including a responding Close frame)".
@@ -71,7 +74,7 @@ impl Close {
 
     /// Whether nothing more is expected from the peer.
     pub fn is_complete(&self) -> bool {
-        !matches!(self, Close::ByServer(_, Answer::Awaited))
+        !matches!(self, Close::ByServer(_, Answer::Awaited { .. }))
     }
 }
 
@@ -114,11 +117,7 @@ enum State {
         /// Rotated to the position of the next byte.
         masking_key: [u8; 4],
     },
-    Closed {
-        close: Close,
-        /// The remaining payload bytes of the frame that is skipped.
-        skip: u64,
-    },
+    Closed(Close),
 }
 
 impl Session {
@@ -165,18 +164,17 @@ impl Session {
         let header = frame::decode_short(input)?;
         let kind = if header.opcode == Opcode::Text { Kind::Text } else { Kind::Binary };
         let len = header.payload_len as usize;
-        let (_, rest) = input.split_at_mut(SHORT_HEADER_LEN);
-        if len > self.max_message_size.min(rest.len()) {
+        let payload = input.get_mut(SHORT_HEADER_LEN..SHORT_HEADER_LEN + len)?;
+        if len > self.max_message_size {
             return None;
         }
-        let (_, ascii) = frame::unmask(&mut rest[..len], header.masking_key);
-        if kind == Kind::Text && !ascii && str::from_utf8(&rest[..len]).is_err() {
+        let (_, ascii) = frame::unmask(payload, header.masking_key);
+        if kind == Kind::Text && !ascii && str::from_utf8(payload).is_err() {
             // Masked again, for the path that closes.
-            frame::unmask(&mut rest[..len], header.masking_key);
+            frame::unmask(payload, header.masking_key);
             return None;
         }
-        take(input, SHORT_HEADER_LEN);
-        Some((kind, take(input, len)))
+        Some((kind, &take(input, SHORT_HEADER_LEN + len)[SHORT_HEADER_LEN..]))
     }
 
     /// The payload of the message that was [assembled](Event::Assembled) last.
@@ -226,25 +224,22 @@ impl Session {
     /// Begins the closing handshake with `close`, or replaces a close frame that was not sent yet.
     #[cold]
     pub fn close(&mut self, close: CloseFrame) {
-        let (answer, skip) = match &self.state {
-            State::Idle | State::Fragmented(_) => (Answer::Awaited, 0),
-            State::InInput { len, .. } => (Answer::Awaited, *len as u64),
-            State::Payload { missing, .. } => (Answer::Awaited, *missing as u64),
-            State::Closed { close: Close::ByServer(_, answer), skip } => (answer.clone(), *skip),
-            State::Closed { close: Close::ByPeer(close), skip } => {
-                (Answer::Received(close.clone()), *skip)
+        let answer = match &self.state {
+            State::Idle | State::Fragmented(_) | State::InInput { .. } => {
+                Answer::Awaited { skip: 0 }
             }
+            State::Payload { missing, .. } => Answer::Awaited { skip: *missing as u64 },
+            State::Closed(Close::ByServer(_, answer)) => answer.clone(),
+            State::Closed(Close::ByPeer(close)) => Answer::Received(close.clone()),
         };
-        self.state = State::Closed { close: Close::ByServer(close, answer), skip };
+        self.state = State::Closed(Close::ByServer(close, answer));
     }
 
     #[cold]
     fn fail(&mut self, close: CloseFrame) {
         let is_failure = close.is_failure();
         self.close(close);
-        if is_failure
-            && let State::Closed { close: Close::ByServer(_, answer), .. } = &mut self.state
-        {
+        if is_failure && let State::Closed(Close::ByServer(_, answer)) = &mut self.state {
             *answer = Answer::Ignored;
         }
     }
@@ -252,7 +247,7 @@ impl Session {
     /// The closing handshake, once it began.
     pub fn closed(&self) -> Option<&Close> {
         match &self.state {
-            State::Closed { close, .. } => Some(close),
+            State::Closed(close) => Some(close),
             _ => None,
         }
     }
@@ -262,7 +257,7 @@ impl Session {
         match self.state {
             State::InInput { header_len, seen, .. } => Some(seen - header_len),
             State::Fragmented(_) | State::Payload { .. } => Some(self.message.filled().len()),
-            State::Idle | State::Closed { .. } => None,
+            State::Idle | State::Closed(_) => None,
         }
     }
 
@@ -330,18 +325,16 @@ impl Session {
         input: &mut &'i mut [u8],
         room: usize,
     ) -> Result<Option<Event<'i>>, CloseFrame> {
-        loop {
+        let (kind, in_input) = loop {
             match self.state {
                 State::Idle | State::Fragmented(_) => {
                     let Some((header, header_len)) = frame::decode(input)? else {
                         return Ok(None);
                     };
                     let Some(kind) = self.check(&header)? else {
-                        if header.payload_len > (input.len() - header_len) as u64 {
-                            return Ok(None);
-                        }
                         let payload = take_payload(input, header_len, &header);
-                        return Ok(Some(self.control(header.opcode, payload)?));
+                        let event = payload.map(|payload| self.control(header.opcode, payload));
+                        return Ok(event.transpose()?);
                     };
                     self.begin_payload(kind, &header, header_len, room)?;
                     if !matches!(self.state, State::InInput { .. }) {
@@ -350,10 +343,7 @@ impl Session {
                 }
                 State::InInput { kind, .. } => {
                     let Some(payload) = self.take_whole(input)? else { return Ok(None) };
-                    return match self.encoding {
-                        Encoding::Plain => Ok(Some(Event::InInput(kind, payload))),
-                        Encoding::Deflated => self.inflate(kind, payload).map(Some),
-                    };
+                    break (kind, Some(payload));
                 }
                 State::Payload { kind, fin, .. } => {
                     let complete = self.take_piece(input)?;
@@ -369,96 +359,71 @@ impl Session {
                         continue;
                     }
                     self.state = State::Idle;
-                    return match self.encoding {
-                        Encoding::Plain => Ok(Some(Event::Assembled(kind))),
-                        Encoding::Deflated => self.inflate_assembled(kind).map(Some),
-                    };
+                    break (kind, None);
                 }
-                State::Closed { .. } => {
+                State::Closed(_) => {
                     self.skip(input);
                     return Ok(None);
                 }
             }
-        }
-    }
-
-    /// Checks a header against the state. Returns the kind of message that a
-    /// data frame belongs to, or `None` for a control frame.
-    fn check(&self, header: &Header) -> Result<Option<Kind>, ProtocolError> {
-        if header.rsv != 0 {
-            return self.check_compressed(header).map(Some);
-        }
-        let kind = match (header.opcode, &self.state) {
-            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => {
-                // §5.5: "All control frames MUST have a payload length of 125 bytes or less and
-                // MUST NOT be fragmented."
-                return match (header.fin, header.payload_len) {
-                    (false, _) => Err(ProtocolError::FragmentedControl),
-                    (true, 126..) => Err(ProtocolError::LongControl),
-                    (true, _) => Ok(None),
-                };
-            }
-            (Opcode::Continuation, State::Fragmented(kind)) => {
-                return self.check_continuation(*kind, header.payload_len).map(Some);
-            }
-            (Opcode::Continuation, _) => return Err(ProtocolError::UnexpectedContinuation),
-            (_, State::Fragmented(_)) => return Err(ProtocolError::UnfinishedMessage),
-            (Opcode::Text, _) => Kind::Text,
-            (Opcode::Binary, _) => Kind::Binary,
         };
-        check_size(0, header.payload_len, self.max_message_size)?;
-        Ok(Some(kind))
+        Ok(Some(match (self.encoding, in_input) {
+            (Encoding::Plain, Some(payload)) => Event::InInput(kind, payload),
+            (Encoding::Plain, None) => Event::Assembled(kind),
+            (Encoding::Deflated, in_input) => self.inflate(kind, in_input)?,
+        }))
     }
 
-    fn check_continuation(&self, kind: Kind, payload_len: u64) -> Result<Kind, ProtocolError> {
-        check_size(self.message.filled().len(), payload_len, self.max_size())?;
-        Ok(kind)
-    }
-
-    /// Checks the header of a frame with a reserved bit. RFC 7692 §6: RSV1 marks a compressed message,
-    /// and only its first frame has it.
+    /// Inflates a whole message, in the input or assembled.
     #[cold]
-    fn check_compressed(&self, header: &Header) -> Result<Kind, ProtocolError> {
-        if self.deflate.is_none() || header.rsv != frame::RSV1 {
-            return Err(ProtocolError::ReservedBits);
-        }
-        let kind = match header.opcode {
-            Opcode::Text => Kind::Text,
-            Opcode::Binary => Kind::Binary,
-            _ => return Err(ProtocolError::MisplacedRsv1),
-        };
-        if let State::Fragmented(_) = self.state {
-            return Err(ProtocolError::UnfinishedMessage);
-        }
-        check_size(0, header.payload_len, self.max_compressed_size())?;
-        Ok(kind)
-    }
-
-    /// The maximum size of the message in pieces, as received.
-    fn max_size(&self) -> usize {
-        match self.encoding {
-            Encoding::Plain => self.max_message_size,
-            Encoding::Deflated => self.max_compressed_size(),
-        }
-    }
-
-    /// The maximum size of a message before it is inflated. Incompressible data grows by less than this
-    /// allows.
-    fn max_compressed_size(&self) -> usize {
-        self.max_message_size.saturating_add(self.max_message_size / 8 + 64)
-    }
-
-    #[cold]
-    fn inflate<'i>(&mut self, kind: Kind, payload: &[u8]) -> Result<Event<'i>, CloseFrame> {
+    fn inflate<'i>(
+        &mut self,
+        kind: Kind,
+        in_input: Option<&[u8]>,
+    ) -> Result<Event<'i>, CloseFrame> {
+        let payload = in_input.unwrap_or(self.message.filled());
         let deflate = self.deflate.as_mut().ok_or(ProtocolError::ReservedBits)?;
         let inflated = deflate.inflate(kind, payload, self.max_message_size)?;
         Ok(Event::Inflated(kind, Box::new(inflated)))
     }
 
-    fn inflate_assembled<'i>(&mut self, kind: Kind) -> Result<Event<'i>, CloseFrame> {
-        let deflate = self.deflate.as_mut().ok_or(ProtocolError::ReservedBits)?;
-        let inflated = deflate.inflate(kind, self.message.filled(), self.max_message_size)?;
-        Ok(Event::Inflated(kind, Box::new(inflated)))
+    /// Checks a header against the state. Returns the kind of message that a
+    /// data frame belongs to, or `None` for a control frame.
+    fn check(&self, header: &Header) -> Result<Option<Kind>, ProtocolError> {
+        let encoding = match header.rsv {
+            0 => Encoding::Plain,
+            frame::RSV1 if self.deflate.is_some() => Encoding::Deflated,
+            _ => return Err(ProtocolError::ReservedBits),
+        };
+        let (kind, encoding, so_far) = match (header.opcode, &self.state) {
+            (Opcode::Text | Opcode::Binary, State::Fragmented(_)) => {
+                return Err(ProtocolError::UnfinishedMessage);
+            }
+            (Opcode::Text, _) => (Kind::Text, encoding, 0),
+            (Opcode::Binary, _) => (Kind::Binary, encoding, 0),
+            // RFC 7692 §6.1: only the first frame of a message has RSV1.
+            _ if encoding == Encoding::Deflated => return Err(ProtocolError::MisplacedRsv1),
+            (Opcode::Continuation, State::Fragmented(kind)) => {
+                (*kind, self.encoding, self.message.filled().len())
+            }
+            (Opcode::Continuation, _) => return Err(ProtocolError::UnexpectedContinuation),
+            // §5.5: "All control frames MUST have a payload length of 125 bytes or less and MUST NOT be
+            // fragmented."
+            _ if !header.fin => return Err(ProtocolError::FragmentedControl),
+            _ if header.payload_len > 125 => return Err(ProtocolError::LongControl),
+            _ => return Ok(None),
+        };
+        check_size(so_far, header.payload_len, self.max_size(encoding))?;
+        Ok(Some(kind))
+    }
+
+    /// The maximum size of a message as received. Incompressible data grows by less than this allows.
+    fn max_size(&self, encoding: Encoding) -> usize {
+        let max = self.max_message_size;
+        match encoding {
+            Encoding::Plain => max,
+            Encoding::Deflated => max.saturating_add(max / 8 + 64),
+        }
     }
 
     fn begin_payload(
@@ -481,7 +446,7 @@ impl Session {
             }
             self.message.clear();
         }
-        let max_size = self.max_size();
+        let max_size = self.max_size(self.encoding);
         // The length of a fragmented message is known only at its end. With this capacity, a small one
         // grows at most once.
         let capacity = match self.message.filled().len() + missing {
@@ -516,6 +481,7 @@ impl Session {
         if checked.is_ok() && !is_whole {
             return Ok(None);
         }
+        // Wrong text is taken, too: it is no longer unread for the trace.
         let payload = &take(input, end)[header_len..];
         checked?;
         self.state = State::Idle;
@@ -549,10 +515,10 @@ impl Session {
         Ok(match opcode {
             Opcode::Ping => Event::Ping(payload),
             Opcode::Close => {
-                self.refused_close = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
-                let close = Close::ByPeer(CloseFrame::decode(payload)?);
-                self.refused_close = None;
-                self.state = State::Closed { close, skip: 0 };
+                let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                let close =
+                    CloseFrame::decode(payload).inspect_err(|_| self.refused_close = code)?;
+                self.state = State::Closed(Close::ByPeer(close));
                 Event::Close
             }
             _ => Event::Pong(payload),
@@ -562,31 +528,26 @@ impl Session {
     /// Skips frames up to the peer's answer to the server's close frame, and everything after it.
     #[cold]
     fn skip(&mut self, input: &mut &mut [u8]) {
-        let State::Closed { close: Close::ByServer(_, answer), skip } = &mut self.state else {
-            take(input, input.len());
-            return;
-        };
-        while let Answer::Awaited = answer {
+        while let State::Closed(Close::ByServer(_, answer)) = &mut self.state
+            && let Answer::Awaited { skip } = answer
+        {
             let skipped = input.len().min(usize::try_from(*skip).unwrap_or(usize::MAX));
             take(input, skipped);
             *skip -= skipped as u64;
             match frame::decode(input) {
                 Ok(None) => return,
-                Ok(Some((Header { opcode: Opcode::Close, payload_len: 126.., .. }, _))) => {
+                Ok(Some((Header { opcode: Opcode::Close, payload_len: 126.., .. }, _)))
+                | Err(_) => {
                     *answer = Answer::Ignored;
                 }
                 Ok(Some((header @ Header { opcode: Opcode::Close, .. }, header_len))) => {
-                    if header.payload_len > (input.len() - header_len) as u64 {
-                        return;
-                    }
-                    let payload = take_payload(input, header_len, &header);
+                    let Some(payload) = take_payload(input, header_len, &header) else { return };
                     *answer = CloseFrame::decode(payload).map_or(Answer::Ignored, Answer::Received);
                 }
                 Ok(Some((header, header_len))) => {
                     take(input, header_len);
                     *skip = header.payload_len;
                 }
-                Err(_) => *answer = Answer::Ignored,
             }
         }
         take(input, input.len());
@@ -615,12 +576,19 @@ fn unmask(piece: &mut [u8], before: usize, masking_key: &mut [u8; 4], checked: &
     }
 }
 
-/// Splits a frame's payload off the input and unmasks it.
-fn take_payload<'i>(input: &mut &'i mut [u8], header_len: usize, header: &Header) -> &'i [u8] {
+/// Splits a frame's payload off the input and unmasks it. `None` if the payload is not whole.
+fn take_payload<'i>(
+    input: &mut &'i mut [u8],
+    header_len: usize,
+    header: &Header,
+) -> Option<&'i [u8]> {
+    if header.payload_len > (input.len() - header_len) as u64 {
+        return None;
+    }
     take(input, header_len);
     let payload = take(input, header.payload_len as usize);
     frame::unmask(payload, header.masking_key);
-    payload
+    Some(payload)
 }
 
 fn take<'i>(input: &mut &'i mut [u8], len: usize) -> &'i mut [u8] {

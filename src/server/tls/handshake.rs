@@ -68,8 +68,10 @@ impl<'a> Handshake<'a> {
             return Ok(Advance::Incomplete(session.receive_record(socket, wait)?));
         }
         // The rest of a handshake is cheap, and needs no permit.
-        let mut permit = None;
+        let (mut config, mut permit) = (None, None);
         if !session.is_begun() {
+            // Before the permit, since the files of the certificate may be slow to read.
+            config = Some(self.acceptor.certificate.config());
             permit = self.acceptor.permits.acquire(wait);
             if permit.is_none() {
                 socket.set_now();
@@ -82,7 +84,7 @@ impl<'a> Handshake<'a> {
         }
         // On a separate stack: pages that the client's own stack has touched stay resident while it is
         // connected.
-        let processed = stacker::grow(STACK_SIZE, || session.process_handshake());
+        let processed = stacker::grow(STACK_SIZE, || session.process_handshake(config));
         drop(permit);
         socket.set_now();
         session.flush(socket)?;
@@ -110,8 +112,7 @@ impl<'a> Handshake<'a> {
             if first[0].is_ascii_alphabetic() || first[0] == b'\r' {
                 return Ok(Received::NotTls);
             }
-            let config = self.acceptor.certificate.config();
-            self.session = Some(Box::new(Session::new(config, self.budget)?));
+            self.session = Some(Box::new(Session::new(self.budget)?));
             return Ok(Received::Bytes(0));
         }
         Ok(received)

@@ -42,7 +42,8 @@ const OVERHEAD: usize = 128;
 
 /// One client's session.
 pub struct Session {
-    tls: UnbufferedServerConnection,
+    /// `None` until a whole record has arrived, since it costs 10 KiB, and making it a deep stack.
+    tls: Option<Box<UnbufferedServerConnection>>,
     /// Received records, decrypted in place. After [`process`](Self::process) none of them is whole.
     /// Sending relies on that: rustls then processes nothing, and there is nothing to discard.
     input: Buffer,
@@ -56,14 +57,16 @@ pub struct Session {
     is_ended: bool,
 }
 
+const NOT_BEGUN: &str = "the handshake has not begun";
+
 impl Session {
     /// A session whose handshake is about to begin.
-    pub fn new(config: Arc<ServerConfig>, budget: &Arc<Budget>) -> Result<Self, Error> {
+    pub fn new(budget: &Arc<Budget>) -> Result<Self, Error> {
         let mut input = Buffer::new(Arc::clone(budget));
         reserve(&mut input, HELLO_INPUT)?;
         let output = Buffer::new(Arc::clone(budget));
         Ok(Session {
-            tls: UnbufferedServerConnection::new(config)?,
+            tls: None,
             input,
             kept: 0,
             received: VecDeque::new(),
@@ -101,19 +104,24 @@ impl Session {
 
     /// Whether the server has answered the hello.
     pub fn is_begun(&self) -> bool {
-        let kind = self.tls.handshake_kind();
-        matches!(kind, Some(HandshakeKind::Full | HandshakeKind::Resumed))
-            || self.tls.negotiated_key_exchange_group().is_some()
+        self.tls.as_ref().is_some_and(|tls| {
+            let kind = tls.handshake_kind();
+            matches!(kind, Some(HandshakeKind::Full | HandshakeKind::Resumed))
+                || tls.negotiated_key_exchange_group().is_some()
+        })
     }
 
-    /// Processes the received part of the handshake.
-    pub fn process_handshake(&mut self) -> Result<(), Error> {
+    /// Processes the received part of the handshake. The first part needs `config`.
+    pub fn process_handshake(&mut self, config: Option<Arc<ServerConfig>>) -> Result<(), Error> {
+        if let (None, Some(config)) = (&self.tls, config) {
+            self.tls = Some(Box::new(UnbufferedServerConnection::new(config)?));
+        }
         self.process(&mut []).map(drop)
     }
 
     /// Whether the handshake is incomplete.
     pub fn is_handshaking(&self) -> bool {
-        self.tls.is_handshaking()
+        self.tls.as_ref().is_none_or(|tls| tls.is_handshaking())
     }
 
     /// Whether the peer has ended the session.
@@ -162,8 +170,9 @@ impl Session {
     pub fn send_last(&mut self, socket: &mut TimedSocket, bytes: &[u8]) -> Result<(), Error> {
         self.encrypt(socket, bytes, b"")?;
         let Session { tls, input, output, .. } = self;
-        if let Ok(ConnectionState::WriteTraffic(mut traffic)) =
-            tls.process_tls_records(input.filled_mut()).state
+        if let Some(tls) = tls
+            && let Ok(ConnectionState::WriteTraffic(mut traffic)) =
+                tls.process_tls_records(input.filled_mut()).state
         {
             let bytes = traffic.queue_close_notify(output.spare_mut()).map_err(Error::tls)?;
             output.advance(bytes);
@@ -174,8 +183,9 @@ impl Session {
     /// Sends new keys, and asks for the peer's (RFC 8446 §4.6.3). TLS 1.2 has no such message.
     pub fn update_keys(&mut self, socket: &mut TimedSocket) -> Result<(), Error> {
         let Session { tls, input, .. } = self;
-        if let Ok(ConnectionState::WriteTraffic(traffic)) =
-            tls.process_tls_records(input.filled_mut()).state
+        if let Some(tls) = tls
+            && let Ok(ConnectionState::WriteTraffic(traffic)) =
+                tls.process_tls_records(input.filled_mut()).state
             && traffic.refresh_traffic_keys().is_ok()
         {
             self.process(&mut [])?;
@@ -204,6 +214,7 @@ impl Session {
         let Session { tls, input, output, .. } = self;
         let is_small = head.len() + payload.len() + 3 * OVERHEAD <= SMALL_OUTPUT;
         reserve(output, if is_small { SMALL_OUTPUT } else { LARGE_OUTPUT })?;
+        let tls = tls.as_mut().ok_or(Error::tls(NOT_BEGUN))?;
         let ConnectionState::WriteTraffic(mut traffic) =
             tls.process_tls_records(input.filled_mut()).state?
         else {
@@ -226,6 +237,7 @@ impl Session {
     /// bytes in `into`.
     fn process(&mut self, into: &mut [u8]) -> Result<usize, Error> {
         let Session { tls, input, kept, received, output, is_ended } = self;
+        let tls = tls.as_mut().ok_or(Error::tls(NOT_BEGUN))?;
         let (mut processed, mut filled) = (0, 0);
         loop {
             let UnbufferedStatus { mut discard, state } =
@@ -289,9 +301,12 @@ impl Session {
 
     /// The agreed version and cipher suite.
     pub fn agreed(&self) -> String {
-        match (self.tls.protocol_version(), self.tls.negotiated_cipher_suite()) {
+        let tls = self.tls.as_ref();
+        let version = tls.and_then(|tls| tls.protocol_version());
+        let suite = tls.and_then(|tls| tls.negotiated_cipher_suite());
+        match (version, suite) {
             (Some(version), Some(suite)) => format!("{version:?}, {:?}", suite.suite()),
-            _ => String::new(),
+            _ => NOT_BEGUN.into(),
         }
     }
 

@@ -497,6 +497,7 @@ fn a_name_is_listened_on_at_each_of_its_addresses_and_one_port() {
 fn an_address_that_is_none_of_this_machine_is_refused_with_what_would_be_right() {
     for (addr, why) in [
         ("[fe80::1%no-such]:1222", "no interface of this machine has that name"),
+        ("[::1%lo]:1222", "or the address is not link-local"),
         ("192.0.2.1:1222", "this machine does not have that address"),
         ("[fe80::1%lo]:1222", "this machine does not have that address"),
         ("[fe80::1]:1222", "a link-local address needs its interface"),

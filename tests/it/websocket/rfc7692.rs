@@ -364,6 +364,9 @@ fn a_message_may_end_with_a_final_block_and_go_on_behind_one() {
         assert_eq!(replies, [b"HelloHelloHello"]);
         assert_eq!(echoes(parameters, BINARY, &[&behind, last]), [&b"HelloHello"[..], b"Hello"]);
         assert_eq!(echoes(parameters, BINARY, &[empty, last]), [b"Hello"; 2]);
+        if !parameters.client_no_context_takeover {
+            assert_eq!(echoes(parameters, BINARY, &[last, AGAIN]), [b"Hello"; 2]);
+        }
     }
 }
 

@@ -317,6 +317,18 @@ fn keys_are_updated_between_two_texts() {
 }
 
 #[test]
+fn echoes_before_their_texts_end_in_a_close_frame_without_new_keys() {
+    let service = driver::service(1 << 20, 1 << 22);
+    let mut driver = Driver::new(&service);
+    driver.connection.spoke_tls();
+    let request = driver::upgrade("/runCase?casetuple=18.3.1&agent=client", "");
+    let echo = frames::frame(0x81, b"Hello, world!");
+    driver.receive(&[request.into_bytes(), echo.repeat(2)].concat());
+    settle(&mut driver);
+    assert!(driver.sent.ends_with(b"\x88\x02\x03\xE8") && driver.key_updates.is_empty());
+}
+
+#[test]
 fn a_key_is_compared_with_that_of_the_agents_last_run() {
     let service = driver::service(1 << 20, 1 << 22);
     let id = Id::new(14, 5, 1);

@@ -407,19 +407,24 @@ fn each_case_describes_itself() {
         (
             Id::new(6, 4, 2),
             "Sends text without FIN CEBAE1BDB9CF83CEBCCEB5F4, nothing for 1s, continuation without FIN 90, nothing for \
-             1s, continuation 80804153434949. Expects the end after the second part. After the third it is NON-STRICT. \
-             The client closes with 1007, or ends TCP, within 1s.",
+             1s, continuation 80804153434949. Expects the end after the second part. NON-STRICT after the third. The \
+             client closes with 1007, or ends TCP, within 1s.",
         ),
         (
             Id::new(7, 1, 6),
             "Sends text 262144 bytes, text \"Hello, world!\", close 1000, ping empty. Expects text \"Hello, world!\". \
-             For nothing it is NON-STRICT. The client answers the close frame with 1000, within 1s. The RFC leaves it \
-             open, so there is no verdict.",
+             NON-STRICT for nothing. The client answers the close frame with 1000, within 1s. The RFC leaves it open, so \
+             there is no verdict.",
         ),
         (
             Id::new(7, 7, 8),
             "Sends close 1010. Expects nothing. The client answers the close frame with 1000 or 1010, within 1s. \
              Only clients have a use for 1010 (RFC 6455 §7.4.1), and some refuse it.",
+        ),
+        (
+            Id::new(9, 7, 2),
+            "Sends 1000 times text of 16 bytes. Expects each message back before it sends the next. The client answers \
+             the close frame with 1000, within 60s.",
         ),
         (
             Id::new(9, 6, 3),

@@ -55,8 +55,8 @@ fn the_reason_names_what_the_client_did_instead_of_waiting_for_the_close() {
     for (sent, reason) in [
         (frames::close(1009), "the client closed first, with 1009, but the server had to"),
         (frames::frame(0x88, b""), "the client closed first, but the server had to"),
-        (vec![], "the client ended TCP, and the server had to close"),
-        (vec![0x81], "the client ended TCP, and the server had to close"),
+        (vec![], "the client ended TCP, but the server had to close"),
+        (vec![0x81], "the client ended TCP, but the server had to close"),
     ] {
         let service = service();
         let mut driver = open(&service, "1.1.2");
@@ -64,6 +64,16 @@ fn the_reason_names_what_the_client_did_instead_of_waiting_for_the_close() {
         driver.end_stream();
         assert_eq!(report(&service, "1.1.2").close_result, reason);
     }
+}
+
+#[test]
+fn the_first_of_two_close_frames_is_the_servers() {
+    let service = service();
+    let mut driver = open(&service, "7.1.2");
+    assert_eq!(driver.take(), b"\x88\x02\x03\xE8\x88\x00");
+    driver.receive(&frames::close(1000));
+    let report = report(&service, "7.1.2");
+    assert_eq!(report.ending.sent.as_ref().unwrap().code, Some(1000));
 }
 
 #[test]
