@@ -18,8 +18,8 @@ pub struct Page {
 /// The console, whose address can be any server's.
 pub const CONSOLE: Page = Page {
     html: include_str!("../../static/client.html"),
-    script: "sha256-es1KbPAHlCKzTUCJwvOnZSFwD4r13gvLBnlDZoPXhSw=",
-    style: "sha256-nll6GLGhgl+2KQJXlNXiba1G+tRstUgEvejumh9bFPA=",
+    script: "sha256-jt3CvqwcRQQDCPW9AGHZJfu6qnCtpFjSh1AHhGk3zbQ=",
+    style: "sha256-mJXFjXZNC7j3uigzRzK3LRRzIkwxCScxRqW05NgI9d8=",
     directives: "connect-src ws: wss: http: https:",
 };
 
@@ -27,7 +27,7 @@ pub const CONSOLE: Page = Page {
 // Safari 15 does not count ws: as 'self'.
 pub const CASES: Page = Page {
     html: include_str!("../../static/cases.html"),
-    script: "sha256-I5G2ZuuAxG6oou+QOB+sZEeoIpxDOcryoE2lZfyqzzQ=",
+    script: "sha256-4HTkK4lWV+CHs+z3t7MrymxElCnA/fv+vU5Xu/4BUEY=",
     style: "sha256-EnQ+RK1S5hIUjUr9gAkRHr4QTsBSgLtHynbBaMUaH5Y=",
     directives: "connect-src 'self' ws: wss:; worker-src blob:",
 };

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { WebSocket } from 'ws';
 import { launch, whySkipped, withBrowser, withPage } from './browsers.mjs';
-import { Server, assertAccessible, eventually, fill, focused, state, text, texts, until } from './harness.mjs';
+import { Server, assertAccessible, eventually, fill, focused, keepSaved, state, text, texts, until, withServer } from './harness.mjs';
 
 const SELECTED = '1.*,2.*,7.1.*,7.9.*,16.1.*';
 // Lines that the browsers log about the cases. No page can prevent them.
@@ -148,9 +148,10 @@ function viewing(testPage, browserOf) {
 
   testPage('what is shown can be saved', async (page) => {
     await pickAgents(page, ['wrong', 'ws']);
-    await page.evaluate(() => { URL.createObjectURL = (blob) => { window.saved = blob.text(); return 'data:,'; }; HTMLAnchorElement.prototype.click = () => {}; });
+    await keepSaved(page);
     await page.click('#save');
-    const saved = JSON.parse(await page.evaluate(() => window.saved));
+    await until(page, 'it is saved', () => 'saved' in window);
+    const saved = JSON.parse(await page.evaluate(() => window.saved.text));
     assert.deepEqual(Object.keys(saved), ['saved', 'from', 'cases', 'verdicts']);
     assert.equal(saved.cases.length, await page.evaluate(() => cases.length));
     assert.deepEqual(Object.keys(saved.cases[0]), ['case', 'id', 'group', 'description', 'expectation', 'rule', 'maxDuration']);
@@ -206,6 +207,24 @@ function viewing(testPage, browserOf) {
     await page.evaluate(() => load());
     await eventually(page, '#problem', 'No list of cases: gone. This page has to come from wsecho');
   });
+
+  test('a server that goes away ends the run, and is found again', () => withServer(['--cases', '6.4.*,12.1.*'], (own) => withPage(browserOf(), {}, async (page) => {
+    await page.goto(`${own.page}cases`);
+    await state(page, 'ready');
+    await page.click('#test');
+    await until(page, 'the first verdict', () => run?.ended > 0);
+    await own.stop('SIGKILL');
+    await until(page, 'the end of the run', () => run === null);
+    await state(page, 'offline');
+    assert.equal(await text(page, '#situation'), 'The server went away during the run.');
+    const again = await Server.start({ port: own.port });
+    try {
+      await state(page, 'ready');
+      await eventually(page, '#agents li', 'The server does not know it.');
+    } finally {
+      await again.stop();
+    }
+  })));
 
   testPage('the console and it lead to each other', async (page) => {
     await page.goto(await page.evaluate(() => document.querySelector('nav a').href));

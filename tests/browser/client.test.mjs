@@ -9,11 +9,12 @@ import { after, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { launch, whySkipped, withBrowser, withPage } from './browsers.mjs';
 import {
-  PAGE, Server, WSECHO, assertAccessible, check, choose, closedPort, enter, eventually, fill, focused, isInvalid, listed, say, sendWords, standIn, state, text, texts, until, value, withServer,
+  PAGE, Server, WSECHO, assertAccessible, check, choose, closedPort, enter, eventually, fill, focused, isInvalid, keepSaved, listed, replied, say, sendWords, standIn, state, text, texts, until, value, withServer,
 } from './harness.mjs';
 
 const WORDS = ['hello', 'hi', 'name', 'age', 'date', 'time', 'thanks', 'bye'];
 const HOSTILE = '<img src=x onerror=alert(1)>';
+const TEN_LINES = Array.from({ length: 10 }, (_, line) => `line ${line}`).join('\n');
 // Lines that the browsers log. No page can prevent them.
 const FAILED = /WebSocket connection to|can’t establish a connection|connection to .* was interrupted|Failed to load resource|Cross-Origin|CORS|Fetch API cannot load/;
 const hasTls = execFileSync(WSECHO, ['--help'], { encoding: 'utf8' }).includes('--tls-cert');
@@ -83,6 +84,12 @@ async function bodies(page, kind) {
 }
 const events = (page) => bodies(page, 'event');
 
+/** Scrolls the log as a reader does, and waits until the way back is offered. */
+async function scrollUp(page, top) {
+  await page.evaluate((pixels) => { document.querySelector('#log').scrollTop = pixels; }, top);
+  await until(page, 'the way back is offered', () => document.querySelector('#newest').classList.contains('offered'));
+}
+
 // ── How a connection begins and ends ────────────────────────────────────────────────────────────
 
 function closing(testPage, name) {
@@ -100,7 +107,7 @@ function closing(testPage, name) {
 
   testPage('a server that answers is not said to be absent: its refusal has other causes', async (page) => {
     await withServer(['--origin', 'https://good.example', '--subprotocol', 'chat'], async (own) => {
-      await enter(page, '#address', own.socket);
+      await enter(page, '#address', `${own.socket}do?close=4000`);
       await eventually(page, '.event', `Refused: the server answered with an HTTP error: 403 if it does not allow this page's origin, http://127.0.0.1:${server.port}, 404 if it has no WebSocket there, 503 if it is full, or it expects TLS (wss://).`);
       await fill(page, '#subprotocols', 'other');
       await enter(page, '#address', own.socket);
@@ -615,8 +622,7 @@ function features(testPage, name) {
     assert.equal(await text(page, '#hints #hint'), '');
     await page.press('Enter');
     await page.evaluate(() => { send({ data: '{"a":' }); send({ data: `[${'1,'.repeat(140000)}1]` }); });
-    await until(page, 'all replies', () => counts.received === 3);
-    await listed(page);
+    await replied(page, 3);
     await page.evaluate(() => document.querySelectorAll('.sent .mark').forEach((mark) => mark.click()));
     assert.deepEqual(await texts(page, '.sent .strip .muted'), ['JSON breaks at line 1, column 6: a value expected, found the end', 'JSON above 256.0 KiB is shown as text.']);
   });
@@ -644,8 +650,7 @@ function features(testPage, name) {
 
   testPage('a message of 1 MiB is read to its end, and its size is told as people say it', async (page) => {
     await page.evaluate(() => send({ data: `${'x'.repeat(1048575)}!` }));
-    await until(page, 'the reply', () => counts.received === 1);
-    await listed(page);
+    await replied(page, 1);
     assert.equal(await page.evaluate(() => document.querySelector('.sent .size').firstChild.data), '1.0 MiB');
     assert.equal(await page.evaluate(() => document.querySelector('.sent .size').title), '1,048,576 bytes');
     assert.equal(await text(page, '.sent .size .unseen'), ', 1,048,576 bytes');
@@ -663,8 +668,7 @@ function features(testPage, name) {
 
   testPage('no cut goes through a character, and half a one is logged as it is sent', async (page) => {
     await page.evaluate(() => send({ data: `a${'😀'.repeat(15000)}` }));
-    await until(page, 'the reply', () => counts.received === 1);
-    await listed(page);
+    await replied(page, 1);
     await openLast(page, 'sent');
     const pieces = await page.evaluate(() => {
       document.querySelector('.sent .view button').click();
@@ -796,14 +800,11 @@ function features(testPage, name) {
     await say(page, forged);
     await choose(page, 'hex');
     await say(page, 'c0 de');
-    await page.evaluate(() => {
-      URL.createObjectURL = (blob) => { blob.text().then((content) => { window.saved = content; }); return 'about:blank#'; };
-      HTMLAnchorElement.prototype.click = function click() { window.savedAs = this.download; };
-    });
+    await keepSaved(page);
     await page.click('#save');
     await until(page, 'it is saved', () => 'saved' in window);
-    assert.match(await page.evaluate(() => window.savedAs), /^wsecho-\d{4}-\d\d-\d\dT[\d-]+\.jsonl$/);
-    const saved = await page.evaluate(() => window.saved);
+    const { name: savedAs, text: saved } = await page.evaluate(() => window.saved);
+    assert.match(savedAs, /^wsecho-\d{4}-\d\d-\d\dT[\d-]+\.jsonl$/);
     const lines = saved.trimEnd().split('\n').map((line) => JSON.parse(line));
     assert.equal(lines.length, await page.evaluate(() => kept.length), 'a line for each entry, and none more');
     assert.deepEqual(lines.map(({ kind }) => kind), ['event', 'event', 'sent', 'received', 'sent', 'received']);
@@ -819,7 +820,7 @@ function features(testPage, name) {
     await fill(page, '#filter', 'c0 de');
     await listed(page);
     await page.click('#save');
-    await until(page, 'what the filter shows is saved', () => window.saved.split('\n').length === 3);
+    await until(page, 'what the filter shows is saved', () => window.saved.text.split('\n').length === 3);
     await page.click('#clear');
     await fill(page, '#filter', '');
     await listed(page);
@@ -830,8 +831,7 @@ function features(testPage, name) {
 
   testPage('the tutorial\'s words are one click each, and gone where they make no sense', async (page) => {
     for (const word of WORDS) await page.evaluate((wanted) => [...document.querySelectorAll('#words button')].find((button) => button.textContent === wanted).click(), word);
-    await until(page, 'all replies', (wanted) => counts.received === wanted, WORDS.length);
-    await listed(page);
+    await replied(page, WORDS.length);
     assert.deepEqual(await bodies(page, 'received'), WORDS.map((word) => `You have entered: ${word}`));
     assert.equal(await focused(page), 'message', 'the next one can be typed');
     assert.equal(await page.evaluate(() => document.querySelectorAll('#words button')[5].title), 'Sends the text "time", which is echoed like any other');
@@ -845,8 +845,7 @@ function features(testPage, name) {
 
   testPage('an empty message is sent, since the protocol has them', async (page) => {
     await page.click('#composer .primary');
-    await until(page, 'the reply', () => counts.received === 1);
-    await listed(page);
+    await replied(page, 1);
     assert.deepEqual([await bodies(page, 'sent'), await bodies(page, 'received')], [['(empty)'], ['You have entered:']]);
     await choose(page, 'hex');
     await say(page, '');
@@ -863,8 +862,7 @@ function features(testPage, name) {
     await writeFile(path, Buffer.from('0001fe7a', 'hex'));
     await page.chooseFile('#file', path);
     await page.click('#composer .primary');
-    await until(page, 'the reply', () => counts.received === 1);
-    await listed(page);
+    await replied(page, 1);
     assert.equal((await bodies(page, 'sent'))[0], 'four-bytes.png: 00 01 fe 7a  ...z');
     assert.equal((await bodies(page, 'received'))[0], '00 01 fe 7a  ...z');
   });
@@ -875,12 +873,9 @@ function features(testPage, name) {
     assert.match(await openLast(page, 'received'), /^000000 {2}48 69 00 ff 21 +Hi\.\.!$/);
     assert.equal(await openLast(page, 'received', 'Base64'), 'SGkA/yE=');
     assert.equal(await openLast(page, 'received', 'UTF-8'), 'Hi\0\ufffd!');
-    await page.evaluate(() => {
-      URL.createObjectURL = (blob) => { blob.arrayBuffer().then((content) => { window.saved = hex(new Uint8Array(content)); }); return 'about:blank#'; };
-      HTMLAnchorElement.prototype.click = function click() { window.savedAs = this.download; };
-      [...document.querySelectorAll('.received .strip button')].find(({ textContent }) => textContent === 'Save').click();
-    });
-    await until(page, 'it is saved', () => window.saved === '48 69 00 ff 21' && window.savedAs === 'message.bin');
+    await keepSaved(page);
+    await page.evaluate(() => [...document.querySelectorAll('.received .strip button')].find(({ textContent }) => textContent === 'Save').click());
+    await until(page, 'it is saved', () => window.saved?.name === 'message.bin' && hex(window.saved.bytes) === '48 69 00 ff 21');
     for (const [typed, reason] of [['48 6g', 'Not hexadecimal: 6g'], ['48 dea', '"dea" has an odd number of digits; a byte needs two.']]) {
       await enter(page, '#message', typed);
       await eventually(page, '#problem', reason);
@@ -929,8 +924,7 @@ function features(testPage, name) {
     const isAtItsEnd = () => until(page, 'the end of the log', () => { const log = document.querySelector('#log'); return log.scrollHeight - log.clientHeight - log.scrollTop < 2; });
     await sendWords(page, 40, 'hello');
     await isAtItsEnd();
-    await page.evaluate(() => { document.querySelector('#log').scrollTop = 10; });
-    await until(page, 'the way back is offered', () => document.querySelector('#newest').classList.contains('offered'));
+    await scrollUp(page, 10);
     await page.evaluate(() => addEvent('later'));
     await listed(page);
     assert.equal(await page.evaluate(() => document.querySelector('#log').scrollTop), 10);
@@ -947,8 +941,7 @@ function features(testPage, name) {
     await isAtItsEnd();
     await say(page, 'at the end again');
     await isAtItsEnd();
-    await page.evaluate(() => { document.querySelector('#log').scrollTop = 10; });
-    await until(page, 'the way back is offered', () => document.querySelector('#newest').classList.contains('offered'));
+    await scrollUp(page, 10);
     await say(page, 'in sight');
     await isAtItsEnd();
   });
@@ -1064,7 +1057,7 @@ function frames(testPage, name) {
     await page.click('#frames');
     await eventually(page, '#detail', `${own.socket}, `);
     await say(page, 'untraced');
-    assert.equal((await texts(page, '.sent:last-child .frames')).length, 0);
+    assert.ok(await page.evaluate(() => !kept.slice(-2).some(({ frames }) => frames)));
   }));
 
   testPage('the real server tells the frames of every message, of pings and of its close', async (page) => {
@@ -1086,7 +1079,7 @@ function frames(testPage, name) {
     const [ping, pong] = (await events(page)).slice(-2);
     assert.deepEqual([ping, pong], ['↓ The server sent a ping frame', '↑ The browser sent a pong frame']);
     await say(page, 'one');
-    await eventually(page, '.received:last-child .frames, .received:nth-last-child(2) .frames', /^\d+ frames: text 3 B, continuation 3 B, /);
+    await eventually(page, '.received .frames', /^\d+ frames: text 3 B, continuation 3 B, /);
     await enter(page, '#message', 'two');
     await eventually(page, '.event', '↓ The server sent a close frame: 4001 private use, reason: bye');
     await state(page, 'closed');
@@ -1102,12 +1095,49 @@ function frames(testPage, name) {
     assert.equal((await texts(page, '.received')).length, 2, 'as the echo of what was sent');
   }));
 
-  testPage('where nothing answers, the switch blames no other server', async (page) => {
+  testPage('while the server is asked for frames, Quit ends the attempt, and Reconnect does not replace it', async (page) => {
+    await page.evaluate(() => { window.fetch = () => new Promise((resolve) => { window.answer = () => resolve(new Response('frames', { headers: { 'Content-Type': 'text/plain' } })); }); });
+    await page.click('#frames');
+    await page.click('#toggle');
+    await state(page, 'closed');
+    await page.evaluate(async () => {
+      answer();
+      const later = ask(''); // answered after the first
+      answer();
+      await later;
+      await new Promise((resolve) => { setTimeout(resolve); });
+    });
+    assert.equal(await text(page, '#state'), 'closed');
+
+    await page.evaluate(() => { document.querySelector('#frames').checked = false; });
+    await check(page, '#reconnect');
+    await call(page, `${server.socket}do?close=1011&after=1`);
+    await page.click('#frames');
+    await page.evaluate(async () => {
+      sendWord('hi');
+      while (document.querySelector('#state').className !== 'waiting') await new Promise((resolve) => { setTimeout(resolve); });
+      answer();
+    });
+    await state(page, 'open');
+    assert.ok(await page.evaluate(() => retry === null), 'no attempt waits');
+  });
+
+  testPage('an address that is refused gets its own explanation, and the switch stays on', async (page) => {
     await page.click('#frames');
     await eventually(page, '#detail', `${server.socket}do?trace, `);
     await enter(page, '#address', server.socket.replace('ws:', 'wss:'));
-    await eventually(page, '.event', `No frames: nothing answers at https://127.0.0.1:${server.port}/do?trace.`);
     await eventually(page, '.event', `Refused: 127.0.0.1:${server.port} expects no TLS: try ws:// instead of wss://.`);
+    if (hasTls) {
+      await withServer(tls, async (own) => {
+        await enter(page, '#address', own.socket.replace('wss:', 'ws:'));
+        await eventually(page, '.event', `Refused: 127.0.0.1:${own.port} expects TLS: try wss:// instead of ws://.`);
+      });
+    }
+    await enter(page, '#address', `ws://127.0.0.1:${await closedPort()}/`);
+    await eventually(page, '.event', 'Refused: nothing listens');
+    await enter(page, '#address', server.socket);
+    await eventually(page, '#detail', `${server.socket}do?trace, `);
+    assert.deepEqual((await events(page)).filter((line) => line.startsWith('No frames')), []);
   }, { expected: FAILED });
 
   testPage('where the server has no traces, the switch says why, and all else works', async (page) => {
@@ -1192,8 +1222,7 @@ function load(testPage, name) {
         await new Promise((resolve) => { requestAnimationFrame(resolve); });
       }
     });
-    await until(page, 'all replies', () => counts.received === 24000);
-    await listed(page);
+    await replied(page, 24000);
 
     const work = () => page.evaluate(async () => {
       const pause = (time) => new Promise((resolve) => { setTimeout(resolve, time); });
@@ -1298,8 +1327,7 @@ function looks(name, scheme) {
       await fits('with everything unfolded');
       const [complaint, usual] = await page.evaluate(() => ['#settings-problem', '#detail'].map((selector) => getComputedStyle(document.querySelector(selector)).color));
       assert.notEqual(complaint, usual, 'a complaint is red');
-      await page.evaluate(() => { document.querySelector('#log').scrollTop = 0; });
-      await until(page, 'the way back is offered', () => document.querySelector('#newest').classList.contains('offered'));
+      await scrollUp(page, 0);
       await assertAccessible(page, 'with everything unfolded and a wrong subprotocol');
       if (process.env.PICTURES) await page.screenshot(join(process.env.PICTURES, `${name}-${scheme}-${width}-unfolded.png`));
       await fill(page, '#subprotocols', '');
@@ -1322,8 +1350,7 @@ function looks(name, scheme) {
       await choose(page, 'text');
       await page.evaluate(() => [...document.querySelectorAll('.received .mark')].at(-1).scrollIntoView({ block: 'center' }));
       assert.deepEqual(await outOfSight(page, '.received:last-child .strip button'), [], 'the buttons of an entry');
-      await page.evaluate(() => { document.querySelector('#log').scrollTop = 0; });
-      await until(page, 'the way back is offered', () => document.querySelector('#newest').classList.contains('offered'));
+      await scrollUp(page, 0);
       await page.evaluate(() => addEvent('comes while the reader is elsewhere'));
       await eventually(page, '#newest', /^1 new ↓$/);
       await unfold(page, true);
@@ -1338,10 +1365,23 @@ function looks(name, scheme) {
       }
       await unfold(page, false);
       await page.evaluate(() => fold(page.fold, true));
-      await fill(page, '#message', Array.from({ length: 10 }, (_, line) => `line ${line}`).join('\n'));
+      await fill(page, '#message', TEN_LINES);
       assert.deepEqual(await outOfSight(page, '.bar button', '#log', '#message', '#composer .primary', '#repeating'), [], 'with ten lines to send');
+      await page.resize(width, height - 40);
+      await until(page, 'the composer in sight in a lower window', (high) => innerHeight === high && document.querySelector('#composer').getBoundingClientRect().bottom < high, height - 40);
+      await page.evaluate(() => fold(page.fold, false));
+      assert.deepEqual(await outOfSight(page, '#message', '#composer .primary', '#repeating'), [], 'with ten lines and the settings');
     }));
   }
+
+  test('nothing scrolls sideways at a zoom of 400 %', () => withPage(browser, { width: 320, height: 256 }, async (page) => {
+    await page.goto(server.page);
+    await state(page, 'open');
+    for (const folded of [true, false]) {
+      await page.evaluate((wanted) => fold(page.fold, wanted), folded);
+      assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `settings folded: ${folded}`);
+    }
+  }));
 
   test('the log keeps its height whatever is to be sent, and gives it to a long message', () => withPage(browser, {}, async (page) => {
     await page.goto(server.page);
@@ -1352,7 +1392,7 @@ function looks(name, scheme) {
       await choose(page, kind);
       assert.equal(await height(), usual, kind);
     }
-    await fill(page, '#message', Array.from({ length: 10 }, (_, line) => `line ${line}`).join('\n'));
+    await fill(page, '#message', TEN_LINES);
     assert.ok(await page.evaluate(() => { const { scrollHeight, clientHeight } = document.querySelector('#message'); return scrollHeight <= clientHeight; }), 'ten lines are seen');
     assert.ok(await height() < usual);
     await page.press('Enter');

@@ -154,9 +154,20 @@ export async function listed(page) {
 /** Sends so many words by the page's own function, the one of each number, and waits for the replies. */
 export async function sendWords(page, count, word) {
   await page.evaluate((many, text) => { for (let number = 0; number < many; number += 1) sendWord(text.replace('#', number)); }, count, word);
-  await until(page, 'all replies', (many) => counts.received === many, count);
+  await replied(page, count);
+}
+
+/** Waits until the page has received so many messages, and lists them. */
+export async function replied(page, count) {
+  await until(page, `${count} replies`, (many) => counts.received === many, count);
   await listed(page);
 }
+
+/** From now on `window.saved` has what the page saves, instead of the browser's downloads. */
+export const keepSaved = (page) => page.evaluate(() => {
+  URL.createObjectURL = (blob) => { window.blob = blob; return 'about:blank#'; };
+  HTMLAnchorElement.prototype.click = async function click() { window.saved = { name: this.download, text: await window.blob.text(), bytes: [...new Uint8Array(await window.blob.arrayBuffer())] }; };
+});
 
 export const choose = (page, kind) => page.evaluate((wanted) => document.querySelector(`[name=kind][value=${wanted}]`).click(), kind);
 export const check = (page, selector) => page.evaluate((wanted) => document.querySelector(wanted).click(), selector);
