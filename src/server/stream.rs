@@ -79,7 +79,7 @@ impl<'s> Stream<'s> {
                 })
             }
         };
-        self.note_failure(received)
+        received.inspect_err(|error| self.fail(error))
     }
 
     /// Waits for `wait` without receiving anything, or until the peer has ended its stream. A signal
@@ -109,7 +109,7 @@ impl<'s> Stream<'s> {
             Transport::Handshake(_) => Err(Error::tls("the handshake is not complete")),
             Transport::Failed(why) => Err(Error::tls(why)),
         };
-        self.note_failure(result)
+        result.inspect_err(|error| self.fail(error))
     }
 
     /// Sends `bytes`, and ends the stream. Nothing can be sent afterwards.
@@ -125,7 +125,7 @@ impl<'s> Stream<'s> {
             Transport::Handshake(_) => Err(Error::tls("the handshake is not complete")),
             Transport::Failed(why) => Err(Error::tls(why)),
         };
-        self.note_failure(result)?;
+        result.inspect_err(|error| self.fail(error))?;
         self.socket.end();
         Ok(())
     }
@@ -143,19 +143,17 @@ impl<'s> Stream<'s> {
     pub fn update_keys(&mut self) -> Result<(), Error> {
         let Transport::Tls(session) = &mut self.transport else { return Ok(()) };
         let result = session.update_keys(&mut self.socket);
-        self.note_failure(result)
+        result.inspect_err(|error| self.fail(error))
     }
 
     /// Stamps the time of a failure. After one of TLS, nothing is sent, and input is not decrypted.
-    fn note_failure<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
-        if result.is_err() {
-            self.socket.set_now();
-        }
-        if let Err(Error::Tls(why)) = &result {
+    #[cold]
+    fn fail(&mut self, error: &Error) {
+        self.socket.set_now();
+        if let Error::Tls(why) = error {
             self.transport = Transport::Failed(why.clone());
             self.socket.end();
         }
-        result
     }
 
     /// Discards the kernel's unsent data, which it would otherwise keep for minutes if the peer does not
