@@ -94,8 +94,7 @@ fuzz_target!(|input: Input| {
 #[derive(Debug, PartialEq)]
 struct Course {
     writes: Vec<(Duration, Vec<u8>)>,
-    /// Once everything came, and long after it.
-    ended: [Option<Ended>; 2],
+    ended: Option<Ended>,
     /// As in the log, but for the bytes that were received.
     end: Option<String>,
 }
@@ -156,7 +155,6 @@ fn converse(input: &Input, behavior: &Behavior, splits: Option<&Splits>) -> Opti
         Some(Then::ServerStops) => driver.stop(),
         None => {}
     }
-    let ended_at_once = driver.ended;
     pass(&mut driver, pending, REST, splits);
     let end = driver.end().map(|end| {
         let parts = end.split(", ").filter(|part| !part.ends_with(" in"));
@@ -172,7 +170,7 @@ fn converse(input: &Input, behavior: &Behavior, splits: Option<&Splits>) -> Opti
             _ => writes.push((at, bytes.into())),
         }
     }
-    let ended = [ended_at_once, driver.ended];
+    let ended = driver.ended;
     drop(driver);
     assert_eq!(service.budget.left(), AMPLE, "memory is not given back");
     Some(Course { writes, ended, end })
