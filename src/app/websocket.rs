@@ -34,7 +34,7 @@ pub enum Content<'s> {
     Runner(Runner<'s>),
 }
 
-/// What a client that runs the cases asks for.
+/// A case that is run with the client, or the answer to its command.
 // Apart from `Content`, so that the hot path of the echo is a choice among three.
 pub enum Runner<'s> {
     Trial(Box<Trial<'s>>),
