@@ -109,7 +109,7 @@ export async function until(page, what, ask, ...values) {
   }
 }
 
-export const state = (page, name) => until(page, `state ${name}`, (wanted) => document.querySelector('#state').textContent === wanted, name);
+export const state = (page, name) => until(page, `state ${name}`, (wanted) => document.querySelector('#state')?.textContent === wanted, name);
 export const text = (page, selector) => page.evaluate((wanted) => document.querySelector(wanted).textContent.trim(), selector);
 export const texts = (page, selector) => page.evaluate((wanted) => [...document.querySelectorAll(wanted)].map((element) => element.textContent.trim()), selector);
 export const focused = (page) => page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim());
