@@ -45,13 +45,16 @@ pub fn route(
     let path = path(request)?;
     let is_on_demand = behaviors == Behaviors::On && path == behavior::PATH;
     if behaviors == Behaviors::On
-        && let Some(meant) = misspelled(path)
+        && let Some(response) = misspelled(path, iter::once(behavior::PATH).chain(control::paths()))
     {
-        return Err(Response::text(404, format!("not found; did you mean {meant}?")));
+        return Err(response);
     }
     let cases = Some(cases).filter(|_| behaviors == Behaviors::On);
     if !request.has_token("Upgrade", "websocket") {
-        let of_cases = cases.and_then(|cases| get::response(path, request.query(), cases));
+        let of_cases = cases.and_then(|cases| {
+            let response = get::response(path, request.query(), cases);
+            response.or_else(|| misspelled(path, get::PATHS))
+        });
         return Err(match of_cases {
             Some(response) => response,
             None if is_on_demand => explain(request.query()),
@@ -117,13 +120,14 @@ fn path<'r>(request: &'r Request) -> Result<&'r str, Response> {
     request.path().ok_or_else(|| Response::text(400, "the target is neither a path nor a URL"))
 }
 
-/// The path of behaviors or cases that `path` misspells. A plain echo there would make a test pass by
-/// mistake.
-fn misspelled(path: &str) -> Option<&'static str> {
+/// The response that names the one of `paths` that `path` misspells. A plain echo there would make a test
+/// pass by mistake.
+fn misspelled(path: &str, paths: impl IntoIterator<Item = &'static str>) -> Option<Response> {
     // Another character may stand for the `?`, or encode it.
     let name = path.split(['%', ';', '&']).next()?.trim_matches('/');
-    let mut paths = iter::once(behavior::PATH).chain(control::paths());
-    paths.find(|known| *known != path && known[1..].eq_ignore_ascii_case(name))
+    let is_meant = |known: &&str| *known != path && known[1..].eq_ignore_ascii_case(name);
+    let meant = paths.into_iter().find(is_meant)?;
+    Some(Response::text(404, format!("not found; did you mean {meant}?")))
 }
 
 /// The response to a health check.

@@ -15,6 +15,9 @@ use crate::http::response::Response;
 /// The folder of the reports. The page requests them again and again while a client runs the cases.
 pub const REPORTS: &str = "/reports/";
 
+/// The paths that only a GET has. The links of the page are relative, so `/cases/` is not one of them.
+pub const PATHS: [&str; 2] = ["/cases", "/verdict"];
+
 const NO_REPORT: &str = "there is no such report; /reports/index.json lists all";
 
 /// The response to a GET, or `None` for other paths.
@@ -32,20 +35,10 @@ pub fn response(path: &str, query: &str, cases: &Cases) -> Option<Response> {
             Err(wrong) => Response::text(400, wrong),
         });
     }
-    Some(match control::parse(path, query, &cases.suite) {
-        None => misspelled(path)?,
-        Some(Ok(control)) => explain(control, cases),
-        Some(Err(wrong)) => Response::text(400, wrong),
+    Some(match control::parse(path, query, &cases.suite)? {
+        Ok(control) => explain(control, cases),
+        Err(wrong) => Response::text(400, wrong),
     })
-}
-
-/// The response that names the path which `path` misspells. The page's links are relative, so a slash at
-/// its end would break them.
-fn misspelled(path: &str) -> Option<Response> {
-    let name = path.trim_end_matches('/');
-    let meant =
-        ["/cases", "/verdict"].into_iter().find(|known| known.eq_ignore_ascii_case(name))?;
-    Some(Response::text(404, format!("not found; did you mean {meant}?")))
 }
 
 /// The response that reports whether an agent passes.
